@@ -1,0 +1,94 @@
+"""Figures of transformer attention, facetted by head.
+
+    import headgrid
+
+    capture = headgrid.load_capture("layer3.pt")
+    headgrid.save(headgrid.heatmap(capture), "layer3_2d_heatmap.svg")
+
+Captures in (`load_capture`, `Capture.from_array`), tidy tables and statistics
+in the middle, altair charts on top, files out. A name is imported when it is
+first used, so that ``import headgrid`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headgrid.capture import Capture
+    from headgrid.charts import heatmap, perhead
+    from headgrid.errors import (
+        CaptureError,
+        HeadgridError,
+        HeadgridWarning,
+        OptionError,
+        OutputError,
+        RenderError,
+    )
+    from headgrid.options import FigureOptions
+    from headgrid.save import save
+    from headgrid.scales import ColorRange, resolve_color_range
+    from headgrid.spec import to_json, to_spec
+    from headgrid.stats import head_statistics, layer_statistics, sink_scores
+    from headgrid.store import load_capture, load_run, save_capture
+    from headgrid.tidy import pair_table, profile_table
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "capture": ["Capture"],
+    "charts": ["heatmap", "perhead"],
+    "errors": [
+        "CaptureError",
+        "HeadgridError",
+        "HeadgridWarning",
+        "OptionError",
+        "OutputError",
+        "RenderError",
+    ],
+    "options": ["FigureOptions"],
+    "save": ["save"],
+    "scales": ["ColorRange", "resolve_color_range"],
+    "spec": ["to_json", "to_spec"],
+    "stats": ["head_statistics", "layer_statistics", "sink_scores"],
+    "store": ["load_capture", "load_run", "save_capture"],
+    "tidy": ["pair_table", "profile_table"],
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Capture",
+    "CaptureError",
+    "ColorRange",
+    "FigureOptions",
+    "HeadgridError",
+    "HeadgridWarning",
+    "OptionError",
+    "OutputError",
+    "RenderError",
+    "head_statistics",
+    "heatmap",
+    "layer_statistics",
+    "load_capture",
+    "load_run",
+    "pair_table",
+    "perhead",
+    "profile_table",
+    "resolve_color_range",
+    "save",
+    "save_capture",
+    "sink_scores",
+    "to_json",
+    "to_spec",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'headgrid' has no attribute {name!r}")
+    value = getattr(import_module(f"headgrid.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

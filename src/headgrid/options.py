@@ -1,0 +1,79 @@
+"""One frozen `FigureOptions` that API keywords, command line and manifest all build."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from headgrid.errors import OptionError, check_choice, near_miss
+from headgrid.scales import PALETTES, ColorRange, ColorRule, PaletteName, check_color_rule
+
+FigureName = Literal["heatmap", "perhead"]
+FormatName = Literal["svg", "png", "pdf", "json"]
+FIGURES: tuple[str, ...] = get_args(FigureName)
+FORMATS: tuple[str, ...] = get_args(FormatName)
+TITLE_FIELDS = ("layer", "run", "prompt")
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """How a figure is drawn; checked when made.
+
+    Attributes
+    ----------
+    columns : int
+        Panels in a row of the grid, at least 1.
+    palette : {"rdbu", "custom"}
+        Diverging palette of signed statistics; masses and entropies are viridis.
+    color_range : {"symmetric", "shared", "minmax"} or (low, high) or ColorRange
+        What the two ends of the colour scale stand for, in the statistic's unit.
+    title : str or None
+        Template of the first title line; ``{layer}``, ``{run}`` and ``{prompt}``
+        are filled in. None: the figure's own.
+
+    Raises
+    ------
+    OptionError
+        Where a value is not one of these, with the choices and the near miss.
+    """
+
+    columns: int = 4
+    palette: PaletteName = "rdbu"
+    color_range: ColorRule | tuple[float, float] | ColorRange = "symmetric"
+    title: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.columns, bool) or not isinstance(self.columns, int) or self.columns < 1:
+            raise OptionError(f"columns is {self.columns!r}, expected a whole number, at least 1")
+        check_choice("palette", self.palette, PALETTES)
+        if not isinstance(self.color_range, ColorRange):
+            check_color_rule(self.color_range)
+        if self.title is not None:
+            _check_template(self.title)
+
+
+def fill_title(template: str, *, layer: int, run: str, prompt: str) -> str:
+    """Return a checked template with its fields filled in.
+
+    >>> fill_title("Layer {layer}: {prompt}", layer=3, run="", prompt="a {cat}")
+    'Layer 3: a {cat}'
+    """
+    return template.format(layer=layer, run=run, prompt=prompt)
+
+
+def _check_template(template: str) -> None:
+    try:
+        fields = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise OptionError(
+            f"title is {template!r} ({error}), expected text with {{layer}}, {{run}} or "
+            "{prompt}; write {{ and }} for braces"
+        ) from None
+    for _, name, spec, conversion in fields:
+        if name is not None and (name not in TITLE_FIELDS or spec or conversion):
+            raise OptionError(
+                f"title has the field {{{name}}}, expected one of "
+                f"{', '.join('{' + field + '}' for field in TITLE_FIELDS)}"
+                f"{near_miss(name, TITLE_FIELDS)}; write {{{{ and }}}} for braces"
+            )

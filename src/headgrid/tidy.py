@@ -1,0 +1,180 @@
+"""Captures -> long-form DataFrames, one row a visible value; the one place that rounds.
+
+The value column is named by the capture's statistic (`logit`, `mass`, ...), and
+query and key are frame numbers. Unseen pairs have no row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from headgrid.capture import Capture
+from headgrid.errors import CaptureError
+
+#: Significant digits of a head's largest value that a figure keeps. One step of
+#: the 256-step palette is 40 times coarser than what four digits would leave.
+DIGITS = 6
+
+
+def pair_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
+    """Return every visible (query, key) pair of every head as a row.
+
+    Parameters
+    ----------
+    captures : Capture or iterable of Capture
+        With a full matrix each, and one statistic for all.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``run`` (str), ``layer``, ``head``, ``query``, ``key`` (int; the
+        last two are frame numbers) and the statistic's name (float32 or float64,
+        exactly as captured), in that order and sorted by it.
+
+    Raises
+    ------
+    CaptureError
+        Where a capture has no full matrix, or statistics differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> capture = Capture.from_array(np.array([[[1.0, 9.0], [2.0, 3.0]]]), block_sizes=[1, 1])
+    >>> print(pair_table(capture).to_string(index=False))
+    run  layer  head  query  key  logit
+             0     0      0    0    1.0
+             0     0      1    0    2.0
+             0     0      1    1    3.0
+    """
+    listed = as_list(captures)
+    return _concatenate([_pairs_of(capture) for capture in listed], common_statistic(listed), 3)
+
+
+def profile_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
+    """Return every visible key of every head's last-block row as a row.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``run``, ``layer``, ``head``, ``key`` (frame number) and the
+        statistic's name, in that order and sorted by it.
+
+    Raises
+    ------
+    CaptureError
+        Where statistics differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> capture = Capture.from_array(last_block=np.array([[0.5, 0.25]]), statistic="mass", layer=3)
+    >>> print(profile_table(capture).to_string(index=False))
+    run  layer  head  key  mass
+             3     0    0  0.50
+             3     0    1  0.25
+    """
+    listed = as_list(captures)
+    return _concatenate([_profile_of(capture) for capture in listed], common_statistic(listed), 2)
+
+
+def as_list(captures: Capture | Iterable[Capture]) -> list[Capture]:
+    """Return one capture or several as a list that is not empty.
+
+    Raises
+    ------
+    CaptureError
+        Where there is none.
+    """
+    listed = [captures] if isinstance(captures, Capture) else list(captures)
+    if not listed:
+        raise CaptureError("there is no capture, expected at least one")
+    return listed
+
+
+def common_statistic(captures: Sequence[Capture]) -> str:
+    """Return the one statistic that all captures hold.
+
+    Raises
+    ------
+    CaptureError
+        Where they differ: a logit and a mass are never mixed under one name.
+    """
+    first = captures[0]
+    for capture in captures:
+        if capture.statistic != first.statistic:
+            raise CaptureError(
+                f"{capture.source} holds {capture.statistic} and {first.source} holds "
+                f"{first.statistic}, expected one statistic; handle them separately"
+            )
+    return first.statistic
+
+
+def round_rows(rows: npt.NDArray[Any]) -> list[list[float | None]]:
+    """Return rows of one head as short decimal numbers; NaN becomes None.
+
+    Parameters
+    ----------
+    rows : array, shape (rows, columns)
+        Values of one head.
+
+    Returns
+    -------
+    list of list
+        Each value rounded to a fixed number of decimals, such that the largest
+        keeps `DIGITS` significant digits.
+
+    Examples
+    --------
+    >>> round_rows(np.array([[1 / 7, 12.3456789, np.nan]]))
+    [[0.1429, 12.3457, None]]
+    """
+    values = rows.astype(np.float64)
+    largest = np.nanmax(np.abs(values), initial=0.0)
+    decimals = DIGITS - 1 - math.floor(math.log10(largest)) if largest > 0 else 0
+    scaled = np.round(values, min(decimals, 300)) + 0.0  # + 0.0 turns -0.0 into 0.0
+    lists: list[list[float | None]] = scaled.tolist()
+    if not np.isnan(values).any():
+        return lists
+    return [[None if value != value else value for value in row] for row in lists]
+
+
+def _pairs_of(capture: Capture) -> dict[str, npt.NDArray[Any]]:
+    heads, queries, keys, values = [], [], [], []
+    for head in range(capture.num_heads):
+        matrix = capture.head_matrix(head)
+        query, key = np.nonzero(~np.isnan(matrix))
+        heads.append(np.full(len(query), head))
+        queries.append(np.asarray(capture.query_frames)[query])
+        keys.append(np.asarray(capture.key_frames)[key])
+        values.append(matrix[query, key])
+    return _columns(capture, head=heads, query=queries, key=keys, value=values)
+
+
+def _profile_of(capture: Capture) -> dict[str, npt.NDArray[Any]]:
+    head, key = np.nonzero(~np.isnan(capture.last_block_rows))
+    keys = np.asarray(capture.key_frames)[key]
+    return _columns(capture, head=[head], key=[keys], value=[capture.last_block_rows[head, key]])
+
+
+def _columns(capture: Capture, **parts: list[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    rows = len(columns["value"])
+    columns[capture.statistic] = columns.pop("value")
+    return {
+        "run": np.full(rows, capture.run, dtype=object),
+        "layer": np.full(rows, capture.layer_index),
+        **columns,
+    }
+
+
+def _concatenate(
+    parts: list[dict[str, npt.NDArray[Any]]], statistic: str, indices: int
+) -> pd.DataFrame:
+    names = ["run", "layer", *["head", "query", "key"][:: 1 if indices == 3 else 2], statistic]
+    return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in names})
