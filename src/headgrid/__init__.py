@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         RenderError,
     )
     from headgrid.options import FigureOptions
-    from headgrid.save import save
+    from headgrid.saving import save
     from headgrid.scales import ColorRange, resolve_color_range
     from headgrid.spec import to_json, to_spec
     from headgrid.stats import head_statistics, layer_statistics, sink_scores
@@ -46,7 +46,7 @@ _MODULES = {
         "RenderError",
     ],
     "options": ["FigureOptions"],
-    "save": ["save"],
+    "saving": ["save"],
     "scales": ["ColorRange", "resolve_color_range"],
     "spec": ["to_json", "to_spec"],
     "stats": ["head_statistics", "layer_statistics", "sink_scores"],

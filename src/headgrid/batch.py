@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headgrid.capture import Capture
-from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning
+from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, RenderError
 from headgrid.options import FIGURES, FigureOptions
 from headgrid.scales import ColorRange, resolve_color_range
 
@@ -111,50 +114,121 @@ def plan_jobs(
     return Plan(tuple(jobs), tuple(failures), options)
 
 
-def run_job(job: Job, options: FigureOptions, *, ppi: float = 300) -> list[Path]:
-    """Draw and write all outputs of one job.
+def run_jobs(
+    plan: Plan, *, ppi: float = 300, executor: Executor | None = None
+) -> Iterator[tuple[Job, list[Path] | HeadgridError]]:
+    """Draw and write all outputs, job by job.
 
-    Nothing is written before everything is drawn.
+    Parameters
+    ----------
+    plan : Plan
+        From `plan_jobs`.
+    ppi : float
+        Pixels per inch of PNGs.
+    executor : concurrent.futures.Executor, optional
+        Where specifications are rendered; by default here. The next job's charts
+        are made while it works.
 
-    Raises
+    Yields
     ------
-    HeadgridError
-        Where the capture can not be read or drawn, or a file not be written.
+    job, outcome
+        In order: the files it wrote, or what went wrong. Nothing of a job is
+        written before all of it is drawn.
     """
+    pending: deque[tuple[Job, list[_Drawing] | HeadgridError]] = deque()
+    for job in plan.jobs:
+        pending.append((job, _start(job, plan.options, ppi, executor)))
+        if len(pending) > 1:
+            yield _finish(*pending.popleft())
+    while pending:
+        yield _finish(*pending.popleft())
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """One figure on its way: the files it becomes, and their contents to be."""
+
+    outputs: tuple[Output, ...]
+    contents: Callable[[], list[bytes]]
+
+
+def _start(
+    job: Job, options: FigureOptions, ppi: float, executor: Executor | None
+) -> list[_Drawing] | HeadgridError:
     from headgrid.charts import draw_heatmap, draw_perhead
-    from headgrid.render import render
-    from headgrid.save import write_bytes
+    from headgrid.render import render_all
     from headgrid.spec import to_spec
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", HeadgridWarning)  # the first reading gave them
-        capture = job.kept or read_capture(job.file)
     drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
-    specs = {
-        figure: to_spec(drawers[figure](capture, options))
-        for figure in dict.fromkeys(output.figure for output in job.outputs)
-    }
-    contents = [render(specs[output.figure], output.format, ppi=ppi) for output in job.outputs]
-    return [
-        write_bytes(output.path, content)
-        for output, content in zip(job.outputs, contents, strict=True)
-    ]
+    drawings = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", HeadgridWarning)  # the first reading gave them
+            capture = job.kept or read_capture(job.file)
+        for figure in dict.fromkeys(output.figure for output in job.outputs):
+            outputs = tuple(output for output in job.outputs if output.figure == figure)
+            formats = [output.format for output in outputs]
+            spec = to_spec(drawers[figure](capture, options), validate=False)
+            contents: Callable[[], list[bytes]]
+            if executor is None:
+                contents = partial(render_all, spec, formats, ppi=ppi)
+            else:
+                contents = partial(executor.submit(render_all, spec, formats, ppi=ppi).result, None)
+            drawings.append(_Drawing(outputs, contents))
+    except HeadgridError as error:
+        return error
+    except BrokenExecutor:
+        return _engine_died(job)
+    return drawings
 
 
-def run_jobs(plan: Plan, *, ppi: float = 300) -> Iterator[tuple[Job, list[Path] | HeadgridError]]:
-    """Run the jobs in order; yield each with the files it wrote, or with what went wrong."""
-    for job in plan.jobs:
-        try:
-            yield job, run_job(job, plan.options, ppi=ppi)
-        except HeadgridError as error:
-            yield job, error
+def _finish(
+    job: Job, drawings: list[_Drawing] | HeadgridError
+) -> tuple[Job, list[Path] | HeadgridError]:
+    from headgrid.files import write_bytes
+
+    if isinstance(drawings, HeadgridError):
+        return job, drawings
+    try:
+        files = [
+            (output.path, content)
+            for drawing in drawings
+            for output, content in zip(drawing.outputs, drawing.contents(), strict=True)
+        ]
+        return job, [write_bytes(path, content) for path, content in files]
+    except HeadgridError as error:
+        return job, error
+    except BrokenExecutor:
+        return job, _engine_died(job)
+
+
+def _engine_died(job: Job) -> RenderError:
+    return RenderError(
+        f"{job.source}: the rendering process has died, most likely for want of memory; draw "
+        "cells as images (--cells image), or fewer inputs at a time"
+    )
 
 
 def read_capture(file: CaptureFile) -> Capture:
-    """Load the capture of a found file, with its run."""
+    """Load the capture of a found file, with its run.
+
+    Messages name the whole path: runs hold files of the same names.
+    """
     from headgrid.store import load_capture
 
-    return load_capture(file.path, run=file.run)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", HeadgridWarning)
+            capture = load_capture(file.path, run=file.run)
+    except CaptureError as error:
+        raise CaptureError(_name_path(str(error), file.path)) from None
+    for warning in caught:
+        warnings.warn(_name_path(str(warning.message), file.path), HeadgridWarning, stacklevel=2)
+    return capture.replace(source=str(file.path))
+
+
+def _name_path(text: str, path: Path) -> str:
+    return f"{path}{text.removeprefix(path.name)}" if text.startswith(f"{path.name}:") else text
 
 
 def _outputs(

@@ -8,6 +8,7 @@ rely on what is checked here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -31,9 +32,6 @@ from headgrid.fields import (
     read_layer,
     read_statistic,
     read_text,
-)
-from headgrid.fields import (
-    as_array as as_array,
 )
 from headgrid.frames import BlockLayout, layout_blocks, shorten_list, split_into_blocks
 
@@ -266,6 +264,8 @@ class Capture:
     def head_matrix(self, head: int) -> Array:
         """Return one head's matrix [query, key] as float32 or float64, NaN where unseen.
 
+        Made anew on each call, so that a large capture is never held twice.
+
         Raises
         ------
         CaptureError
@@ -286,26 +286,25 @@ class Capture:
         return np.where(self._last_attendable, rows, np.asarray(np.nan, dtype=rows.dtype))
 
     @cached_property
+    def _extents(self) -> list[tuple[float, float, int]]:
+        """Smallest and largest visible value and their number, of each head."""
+        heads = range(self.num_heads)
+        if self.full_frame_attention is None:
+            return [_extent(self.last_block_rows[head]) for head in heads]
+        return [_extent(self.head_matrix(head)) for head in heads]
+
+    @property
     def value_range(self) -> tuple[float, float]:
         """Smallest and largest visible value of the full matrix (of the rows without one)."""
-        if self.full_frame_attention is None:
-            return float(np.nanmin(self.last_block_rows)), float(np.nanmax(self.last_block_rows))
-        lows, highs = [], []
-        for head in range(self.num_heads):
-            matrix = self.head_matrix(head)
-            lows.append(float(np.nanmin(matrix)))
-            highs.append(float(np.nanmax(matrix)))
+        lows, highs, _ = zip(*self._extents, strict=True)
         return min(lows), max(highs)
 
-    @cached_property
+    @property
     def num_visible(self) -> int:
         """Number of visible (head, query, key) triples; 0 without a full matrix."""
         if self.full_frame_attention is None:
             return 0
-        return sum(
-            int(np.count_nonzero(~np.isnan(self.head_matrix(head))))
-            for head in range(self.num_heads)
-        )
+        return sum(count for _, _, count in self._extents)
 
     def __repr__(self) -> str:
         heads = f"{self.num_heads} head{'s' if self.num_heads != 1 else ''}"
@@ -403,10 +402,11 @@ def _fit_blocks(
                 "store block_sizes to say otherwise"
             )
     holds_data = np.zeros(len(frames), dtype=bool)
-    positions = {frame: position for position, frame in enumerate(frames)}
-    for array in (full, last):
-        if array is not None:
-            _mark_data(holds_data, array, query_frames, key_frames, positions)
+    if sum(blocks) < len(frames):  # only then it matters
+        positions = {frame: position for position, frame in enumerate(frames)}
+        for array in (full, last):
+            if array is not None:
+                _mark_data(holds_data, array, query_frames, key_frames, positions)
     layout = layout_blocks(source, blocks, frames, holds_data)
     if layout.missing:
         lost = " and hold values that are not drawn" if _any_of(holds_data, layout) else ""
@@ -464,7 +464,8 @@ def _mean_of_last_rows(capture: Capture) -> Array:
     assert capture.full_frame_attention is not None
     means = np.full((len(capture.full_frame_attention), len(capture.key_frames)), np.nan)
     for head in range(len(means)):
-        block = capture.head_matrix(head)[rows].astype(np.float64)
+        block = capture.full_frame_attention[head][rows].astype(np.float64)
+        block[~capture.attendable[rows]] = np.nan
         seen = ~np.isnan(block)
         counts = seen.sum(axis=0)
         totals = np.where(seen, block, 0.0).sum(axis=0)
@@ -472,32 +473,41 @@ def _mean_of_last_rows(capture: Capture) -> Array:
     return means
 
 
+def _extent(values: Array) -> tuple[float, float, int]:
+    """Return the smallest and largest number that is not NaN, and how many there are."""
+    count = int(values.size - np.count_nonzero(np.isnan(values)))
+    if not count:
+        return math.inf, -math.inf, 0
+    return float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None)), count
+
+
 def _check_values(capture: Capture) -> None:
     """Refuse infinities in visible cells, and heads without one visible cell."""
-    if capture.full_frame_attention is not None:
-        infinite: list[tuple[int, ...]] = []
-        count = 0
-        for head in range(capture.num_heads):
-            matrix = capture.head_matrix(head)
-            found = np.argwhere(np.isinf(matrix))
-            count += len(found)
-            infinite += [(head, int(q), int(k)) for q, k in found[: 3 - len(infinite)]]
-            if np.isnan(matrix).all():
-                raise CaptureError(_no_cell(capture, FULL, head))
-        if count:
-            where = "; ".join(
-                f"head {h}, query {capture.query_frames[q]}, key {capture.key_frames[k]}"
-                for h, q, k in infinite
-            )
-            raise CaptureError(_infinite(capture, FULL, count, where))
+    name = LAST if capture.full_frame_attention is None else FULL
+    empty = [head for head, (_, _, count) in enumerate(capture._extents) if not count]
+    if empty:
+        raise CaptureError(_no_cell(capture, name, empty))
+    if any(math.isinf(low) or math.isinf(high) for low, high, _ in capture._extents):
+        _refuse_infinities(capture)
     rows = capture.last_block_rows
     found = np.argwhere(np.isinf(rows))
     if len(found):
         where = "; ".join(f"head {h}, key {capture.key_frames[k]}" for h, k in found[:3])
         raise CaptureError(_infinite(capture, LAST, len(found), where))
-    empty = np.flatnonzero(np.isnan(rows).all(axis=1))
-    if len(empty) and capture.full_frame_attention is None:
-        raise CaptureError(_no_cell(capture, LAST, int(empty[0])))
+
+
+def _refuse_infinities(capture: Capture) -> None:
+    count = 0
+    first: list[str] = []
+    for head in range(capture.num_heads if capture.full_frame_attention is not None else 0):
+        found = np.argwhere(np.isinf(capture.head_matrix(head)))
+        count += len(found)
+        first += [
+            f"head {head}, query {capture.query_frames[q]}, key {capture.key_frames[k]}"
+            for q, k in found[: 3 - len(first)]
+        ]
+    if count:
+        raise CaptureError(_infinite(capture, FULL, count, "; ".join(first)))
 
 
 def _infinite(capture: Capture, name: str, count: int, where: str) -> str:
@@ -509,8 +519,10 @@ def _infinite(capture: Capture, name: str, count: int, where: str) -> str:
     )
 
 
-def _no_cell(capture: Capture, name: str, head: int) -> str:
+def _no_cell(capture: Capture, name: str, heads: list[int]) -> str:
+    which = f"head{'s' if len(heads) > 1 else ''} {shorten_list(heads)}"
     return (
-        f"{capture.source}: {name} has no visible value for head {head} (every value is NaN or "
-        "masked), expected at least one finite value in every head"
+        f"{capture.source}: {name} has no visible value in {len(heads)} of {capture.num_heads} "
+        f"heads ({which}: every value is NaN or masked), expected at least one finite value in "
+        "every head"
     )

@@ -8,8 +8,7 @@ again: a quarter of the bytes, and an identical picture.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
@@ -18,22 +17,39 @@ import pandas as pd
 
 from headgrid import labels, scales
 from headgrid.capture import Capture
-from headgrid.options import FigureOptions
-from headgrid.tidy import pair_table, profile_table, round_rows
+from headgrid.errors import RenderError
+from headgrid.layout import (
+    FRAME_WIDTH,
+    INK,
+    MAP_SPACING,
+    Records,
+    color_channel,
+    describe_figure,
+    facet_by_head,
+    finish_chart,
+    frame_axis,
+    panel_frame,
+    short_label,
+    tile_axis,
+)
+from headgrid.options import CellsName, FigureOptions
+from headgrid.spec import MAX_MARKS
+from headgrid.tidy import pair_table, profile_table
+from headgrid.tiles import MAX_PIXELS, describe_tiles, pool_factor, tile_table
 
 #: Names of the marks that the finishing stage may touch.
-CELLS, FRAME = "headgrid_cells", "headgrid_frame"
+CELLS, TILES = "headgrid_cells", "headgrid_tiles"
 BARS, LINE, POINTS = "headgrid_bars", "headgrid_line", "headgrid_points"
+
+#: Visible cells up to which ``cells="auto"`` draws vector shapes.
+VECTOR_CELLS = 150_000
 
 #: The first colour of seaborn's "colorblind" palette.
 BAR_COLOR = "#0173B2"
 UNSEEN_COLOR = "#ececec"
 
-_PROFILE_WIDTH, _PROFILE_HEIGHT = 204, 144
-_MAP_SPACING = {"row": 60, "column": 62}
+_PROFILE_WIDTH, _PROFILE_HEIGHT, _PROFILE_PADDING = 204, 144, 7
 _PROFILE_TICKS = 6
-_INK = "#000000"
-_FRAME_WIDTH = 0.8
 
 
 def heatmap(
@@ -43,6 +59,7 @@ def heatmap(
     palette: scales.PaletteName = "rdbu",
     color_range: scales.ColorRule | tuple[float, float] | scales.ColorRange = "symmetric",
     title: str | None = None,
+    cells: CellsName = "auto",
 ) -> alt.FacetChart:
     """Draw every head's query x key matrix as a grid of heatmaps on one colour scale.
 
@@ -50,7 +67,7 @@ def heatmap(
     ----------
     capture : Capture
         With a full matrix.
-    columns, palette, color_range, title
+    columns, palette, color_range, title, cells
         See `FigureOptions`.
 
     Returns
@@ -65,6 +82,8 @@ def heatmap(
         Where the capture has no full matrix.
     OptionError
         Where an option has a value that it cannot have.
+    RenderError
+        Where cells are to be vector shapes and are more than can be drawn.
 
     Examples
     --------
@@ -73,10 +92,10 @@ def heatmap(
     >>> chart.to_dict()["facet"]["field"]
     'head'
     """
-    return draw_heatmap(
-        capture,
-        FigureOptions(columns=columns, palette=palette, color_range=color_range, title=title),
+    options = FigureOptions(
+        columns=columns, palette=palette, color_range=color_range, title=title, cells=cells
     )
+    return draw_heatmap(capture, options)
 
 
 def perhead(
@@ -86,6 +105,7 @@ def perhead(
     palette: scales.PaletteName = "rdbu",
     color_range: scales.ColorRule | tuple[float, float] | scales.ColorRange = "symmetric",
     title: str | None = None,
+    cells: CellsName = "auto",
 ) -> alt.FacetChart:
     """Draw every head's last-block row as bars with a line, the sink score over each.
 
@@ -94,8 +114,8 @@ def perhead(
     capture : Capture
         With or without a full matrix.
     columns, title
-        See `FigureOptions`. ``palette`` and ``color_range`` are accepted, as all
-        charts share their options, and change nothing here.
+        See `FigureOptions`. The other options are accepted, as all charts share
+        them, and change nothing here.
 
     Returns
     -------
@@ -113,66 +133,130 @@ def perhead(
     >>> chart.to_dict()["facet"]["header"]["labelExpr"]
     '["H0 (sink=3.50)"][datum.value]'
     """
-    return draw_perhead(
-        capture,
-        FigureOptions(columns=columns, palette=palette, color_range=color_range, title=title),
+    options = FigureOptions(
+        columns=columns, palette=palette, color_range=color_range, title=title, cells=cells
     )
+    return draw_perhead(capture, options)
 
 
 def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     """Draw the heatmap grid with options that are built already."""
-    statistic = capture.statistic
     color_range = scales.resolve_color_range(options.color_range, [capture])
-    scale = scales.ColorScale(color_range, scales.palette_for(statistic, options.palette))
+    scale = scales.ColorScale(color_range, scales.palette_for(capture.statistic, options.palette))
+    vectors = _as_vectors(capture, options.cells)
+    draw = _draw_cells if vectors else _draw_tiles
+    chart, records, width = draw(capture, scale, options)
+    how = "" if vectors else describe_tiles(capture)
+    figure_width = min(options.columns, capture.num_heads) * (width + 60) + 60
+    return finish_chart(
+        chart,
+        records,
+        labels.heatmap_title(capture, options, figure_width),
+        labels.heatmap_caption(capture, color_range, how),
+        MAP_SPACING,
+        describe_figure("heatmap", capture, color_range),
+    )
+
+
+def _as_vectors(capture: Capture, cells: CellsName) -> bool:
+    """Decide how cells are drawn, before anything large is made of them."""
+    count = capture.num_visible
+    if cells == "vector" and count > MAX_MARKS:
+        raise RenderError(
+            f"{capture.source}: the heatmap has {count:,} cells, expected at most {MAX_MARKS:,} as "
+            "vector shapes, beyond which the renderer runs out of memory; draw them as one image "
+            "per head (cells='image', --cells image)"
+        )
+    longest = max(len(capture.query_frames), len(capture.key_frames))
+    return cells == "vector" or (
+        cells == "auto" and count <= VECTOR_CELLS and longest <= MAX_PIXELS
+    )
+
+
+def _draw_cells(
+    capture: Capture, scale: scales.ColorScale, options: FigureOptions
+) -> tuple[alt.FacetChart, Records, int]:
+    """Draw every visible pair as a rectangle; return the grid, its data and a panel's width."""
+    statistic = capture.statistic
     width = scales.cell_size(len(capture.key_frames)) * len(capture.key_frames)
     height = scales.cell_size(len(capture.query_frames)) * len(capture.query_frames)
-    rows = math.ceil(capture.num_heads / options.columns)
-    bar = min(rows * height + (rows - 1) * _MAP_SPACING["row"], 3 * 210 + 2 * _MAP_SPACING["row"])
     cells = (
         alt.Chart(name=CELLS, view=alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None))
         .mark_rect(aria=False)
         .encode(
-            x=_frame_axis(alt.X("key:O"), capture.key_frames, "Key Frame"),
-            y=_frame_axis(alt.Y("query:O"), capture.query_frames, "Query Frame", upwards=True),
-            color=alt.Color("color:Q", scale=_color_scale(scale), legend=_colorbar(capture, bar)),
+            x=frame_axis(alt.X("key:O"), capture.key_frames, "Key Frame"),
+            y=frame_axis(alt.Y("query:O"), capture.query_frames, "Query Frame", upwards=True),
+            color=color_channel(alt.Color("color:Q"), capture, scale, options, height),
             tooltip=["head:O", "query:O", "key:O", f"{statistic}:Q"],
         )
     )
-    panel = alt.layer(cells, _frame(width, height)).properties(width=width, height=height)
+    panel = alt.layer(panel_frame(width, height), cells).properties(width=width, height=height)
     records = _nest(capture, pair_table(capture), ["head", "query"])
-    chart = _facet(panel, records, options, "'Head ' + datum.value", 11)
+    chart = facet_by_head(panel, options, "'Head ' + datum.value", 11)
     chart = _unfold(chart, statistic, capture.key_frames, ["head", "query"])
-    chart = chart.transform_calculate(color=scale.expression(statistic))
-    figure_width = options.columns * (width + 40)
-    return _finish(
-        chart,
-        labels.heatmap_title(capture, options, figure_width),
-        labels.heatmap_caption(capture, color_range),
-        _MAP_SPACING,
-        _usermeta("heatmap", capture, color_range),
+    return chart.transform_calculate(color=scale.expression(statistic)), records, width
+
+
+def _draw_tiles(
+    capture: Capture, scale: scales.ColorScale, options: FigureOptions
+) -> tuple[alt.FacetChart, Records, int]:
+    """Draw every head as one image; return the grid, its data and a panel's width."""
+    columns, rows = (
+        pool_factor(len(frames)) for frames in (capture.key_frames, capture.query_frames)
     )
+    across, down = -(-len(capture.key_frames) // columns), -(-len(capture.query_frames) // rows)
+    width, height = scales.cell_size(across) * across, scales.cell_size(down) * down
+    tiles = (
+        alt.Chart(name=TILES, view=alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None))
+        .mark_image(width=width, height=height, aspect=False, smooth=False, aria=False)
+        .encode(
+            x=tile_axis(alt.X, capture.key_frames, columns, "Key Frame"),
+            y=tile_axis(alt.Y, capture.query_frames, rows, "Query Frame"),
+            url="tile:N",
+        )
+    )
+    # An image has no colour channel; the frame carries the scale, and its legend.
+    frame = (
+        panel_frame(width, height)
+        .transform_calculate(color=repr(scale.range.low))
+        .encode(
+            fill=color_channel(alt.Fill("color:Q"), capture, scale, options, height),
+            fillOpacity=alt.value(0),
+        )
+    )
+    panel = alt.layer(frame, tiles).properties(width=width, height=height)
+    table = tile_table(capture, scale)
+    records: Records = [
+        {"head": head, "tile": tile}
+        for head, tile in zip(table["head"], table["tile"], strict=True)
+    ]
+    return facet_by_head(panel, options, "'Head ' + datum.value", 11), records, width
 
 
 def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     """Draw the per-head grid with options that are built already."""
     statistic = capture.statistic
-    key = _frame_axis(
+    key = frame_axis(
         alt.X("key:O"), capture.key_frames, "Key Frame", inner=0.2, outer=0.1, grid=True
     )
     ticks = _value_ticks(capture)
     value = alt.Y(
         f"{statistic}:Q",
         title=labels.value_title(statistic),
-        scale=alt.Scale(zero=False, nice=False, padding=7),
+        scale=alt.Scale(zero=False, nice=False, padding=_PROFILE_PADDING),
         axis=alt.Axis(
-            grid=True, tickCount=_PROFILE_TICKS, minExtent=22, format=_value_format(ticks)
+            grid=True,
+            tickCount=_PROFILE_TICKS,
+            minExtent=22,
+            tickWidth=0.5,  # a wider tick at the very top would lift the panel's title
+            labelExpr=_below_the_top(capture, short_label(ticks)),
         ),
     )
     tooltip = ["head:O", "key:O", f"{statistic}:Q"]
     base = alt.Chart(
         width=_PROFILE_WIDTH,
         height=_PROFILE_HEIGHT,
-        view=alt.ViewBackground(stroke=_INK, strokeWidth=_FRAME_WIDTH),
+        view=alt.ViewBackground(stroke=INK, strokeWidth=FRAME_WIDTH),
     ).encode(x=key, y=value)
     bars = (
         base.mark_bar(color=BAR_COLOR, opacity=0.85, aria=False, invalid="filter")
@@ -180,28 +264,32 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
         .properties(name=BARS)
     )
     line = base.mark_line(
-        color=_INK, strokeWidth=1, aria=False, invalid="break-paths-filter-domains"
+        color=INK, strokeWidth=1, aria=False, invalid="break-paths-filter-domains"
     ).properties(name=LINE)
     points = (
-        base.mark_point(filled=True, color=_INK, size=5, opacity=1, aria=False, invalid="filter")
+        base.mark_point(filled=True, color=INK, size=5, opacity=1, aria=False, invalid="filter")
         .encode(tooltip=tooltip)
         .properties(name=POINTS)
     )
-    layered = alt.layer(bars, line, points)
+    # Beyond two keys a point of width the dots would only blacken the line.
+    dense = len(capture.key_frames) > 2 * _PROFILE_WIDTH
+    layered = alt.layer(bars, line) if dense else alt.layer(bars, line, points)
     records = _nest(capture, profile_table(capture), ["head"])
     titles = f"{json.dumps(labels.sink_titles(capture))}[datum.value]"
-    chart = _facet(layered, records, options, titles, 10).resolve_scale(y="independent")
+    chart = facet_by_head(layered, options, titles, 10).resolve_scale(y="independent")
     chart = _unfold(chart, statistic, capture.key_frames, ["head"])
-    return _finish(
+    figure_width = min(options.columns, capture.num_heads) * (_PROFILE_WIDTH + 46) + 10
+    return finish_chart(
         chart,
-        labels.perhead_title(capture, options, options.columns * (_PROFILE_WIDTH + 42)),
+        records,
+        labels.perhead_title(capture, options, figure_width),
         labels.perhead_caption(capture),
         {"row": 56, "column": max(46.0, 27 + 4.0 * max(map(len, ticks)))},
-        _usermeta("perhead", capture, None),
+        describe_figure("perhead", capture, None),
     )
 
 
-def _nest(capture: Capture, table: pd.DataFrame, index: list[str]) -> list[dict[str, Any]]:
+def _nest(capture: Capture, table: pd.DataFrame, index: list[str]) -> Records:
     """Turn a tidy table into one record per row of a matrix, its values as an array.
 
     The array starts at the first key frame; an unseen pair before the last
@@ -210,7 +298,7 @@ def _nest(capture: Capture, table: pd.DataFrame, index: list[str]) -> list[dict[
     position = np.searchsorted(np.asarray(capture.key_frames), table["key"].to_numpy())
     values = table[capture.statistic].to_numpy()
     rows = table[index].to_numpy()
-    records: list[dict[str, Any]] = []
+    records: Records = []
     for head in range(capture.num_heads):
         of_head = rows[:, 0] == head
         if not of_head.any():
@@ -219,7 +307,8 @@ def _nest(capture: Capture, table: pd.DataFrame, index: list[str]) -> list[dict[
         matrix_rows, inverse = np.unique(rows[of_head], axis=0, return_inverse=True)
         matrix = np.full((len(matrix_rows), len(capture.key_frames)), np.nan)
         matrix[inverse.reshape(-1), position[of_head]] = values[of_head]
-        for row, numbers in zip(matrix_rows, round_rows(matrix), strict=True):
+        for row, cells in zip(matrix_rows, matrix.tolist(), strict=True):
+            numbers = [None if value != value else value for value in cells]
             while numbers[-1] is None:
                 numbers.pop()
             record: dict[str, Any] = dict(zip(index, map(int, row), strict=True))
@@ -255,142 +344,14 @@ def _value_ticks(capture: Capture) -> list[str]:
     return [f"{tick:g}" for head in ticks for tick in head]
 
 
-def _value_format(ticks: Sequence[str]) -> Any:
-    """Return a compact number format where plain decimals would be long."""
-    return "~g" if any("e" in tick or len(tick) > 6 for tick in ticks) else alt.Undefined
+def _below_the_top(capture: Capture, text: Any) -> str:
+    """Return the label expression that leaves out a label at the very top of its panel.
 
-
-def _facet(
-    chart: Any,
-    records: list[dict[str, Any]],
-    options: FigureOptions,
-    title: str,
-    size: int,
-) -> alt.FacetChart:
-    header = alt.Header(title=None, labelExpr=title, labelFontSize=size)
-    facet = alt.Facet("head:O", header=header)
-    # InlineData, unlike Data, is not validated value by value.
-    data = alt.InlineData(values=records)
-    return chart.facet(facet=facet, data=data, columns=options.columns).resolve_axis(
-        x="independent", y="independent"
-    )
-
-
-def _frame_axis(
-    channel: Any,
-    frames: Sequence[int],
-    title: str,
-    *,
-    upwards: bool = False,
-    inner: float = 0,
-    outer: float = 0,
-    grid: bool = False,
-) -> Any:
-    domain = list(frames)[::-1] if upwards else list(frames)
-    ticks = [frames[position] for position in scales.frame_ticks(len(frames))]
-    return (
-        channel.title(title)
-        .scale(domain=domain, paddingInner=inner, paddingOuter=outer)
-        .axis(grid=grid, values=ticks, labelAngle=0, labelOverlap=False)
-    )
-
-
-def _frame(width: float, height: float) -> alt.Chart:
-    """Return a frame around a panel, outside it: a view's own would lie under the cells."""
-    out = _FRAME_WIDTH / 2
-    frame: alt.Chart = (
-        alt.Chart(name=FRAME)
-        .mark_rect(filled=False, stroke=_INK, strokeWidth=_FRAME_WIDTH, aria=False)
-        .transform_aggregate(groupby=["head"])
-        .encode(
-            x=alt.value(-out),
-            x2=alt.value(width + out),
-            y=alt.value(-out),
-            y2=alt.value(height + out),
-        )
-    )
-    return frame
-
-
-def _color_scale(scale: scales.ColorScale) -> alt.Scale:
-    values, colors = zip(*scale.stops, strict=True)
-    return alt.Scale(
-        domain=list(values), range=list(colors), interpolate="rgb", clamp=True, type="linear"
-    )
-
-
-def _colorbar(capture: Capture, length: float) -> alt.Legend:
-    return alt.Legend(
-        title=labels.value_title(capture.statistic),
-        orient="right",
-        gradientLength=length,
-        titleOrient="right",
-        tickCount=7,
-    )
-
-
-def _finish(
-    chart: alt.FacetChart,
-    title: list[str],
-    caption: str,
-    spacing: Mapping[str, float],
-    usermeta: dict[str, Any],
-) -> alt.FacetChart:
-    return chart.properties(
-        title=alt.TitleParams(text=title, anchor="middle", offset=16),
-        description=caption,
-        usermeta={"headgrid": {**usermeta, "caption": caption}},
-        spacing=spacing,
-        bounds="flush",
-        padding=8,
-        config=_config(),
-    )
-
-
-def _config() -> dict[str, Any]:
-    """Return the look of both figures; what a user configures on the chart goes before it."""
-    ink = {"labelColor": _INK, "titleColor": _INK, "labelLimit": 0, "titleLimit": 0}
-    return {
-        "font": labels.FONT_FAMILY,
-        "background": "white",
-        "title": {"fontSize": 14, "fontWeight": "bold", "color": _INK, "limit": 0},
-        "header": {"labelFontWeight": "bold", "labelPadding": 5, **ink},
-        "legend": {
-            "gradientThickness": 20,
-            "labelFontSize": 9,
-            "titleFontSize": 10,
-            "titleFontWeight": "normal",
-            "offset": 24,
-            **ink,
-        },
-        "axis": {
-            "domain": False,
-            "gridColor": "#b0b0b0",
-            "gridOpacity": 0.3,
-            "labelFontSize": 7,
-            "labelPadding": 2,
-            "tickColor": _INK,
-            "tickSize": 3,
-            "tickWidth": 0.8,
-            "titleFontSize": 9,
-            "titleFontWeight": "normal",
-            "titlePadding": 4,
-            **ink,
-        },
-    }
-
-
-def _usermeta(
-    figure: str, capture: Capture, color_range: scales.ColorRange | None
-) -> dict[str, Any]:
-    meta: dict[str, Any] = {
-        "figure": figure,
-        "statistic": capture.statistic,
-        "layer": capture.layer_index,
-        "run": labels.shorten_text(capture.run),
-        "prompt": labels.shorten_text(capture.prompt),
-    }
-    if color_range is not None:
-        meta["color_range"] = [color_range.low, color_range.high]
-        meta["color_rule"] = color_range.rule
-    return meta
+    Half of it would stand above the panel and lift the panel's title out of its row.
+    """
+    rows = capture.last_block_rows
+    lows, highs = np.nanmin(rows, axis=1, initial=0.0), np.nanmax(rows, axis=1, initial=0.0)
+    point = (highs - lows) / (_PROFILE_HEIGHT - 2 * _PROFILE_PADDING)
+    tops = [scales.shorten_float(top, 6) for top in highs + (_PROFILE_PADDING - 4) * point]
+    otherwise = "datum.label" if text is alt.Undefined else f"({text})"
+    return f"datum.value>{json.dumps(tops)}[parent.head]?'':{otherwise}"

@@ -16,6 +16,8 @@ from headgrid import __version__
 from headgrid.errors import HeadgridError, HeadgridWarning, OptionError
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from headgrid.batch import Plan
 
 _INPUTS = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path())
@@ -98,6 +100,13 @@ def _figure_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="RULE|LO,HI",
             help="symmetric around zero; shared: symmetric over all inputs, so that layers "
             "compare; minmax: white stays at zero; or two numbers.",
+        ),
+        click.option(
+            "--cells",
+            default="auto",
+            show_default=True,
+            metavar="auto|vector|image",
+            help="Heatmap cells as vector shapes, or as one PNG tile per head.",
         ),
         click.option(
             "--title",
@@ -194,6 +203,7 @@ def _render(
     columns: int,
     palette: str,
     color_range: str,
+    cells: str,
     title: str | None,
 ) -> None:
     from headgrid.options import FIGURES, FigureOptions
@@ -203,6 +213,7 @@ def _render(
         columns=columns,
         palette=palette,  # type: ignore[arg-type]
         color_range=parse_color_range(color_range),
+        cells=cells,  # type: ignore[arg-type]
         title=title,
     )
     chosen = _check_list("figure", figures or FIGURES, FIGURES)
@@ -210,20 +221,24 @@ def _render(
     if not 1 <= ppi <= 2400:
         raise OptionError(f"ppi is {ppi:g}, expected 1 to 2400")
 
-    from headgrid.batch import plan_jobs
+    from headgrid.workers import rendering_process
 
-    plan = plan_jobs(inputs, folder, formats=listed, figures=chosen, options=options)
-    _run(plan, ppi)
+    # The renderer starts in its own process while pandas and altair are imported here.
+    with rendering_process() as executor:
+        from headgrid.batch import plan_jobs
+
+        plan = plan_jobs(inputs, folder, formats=listed, figures=chosen, options=options)
+        _run(plan, ppi, executor)
 
 
-def _run(plan: Plan, ppi: float) -> None:
+def _run(plan: Plan, ppi: float, executor: Executor) -> None:
     from headgrid.batch import run_jobs
 
     errors: list[HeadgridError] = list(plan.failures)
     for error in errors:
         _complain(error)
     with _progress(len(plan.jobs)) as advance:
-        for _, outcome in run_jobs(plan, ppi=ppi):
+        for _, outcome in run_jobs(plan, ppi=ppi, executor=executor):
             if isinstance(outcome, HeadgridError):
                 errors.append(outcome)
                 _complain(outcome)

@@ -61,3 +61,37 @@ def check_choice(name: str, found: object, choices: Iterable[str]) -> str:
     raise OptionError(
         f"{name} is {found!r}, expected one of {', '.join(listed)}{near_miss(str(found), listed)}"
     )
+
+
+def damaged(source: str, finding: str, expected: str) -> CaptureError:
+    """Return the error for a file whose content contradicts itself.
+
+    >>> str(damaged("layer3.pt", "entries overlap", "a sound zip"))
+    'layer3.pt: the file is damaged (entries overlap), expected a sound zip; copy or record it anew'
+    """
+    return CaptureError(
+        f"{source}: the file is damaged ({finding}), expected {expected}; copy or record it anew"
+    )
+
+
+def describe_error(error: BaseException) -> str:
+    """Return why an operation failed, on one line.
+
+    >>> describe_error(FileNotFoundError(2, "No such file or directory", "a.pt"))
+    'can not be opened (No such file or directory)'
+    """
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    text = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return f"can not be opened ({text})" if isinstance(error, OSError) else text
+
+
+def shorten_text(text: str, length: int = 80, *, quote: bool = True) -> str:
+    r"""Return text from a file for a message: short, printable, on one line.
+
+    >>> shorten_text("two\nlines", 6)
+    "'two?li...'"
+    """
+    clean = "".join(c if c.isprintable() else "?" for c in text[:length])
+    clean += "..." if len(text) > length else ""
+    return f"'{clean}'" if quote else clean

@@ -186,7 +186,7 @@ def read_layer(data: Mapping[str, Any], layer: int | None, source: str) -> int:
 def read_statistic(data: Mapping[str, Any], source: str) -> str:
     """Return what the values are; from ``is_logits`` where the key is absent."""
     if "statistic" not in data:
-        return "logit" if bool(data.get("is_logits", True)) else "mass"
+        return "logit" if _read_bool(data, "is_logits", source) else "mass"
     statistic = data["statistic"]
     if isinstance(statistic, str) and statistic in STATISTICS:
         return statistic
@@ -195,6 +195,14 @@ def read_statistic(data: Mapping[str, Any], source: str) -> str:
         f"{source}: statistic is {shown!r}, expected one of {', '.join(STATISTICS)}"
         f"{near_miss(shown, STATISTICS)}"
     )
+
+
+def _read_bool(data: Mapping[str, Any], name: str, source: str) -> bool:
+    value = data.get(name, True)
+    flags = as_array(value)
+    if flags.size != 1 or flags.dtype.kind not in "biuf":
+        raise CaptureError(f"{source}: {name} is {str(value)[:60]!r}, expected True or False")
+    return bool(flags.item())
 
 
 def read_text(data: Mapping[str, Any], name: str) -> str:

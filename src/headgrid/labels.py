@@ -107,11 +107,15 @@ def perhead_title(capture: Capture, options: FigureOptions, width: float) -> lis
 
 def sink_titles(capture: Capture) -> list[str]:
     """Return the panel titles of the per-head grid, such as ``H0 (sink=7.14)``."""
-    return [f"H{head} (sink={_score(capture, s)})" for head, s in enumerate(sink_scores(capture))]
+    largest = float(np.nanmax(np.abs(capture.last_block_rows), initial=0.0))
+    decimals = 2 if capture.is_logits else 3
+    plain = 10.0**-decimals * 5 <= largest < 1e7 or largest == 0
+    style = f".{decimals}f" if plain else ".1e"
+    return [f"H{head} (sink={_score(s, style)})" for head, s in enumerate(sink_scores(capture))]
 
 
-def heatmap_caption(capture: Capture, color_range: ColorRange) -> str:
-    """Return the sentence that says what the heatmap shows, for SVG and spec."""
+def heatmap_caption(capture: Capture, color_range: ColorRange, how: str = "") -> str:
+    """Return the sentences that say what the heatmap shows, and how, for SVG and spec."""
     total = capture.num_heads * len(capture.query_frames) * len(capture.key_frames)
     saturated = count_saturated(capture, color_range)
     return _caption(
@@ -119,7 +123,8 @@ def heatmap_caption(capture: Capture, color_range: ColorRange) -> str:
         f"{_count(capture.num_heads, 'head')}, query x key frame",
         f"Color range {color_range.low:g} to {color_range.high:g} ({color_range.rule}); "
         f"{saturated:,} of {capture.num_visible:,} values saturate; "
-        f"{total - capture.num_visible:,} of {total:,} pairs are unseen.",
+        f"{total - capture.num_visible:,} of {total:,} pairs are unseen."
+        + (f" {how}" if how else ""),
     )
 
 
@@ -153,10 +158,10 @@ def _title(capture: Capture, options: FigureOptions, own: str, width: float) -> 
     return wrap_text(text, max(24, int(width / 8.1)))
 
 
-def _score(capture: Capture, score: float) -> str:
+def _score(score: float, style: str) -> str:
     if math.isnan(score):
         return "n/a"
-    text = f"{score:.2f}" if capture.is_logits else f"{score:.3f}"
+    text = format(score, style)
     return text.removeprefix("-") if float(text) == 0 else text
 
 

@@ -13,6 +13,8 @@ FigureName = Literal["heatmap", "perhead"]
 FormatName = Literal["svg", "png", "pdf", "json"]
 FIGURES: tuple[str, ...] = get_args(FigureName)
 FORMATS: tuple[str, ...] = get_args(FormatName)
+CellsName = Literal["auto", "vector", "image"]
+CELLS: tuple[str, ...] = get_args(CellsName)
 TITLE_FIELDS = ("layer", "run", "prompt")
 
 
@@ -32,6 +34,10 @@ class FigureOptions:
         Template of the first title line; ``{layer}``, ``{run}`` and ``{prompt}``
         are filled in. None: the figure's own.
 
+    cells : {"auto", "vector", "image"}
+        Cells of a heatmap as vector shapes, or one PNG tile per head in the same
+        chart. ``auto``: vector up to `headgrid.charts.VECTOR_CELLS` visible cells.
+
     Raises
     ------
     OptionError
@@ -42,13 +48,14 @@ class FigureOptions:
     palette: PaletteName = "rdbu"
     color_range: ColorRule | tuple[float, float] | ColorRange = "symmetric"
     title: str | None = None
+    cells: CellsName = "auto"
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, bool) or not isinstance(self.columns, int) or self.columns < 1:
             raise OptionError(f"columns is {self.columns!r}, expected a whole number, at least 1")
         check_choice("palette", self.palette, PALETTES)
-        if not isinstance(self.color_range, ColorRange):
-            check_color_rule(self.color_range)
+        check_choice("cells", self.cells, CELLS)
+        check_color_rule(self.color_range)
         if self.title is not None:
             _check_template(self.title)
 
@@ -62,7 +69,9 @@ def fill_title(template: str, *, layer: int, run: str, prompt: str) -> str:
     return template.format(layer=layer, run=run, prompt=prompt)
 
 
-def _check_template(template: str) -> None:
+def _check_template(template: object) -> None:
+    if not isinstance(template, str):
+        raise OptionError(f"title is {template!r}, expected text")
     try:
         fields = list(string.Formatter().parse(template))
     except ValueError as error:

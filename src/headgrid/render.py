@@ -10,23 +10,20 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from headgrid import svg as svg_
 from headgrid.errors import RenderError, check_choice
 from headgrid.labels import FONT_FAMILY, clean_text
 from headgrid.options import FORMATS
-from headgrid.spec import Spec, to_json
+from headgrid.spec import MAX_MARKS, Spec, to_json
 
 LAYOUT_FONT = "Liberation Sans"
 
-#: V8's heap ends at 1.4 GB, and with it the process, without an exception: between
-#: 0.6 and 1.39 million marks, as measured with vl-convert 1.9.
-MAX_MARKS = 400_000
-
 _POINTS_PER_INCH = 72
 _MAX_PIXELS = 500_000_000
+_PNG_URI = "data:image/png;base64,"
 # Everything that JSON escapes; of these, `_clean_escape` lets harmless ones pass.
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?|.)")
 
@@ -55,13 +52,21 @@ def render(spec: Spec, format: str, *, ppi: float = 300) -> bytes:
         Where the specification asks for something outside itself, has more marks
         than can be drawn safely, or is not valid Vega-Lite.
     """
-    check_choice("format", format, FORMATS)
-    if format == "json":
-        return to_json(spec).encode("utf-8")
-    drawing = render_svg(spec)
-    if format == "svg":
-        return drawing.encode("utf-8")
-    return _rasterise(drawing, ppi) if format == "png" else _to_pdf(drawing)
+    return render_all(spec, [format], ppi=ppi)[0]
+
+
+def render_all(spec: Spec, formats: Sequence[str], *, ppi: float = 300) -> list[bytes]:
+    """Return a specification in several formats, laid out once; see `render`."""
+    for format in formats:
+        check_choice("format", format, FORMATS)
+    drawing = render_svg(spec) if set(formats) - {"json"} else ""
+    writers: dict[str, Callable[[], bytes]] = {
+        "svg": lambda: drawing.encode("utf-8"),
+        "png": lambda: _rasterise(drawing, ppi),
+        "pdf": lambda: _to_pdf(drawing),
+        "json": lambda: to_json(spec).encode("utf-8"),
+    }
+    return [writers[format]() for format in formats]
 
 
 def render_svg(spec: Spec) -> str:
@@ -80,7 +85,8 @@ def render_svg(spec: Spec) -> str:
             f"Vega-Lite could not draw the specification ({_first_line(error)}); "
             "expected a valid Vega-Lite chart"
         ) from None
-    return svg_.finish(raw, LAYOUT_FONT, FONT_FAMILY, clean_text(str(spec.get("description", ""))))
+    description = clean_text(str(spec.get("description", "")))
+    return svg_.finish(raw, LAYOUT_FONT, FONT_FAMILY, description, gradient=_gradient(spec))
 
 
 def _rasterise(drawing: str, ppi: float) -> bytes:
@@ -99,7 +105,7 @@ def _rasterise(drawing: str, ppi: float) -> bytes:
     Image.MAX_IMAGE_PIXELS = None  # our own drawing, limited above
     packed = io.BytesIO()
     with Image.open(io.BytesIO(raw)) as image:
-        image.convert("RGB").save(packed, "PNG", optimize=True, dpi=(ppi, ppi))
+        image.convert("RGB").save(packed, "PNG", compress_level=6, dpi=(ppi, ppi))
     return packed.getvalue()
 
 
@@ -156,14 +162,42 @@ def _clean_escape(match: re.Match[str]) -> str:
 def _refuse_urls(spec: Spec) -> None:
     """Refuse everything that would be fetched: a figure holds all that it shows."""
     for path, key, value in _walk(spec, ""):
-        if key not in ("url", "href", "baseURL") or not isinstance(value, str):
+        if key == "href" or (key in ("url", "baseURL") and not _is_inline(value)):
+            raise RenderError(
+                f"the specification names {str(value)[:80]!r} at {path}, expected data inside the "
+                "specification; nothing is fetched or linked"
+            )
+    fields = [v["field"] for _, k, v in _walk(spec, "") if k == "url" and "field" in v]
+    for record in _records(spec) if fields else ():
+        for field in fields:
+            if isinstance(record, Mapping) and not _is_inline(record.get(field)):
+                raise RenderError(
+                    f"the data name {str(record.get(field))[:80]!r} as an image, expected a PNG "
+                    f"as a data URI ({_PNG_URI}...); nothing is fetched"
+                )
+
+
+def _gradient(spec: Spec) -> list[tuple[float, str]]:
+    """Return offset and colour of the stops of the figure's colour bar, if it is one of ours.
+
+    Vega samples a gradient at round values instead, up to 8 levels off.
+    """
+    for _, key, value in _walk(spec, ""):
+        if key != "scale" or not isinstance(value, Mapping) or value.get("interpolate") != "rgb":
             continue
-        if key == "url" and value.startswith("data:image/png;base64,"):
-            continue
-        raise RenderError(
-            f"the specification names {value[:80]!r} at {path}, expected data inside the "
-            "specification; nothing is fetched or linked"
-        )
+        domain, colors = value.get("domain"), value.get("range")
+        if isinstance(domain, list) and isinstance(colors, list) and len(domain) == len(colors):
+            low, high = domain[0], domain[-1]
+            offsets = [round((stop - low) / (high - low), 6) for stop in domain]
+            return list(zip(offsets, colors, strict=True))
+    return []
+
+
+def _is_inline(value: Any) -> bool:
+    """Whether a URL is a picture in itself, or a mapping that says which field holds one."""
+    if isinstance(value, Mapping):
+        return "field" in value or _is_inline(value.get("value"))
+    return isinstance(value, str) and value.startswith(_PNG_URI)
 
 
 def _walk(node: Any, path: str) -> Iterator[tuple[str, str, Any]]:
@@ -189,18 +223,23 @@ def _refuse_too_many_marks(spec: Spec) -> None:
 
 def count_values(spec: Spec) -> int:
     """Return the number of values in the inline data, arrays counted by their entries."""
+    total = 0
+    for record in _records(spec):
+        if isinstance(record, Mapping):
+            lengths = [len(value) for value in record.values() if isinstance(value, list)]
+            total += max(lengths, default=1)
+        else:
+            total += 1
+    return total
+
+
+def _records(spec: Spec) -> Iterator[Any]:
+    """Yield every record of the inline data."""
     data = spec.get("data")
     sets = list((spec.get("datasets") or {}).values())
     sets.append(data.get("values") if isinstance(data, Mapping) else None)
-    total = 0
     for records in sets:
-        for record in records if isinstance(records, list) else ():
-            if isinstance(record, Mapping):
-                lengths = [len(value) for value in record.values() if isinstance(value, list)]
-                total += max(lengths, default=1)
-            else:
-                total += 1
-    return total
+        yield from records if isinstance(records, list) else ()
 
 
 def _first_line(error: Exception) -> str:

@@ -81,7 +81,7 @@ def _merged(captures: Sequence[Capture]) -> pd.DataFrame:
     return heads
 
 
-def _number(value: float, spec: str = ".3f") -> str:
+def _number(value: Any, spec: str = ".3f") -> str:
     return "n/a" if math.isnan(value) else format(value, spec)
 
 

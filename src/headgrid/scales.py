@@ -117,8 +117,11 @@ class ColorScale:
 
     def rgb(self, values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         """Return the colour of each value, shape (..., 3), one of 256."""
-        table = self.palette.rgb(np.arange(STEPS) / (STEPS - 1))
-        return np.asarray(table[self.steps(values)])
+        return np.asarray(self.colors()[self.steps(values)])
+
+    def colors(self) -> npt.NDArray[np.uint8]:
+        """Return the colour of each palette step, shape (256, 3)."""
+        return self.palette.rgb(np.arange(STEPS) / (STEPS - 1))
 
     def expression(self, field: str) -> str:
         """Return the Vega expression that quantises ``datum.field`` to the value of its step.
@@ -212,10 +215,18 @@ def check_color_rule(rule: object) -> str | tuple[float, float]:
     OptionError
         Otherwise, with the choices and the near miss.
     """
+    if isinstance(rule, ColorRange):
+        return _check_limits(rule.low, rule.high)
     if isinstance(rule, (tuple, list)) and len(rule) == 2:
-        return _check_limits(float(rule[0]), float(rule[1]))
-    if rule in COLOR_RULES:
-        return str(rule)
+        try:
+            limits = float(rule[0]), float(rule[1])
+        except (TypeError, ValueError):
+            raise OptionError(
+                f"color range is {rule!r}, expected two numbers (low, high) with low below high"
+            ) from None
+        return _check_limits(*limits)
+    if isinstance(rule, str) and rule in COLOR_RULES:
+        return rule
     choices = [*COLOR_RULES, "LO,HI (two numbers)"]
     return check_choice("color range", rule, choices)
 
@@ -362,6 +373,9 @@ def count_saturated(capture: Capture, color_range: ColorRange) -> int:
     if capture.full_frame_attention is None:
         return 0
     low, high = color_range.low, color_range.high
+    smallest, largest = capture.value_range
+    if low <= smallest and largest <= high:
+        return 0
     slack = 1e-8 * max(abs(low), abs(high))  # the ends are rounded to 9 digits
     total = 0
     for head in range(capture.num_heads):

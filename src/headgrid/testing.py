@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headgrid.errors import HeadgridError
-from headgrid.save import write_bytes
+from headgrid.files import write_bytes
 from headgrid.spec import ChartLike, Spec, to_json, to_spec
 
 if TYPE_CHECKING:

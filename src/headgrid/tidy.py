@@ -6,7 +6,6 @@ query and key are frame numbers. Unseen pairs have no row.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,9 +16,9 @@ import pandas as pd
 from headgrid.capture import Capture
 from headgrid.errors import CaptureError
 
-#: Significant digits of a head's largest value that a figure keeps. One step of
-#: the 256-step palette is 40 times coarser than what four digits would leave.
-DIGITS = 6
+#: Significant digits of a value in a table. A step of the 256-step palette is
+#: coarser than the fourth digit, and float16, as most captures are, has hardly more.
+DIGITS = 4
 
 
 def pair_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
@@ -34,8 +33,8 @@ def pair_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``run`` (str), ``layer``, ``head``, ``query``, ``key`` (int; the
-        last two are frame numbers) and the statistic's name (float32 or float64,
-        exactly as captured), in that order and sorted by it.
+        last two are frame numbers) and the statistic's name (float64, rounded to
+        `DIGITS` significant digits), in that order and sorted by it.
 
     Raises
     ------
@@ -63,7 +62,7 @@ def profile_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``run``, ``layer``, ``head``, ``key`` (frame number) and the
-        statistic's name, in that order and sorted by it.
+        statistic's name (rounded as in `pair_table`), in that order and sorted by it.
 
     Raises
     ------
@@ -115,33 +114,36 @@ def common_statistic(captures: Sequence[Capture]) -> str:
     return first.statistic
 
 
-def round_rows(rows: npt.NDArray[Any]) -> list[list[float | None]]:
-    """Return rows of one head as short decimal numbers; NaN becomes None.
+def round_values(values: npt.NDArray[Any], digits: int = DIGITS) -> npt.NDArray[np.float64]:
+    """Return values with so many significant digits, as their shortest decimal numbers.
 
     Parameters
     ----------
-    rows : array, shape (rows, columns)
-        Values of one head.
+    values : array
+        Any shape; NaN stays.
+    digits : int
+        At least 1.
 
     Returns
     -------
-    list of list
-        Each value rounded to a fixed number of decimals, such that the largest
-        keeps `DIGITS` significant digits.
+    array of float64, same shape
 
     Examples
     --------
-    >>> round_rows(np.array([[1 / 7, 12.3456789, np.nan]]))
-    [[0.1429, 12.3457, None]]
+    >>> round_values(np.array([1 / 7, -12345.678, 0.0]))
+    array([ 1.429e-01, -1.235e+04,  0.000e+00])
     """
-    values = rows.astype(np.float64)
-    largest = np.nanmax(np.abs(values), initial=0.0)
-    decimals = DIGITS - 1 - math.floor(math.log10(largest)) if largest > 0 else 0
-    scaled = np.round(values, min(decimals, 300)) + 0.0  # + 0.0 turns -0.0 into 0.0
-    lists: list[list[float | None]] = scaled.tolist()
-    if not np.isnan(values).any():
-        return lists
-    return [[None if value != value else value for value in row] for row in lists]
+    exact = np.asarray(values, dtype=np.float64)
+    size = np.abs(exact)
+    usual = (size >= 1e-15) & (size < 1e15)
+    with np.errstate(all="ignore"):
+        decimals = digits - 1 - np.floor(np.log10(size, where=usual, out=np.zeros_like(size)))
+        # Whole numbers and powers of ten are exact here, so one division rounds correctly.
+        up, down = 10.0 ** np.maximum(decimals, 0), 10.0 ** np.maximum(-decimals, 0)
+        rounded = np.round(exact * up / down) / up * down
+    other = ~usual & (size > 0)
+    rounded[other] = [float(f"{value:.{digits - 1}e}") for value in exact[other]]
+    return np.where(np.isnan(exact), np.nan, rounded + 0.0)  # + 0.0 turns -0.0 into 0.0
 
 
 def _pairs_of(capture: Capture) -> dict[str, npt.NDArray[Any]]:
@@ -165,7 +167,7 @@ def _profile_of(capture: Capture) -> dict[str, npt.NDArray[Any]]:
 def _columns(capture: Capture, **parts: list[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     rows = len(columns["value"])
-    columns[capture.statistic] = columns.pop("value")
+    columns[capture.statistic] = round_values(columns.pop("value"))
     return {
         "run": np.full(rows, capture.run, dtype=object),
         "layer": np.full(rows, capture.layer_index),

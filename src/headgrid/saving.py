@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headgrid.errors import OptionError, OutputError, near_miss
+from headgrid.errors import OptionError, near_miss
+from headgrid.files import write_bytes
 from headgrid.options import FORMATS
 from headgrid.render import render
 from headgrid.spec import ChartLike, to_spec
@@ -52,38 +51,3 @@ def save(
             f"{', '.join('.' + name for name in FORMATS)}{near_miss(format, FORMATS)}"
         )
     return write_bytes(target, render(to_spec(chart), format, ppi=ppi))
-
-
-def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file so that it is whole or not there, making its folder where needed.
-
-    Raises
-    ------
-    OutputError
-        Where that is not possible; no temporary file stays.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}-", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: can not be written ({error.strerror or error}), expected a folder that "
-            "can be written to; choose another one"
-        ) from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
-    return path
-
-
-def _umask() -> int:
-    # There is no way to read it without setting it.
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask

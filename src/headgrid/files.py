@@ -1,0 +1,95 @@
+"""Bytes <-> files: large files are mapped, and each is written whole or not at all.
+
+A mapped file must not be overwritten in place while its bytes are in use, which
+is one more reason why `replace_file` puts a new file in the place of the old one.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from headgrid.errors import OutputError
+
+MIB = 2**20
+#: Up to this size a file is read, above it is mapped: a mapped file that another
+#: program cuts short kills the process, so only files that gain from it are.
+MAPPED_FROM = 16 * MIB
+
+
+def read_or_map(file: io.FileIO) -> bytes | mmap.mmap:
+    """Return all bytes of an open file, without copying those of a large one."""
+    if os.fstat(file.fileno()).st_size >= MAPPED_FROM:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    file.seek(0)
+    return io.FileIO.readall(file)  # past a `read` that a subclass has limited
+
+
+@contextmanager
+def replace_file(path: Path, *, make_folder: bool = False) -> Iterator[IO[bytes]]:
+    """Open a new file that takes the place of an older one when the block ends well.
+
+    Parameters
+    ----------
+    path : Path
+        The file to write. An exception within the block leaves it as it was.
+    make_folder : bool
+        Whether to make its folder where there is none.
+
+    Yields
+    ------
+    binary file
+        A temporary one in the same folder; it never stays.
+
+    Raises
+    ------
+    OutputError
+        Where the file can not be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with replace_file(Path(folder, "a.txt")) as file:
+    ...         _ = file.write(b"whole")
+    ...     [(path.name, path.read_bytes()) for path in Path(folder).iterdir()]
+    [('a.txt', b'whole')]
+    """
+    # Only the start of the name: the whole one may be as long as a name can be.
+    temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(8)}.tmp")
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            yield file
+        temporary.replace(path)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{path}: can not be written ({error.strerror or error}), expected "
+            f"{'a' if make_folder else 'an existing'} folder that can be written to and has "
+            "room; choose another one"
+        ) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file so that it is whole or not there, making its folder where needed.
+
+    Raises
+    ------
+    OutputError
+        Where that is not possible.
+    """
+    with replace_file(path, make_folder=True) as file:
+        file.write(content)
+    return path

@@ -1,0 +1,65 @@
+"""Fixtures: the shared data where there is one, and small synthetic captures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headgrid
+from synthetic import block_capture
+
+pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Return the folder of real captures; skip where it is absent."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip("the shared captures are not here")
+    return folder
+
+
+@pytest.fixture
+def small():
+    """Return a capture of 2 heads and 4 frames in blocks of 2."""
+    return block_capture()
+
+
+@pytest.fixture
+def capture_file(tmp_path):
+    """Return a function that writes a small capture file and returns its path."""
+
+    def write(path="layer3.npz", **options):
+        target = tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        number = "".join(c for c in target.stem if c.isdigit())
+        options.setdefault("layer", int(number) if number else 0)
+        return headgrid.save_capture(block_capture(**options), target)
+
+    return write
+
+
+@pytest.fixture
+def raw_file(tmp_path):
+    """Return a function that writes data as they are, right or wrong, to a `.pt`."""
+
+    def write(data, path="layer3.pt"):
+        import torch
+
+        target = tmp_path / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(_tensors(data), target)
+        return target
+
+    return write
+
+
+def _tensors(data):
+    import torch
+
+    if isinstance(data, np.ndarray):
+        return torch.from_numpy(np.ascontiguousarray(data))
+    if isinstance(data, dict):
+        return {key: _tensors(value) for key, value in data.items()}
+    return data

@@ -1,0 +1,66 @@
+import dataclasses
+
+import pytest
+
+from headgrid import ColorRange, FigureOptions, OptionError
+from headgrid.options import fill_title
+
+
+def test_the_defaults_are_the_published_figures():
+    options = FigureOptions()
+    assert (options.columns, options.palette, options.color_range, options.title) == (
+        4,
+        "rdbu",
+        "symmetric",
+        None,
+    )
+
+
+def test_options_are_frozen_and_change_by_replace():
+    options = FigureOptions()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.columns = 3
+    assert dataclasses.replace(options, columns=3).columns == 3
+
+
+@pytest.mark.parametrize(
+    "color_range", ["symmetric", "shared", "minmax", (-1, 2.5), ColorRange(-1, 1, "shared")]
+)
+def test_these_colour_ranges_are_taken(color_range):
+    assert FigureOptions(color_range=color_range).color_range == color_range
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("columns", 0, "columns is 0, expected a whole number, at least 1"),
+        ("columns", 2.5, "columns is 2.5, expected a whole number"),
+        ("columns", True, "columns is True, expected a whole number"),
+        ("columns", "4", "columns is '4', expected a whole number"),
+        ("palette", "rdbo", "palette is 'rdbo', expected one of rdbu, custom; did you mean 'rdbu'"),
+        ("palette", None, "palette is None, expected one of rdbu, custom"),
+        ("color_range", "minmx", "expected one of symmetric, .*did you mean 'minmax'"),
+        ("color_range", (3, 1), "color range is 3,1, expected two finite numbers"),
+        ("color_range", (0, float("nan")), "expected two finite numbers"),
+        ("color_range", (1, 2, 3), "color range is .* expected one of"),
+        ("color_range", ("a", "b"), "color range is .* expected"),
+        ("color_range", None, "color range is None, expected one of"),
+        ("color_range", ColorRange(2, 1, "fixed"), "color range is 2,1, expected two finite"),
+        ("title", "{leyer}", "title has the field {leyer}, expected .*did you mean 'layer'"),
+        ("title", "{layer:03}", "title has the field {layer}, expected one of"),
+        ("title", "{prompt!r}", "title has the field {prompt}, expected one of"),
+        ("title", "{prompt.__class__}", "title has the field {prompt.__class__}"),
+        ("title", "{}", "title has the field {}, expected one of"),
+        ("title", "{layer", "title is '{layer' .*write {{ and }} for braces"),
+        ("title", "a } b", "write {{ and }} for braces"),
+        ("title", 3, "title is 3, expected"),
+    ],
+)
+def test_other_values_are_refused_with_what_was_expected(field, value, message):
+    with pytest.raises(OptionError, match=message):
+        FigureOptions(**{field: value})
+
+
+def test_a_template_is_filled_once():
+    text = fill_title("{layer}|{run}|{prompt}|{{x}}", layer=3, run="r", prompt="{layer}")
+    assert text == "3|r|{layer}|{x}"
