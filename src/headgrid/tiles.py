@@ -15,6 +15,7 @@ import numpy as np
 from headgrid.capture import Capture
 from headgrid.fields import Array
 from headgrid.scales import ColorScale
+from headgrid.tidy import round_values
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,7 +106,8 @@ def _data_uri(matrix: Array, scale: ColorScale) -> str:
 
     upright = matrix[::-1]
     unseen = np.isnan(upright)
-    steps = scale.steps(np.where(unseen, 0.0, upright))
+    # Rounded like every other value in a figure, so that both forms show the same colours.
+    steps = scale.steps(round_values(np.where(unseen, 0.0, upright)))
     used, index = np.unique(steps[~unseen], return_inverse=True)
     packed = io.BytesIO()
     if len(used) < 256:

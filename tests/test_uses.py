@@ -1,0 +1,82 @@
+"""The three uses and the notebook in `examples`, run as their readers would."""
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import headgrid
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def test_the_page_holds_the_specification_and_the_picture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "embed_in_page.py"), run_name="__main__")
+    page = (tmp_path / "embed_in_page.html").read_text(encoding="utf-8")
+    (held,) = re.findall(r'<script type="application/json" id="spec">(.*?)</script>', page, re.S)
+    assert "<" not in held
+    spec = json.loads(held)
+    assert spec["facet"]["field"] == "head"
+    assert spec["$schema"].endswith("/v6.4.1.json")
+    assert page.count("<svg ") == 1
+    assert "Head 11" in page
+
+
+def run_pytest(folder, *arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_snapshot_suite_refreshes_compares_and_explains(tmp_path):
+    shutil.copy(EXAMPLES / "snapshot_suite/test_figures.py", tmp_path)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    missing = run_pytest(tmp_path)
+    assert missing.returncode == 1
+    assert "does not exist, expected a golden specification" in missing.stdout
+    assert run_pytest(tmp_path, "--headgrid-refresh").returncode == 0
+    names = sorted(path.name for path in (tmp_path / "specs").iterdir())
+    assert names == ["layer5_profiles.vl.json", "the_maps_of_layer_5.vl.json"]
+    assert run_pytest(tmp_path).returncode == 0
+    suite = tmp_path / "test_figures.py"
+    suite.write_text(suite.read_text().replace("4.0 / (1 + key)", "8.0 / (1 + key)"))
+    changed = run_pytest(tmp_path)
+    assert changed.returncode == 1
+    assert "head 0, query 0, key 0: 4.0 -> 8.0" in changed.stdout
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((EXAMPLES / "one_layer.ipynb").read_text(encoding="utf-8"))
+    assert all(not cell.get("outputs") for cell in notebook["cells"])
+    names = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert capsys.readouterr().out.startswith("diagonal mean ")
+    written = sorted(path.name for path in (tmp_path / "attention_analysis/layer0").iterdir())
+    assert written == ["layer0_2d_heatmap.svg", "layer0_perhead_grid.svg"]
+    assert "vega" in names["heatmap"]._repr_mimebundle_()["text/html"]
+
+
+def test_the_gallery_is_what_the_demo_draws(tmp_path):
+    command = [sys.executable, "-m", "headgrid", "demo", "-o", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    for name in ("layer0_2d_heatmap.svg", "layer0_perhead_grid.svg"):
+        assert (EXAMPLES / "gallery" / name).read_bytes() == (tmp_path / name).read_bytes(), name
+
+
+def test_the_readme_names_what_is_there():
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", readme):
+        assert (EXAMPLES.parent / link).exists(), link
+    for name in re.findall(r"headgrid\.([a-z_]+)\(", readme):
+        assert hasattr(headgrid, name), name
