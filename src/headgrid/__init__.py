@@ -5,7 +5,8 @@
     capture = headgrid.load_capture("layer3.pt")
     headgrid.save(headgrid.heatmap(capture), "layer3_2d_heatmap.svg")
 
-Captures in (`load_capture`, `Capture.from_array`), tidy tables and statistics
+Captures in (`load_capture`, `Capture.from_array`, or `record` from a running
+model), tidy tables and statistics
 in the middle, altair charts on top, files out. A name is imported when it is
 first used, so that ``import headgrid`` costs nothing.
 """
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
         RenderError,
     )
     from headgrid.options import FigureOptions
+    from headgrid.recorder.problems import RecordError
+    from headgrid.recorder.runs import record_runs
+    from headgrid.recorder.session import record
     from headgrid.saving import save
     from headgrid.scales import ColorRange, resolve_color_range
     from headgrid.spec import to_json, to_spec
@@ -46,6 +50,7 @@ _MODULES = {
         "RenderError",
     ],
     "options": ["FigureOptions"],
+    "recorder": ["RecordError", "record", "record_runs"],
     "saving": ["save"],
     "scales": ["ColorRange", "resolve_color_range"],
     "spec": ["to_json", "to_spec"],
@@ -64,6 +69,7 @@ __all__ = [
     "HeadgridWarning",
     "OptionError",
     "OutputError",
+    "RecordError",
     "RenderError",
     "head_statistics",
     "heatmap",
@@ -73,6 +79,8 @@ __all__ = [
     "pair_table",
     "perhead",
     "profile_table",
+    "record",
+    "record_runs",
     "resolve_color_range",
     "save",
     "save_capture",

@@ -14,6 +14,7 @@ import click
 
 from headgrid import __version__
 from headgrid.errors import HeadgridError, HeadgridWarning, OptionError
+from headgrid.recorder.command import record
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -120,6 +121,9 @@ def _figure_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+main.add_command(record)
+
+
 @main.command()
 @click.option(
     "-o",
@@ -131,14 +135,19 @@ def _figure_options(command: Callable[..., None]) -> Callable[..., None]:
     type=click.Path(path_type=Path),
     help="Where the figures go.",
 )
+@click.option(
+    "--real",
+    is_flag=True,
+    help="A layer recorded from a pretrained sentence encoder, in place of synthetic ones.",
+)
 @_figure_options
-def demo(folder: Path, **options: Any) -> None:
-    """Draw both figures of the synthetic captures that come with headgrid."""
-    from headgrid.demo import TITLE, demo_folder
+def demo(folder: Path, *, real: bool, **options: Any) -> None:
+    """Draw both figures of the captures that come with headgrid."""
+    from headgrid.demo import REAL_TITLE, TITLE, demo_folder
 
     if options["title"] is None:
-        options["title"] = TITLE
-    with demo_folder() as inputs:
+        options["title"] = REAL_TITLE if real else TITLE
+    with demo_folder(real=real) as inputs:
         _render([inputs], folder, **options)
 
 

@@ -2,7 +2,10 @@
 
 Block-causal logits of 21 frames in blocks of 3 and 12 heads, made by
 ``examples/make_demo_captures.py``: sink, recent, diagonal, periodic, uniform
-and other shapes that a reader recognises. Nothing was recorded from a model.
+and other shapes that a reader recognises. Nothing of it was recorded from a model.
+
+A second folder holds one layer of all-MiniLM-L6-v2 (Apache-2.0), recorded by
+``examples/make_real_demo.py``: 12 heads, 20 sentences as frames.
 """
 
 from __future__ import annotations
@@ -15,10 +18,17 @@ from pathlib import Path
 #: Title template of the demo's figures: nobody shall take them for a recording.
 TITLE = "Layer {layer} of a synthetic demonstration (not recorded from a model)"
 
+REAL_TITLE = "Layer {layer} of all-MiniLM-L6-v2 (sentences as frames)"
+
 
 @contextmanager
-def demo_folder() -> Iterator[Path]:
+def demo_folder(*, real: bool = False) -> Iterator[Path]:
     """Give the path of the folder that holds the bundled captures.
+
+    Parameters
+    ----------
+    real : bool
+        The recorded capture in place of the synthetic ones.
 
     Examples
     --------
@@ -26,5 +36,5 @@ def demo_folder() -> Iterator[Path]:
     ...     sorted(path.name for path in folder.glob("*.pt"))
     ['layer0.pt', 'layer1.pt']
     """
-    with as_file(files("headgrid") / "demo_captures") as folder:
+    with as_file(files("headgrid") / ("demo_real" if real else "demo_captures")) as folder:
         yield folder

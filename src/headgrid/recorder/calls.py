@@ -1,0 +1,227 @@
+"""An attention function's arguments -> one `AttentionCall` in one layout.
+
+Readers (`headgrid.recorder.readers`) know what each library calls its arguments
+and in which order its axes lie; everything behind them knows only this type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from headgrid.recorder.problems import RecordError
+
+#: A sum added to a logit at or below this hides the pair: libraries write
+#: -10000, -1e9, the dtype's minimum or -inf to mean "do not attend".
+HIDING_BIAS = -1e4
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionCall:
+    """What one attention call computes, before any position is known.
+
+    Attributes
+    ----------
+    query : tensor, shape (batch, heads, query tokens, dim)
+    key : tensor, shape (batch, key heads, key tokens, dim)
+        ``heads`` is a multiple of ``key heads`` (grouped queries).
+    scale : float
+        What ``q·k`` is multiplied by before the softmax.
+    lower, upper : int or None
+        Query token ``i`` attends key token ``j`` only where
+        ``lower <= j - i <= upper`` (a causal mask has ``upper = 0``).
+    from_end : bool
+        Whether ``lower`` and ``upper`` are counted from the last query and key
+        token (flash-attn) rather than from the first (torch).
+    mask : tensor or None, shape broadcastable to (batch, heads, query tokens, key tokens)
+        Boolean (True: attend) or added to the logits.
+    mask_function : callable or None
+        ``f(batch, head, query, key) -> bool``, as flex_attention's ``mask_mod``.
+    score_function : callable or None
+        ``f(score, batch, head, query, key) -> score``, as flex_attention's ``score_mod``.
+    softcap : float or None
+        Logits are squashed to ``softcap * tanh(logit / softcap)``.
+    sink_logits : tensor or None, shape (heads,)
+        Learned logits of a key that has no token; they enter the softmax only.
+    sequences : tuple of (query start, query stop, key start, key stop) or None
+        The sequences of a packed batch (in which case ``batch`` is 1), or the
+        unpadded part of each batch element.
+    packed : bool
+        Whether ``sequences`` lie one behind the other along the token axis.
+    function : str
+        Name of the intercepted function, for messages.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    scale: float
+    lower: int | None = None
+    upper: int | None = None
+    from_end: bool = False
+    mask: torch.Tensor | None = None
+    mask_function: Callable[..., Any] | None = None
+    score_function: Callable[..., Any] | None = None
+    softcap: float | None = None
+    sink_logits: torch.Tensor | None = None
+    sequences: tuple[tuple[int, int, int, int], ...] | None = None
+    packed: bool = False
+    function: str = "attention"
+
+    @property
+    def heads(self) -> int:
+        """Number of query heads."""
+        return int(self.query.shape[1])
+
+    @property
+    def group(self) -> int:
+        """Number of query heads that share one key head."""
+        return self.heads // int(self.key.shape[1])
+
+    @property
+    def batch_size(self) -> int:
+        """Number of batch elements (of sequences, where the batch is packed)."""
+        return len(self.sequences) if self.packed and self.sequences else int(self.query.shape[0])
+
+    @property
+    def band(self) -> tuple[int | None, int | None]:
+        """Bounds on ``j - i``, counted from the first query and key token."""
+        shift = int(self.key.shape[2]) - int(self.query.shape[2]) if self.from_end else 0
+        return (
+            None if self.lower is None else self.lower + shift,
+            None if self.upper is None else self.upper + shift,
+        )
+
+    @property
+    def is_token_causal(self) -> bool:
+        """Whether the call itself states that a token sees no later token."""
+        return self.upper is not None
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether pairs are hidden or shifted by a tensor or a function."""
+        return not (
+            self.mask is None and self.mask_function is None and self.score_function is None
+        )
+
+
+def check_call(call: AttentionCall) -> AttentionCall:
+    """Return the call if its shapes agree.
+
+    Raises
+    ------
+    RecordError
+        Where the reader's layout does not fit the tensors.
+    """
+    query, key = call.query, call.key
+    if query.is_nested or key.is_nested:
+        raise RecordError(
+            f"{call.function} was called with nested tensors, expected dense or packed ones; "
+            "for nn.TransformerEncoder pass enable_nested_tensor=False"
+        )
+    if query.ndim != 4 or key.ndim != 4:
+        raise RecordError(
+            f"{call.function} was called with query {tuple(query.shape)} and key "
+            f"{tuple(key.shape)}, expected four axes (batch, heads, tokens, dim) after reading; "
+            "pass functions={path: reader} with a reader that fits this layout"
+        )
+    fits = (
+        query.shape[0] == key.shape[0]
+        and query.shape[3] == key.shape[3]
+        and key.shape[1] > 0
+        and query.shape[1] % key.shape[1] == 0
+    )
+    if not fits:
+        raise RecordError(
+            f"{call.function} was called with query {tuple(query.shape)} and key "
+            f"{tuple(key.shape)} (batch, heads, tokens, dim), expected one batch size, one head "
+            "size, and query heads that are a multiple of the key heads"
+        )
+    return call
+
+
+def choose_batch(call: AttentionCall, batch: int | str | None) -> AttentionCall:
+    """Return the call with only the batch elements that are recorded, none of them packed.
+
+    Parameters
+    ----------
+    call : AttentionCall
+    batch : int, "mean", "all" or None
+        None accepts a batch of one only.
+
+    Raises
+    ------
+    RecordError
+        Where the element does not exist, or none was chosen of several.
+    """
+    size = call.batch_size
+    if batch is None:
+        if size > 1:
+            raise RecordError(
+                f"{call.function} was called with a batch of {size} (classifier-free guidance, or "
+                f"several prompts), expected one; pass batch=0 ... {size - 1}, 'mean' or 'all'"
+            )
+        batch = 0
+    if isinstance(batch, int):
+        if not -size <= batch < size:
+            raise RecordError(
+                f"batch is {batch}, but {call.function} was called with a batch of {size}; "
+                f"expected 0 to {size - 1}, 'mean' or 'all'"
+            )
+        return _take_element(call, batch % size)
+    if call.sequences is None:
+        return call
+    return _stack_elements(call, [_take_element(call, index) for index in range(size)])
+
+
+def _take_element(call: AttentionCall, index: int) -> AttentionCall:
+    row = 0 if call.packed else index
+    query, key = call.query[row : row + 1], call.key[row : row + 1]
+    mask = call.mask
+    if mask is not None and mask.shape[0] > 1:
+        mask = mask[row : row + 1]
+    if call.sequences is not None:
+        q0, q1, k0, k1 = call.sequences[index]
+        query, key = query[:, :, q0:q1], key[:, :, k0:k1]
+        if mask is not None:
+            mask = mask[..., q0:q1, k0:k1]
+    return replace(
+        call,
+        query=query,
+        key=key,
+        mask=mask,
+        mask_function=_fix_batch(call.mask_function, row, 0),
+        score_function=_fix_batch(call.score_function, row, 1),
+        sequences=None,
+        packed=False,
+    )
+
+
+def _fix_batch(function: Callable[..., Any] | None, row: int, place: int) -> Any:
+    """Return the function of a mask with the batch index of the element that was chosen."""
+    if function is None or row == 0:
+        return function
+
+    def of_chosen_element(*arguments: Any) -> Any:
+        return function(*arguments[:place], arguments[place] + row, *arguments[place + 1 :])
+
+    return of_chosen_element
+
+
+def _stack_elements(call: AttentionCall, parts: list[AttentionCall]) -> AttentionCall:
+    shapes = {(part.query.shape, part.key.shape) for part in parts}
+    if len(shapes) > 1:
+        lengths = ", ".join(f"{p.query.shape[2]}x{p.key.shape[2]}" for p in parts[:6])
+        raise RecordError(
+            f"{call.function} was called with sequences of different lengths (query x key tokens: "
+            f"{lengths}), which cannot be one matrix; pass batch=0 ... {len(parts) - 1}"
+        )
+    masks = [part.mask for part in parts if part.mask is not None]
+    return replace(
+        parts[0],
+        query=torch.cat([part.query for part in parts]),
+        key=torch.cat([part.key for part in parts]),
+        mask=torch.cat(masks) if len(masks) == len(parts) else None,
+    )

@@ -1,0 +1,220 @@
+"""``headgrid record`` -> a script run under the recorder, and its captures in a folder."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from headgrid.errors import HeadgridError, OptionError
+
+_SCRIPT_HELP = "SCRIPT [ARGS]..."
+_HELP = """Run a script under the recorder and write layer{L}.pt for every layer.
+
+The script stays as it is: put it, and its own arguments, behind two dashes.
+
+\b
+    headgrid record --tokens-per-frame 1560 --forwards last -o captures -- \\
+        inference.py --prompt "an eagle"
+"""
+
+
+def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> list[Any] | None:
+    """Read ``0,12,30`` or ``0-12,14-30``."""
+    if value is None:
+        return None
+    try:
+        items = [item.strip() for item in value.split(",")]
+        if any("-" in item for item in items):
+            return [tuple(int(end) for end in item.split("-")) for item in items]
+        return [int(item) for item in items]
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r}, expected token positions 0,12,30 or pairs 0-12,14-30"
+        ) from None
+
+
+def _layers(
+    _: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> list[int | str] | None:
+    items = [part.strip() for value in values for part in value.split(",")]
+    return [int(item) if item.isdigit() else item for item in items] or None
+
+
+def _number_or_word(_: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    return int(value) if value.lstrip("-").isdigit() else value
+
+
+def _functions(
+    _: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    for value in values:
+        if "=" not in value:
+            raise click.BadParameter(
+                f"{value!r}, expected PATH=READER (wan.modules.attention.attention=wan)"
+            )
+    pairs: list[list[str]] = [value.split("=", 1) for value in values]
+    return dict(pairs)
+
+
+_OPTIONS: tuple[Callable[..., Any], ...] = (
+    click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR"),
+    click.option("-m", "--module", metavar="NAME", help="Run a module instead of a script."),
+    click.option("--model", metavar="CLASS", help="Class of the model, where several run."),
+    click.option("--tokens-per-frame", type=int, metavar="N", help="Tokens of one frame."),
+    click.option("--segments", callback=_numbers, metavar="0,12,30", help="Frame boundaries."),
+    click.option("--query-segments", callback=_numbers, metavar="0,12,30"),
+    click.option("--key-segments", callback=_numbers, metavar="0,12,30"),
+    click.option("--key-tokens-per-frame", type=int, metavar="N", help="For cross-attention."),
+    click.option(
+        "--layers",
+        multiple=True,
+        callback=_layers,
+        metavar="N|GLOB",
+        help="Layers by number or module path; all by default.",
+    ),
+    click.option("--attention", default="self", metavar="self|cross", show_default=True),
+    click.option(
+        "--forwards",
+        callback=_number_or_word,
+        metavar="first|last|mean|all|N",
+        help="Which of repeated forwards of a block count.",
+    ),
+    click.option(
+        "--batch",
+        callback=_number_or_word,
+        metavar="N|mean|all",
+        help="Which batch element counts.",
+    ),
+    click.option(
+        "--query-position",
+        metavar="POLICY",
+        help="growing, whole, counted:5, argument:current_start, or call:package.function.",
+    ),
+    click.option(
+        "--key-position",
+        metavar="POLICY",
+        help="growing, whole, window:6, sink:1,window:6, or call:package.function.",
+    ),
+    click.option(
+        "--statistic",
+        default="logit",
+        metavar="logit|mass|entropy|max_logit",
+        show_default=True,
+    ),
+    click.option("--sample", type=int, metavar="N", help="Query tokens a frame to estimate from."),
+    click.option("--irregular-mask", default="error", metavar="error|mean|ignore"),
+    click.option("--gaps", default="error", metavar="error|keep"),
+    click.option("--check-keys/--no-check-keys", default=True, help="Stop if a cache rolled."),
+    click.option(
+        "--function",
+        "functions",
+        multiple=True,
+        callback=_functions,
+        metavar="PATH=READER",
+        help="One more attention function, and the reader of its arguments.",
+    ),
+    click.option("--shard", metavar="queries|sequence|heads", help="What torchrun has cut."),
+    click.option("--prompt", default="", help="Written into the captures."),
+    click.option(
+        "--prompts",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Run once a line; {prompt}, {seed}, {run} in ARGS are filled in.",
+    ),
+    click.option(
+        "--seed", "seeds", multiple=True, type=int, help="Fills {seed}; one, or one each."
+    ),
+)
+
+
+def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command("record", help=_HELP, options_metavar="[OPTIONS] -o DIR --")
+@_with_options
+@click.argument("script", nargs=-1, type=click.UNPROCESSED, metavar=_SCRIPT_HELP)
+def record(script: tuple[str, ...], **options: Any) -> None:
+    """Run a script under the recorder."""
+    try:
+        _record(list(script), **options)
+    except OptionError as error:
+        raise click.UsageError(str(error)) from None
+    except HeadgridError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _record(
+    script: list[str],
+    output: Path,
+    module: str | None,
+    model: str | None,
+    prompts: Path | None,
+    prompt: str,
+    seeds: tuple[int, ...],
+    **options: Any,
+) -> None:
+    name, arguments, is_module = _split_script(script, module)
+    from headgrid.recorder import runs
+    from headgrid.recorder.script import run_script
+    from headgrid.recorder.session import record as open_recording
+
+    for axis in ("query_position", "key_position"):
+        options[axis] = _find_callable(options[axis], axis)
+    if prompts is None:
+        run = runs.Run(0, prompt, seeds[0] if seeds else 0)
+        with open_recording(model, prompt=prompt, **options) as recording:
+            run_script(name, list(runs.iterate_arguments(arguments, run)), module=is_module)
+        _say(recording.save(output))
+        return
+    planned = runs.plan_runs(
+        runs.read_prompts(prompts),
+        seeds[0] if len(seeds) == 1 else list(seeds) or 0,
+        every_process=options["shard"] is not None,
+    )
+    for run in planned:
+        with open_recording(model, prompt=run.prompt, **options) as recording:
+            run_script(name, list(runs.iterate_arguments(arguments, run)), module=is_module)
+        folder = runs.save_run(recording, run, output, script=name, arguments=arguments)
+        click.echo(f"{folder}: {len(recording.captures)} layers")
+
+
+def _split_script(script: list[str], module: str | None) -> tuple[str, list[str], bool]:
+    if module is not None:
+        return module, script, True
+    if script[:1] == ["-m"] and len(script) > 1:
+        return script[1], script[2:], True
+    if not script:
+        raise OptionError(
+            "no script is given, expected one behind two dashes: headgrid record -o DIR -- "
+            "SCRIPT [ARGS]..."
+        )
+    return script[0], script[1:], False
+
+
+def _find_callable(value: str | None, axis: str) -> Any:
+    """Return the function that ``call:package.module.function`` names."""
+    if value is None or not value.startswith("call:"):
+        return value
+    module, _, name = value.removeprefix("call:").rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise OptionError(
+            f"{axis} is {value!r}, which cannot be imported ({error}); expected "
+            "call:package.module.function"
+        ) from None
+
+
+def _say(paths: list[Path]) -> None:
+    if paths:
+        folder = paths[0].parent
+        click.echo(f"{folder}: {len(paths)} captures, {paths[0].name} to {paths[-1].name}")

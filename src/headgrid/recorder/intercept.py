@@ -1,0 +1,240 @@
+"""Attention functions -> the same functions, watched, wherever they are bound; and back.
+
+While a recorder is open, every reference to an attention function that Python
+can reach (module globals, also of modules that imported it by name; classes,
+instances, registries, closures) leads to a stand-in with the same behaviour. When
+the last recorder closes, every reference to a stand-in leads back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+
+from headgrid.recorder.calls import AttentionCall, check_call
+from headgrid.recorder.imports import ImportWatcher
+from headgrid.recorder.problems import RecordError
+from headgrid.recorder.readers import Reader
+from headgrid.recorder.rebind import rebind
+from headgrid.recorder.targets import Target, find_targets, touches_target
+
+Commit = Callable[[], None]
+
+
+class Observer(Protocol):
+    """What wants to see attention calls: a recording."""
+
+    def prepare(self, read: Callable[[], AttentionCall]) -> Commit | None:
+        """Look at a call before it runs; return what to do when it has run."""
+        ...
+
+
+class _Held:
+    """A function behind a slot, where the search for references does not look."""
+
+    __slots__ = ("function", "target")
+
+    def __init__(self, target: Target) -> None:
+        self.function = target.original
+        self.target = target
+
+
+_observers: list[Observer] = []
+_lock = threading.RLock()
+_local = threading.local()
+
+
+def _run(held: _Held, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Call the original; the outermost attention function of a thread is shown to observers."""
+    watching = _observers and not getattr(_local, "inside", False) and not _is_replay()
+    if not watching:
+        return held.function(*args, **kwargs)
+    _local.inside = True
+    try:
+        call = _ReadOnce(held.target, args, kwargs)
+        with _undisturbed():
+            prepared = [observer.prepare(call) for observer in tuple(_observers)]
+        call.forget()
+        result = held.function(*args, **kwargs)
+        with _undisturbed():
+            for commit in prepared:
+                if commit is not None:
+                    commit()
+        return result
+    finally:
+        _local.inside = False
+
+
+def _is_replay() -> bool:
+    """Return whether this is a recomputation in backward (checkpointing), or a trace."""
+    if torch._C._current_graph_task_id() != -1:
+        return True
+    compiling = getattr(torch.compiler, "is_compiling", None)  # since torch 2.3
+    return bool((compiling is not None and compiling()) or torch.jit.is_tracing())
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Run recorder arithmetic outside autograd, autocast and inference mode."""
+    with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
+        for kind in ("cpu", "cuda", "mps", "xpu"):
+            if _is_autocast(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+def _is_autocast(kind: str) -> bool:
+    try:
+        return bool(torch.is_autocast_enabled(kind))
+    except TypeError:  # before torch 2.4 it takes no argument and means CUDA
+        return kind in ("cpu", "cuda")
+
+
+class _ReadOnce:
+    """Reads the arguments when the first observer asks, and only then."""
+
+    def __init__(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._target, self._args, self._kwargs = target, args, kwargs
+        self._call: AttentionCall | None = None
+
+    def __call__(self) -> AttentionCall:
+        if self._call is None:
+            try:
+                call = self._target.reader(*self._args, **self._kwargs)
+            except (TypeError, AttributeError, IndexError) as error:
+                raise RecordError(
+                    f"{self._target.name}: its arguments do not fit the reader "
+                    f"({str(error).splitlines()[0]}); pass functions={{{self._target.name!r}: "
+                    "reader}} with a reader that fits this version"
+                ) from error
+            if not isinstance(call, AttentionCall):
+                raise RecordError(
+                    f"{self._target.name}: its reader returned {type(call).__name__}, expected a "
+                    "headgrid.recorder.AttentionCall"
+                )
+            self._call = check_call(call)
+        return self._call
+
+    def forget(self) -> None:
+        """Drop the tensors, so that nothing outlives the call."""
+        self._call, self._args, self._kwargs = None, (), {}
+
+
+class _WatchedBuiltin:
+    """Stand-in of a builtin: like a builtin, it does not bind to instances."""
+
+    def __init__(self, held: _Held) -> None:
+        self._held = held
+        self.__name__ = str(getattr(held.function, "__name__", "attention"))
+        self.__doc__ = held.function.__doc__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return _run(self._held, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_held":
+            raise AttributeError(name)
+        return getattr(self._held.function, name)
+
+
+def _watch(target: Target) -> Callable[..., Any]:
+    held = _Held(target)
+    if not isinstance(target.original, types.FunctionType):
+        return _WatchedBuiltin(held)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        return _run(held, args, kwargs)
+
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(watched, name, getattr(target.original, name))
+    return watched
+
+
+class _Patches:
+    """The stand-ins that are in place now."""
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[_Held, Any]] = []
+        self.extra: list[Mapping[str, Reader]] = []
+        self.watcher = ImportWatcher(self.after_import)
+        self.stance: contextlib.AbstractContextManager[Any] | None = None
+
+    def install(self) -> None:
+        """Watch every attention function that is loaded and not watched yet."""
+        known = {id(item) for held, stand_in in self.pairs for item in (held.function, stand_in)}
+        readers: dict[str, Reader] = {}
+        for mapping in self.extra:
+            readers.update(mapping)
+        fresh = [target for target in find_targets(readers) if id(target.original) not in known]
+        pairs = [(_Held(target), _watch(target)) for target in fresh]
+        owners = [(target.owner, target.name.rpartition(".")[2]) for target in fresh]
+        del fresh
+        rebind([(held.function, stand_in) for held, stand_in in pairs])
+        for (owner, name), (_, stand_in) in zip(owners, pairs, strict=True):
+            if owner is not None and getattr(owner, name) is not stand_in:
+                setattr(owner, name, stand_in)
+        self.pairs += pairs
+        self.eager_stance()
+
+    def remove(self) -> None:
+        """Put every original back."""
+        rebind([(stand_in, held.function) for held, stand_in in self.pairs], tables=True)
+        self.pairs.clear()
+        if self.stance is not None:
+            self.stance.__exit__(None, None, None)
+            self.stance = None
+
+    def after_import(self, name: str, module: Any) -> None:
+        """Watch the attention functions of a module that was just imported."""
+        with _lock:
+            if not _observers:
+                return
+            asked = {path: reader for mapping in self.extra for path, reader in mapping.items()}
+            if name == "torch._dynamo" or touches_target(name, module, asked):
+                self.install()
+
+    def eager_stance(self) -> None:
+        """Let compiled models run eagerly, if torch.compile is loaded."""
+        loaded = sys.modules.get("torch._dynamo")
+        set_stance = getattr(torch.compiler, "set_stance", None)
+        if self.stance is None and set_stance is not None and hasattr(loaded, "eval_frame"):
+            stance = set_stance("force_eager")
+            stance.__enter__()
+            self.stance = stance
+
+
+_patches = _Patches()
+
+
+@contextlib.contextmanager
+def observe(observer: Observer, extra: Mapping[str, Reader]) -> Iterator[None]:
+    """Show every attention call to an observer while the block runs."""
+    with _lock:
+        _observers.append(observer)
+        _patches.extra.append(extra)
+        try:
+            if len(_observers) == 1:
+                _patches.watcher.start()
+            _patches.install()
+        except BaseException:
+            _close(observer, extra)
+            raise
+    try:
+        yield
+    finally:
+        with _lock:
+            _close(observer, extra)
+
+
+def _close(observer: Observer, extra: Mapping[str, Reader]) -> None:
+    _observers.remove(observer)
+    _patches.extra.remove(extra)
+    if not _observers:
+        _patches.watcher.stop()
+        _patches.remove()

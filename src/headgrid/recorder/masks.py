@@ -1,0 +1,325 @@
+"""A call's masks and biases -> which frame pairs are whole, hidden, or cut along a diagonal.
+
+A frame pair that is visible as a whole keeps the O(tokens * dim) route, and so
+does one that a token-causal mask cuts along a diagonal. Everything else cannot
+be read off pooled queries and keys, and is an error unless the user says otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from headgrid.recorder.calls import HIDING_BIAS, AttentionCall
+from headgrid.recorder.problems import RecordError
+from headgrid.recorder.segments import FrameSlices
+
+HIDDEN, WHOLE, CUT = 0, 1, 2
+
+#: Mask elements that are looked at together.
+MASK_CHUNK = 2**21
+
+Band = tuple[int | None, int | None]
+
+
+@dataclass
+class PairPlan:
+    """What a mask leaves of every frame pair, for one batch element or for all of them.
+
+    Attributes
+    ----------
+    state : array of int8, shape (query slices, key slices)
+        `HIDDEN`, `WHOLE` or `CUT`.
+    bands : dict of (query slice, key slice) to (lower, upper)
+        For every cut pair the bounds on ``j - i`` inside the pair.
+    bias : tensor or None, shape (heads or 1, query slices, key slices), float32
+        What is added to every logit of a pair.
+    """
+
+    state: npt.NDArray[np.int8]
+    bands: dict[tuple[int, int], Band] = field(default_factory=dict)
+    bias: torch.Tensor | None = None
+
+
+def plan_pairs(
+    call: AttentionCall, queries: FrameSlices, keys: FrameSlices, element: int
+) -> PairPlan:
+    """Read what the call hides and adds, for one batch element.
+
+    Raises
+    ------
+    RecordError
+        Where a mask, bias or score function is not constant over a frame pair
+        and is no causal diagonal either.
+    """
+    plan = _plan_band(call, queries, keys)
+    if call.softcap is not None:
+        raise _irregular(call, f"logits are capped at {call.softcap:g}")
+    if not call.has_mask:
+        return plan
+    size = max(1, MASK_CHUNK // max(1, keys.tokens * (call.heads if _has_heads(call) else 1)))
+    bias = torch.zeros(0)
+    for index in range(len(queries)):
+        seen, added = _pool_rows(call, queries, keys, element, index, size)
+        _merge_row(plan, call, queries, keys, element, index, seen)
+        if added is not None:
+            if plan.bias is None:
+                bias = added.new_zeros(added.shape[0], len(queries), len(keys))
+                plan.bias = bias
+            bias[:, index] = added
+    if plan.bias is not None and not bool(plan.bias.any()):
+        plan.bias = None
+    return plan
+
+
+def _has_heads(call: AttentionCall) -> bool:
+    return call.score_function is not None or (call.mask is not None and call.mask.shape[1] > 1)
+
+
+def _plan_band(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> PairPlan:
+    lower, upper = call.band
+    state = np.full((len(queries), len(keys)), WHOLE, dtype=np.int8)
+    if lower is None and upper is None:
+        return PairPlan(state)
+    q0, q1 = np.array(queries.starts), np.array(queries.stops)
+    k0, k1 = np.array(keys.starts), np.array(keys.stops)
+    least = k0[None, :] - (q1[:, None] - 1)
+    most = (k1[None, :] - 1) - q0[:, None]
+    low = np.iinfo(np.int64).min if lower is None else lower
+    high = np.iinfo(np.int64).max if upper is None else upper
+    state[(least < low) | (most > high)] = CUT
+    state[(most < low) | (least > high)] = HIDDEN
+    plan = PairPlan(state)
+    for row, column in np.argwhere(state == CUT):
+        shift = int(k0[column] - q0[row])
+        plan.bands[int(row), int(column)] = (
+            None if lower is None else lower - shift,
+            None if upper is None else upper - shift,
+        )
+    return plan
+
+
+def mask_rows(
+    call: AttentionCall, element: int, start: int, stop: int
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Evaluate masks for some query tokens of one batch element, without the call's own band.
+
+    Returns
+    -------
+    visible : bool tensor or None, shape (heads or 1, rows, key tokens)
+    bias : tensor or None, shape (heads or 1, rows, key tokens), float32
+        What is added where visible; 0 where hidden.
+    """
+    visible: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+    columns = int(call.key.shape[2])
+    if call.mask is not None:
+        mask = call.mask[element if call.mask.shape[0] > 1 else 0]
+        rows = mask[:, start:stop] if mask.shape[1] > 1 else mask.expand(-1, stop - start, -1)
+        rows = rows.expand(-1, -1, columns) if rows.shape[2] == 1 else rows[:, :, :columns]
+        if rows.dtype == torch.bool:
+            visible = rows
+        else:
+            bias = rows.float()
+    if call.mask_function is not None:
+        allowed = evaluate_mask(call.mask_function, call, element, start, stop)
+        visible = allowed if visible is None else visible & allowed
+    if call.score_function is not None:
+        bias = _score_bias(call, element, start, stop)
+    if bias is not None:
+        kept = bias > HIDING_BIAS
+        visible = kept if visible is None else visible & kept
+        bias = torch.where(visible, bias, 0.0)
+    return visible, bias
+
+
+def evaluate_mask(
+    function: Callable[..., Any], call: AttentionCall, element: int, start: int, stop: int
+) -> torch.Tensor:
+    """Evaluate ``f(batch, head, query, key)`` for some query tokens, shape (1, rows, keys)."""
+    device = call.query.device
+    batch = torch.tensor(element, device=device)
+    head = torch.tensor(0, device=device)
+    rows = torch.arange(start, stop, device=device)
+    columns = torch.arange(call.key.shape[2], device=device)
+    over_keys = torch.vmap(function, in_dims=(None, None, None, 0))
+    over_rows = torch.vmap(over_keys, in_dims=(None, None, 0, None))
+    allowed: torch.Tensor = over_rows(batch, head, rows, columns)
+    return allowed.bool().expand(stop - start, len(columns))[None]
+
+
+def evaluate_scores(
+    call: AttentionCall,
+    scores: torch.Tensor,
+    element: int,
+    rows: torch.Tensor,
+    first_head: int = 0,
+) -> torch.Tensor:
+    """Apply the score function to scores of shape (heads, rows, key tokens)."""
+    assert call.score_function is not None
+    device = scores.device
+    batch = torch.tensor(element, device=device)
+    heads = torch.arange(first_head, first_head + scores.shape[0], device=device)
+    columns = torch.arange(scores.shape[2], device=device)
+    function: Callable[..., Any] = torch.vmap(call.score_function, in_dims=(0, None, None, None, 0))
+    function = torch.vmap(function, in_dims=(0, None, None, 0, None))
+    function = torch.vmap(function, in_dims=(0, None, 0, None, None))
+    changed: torch.Tensor = function(scores, batch, heads, rows, columns)
+    return changed
+
+
+def _score_bias(call: AttentionCall, element: int, start: int, stop: int) -> torch.Tensor:
+    """Return what an additive score function adds; refuse one that is not additive."""
+    shape = (call.heads, stop - start, int(call.key.shape[2]))
+    zeros = torch.zeros(shape, device=call.query.device)
+    rows = torch.arange(start, stop, device=zeros.device)
+    bias = evaluate_scores(call, zeros, element, rows).float()
+    for probe in (1.0, -3.0):
+        moved = evaluate_scores(call, zeros + probe, element, rows).float()
+        kept = bias > HIDING_BIAS
+        off = torch.where(kept, (moved - bias - probe).abs() - 1e-5 * (1 + bias.abs()), 0.0)
+        if bool((off > 0).any()):
+            raise _irregular(call, "the score function does more than add to a logit")
+    return bias
+
+
+def _pool_rows(
+    call: AttentionCall,
+    queries: FrameSlices,
+    keys: FrameSlices,
+    element: int,
+    index: int,
+    size: int,
+) -> tuple[npt.NDArray[np.int64], torch.Tensor | None]:
+    """Count visible pairs of one query slice, and return its bias if it is constant."""
+    first, last = queries.starts[index], queries.stops[index]
+    counts: torch.Tensor | None = None
+    low: torch.Tensor | None = None
+    high: torch.Tensor | None = None
+    for start in range(first, last, size):
+        stop = min(start + size, last)
+        visible, bias = mask_rows(call, element, start, stop)
+        if visible is None:
+            continue
+        pooled = _pool(visible.int(), keys, "sum").sum(dim=1)
+        counts = pooled if counts is None else counts + pooled
+        if bias is not None:
+            least = _pool(torch.where(visible, bias, torch.inf), keys, "amin").amin(dim=1)
+            most = _pool(torch.where(visible, bias, -torch.inf), keys, "amax").amax(dim=1)
+            low = least if low is None else torch.minimum(low, least)
+            high = most if high is None else torch.maximum(high, most)
+    if counts is None:
+        whole = (last - first) * np.array(keys.lengths, dtype=np.int64)
+        return whole[None], None
+    if low is None or high is None:
+        return counts.cpu().numpy().astype(np.int64), None
+    spread = torch.where(counts > 0, high - low, 0.0)
+    added = torch.where(counts > 0, low, 0.0)
+    if bool((spread > 1e-6 * (1 + added.abs())).any()):
+        column = int((spread - 1e-6 * (1 + added.abs())).amax(dim=0).argmax())
+        worst = float(spread[:, column].max())
+        raise _irregular(
+            call,
+            f"the bias varies by {worst:.3g} between query frame {queries.frames[index]} and key "
+            f"frame {keys.frames[column]}",
+        )
+    return counts.cpu().numpy().astype(np.int64), added
+
+
+def _pool(values: torch.Tensor, keys: FrameSlices, how: str) -> torch.Tensor:
+    """Reduce (heads, rows, key tokens) over the tokens of every key slice."""
+    parts = []
+    for first, last in keys.runs():
+        part = values[:, :, keys.starts[first] : keys.stops[last - 1]]
+        part = part.unflatten(2, (last - first, keys.stops[first] - keys.starts[first]))
+        parts.append(getattr(part, how)(dim=3))
+    return torch.cat(parts, dim=2)
+
+
+def _merge_row(
+    plan: PairPlan,
+    call: AttentionCall,
+    queries: FrameSlices,
+    keys: FrameSlices,
+    element: int,
+    index: int,
+    seen: npt.NDArray[np.int64],
+) -> None:
+    """Combine the counts of visible pairs of one query slice with the call's own band."""
+    whole = (queries.stops[index] - queries.starts[index]) * np.array(keys.lengths)
+    empty, full = (seen == 0).all(axis=0), (seen == whole).all(axis=0)
+    plan.state[index, empty] = HIDDEN
+    for column in np.flatnonzero(~empty & ~full):
+        pair = (index, int(column))
+        if plan.state[pair] == HIDDEN:
+            continue
+        band = _find_band(call, queries, keys, element, *pair)
+        plan.bands[pair] = _intersect(plan.bands.get(pair, (None, None)), band)
+        plan.state[pair] = CUT
+
+
+def _find_band(
+    call: AttentionCall,
+    queries: FrameSlices,
+    keys: FrameSlices,
+    element: int,
+    row: int,
+    column: int,
+) -> Band:
+    """Return the diagonal along which a mask cuts a frame pair."""
+    visible, _ = mask_rows(call, element, queries.starts[row], queries.stops[row])
+    assert visible is not None
+    block = visible[:, :, keys.starts[column] : keys.stops[column]].cpu().numpy()
+    band = _fit_band(block[0])
+    if band is None or (block != block[:1]).any():
+        raise _irregular(
+            call,
+            f"it hides {int((~block[0]).sum())} of {block[0].size} token pairs of query frame "
+            f"{queries.frames[row]} and key frame {keys.frames[column]}",
+        )
+    return band
+
+
+def _fit_band(block: npt.NDArray[np.bool_]) -> Band | None:
+    """Return (lower, upper) such that ``block[i, j] == (lower <= j - i <= upper)``, or None."""
+    rows, columns = block.shape
+    seen = np.flatnonzero(block.any(axis=1))
+    top, bottom = int(seen[0]), int(seen[-1])
+    last = columns - 1 - int(block[top, ::-1].argmax())
+    first = int(block[bottom].argmax())
+    upper = last - top if top > 0 or last < columns - 1 else None
+    lower = first - bottom if bottom < rows - 1 or first > 0 else None
+    offset = np.arange(columns)[None, :] - np.arange(rows)[:, None]
+    fitted = np.ones_like(block)
+    if upper is not None:
+        fitted &= offset <= upper
+    if lower is not None:
+        fitted &= offset >= lower
+    return (lower, upper) if (fitted == block).all() else None
+
+
+def _intersect(one: Band, other: Band) -> Band:
+    lowers = [bound for bound in (one[0], other[0]) if bound is not None]
+    uppers = [bound for bound in (one[1], other[1]) if bound is not None]
+    return (max(lowers) if lowers else None, min(uppers) if uppers else None)
+
+
+def _irregular(call: AttentionCall, what: str) -> RecordError:
+    return RecordError(
+        f"{call.function}: the mask, bias or score function of this call is not constant over a "
+        f"frame pair: {what}; expected whole pairs or a token-causal diagonal. Pass segments "
+        "that leave padding out, irregular_mask='mean' for the exact mean over the pairs that are "
+        "visible (slower), or irregular_mask='ignore' for q·k alone"
+    )
+
+
+def iterate_elements(call: AttentionCall) -> Iterator[int]:
+    """Return the batch elements whose masks can differ; only the first where they cannot."""
+    differs = call.mask is not None and call.mask.shape[0] > 1
+    by_function = call.mask_function is not None or call.score_function is not None
+    return iter(range(call.query.shape[0] if differs or by_function else 1))

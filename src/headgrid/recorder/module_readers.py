@@ -1,0 +1,222 @@
+"""Arguments of functions that are given a module -> `AttentionCall`.
+
+transformers hands the attention module to its attention functions, and
+`torch.nn.MultiheadAttention` is a module that projects and attends in one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from headgrid.recorder.calls import AttentionCall
+from headgrid.recorder.problems import RecordError
+from headgrid.recorder.readers import Reader, as_mask
+
+
+def transformers_reader(original: Callable[..., Any], name: str) -> Reader:
+    """Return the reader of one entry of transformers' attention registry.
+
+    Parameters
+    ----------
+    original : callable
+        The function, whose own signature tells positional arguments apart.
+    name : str
+        ``"eager"``, ``"sdpa"``, ``"flex_attention"``, ``"flash_attention_2"``, ...
+
+    Notes
+    -----
+    All of them get (batch, heads, tokens, dim) and an ungrouped key; they differ
+    in what an absent mask means, see ``transformers.integrations``.
+    """
+    signature = inspect.signature(original)
+
+    def read(*args: Any, **kwargs: Any) -> AttentionCall:
+        bound = signature.bind(*args, **kwargs).arguments
+        given = {k: v for k, v in bound.items() if signature.parameters[k].kind is not _ANY}
+        for key, parameter in signature.parameters.items():
+            if parameter.kind is _ANY:
+                given.update(bound.get(key, {}))
+        return _read_transformers(name, **given)
+
+    return read
+
+
+_ANY = inspect.Parameter.VAR_KEYWORD
+
+
+def _read_transformers(
+    name: str,
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any = None,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
+    cache: Any = None,
+    **_: Any,
+) -> AttentionCall:
+    if cache is not None or name.startswith("paged|"):
+        raise RecordError(
+            f"transformers' {name} attention was called with a paged cache (continuous batching), "
+            "expected one sequence a batch row; use model.generate or model(...)"
+        )
+    flash = name.startswith("flash")
+    causal = _is_causal(name, module, query, attention_mask, is_causal)
+    mask, function = attention_mask, None
+    if mask is not None and hasattr(mask, "mask_mod"):
+        mask, function = None, attention_mask.mask_mod
+    elif flash and mask is not None:
+        mask = mask.bool()[:, None, None, -key.shape[2] :]
+    elif mask is not None:
+        mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
+    if position_bias is not None:
+        mask = _add_masks(position_bias, mask)
+    window = sliding_window if flash and sliding_window and key.shape[2] > sliding_window else None
+    return AttentionCall(
+        query,
+        key,
+        scale=1 / math.sqrt(query.shape[-1]) if scaling is None else float(scaling),
+        lower=None if window is None else -(window - 1),
+        upper=0 if causal else None,
+        from_end=flash,
+        mask=mask,
+        mask_function=function,
+        softcap=softcap,
+        sink_logits=s_aux,
+        function=f"transformers {name} attention",
+    )
+
+
+def _is_causal(name: str, module: Any, query: torch.Tensor, mask: Any, stated: bool | None) -> bool:
+    """Return whether an absent mask means causal, as each implementation has it."""
+    if name == "eager" or name == "flex_attention":
+        return False
+    causal = bool(getattr(module, "is_causal", True) if stated is None else stated)
+    return causal if name.startswith("flash") else causal and mask is None and query.shape[2] > 1
+
+
+def _add_masks(bias: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:
+        return torch.where(mask, bias, torch.finfo(bias.dtype).min)
+    return bias + mask
+
+
+def read_multihead(
+    self: torch.nn.MultiheadAttention,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    key_padding_mask: torch.Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: torch.Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> AttentionCall:
+    """Read ``torch.nn.MultiheadAttention.forward``; queries and keys are projected again."""
+    if self.bias_k is not None or self.add_zero_attn:
+        raise RecordError(
+            "nn.MultiheadAttention has add_bias_kv or add_zero_attn, which append a key that is no "
+            "token; record it with a reader of your own (functions={path: reader})"
+        )
+    if query.ndim == 2:
+        query, key = query[None], key[None]
+    elif not self.batch_first:
+        query, key = query.transpose(0, 1), key.transpose(0, 1)
+    weights, biases = _projections(self)
+    heads = self.num_heads
+    return AttentionCall(
+        _project(query, weights[0], biases[0], heads),
+        _project(key, weights[1], biases[1], heads),
+        scale=1 / math.sqrt(self.embed_dim // heads),
+        mask=_invert_masks(attn_mask, key_padding_mask, heads),
+        function="nn.MultiheadAttention",
+    )
+
+
+def _projections(
+    module: torch.nn.MultiheadAttention,
+) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[Any, Any]]:
+    bias = module.in_proj_bias
+    biases = (None, None) if bias is None else bias.chunk(3)[:2]
+    if module.in_proj_weight is not None:
+        first, second, _ = module.in_proj_weight.chunk(3)
+        return (first, second), (biases[0], biases[1])
+    return (module.q_proj_weight, module.k_proj_weight), (biases[0], biases[1])
+
+
+def _project(
+    tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, heads: int
+) -> torch.Tensor:
+    projected = torch.nn.functional.linear(tokens.to(weight.dtype), weight, bias)
+    return projected.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def _invert_masks(
+    mask: torch.Tensor | None, padding: torch.Tensor | None, heads: int
+) -> torch.Tensor | None:
+    """Return one mask from two in which True means *hidden*."""
+    if mask is not None and mask.ndim == 3:
+        mask = mask.unflatten(0, (-1, heads))
+    first, second = as_mask(mask), None if padding is None else padding[:, None, None]
+    kept = [_hide(part) for part in (first, second) if part is not None]
+    if not kept:
+        return None
+    if len(kept) == 1:
+        return kept[0]
+    if kept[0].dtype == kept[1].dtype == torch.bool:
+        return kept[0] & kept[1]
+    floats = [torch.where(p, 0.0, -torch.inf) if p.dtype == torch.bool else p for p in kept]
+    return floats[0] + floats[1]
+
+
+def _hide(mask: torch.Tensor) -> torch.Tensor:
+    return ~mask if mask.dtype == torch.bool else mask
+
+
+def read_encoder_layer(
+    src: torch.Tensor,
+    embed_dim: int,
+    num_heads: int,
+    qkv_weight: torch.Tensor,
+    qkv_bias: torch.Tensor,
+    proj_weight: torch.Tensor,
+    proj_bias: torch.Tensor,
+    use_gelu: bool,
+    norm_first: bool,
+    eps: float,
+    norm_weight: torch.Tensor,
+    norm_bias: torch.Tensor,
+    *rest: Any,
+) -> AttentionCall:
+    """Read ``torch._transformer_encoder_layer_fwd``, the fused nn.TransformerEncoderLayer."""
+    if src.is_nested:
+        return AttentionCall(src, src, scale=1.0, function="nn.TransformerEncoderLayer")
+    tokens = src
+    if norm_first:
+        tokens = torch.nn.functional.layer_norm(src, (embed_dim,), norm_weight, norm_bias, eps)
+    weight, bias = qkv_weight.chunk(3), qkv_bias.chunk(3)
+    mask, kind = (*rest[6:8], None, None)[:2]
+    masks: tuple[Any, Any] = (None, None)
+    if mask is not None:
+        masks = (None, mask) if kind == 1 else (mask, None)
+    if kind == 2 and mask is not None and mask.ndim == 3:
+        masks = (mask[:, None], None)
+    return AttentionCall(
+        _project(tokens, weight[0], bias[0], num_heads),
+        _project(tokens, weight[1], bias[1], num_heads),
+        scale=1 / math.sqrt(embed_dim // num_heads),
+        mask=_invert_masks(*masks, num_heads),
+        function="nn.TransformerEncoderLayer",
+    )

@@ -1,0 +1,241 @@
+"""Keywords of `headgrid.record` -> one frozen, checked `RecordOptions`."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from headgrid.errors import OptionError, check_choice, near_miss
+from headgrid.recorder.policy import CallInfo, Policy, read_policy
+from headgrid.recorder.readers import Reader
+from headgrid.recorder.segments import Segments
+from headgrid.recorder.targets import read_functions
+
+RecordedStatistic = Literal["logit", "mass", "entropy", "max_logit"]
+Kind = Literal["self", "cross"]
+Irregular = Literal["error", "mean", "ignore"]
+Gaps = Literal["error", "keep"]
+Shard = Literal["queries", "sequence", "heads"]
+
+#: A policy, its spelling (``"counted:5"``), or a function of a `CallInfo`.
+Position = str | Policy | Callable[[CallInfo], Any]
+
+_FORWARDS = ("first", "last", "mean", "all")
+
+
+@dataclass(frozen=True)
+class RecordOptions:
+    """What to record, and how it is read; see `headgrid.record` for each field."""
+
+    query_segments: Segments
+    key_segments: Segments
+    layers: tuple[int | str, ...] | None = None
+    attention: Kind = "self"
+    forwards: str | int | None = None
+    batch: int | str | None = None
+    query_position: Policy = field(default_factory=lambda: read_policy("growing", "query"))
+    key_position: Policy = field(default_factory=lambda: read_policy("growing", "key"))
+    statistic: RecordedStatistic = "logit"
+    sample: int | None = None
+    seed: int = 0
+    irregular_mask: Irregular = "error"
+    gaps: Gaps = "error"
+    check_keys: bool = True
+    functions: Mapping[str, Reader] = field(default_factory=dict)
+    shard: Shard | None = None
+    group: Any = None
+    prompt: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def wants(self, number: int, path: str) -> bool:
+        """Return whether a layer is asked for, by number or by module path."""
+        if self.layers is None:
+            return True
+        return any(
+            number == wanted if isinstance(wanted, int) else match_path(path, wanted)
+            for wanted in self.layers
+        )
+
+    @property
+    def names_paths(self) -> bool:
+        """Whether layers are chosen by module path."""
+        return any(isinstance(wanted, str) for wanted in self.layers or ())
+
+    def describe(self) -> dict[str, Any]:
+        """Return the observation policy as plain values, for the capture's metadata."""
+        return {
+            "attention": self.attention,
+            "forwards": "once" if self.forwards is None else self.forwards,
+            "batch": "only" if self.batch is None else self.batch,
+            "query_position": self.query_position.describe(),
+            "key_position": self.key_position.describe(),
+            "query_frames": self.query_segments.describe(),
+            "key_frames": self.key_segments.describe(),
+            "irregular_mask": self.irregular_mask,
+            "gaps": self.gaps,
+            "check_keys": self.check_keys,
+            "sample": 0 if self.sample is None else self.sample,
+            "sample_seed": self.seed,
+            "shard": self.shard or "none",
+        }
+
+
+def match_path(path: str, pattern: str) -> bool:
+    """Return whether a module path fits a glob; ``layers.*`` fits ``model.layers.3`` too.
+
+    >>> match_path("model.layers.3.self_attn", "layers.*.self_attn")
+    True
+    """
+    return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*.{pattern}")
+
+
+def read_options(
+    *,
+    tokens_per_frame: int | None,
+    segments: Sequence[Any] | None,
+    query_segments: Sequence[Any] | None,
+    key_segments: Sequence[Any] | None,
+    key_tokens_per_frame: int | None,
+    layers: int | str | Sequence[int | str] | None,
+    attention: str,
+    forwards: str | int | None,
+    batch: int | str | None,
+    query_position: Position | None,
+    key_position: Position | None,
+    statistic: str,
+    sample: int | None,
+    irregular_mask: str,
+    gaps: str,
+    shard: str | None,
+    functions: Mapping[str, Any] | None,
+    **rest: Any,
+) -> RecordOptions:
+    """Check every keyword and build the options.
+
+    Raises
+    ------
+    OptionError
+        Where a value cannot be; the text says what can.
+    """
+    check_choice("attention", attention, get_args(Kind))
+    check_choice("statistic", statistic, get_args(RecordedStatistic))
+    check_choice("irregular_mask", irregular_mask, get_args(Irregular))
+    check_choice("gaps", gaps, get_args(Gaps))
+    if shard is not None:
+        check_choice("shard", shard, get_args(Shard))
+    _check_forwards(forwards, statistic)
+    _check_batch(batch)
+    _check_sample(sample, statistic)
+    queries, keys = _read_frames(
+        attention, tokens_per_frame, segments, query_segments, key_segments, key_tokens_per_frame
+    )
+    cross = attention == "cross"
+    return RecordOptions(
+        query_segments=queries,
+        key_segments=keys,
+        layers=_read_layers(layers),
+        attention=attention,  # type: ignore[arg-type]
+        forwards=forwards,
+        batch=batch,
+        query_position=read_policy(query_position or ("self" if cross else "growing"), "query"),
+        key_position=read_policy(key_position or ("whole" if cross else "growing"), "key"),
+        statistic=statistic,  # type: ignore[arg-type]
+        sample=sample,
+        irregular_mask=irregular_mask,  # type: ignore[arg-type]
+        gaps=gaps,  # type: ignore[arg-type]
+        shard=shard,  # type: ignore[arg-type]
+        functions=read_functions(functions),
+        **rest,
+    )
+
+
+def _check_forwards(forwards: str | int | None, statistic: str) -> None:
+    if isinstance(forwards, int) and not isinstance(forwards, bool) and forwards >= 0:
+        return
+    if forwards is not None and forwards not in _FORWARDS:
+        raise OptionError(
+            f"forwards is {forwards!r}, expected one of {', '.join(_FORWARDS)}, or the number of a "
+            f"forward from 0{near_miss(str(forwards), _FORWARDS)}"
+        )
+    if forwards == "mean" and statistic == "max_logit":
+        raise OptionError(
+            "forwards is 'mean' and statistic is 'max_logit', but a maximum has no mean over "
+            "forwards; expected forwards 'first', 'last' or 'all'"
+        )
+
+
+def _check_batch(batch: int | str | None) -> None:
+    whole = isinstance(batch, int) and not isinstance(batch, bool)
+    if batch is not None and not whole and batch not in ("mean", "all"):
+        raise OptionError(
+            f"batch is {batch!r}, expected a whole number, 'mean' or 'all'"
+            f"{near_miss(str(batch), ('mean', 'all'))}"
+        )
+
+
+def _check_sample(sample: int | None, statistic: str) -> None:
+    if sample is None:
+        return
+    if statistic not in ("mass", "entropy"):
+        raise OptionError(
+            f"sample is {sample!r}, but statistic {statistic!r} cannot be estimated from some "
+            "query tokens; expected statistic 'mass' or 'entropy', or no sample"
+        )
+    if not isinstance(sample, int) or sample < 2:
+        raise OptionError(
+            f"sample is {sample!r}, expected a number of query tokens a frame, at least 2"
+        )
+
+
+def _read_layers(
+    layers: int | str | Sequence[int | str] | None,
+) -> tuple[int | str, ...] | None:
+    if layers is None:
+        return None
+    items = [layers] if isinstance(layers, (int, str)) else list(layers)
+    wrong = [item for item in items if not isinstance(item, (int, str)) or isinstance(item, bool)]
+    negative = [item for item in items if isinstance(item, int) and item < 0]
+    if wrong or negative or not items:
+        raise OptionError(
+            f"layers is {layers!r}, expected layer numbers from 0 or module-path globs "
+            "('blocks.*.attn1')"
+        )
+    return tuple(items)
+
+
+def _read_frames(
+    attention: str,
+    tokens_per_frame: int | None,
+    segments: Sequence[Any] | None,
+    query_segments: Sequence[Any] | None,
+    key_segments: Sequence[Any] | None,
+    key_tokens_per_frame: int | None,
+) -> tuple[Segments, Segments]:
+    both = _choose("tokens_per_frame", tokens_per_frame, "segments", segments)
+    queries = _choose("tokens_per_frame", None, "query_segments", query_segments) or both
+    keys = _choose("key_tokens_per_frame", key_tokens_per_frame, "key_segments", key_segments)
+    if attention == "self":
+        keys = keys or both
+    if queries is None:
+        raise OptionError(
+            "the frames are not given, expected tokens_per_frame=1560, or boundaries "
+            "segments=[0, 12, 30]"
+        )
+    if keys is None:
+        raise OptionError(
+            "the frames of the keys are not given, expected key_tokens_per_frame=1 (each text "
+            "token for itself), or boundaries key_segments=[0, 12, 30]"
+        )
+    return queries, keys
+
+
+def _choose(
+    name: str, size: int | None, other: str, bounds: Sequence[Any] | None
+) -> Segments | None:
+    if size is not None and bounds is not None:
+        raise OptionError(f"{name} and {other} are both given, expected one of them")
+    if size is not None:
+        return Segments.equal(size, name)
+    return None if bounds is None else Segments.explicit(bounds, other)

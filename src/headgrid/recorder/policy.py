@@ -1,0 +1,315 @@
+"""A call's token counts -> the positions of its query and key tokens in the sequence.
+
+An attention function is told how many query and key tokens there are, never which.
+A *policy* says which: read from the lengths (growing caches), counted, read from
+an argument of the model, stated for sinks and rolling windows, or a callable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from headgrid.errors import OptionError, near_miss
+from headgrid.recorder.problems import RecordError
+from headgrid.recorder.segments import Segments, Spans, count_tokens
+from headgrid.recorder.sites import CallSite
+
+
+@dataclass(frozen=True)
+class CallInfo:
+    """What a policy may look at.
+
+    Attributes
+    ----------
+    layer : int
+        Number of the layer.
+    path : str
+        Module path.
+    index : int
+        Number of attention calls that this layer has made before.
+    query_tokens, key_tokens : int
+        Token counts of this call.
+    query_segments, key_segments : Segments
+        Frames of the two axes.
+    site : CallSite
+        The running modules and their keyword arguments.
+    last : tuple of (start, stop) or None
+        Where the latest self-attention call of as many query tokens put them.
+    query : tuple of (start, stop)
+        Where this call's query tokens lie; known to key policies only.
+    """
+
+    layer: int
+    path: str
+    index: int
+    query_tokens: int
+    key_tokens: int
+    query_segments: Segments
+    key_segments: Segments
+    site: CallSite
+    last: Spans | None = None
+    query: Spans = ()
+
+
+class Policy(Protocol):
+    """Says where the tokens of a call lie."""
+
+    def __call__(self, info: CallInfo) -> Spans:
+        """Return the token positions, in the order in which they lie in the tensor."""
+        ...
+
+    def describe(self) -> str:
+        """Return the policy in a few words, for the capture's metadata."""
+        ...
+
+
+@dataclass(frozen=True)
+class Growing:
+    """Keys are all tokens so far; queries are the last of them."""
+
+    def __call__(self, info: CallInfo) -> Spans:
+        """Return the positions; see `Policy`."""
+        if info.query:
+            return ((0, info.key_tokens),)
+        start = info.key_tokens - info.query_tokens
+        if start < 0:
+            raise RecordError(
+                f"{info.path}: {info.query_tokens} query tokens but only {info.key_tokens} key "
+                "tokens, so the cache does not hold the queries' own keys; pass query_position= "
+                "and key_position= as callables, or attention='cross'"
+            )
+        return ((start, info.key_tokens),)
+
+    def describe(self) -> str:
+        """Return the policy in a few words."""
+        return "growing"
+
+
+@dataclass(frozen=True)
+class LikeSelf:
+    """Cross-attention queries lie where the latest self-attention put the same tokens."""
+
+    def __call__(self, info: CallInfo) -> Spans:
+        """Return the positions; see `Policy`."""
+        if info.last is not None and count_tokens(info.last) == info.query_tokens:
+            return info.last
+        return ((0, info.query_tokens),)
+
+    def describe(self) -> str:
+        """Return the policy in a few words."""
+        return "as in self-attention"
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The tokens are the first ones, all of them."""
+
+    def __call__(self, info: CallInfo) -> Spans:
+        """Return the positions; see `Policy`."""
+        return ((0, info.key_tokens if info.query else info.query_tokens),)
+
+    def describe(self) -> str:
+        """Return the policy in a few words."""
+        return "all tokens from the first"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Blocks of queries follow one another, each seen in so many forwards.
+
+    Parameters
+    ----------
+    forwards : int
+        Forwards of one block (denoising steps, and the clean one that fills the cache).
+    """
+
+    forwards: int = 1
+
+    def __call__(self, info: CallInfo) -> Spans:
+        """Return the positions; see `Policy`."""
+        start = (info.index // self.forwards) * info.query_tokens
+        return ((start, start + info.query_tokens),)
+
+    def describe(self) -> str:
+        """Return the policy in a few words."""
+        return f"counted, {self.forwards} forwards a block"
+
+
+@dataclass(frozen=True)
+class FromArgument:
+    """The first query token is a keyword argument of a running module.
+
+    Parameters
+    ----------
+    name : str
+        Name of the keyword argument (``current_start`` in Self-Forcing), in tokens.
+    """
+
+    name: str
+
+    def __call__(self, info: CallInfo) -> Spans:
+        """Return the positions; see `Policy`."""
+        value = info.site.argument(self.name)
+        try:
+            start = int(value)
+        except (TypeError, ValueError):
+            names = sorted({name for part in info.site.arguments for name in part})
+            raise RecordError(
+                f"{info.path}: no running module was called with a number {self.name!r}; the "
+                f"keyword arguments seen are {', '.join(names) or 'none'}"
+                f"{near_miss(self.name, names)}"
+            ) from None
+        return ((start, start + info.query_tokens),)
+
+    def describe(self) -> str:
+        """Return the policy in a few words."""
+        return f"argument {self.name}"
+
+
+@dataclass(frozen=True)
+class SinkWindow:
+    """The cache holds the first frames (sinks) and the latest ones, so many in all.
+
+    Parameters
+    ----------
+    sink : int
+        Frames at the start that are never dropped.
+    window : int
+        Frames that the cache holds in all, sinks and the current block included.
+    """
+
+    sink: int
+    window: int
+
+    def __call__(self, info: CallInfo) -> Spans:
+        """Return the positions; see `Policy`."""
+        segments = info.key_segments
+        end = info.query[-1][1]
+        frames = segments.slice_frames(((0, end),)).frames
+        if len(frames) <= self.window:
+            spans: Spans = ((0, end),)
+        else:
+            first = segments.span(frames[len(frames) - (self.window - self.sink)])[0]
+            spans = ((first, end),)
+            if self.sink:
+                spans = ((0, segments.span(frames[self.sink - 1])[1]), *spans)
+        if count_tokens(spans) != info.key_tokens:
+            raise RecordError(
+                f"{info.path}: key_position says {self.describe()}, which is "
+                f"{count_tokens(spans)} key tokens for queries up to token {end}, but the call "
+                f"has {info.key_tokens}; state the sink and window the model really uses"
+            )
+        return spans
+
+    def describe(self) -> str:
+        """Return the policy in a few words."""
+        return f"sink of {self.sink} and window of {self.window} frames in all"
+
+
+@dataclass(frozen=True)
+class FromCallable:
+    """A function of the user's says which frames (or which frame comes first).
+
+    The function gets a `CallInfo` and returns the first frame's number, or one
+    number a frame in the order in which they lie in the tensor.
+    """
+
+    function: Callable[[CallInfo], Any]
+    axis: str
+
+    def __call__(self, info: CallInfo) -> Spans:
+        """Return the positions; see `Policy`."""
+        answer = self.function(info)
+        segments = info.query_segments if self.axis == "query" else info.key_segments
+        tokens = info.query_tokens if self.axis == "query" else info.key_tokens
+        if isinstance(answer, torch.Tensor):
+            answer = answer.tolist()
+        if isinstance(answer, Sequence):
+            spans = _join(tuple(segments.span(int(frame)) for frame in answer))
+        else:
+            start = segments.span(int(answer))[0]
+            spans = ((start, start + tokens),)
+        if count_tokens(spans) != tokens:
+            raise RecordError(
+                f"{info.path}: {self.axis}_position returned {answer!r}, which is "
+                f"{count_tokens(spans)} tokens, but the call has {tokens} {self.axis} tokens; "
+                "return one frame number for each frame in the tensor, or the first one"
+            )
+        return spans
+
+    def describe(self) -> str:
+        """Return the policy in a few words."""
+        return f"callable {getattr(self.function, '__name__', type(self.function).__name__)}"
+
+
+def _join(spans: Spans) -> Spans:
+    joined: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return tuple(joined)
+
+
+_SPELLINGS = (
+    "growing, whole, self, counted:FORWARDS, argument:NAME, window:FRAMES, "
+    "sink:FRAMES,window:FRAMES"
+)
+
+
+def read_policy(value: Any, axis: str) -> Policy:
+    """Return the policy for an option's value.
+
+    Parameters
+    ----------
+    value : str, callable or Policy
+        ``"growing"``, ``"whole"``, ``"self"``, ``"counted:5"``,
+        ``"argument:current_start"``, ``"window:6"``, ``"sink:1,window:6"``, a
+        function of a `CallInfo`, or a policy object.
+    axis : {"query", "key"}
+
+    Raises
+    ------
+    OptionError
+        Where the text is no known policy.
+    """
+    if isinstance(value, str):
+        return _read_text(value, axis)
+    if callable(value) and hasattr(value, "describe"):
+        policy: Policy = value
+        return policy
+    if callable(value):
+        return FromCallable(value, axis)
+    raise _unknown(value, axis)
+
+
+def _read_text(text: str, axis: str) -> Policy:
+    simple: dict[str, Policy] = {"growing": Growing(), "whole": Whole(), "self": LikeSelf()}
+    if text in simple:
+        return simple[text]
+    fields = dict(part.split(":", 1) for part in text.split(",") if ":" in part)
+    try:
+        if set(fields) == {"counted"} and int(fields["counted"]) > 0 and axis == "query":
+            return Counted(int(fields["counted"]))
+        if set(fields) == {"argument"} and fields["argument"] and axis == "query":
+            return FromArgument(fields["argument"])
+        if set(fields) in ({"window"}, {"sink", "window"}) and axis == "key":
+            sink, window = int(fields.get("sink", 0)), int(fields["window"])
+            if 0 <= sink < window:
+                return SinkWindow(sink, window)
+    except ValueError:
+        pass
+    raise _unknown(text, axis)
+
+
+def _unknown(value: object, axis: str) -> OptionError:
+    names = ("growing", "whole", "self", "counted:5", "argument:current_start", "sink:1,window:6")
+    return OptionError(
+        f"{axis}_position is {value!r}, expected one of {_SPELLINGS} (counted and argument place "
+        f"queries, sink and window keys), or a callable{near_miss(str(value), names)}"
+    )

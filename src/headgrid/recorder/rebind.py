@@ -1,0 +1,114 @@
+"""Old objects and new ones -> every reference that Python can reach leads to the new.
+
+The garbage collector knows who refers to an object. That covers names in
+modules that imported a function long ago, registries, instances and closures.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import sys
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def rebind(changes: Iterable[tuple[Any, Any]], *, tables: bool = False) -> None:
+    """Let every reference to an old object lead to its new one.
+
+    References in local variables of running functions, in tuples and behind
+    slots cannot be changed, and are left alone.
+
+    Parameters
+    ----------
+    changes : iterable of (old, new)
+    tables : bool
+        Change keys of dictionaries and items of sets as well. Dynamo and
+        `torch.overrides` make tables of all torch functions when they are first
+        needed; with a stand-in in them, the original could not be compiled later.
+    """
+    new = dict[int, Any]()
+    olds = list[Any]()
+    for old, fresh in changes:
+        new[id(old)] = fresh
+        olds.append(old)
+    for referrer in gc.get_referrers(*olds) if olds else ():
+        if referrer is olds or referrer is new:
+            continue
+        _rebind_referrer(referrer, new)
+        if tables:
+            _rebind_keys(referrer, new)
+
+
+def _rebind_keys(referrer: Any, new: Mapping[int, Any]) -> None:
+    if isinstance(referrer, dict):
+        for key in [key for key in list(referrer) if id(key) in new]:
+            referrer[new[id(key)]] = referrer.pop(key)
+    elif isinstance(referrer, set):
+        for item in [item for item in list(referrer) if id(item) in new]:
+            referrer.remove(item)
+            referrer.add(new[id(item)])
+
+
+def _rebind_referrer(referrer: Any, new: Mapping[int, Any]) -> None:
+    if isinstance(referrer, dict):
+        _rebind_dict(referrer, new)
+    elif isinstance(referrer, types.CellType):
+        if id(referrer.cell_contents) in new:
+            referrer.cell_contents = new[id(referrer.cell_contents)]
+    elif isinstance(referrer, functools.partial):
+        if id(referrer.func) in new:
+            state = (new[id(referrer.func)], referrer.args, referrer.keywords, vars(referrer))
+            referrer.__setstate__(state)  # type: ignore[attr-defined]
+    elif isinstance(referrer, staticmethod):
+        _rebind_static(referrer, new)
+    elif isinstance(getattr(referrer, "__dict__", None), dict):
+        _rebind_dict(vars(referrer), new)
+
+
+def _rebind_dict(referrer: dict[Any, Any], new: Mapping[int, Any]) -> None:
+    names = [name for name, value in list(referrer.items()) if id(value) in new]
+    if not names:
+        return
+    owner = _class_of(referrer)
+    for name in names:
+        fresh = new[id(referrer[name])]
+        if owner is None:
+            referrer[name] = fresh
+        else:
+            setattr(owner, name, fresh)
+
+
+def _rebind_static(held: Any, new: Mapping[int, Any]) -> None:
+    """Give the classes that hold a static method another one; it cannot be changed itself."""
+    if id(held.__func__) not in new:
+        return
+    fresh = new[id(held.__func__)]
+    for namespace in gc.get_referrers(held):
+        owner = _class_of(namespace) if isinstance(namespace, dict) else None
+        if owner is None:
+            continue
+        for name in [name for name, value in list(namespace.items()) if value is held]:
+            setattr(owner, name, staticmethod(fresh))
+
+
+def _class_of(namespace: dict[Any, Any]) -> type | None:
+    """Return the class whose namespace this is: classes must be changed by `setattr`."""
+    if "__module__" not in namespace or "__name__" in namespace:
+        return None
+    module = sys.modules.get(str(namespace["__module__"]))
+    near = list(vars(module).values()) if module is not None else []
+    for owner in near:  # most classes are names of their module, and a full search is slow
+        if _owns(owner, namespace):
+            return owner  # type: ignore[no-any-return]
+    for owner in gc.get_referrers(namespace):
+        if _owns(owner, namespace):
+            return owner  # type: ignore[no-any-return]
+    return None
+
+
+def _owns(owner: Any, namespace: dict[Any, Any]) -> bool:
+    if not isinstance(owner, type) or len(owner.__dict__) != len(namespace):
+        return False
+    return all(owner.__dict__.get(name) is value for name, value in namespace.items())

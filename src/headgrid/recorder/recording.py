@@ -1,0 +1,265 @@
+"""Attention calls of a running model, one after the other -> captures of its layers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+
+from headgrid.capture import Capture
+from headgrid.errors import near_miss
+from headgrid.recorder import distributed
+from headgrid.recorder.calls import AttentionCall, choose_batch
+from headgrid.recorder.finish import build_captures
+from headgrid.recorder.intercept import Commit
+from headgrid.recorder.layers import LayerFacts, LayerRecord
+from headgrid.recorder.options import RecordOptions, match_path
+from headgrid.recorder.plans import PlanCache
+from headgrid.recorder.problems import RecordError, list_sites
+from headgrid.recorder.segments import Spans
+from headgrid.recorder.sites import CallSite, find_site, hint_kind, module_path, unwrap
+from headgrid.recorder.step import Step
+from headgrid.recorder.targets import find_missing
+
+#: A model, the name of its class (a glob), or None for the only one that runs.
+Model: TypeAlias = "torch.nn.Module | str | None"
+
+
+class Recording:
+    """What a ``with headgrid.record(...)`` block has recorded.
+
+    Attributes
+    ----------
+    options : RecordOptions
+    """
+
+    def __init__(self, model: Model, options: RecordOptions) -> None:
+        self.options = options
+        self._model = unwrap(model) if isinstance(model, torch.nn.Module) else model
+        self._root: torch.nn.Module | None = None
+        self._layers: dict[str, LayerRecord] = {}
+        self._numbers: dict[str, int] = {}
+        self._kinds: dict[str, str] = {}
+        self._sites: dict[str, int] = {}
+        self._latest: dict[int, Spans] = {}
+        self.plans = PlanCache()
+        self.lock = threading.RLock()
+        self.generator = torch.Generator().manual_seed(options.seed)
+        self._captures: list[Capture] | None = None
+
+    def __repr__(self) -> str:
+        state = "open" if self._captures is None else f"{len(self._captures)} captures"
+        return (
+            f"<Recording of {self.options.attention}-attention {self.options.statistic}: {state}>"
+        )
+
+    @property
+    def captures(self) -> list[Capture]:
+        """One capture a layer (a layer, forward and batch element, where all are kept).
+
+        Raises
+        ------
+        RecordError
+            Before the ``with`` block has ended without an exception.
+        """
+        if self._captures is None:
+            raise RecordError(
+                "this recording has no captures: its with block has not ended, or ended with an "
+                "exception; use recording.captures after the block"
+            )
+        return self._captures
+
+    def save(self, directory: str | Path) -> list[Path]:
+        """Write ``layer{L}.pt`` for every capture and return the paths.
+
+        Where several forwards or batch elements were kept, each has a folder of
+        its own. In a run over several processes that share one model, only the
+        first process writes.
+        """
+        from headgrid.store import save_capture
+
+        folder = Path(directory)
+        if self.options.shard is not None and distributed.rank() != 0:
+            return []
+        paths = []
+        for capture in self.captures:
+            path = folder / capture.run / f"layer{capture.layer_index}.pt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_capture(capture, path)
+            paths.append(path)
+        return paths
+
+    def prepare(self, read: Callable[[], AttentionCall]) -> Commit | None:
+        """Look at one attention call before it runs; called by the interceptor."""
+        with self.lock:
+            site = find_site()
+            root = self._find_root(site)
+            if root is None:
+                return None
+            call = read()
+            if call.query.is_meta:
+                return None  # a run for shapes only
+            path = self._name_site(root, site, call)
+            kind = self._tell_kind(root, site, path, call)
+            if kind != self.options.attention:
+                return self._follow(kind, call)
+            return self._prepare_layer(site, root, path, call)
+
+    def _find_root(self, site: CallSite) -> torch.nn.Module | None:
+        """Return the model that the call belongs to, or None if it is not the one recorded."""
+        wanted, running = self._model, site.modules
+        if isinstance(wanted, torch.nn.Module):
+            return wanted if any(part is wanted for part in running) else None
+        if isinstance(wanted, str):
+            fits = [part for part in running if match_path(type(part).__name__, wanted)]
+            if not fits:
+                return None
+            found = fits[0]
+        else:
+            found = unwrap(running[0]) if running else _NO_MODEL
+        if self._root is not None and found is not self._root:
+            raise RecordError(
+                f"attention runs in two models, {type(self._root).__name__} and "
+                f"{type(found).__name__}; pass model= (a module, or its class name) to say which"
+            )
+        self._root = found
+        return found
+
+    def _name_site(self, root: torch.nn.Module, site: CallSite, call: AttentionCall) -> str:
+        path = module_path(root, site.modules[-1]) if site.modules else site.place
+        path = path or type(root).__name__
+        sizes = f"{path} ({call.function} at {site.place})"
+        self._sites[sizes] = self._sites.get(sizes, 0) + 1
+        return path
+
+    def _tell_kind(
+        self, root: torch.nn.Module, site: CallSite, path: str, call: AttentionCall
+    ) -> str:
+        """Tell self- from cross-attention: by module, then by key length."""
+        hint = hint_kind(root, site)
+        if hint is not None:
+            return hint
+        queries, keys = call.query.shape[2], call.key.shape[2]
+        known = self._kinds.get(path)
+        if keys == queries:
+            self._kinds.setdefault(path, "self")
+            return self._kinds[path]
+        if known == "self" and keys < queries:
+            raise RecordError(
+                f"{path} has computed self-attention, and now {queries} query and {keys} key "
+                "tokens: it computes both self- and cross-attention, which cannot be told apart "
+                "by module; name the function of one of them in functions=, or record its parent"
+            )
+        if known is not None:
+            return known
+        if keys < queries:
+            self._kinds[path] = "cross"
+            return "cross"
+        chosen = self.options.names_paths and self.options.wants(-1, path)
+        if chosen or self.options.shard is not None:
+            return self.options.attention
+        raise RecordError(
+            f"{path} ({type(site.modules[-1]).__name__ if site.modules else call.function}) has "
+            f"{queries} query and {keys} key tokens, which may be a cache or cross-attention, and "
+            f"its name does not say; pass layers='{path}' (or a glob) to name what to record"
+        )
+
+    def _follow(self, kind: str, call: AttentionCall) -> Commit | None:
+        """Remember where self-attention has put its queries, for cross-attention."""
+        if kind != "self" or self.options.attention != "cross":
+            return None
+        queries, keys = int(call.query.shape[2]), int(call.key.shape[2])
+        if keys >= queries:
+            self._latest[threading.get_ident()] = ((keys - queries, keys),)
+        return None
+
+    def _prepare_layer(
+        self, site: CallSite, root: torch.nn.Module, path: str, call: AttentionCall
+    ) -> Commit | None:
+        number = self._numbers.setdefault(path, len(self._numbers))
+        if not self.options.wants(number, path):
+            return None
+        layer = self._layers.get(path)
+        if layer is None:
+            facts = LayerFacts(number, path, type(root).__name__)
+            layer = LayerRecord(facts, self.options.statistic, self.options.forwards)
+            self._layers[path] = layer
+        chosen = choose_batch(call, self.options.batch)
+        _state_facts(layer.facts, site, chosen)
+        last = self._latest.get(threading.get_ident())
+        return Step(self, layer, chosen, site, last).prepare()
+
+    def finish(self) -> None:
+        """Turn what was recorded into captures; called when the block ends.
+
+        Raises
+        ------
+        RecordError
+            Where nothing was recorded, frames are missing, or a cache changed.
+        """
+        ran = [layer for layer in self._layers.values() if layer.calls]  # others raised
+        layers = sorted(ran, key=lambda layer: layer.facts.number)
+        self._check_found(layers)
+        self._captures = build_captures(layers, self.options, self._sites)
+        self._forget()
+
+    def _check_found(self, layers: list[LayerRecord]) -> None:
+        seen = list_sites(f"{site} x{times}" for site, times in self._sites.items())
+        missing = find_missing(self.options.functions)
+        if missing:
+            raise RecordError(
+                f"functions names {', '.join(missing)}, but no module that was loaded has it; "
+                f"expected the path under which the model's code defines it; {seen}"
+            )
+        if not self._sites:
+            name = self._model if isinstance(self._model, str) else type(self._model).__name__
+            where = "in the block" if self._model is None else f"inside {name}"
+            raise RecordError(
+                f"no attention call was seen {where}: the model was not run, has no attention, or "
+                "calls a function that headgrid does not know; pass functions={'package.module."
+                "attention': 'heads_last'} to name it"
+            )
+        if not self._numbers:
+            raise RecordError(
+                f"no {self.options.attention}-attention was seen; {seen}; pass attention= "
+                "'self' or 'cross', or layers= with a glob of module paths"
+            )
+        for wanted in self.options.layers or ():
+            if any(_fits(wanted, layer) for layer in layers):
+                continue
+            names = list(self._numbers)
+            raise RecordError(
+                f"layers={wanted!r} matches none of the {len(names)} layers with "
+                f"{self.options.attention}-attention (0 to {len(names) - 1}: {names[0]} ... "
+                f"{names[-1]}){near_miss(str(wanted), names)}; {seen}"
+            )
+
+    def _forget(self) -> None:
+        """Drop what refers to the model and its tensors."""
+        self._layers.clear()
+        self._latest.clear()
+        self.plans.clear()
+        self._model = self._root = None
+
+
+def _fits(wanted: int | str, layer: LayerRecord) -> bool:
+    if isinstance(wanted, int):
+        return layer.facts.number == wanted
+    return match_path(layer.facts.path, wanted)
+
+
+def _state_facts(facts: LayerFacts, site: CallSite, call: AttentionCall) -> None:
+    facts.place, facts.function = site.place, call.function
+    facts.dtype = str(call.query.dtype).removeprefix("torch.")
+    facts.heads, facts.key_heads = call.heads, int(call.key.shape[1])
+    facts.head_dim, facts.scale = int(call.query.shape[3]), call.scale
+
+
+class _Script(torch.nn.Module):  # type: ignore[misc]
+    """Stands for the model where attention is called outside any module."""
+
+
+_NO_MODEL = _Script()

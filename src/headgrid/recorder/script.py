@@ -1,0 +1,50 @@
+"""A script or module with arguments -> the same, run in this process as ``__main__``."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from headgrid.errors import OptionError
+from headgrid.recorder.problems import RecordError
+
+
+def run_script(script: str, arguments: Sequence[str], *, module: bool = False) -> None:
+    """Run a script as Python would, and return when it is done.
+
+    Parameters
+    ----------
+    script : str
+        Path of the script, or name of the module.
+    arguments : sequence of str
+        What it finds in ``sys.argv[1:]``.
+    module : bool
+        Whether ``script`` is a module (``python -m``).
+
+    Raises
+    ------
+    OptionError
+        Where there is no such script.
+    RecordError
+        Where the script exits with a code other than 0.
+    """
+    if not module and not Path(script).is_file():
+        raise OptionError(f"{script}: there is no such script; use -m for a module's name")
+    argv, path = list(sys.argv), list(sys.path)
+    sys.argv = [script, *arguments]
+    sys.path.insert(0, str(Path.cwd()) if module else str(Path(script).resolve().parent))
+    try:
+        if module:
+            runpy.run_module(script, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(script, run_name="__main__")
+    except SystemExit as stop:
+        if stop.code not in (None, 0):
+            raise RecordError(
+                f"{script} exited with {stop.code!r}, so nothing was written; expected it to "
+                "run to its end"
+            ) from None
+    finally:
+        sys.argv, sys.path[:] = argv, path

@@ -1,0 +1,220 @@
+"""Token positions -> the frames they belong to, as slices of a tensor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import pairwise
+from typing import Any
+
+from headgrid.errors import OptionError
+from headgrid.frames import shorten_list
+
+#: Token positions in the order in which they lie in a tensor: ``(start, stop)`` pieces.
+Spans = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class FrameSlices:
+    """Slices of a token axis, each within one frame.
+
+    Attributes
+    ----------
+    frames : tuple of int
+        Frame number of each slice.
+    starts, stops : tuple of int
+        Token indices in the tensor.
+    tokens : int
+        Length of the token axis.
+    """
+
+    frames: tuple[int, ...]
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    tokens: int
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Number of tokens in each slice."""
+        return tuple(b - a for a, b in zip(self.starts, self.stops, strict=True))
+
+    def runs(self) -> list[tuple[int, int]]:
+        """Return ``(first, last + 1)`` of slices that are equally long and adjoin each other."""
+        return _find_runs(self)
+
+    def frame_runs(self) -> list[tuple[int, int]]:
+        """Return ``(first, last + 1)`` of slices whose frame numbers count up by one."""
+        return _find_frame_runs(self)
+
+
+@lru_cache(maxsize=256)
+def _find_runs(slices: FrameSlices) -> list[tuple[int, int]]:
+    lengths, found, first = slices.lengths, list[tuple[int, int]](), 0
+    for index in range(1, len(slices) + 1):
+        if (
+            index == len(slices)
+            or lengths[index] != lengths[first]
+            or slices.starts[index] != slices.stops[index - 1]
+        ):
+            found.append((first, index))
+            first = index
+    return found
+
+
+@lru_cache(maxsize=256)
+def _find_frame_runs(slices: FrameSlices) -> list[tuple[int, int]]:
+    found, first = list[tuple[int, int]](), 0
+    for index in range(1, len(slices) + 1):
+        if index == len(slices) or slices.frames[index] != slices.frames[index - 1] + 1:
+            found.append((first, index))
+            first = index
+    return found
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Which token position belongs to which frame.
+
+    Build one with `Segments.equal` or `Segments.explicit`.
+    """
+
+    tokens_per_frame: int | None = None
+    bounds: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def equal(cls, tokens_per_frame: int, name: str = "tokens_per_frame") -> Segments:
+        """Every frame has so many tokens.
+
+        Raises
+        ------
+        OptionError
+            Where the number is not a whole number from 1.
+        """
+        if not isinstance(tokens_per_frame, int) or tokens_per_frame < 1:
+            raise OptionError(
+                f"{name} is {tokens_per_frame!r}, expected a whole number, at least 1"
+            )
+        return cls(tokens_per_frame=tokens_per_frame)
+
+    @classmethod
+    def explicit(cls, boundaries: Sequence[Any], name: str = "segments") -> Segments:
+        """Frames between boundaries ``[0, 5, 12]``, or as pairs ``[(0, 5), (6, 12)]``.
+
+        Raises
+        ------
+        OptionError
+            Where the segments are empty, overlap or are out of order.
+
+        Examples
+        --------
+        >>> Segments.explicit([1, 5, 12]).bounds
+        ((1, 5), (5, 12))
+        """
+        items = list(boundaries)
+        pairs: list[tuple[int, int]]
+        try:
+            if items and isinstance(items[0], Sequence):
+                pairs = [(int(start), int(stop)) for start, stop in items]
+            else:
+                numbers = [int(item) for item in items]
+                pairs = list(pairwise(numbers))
+        except (TypeError, ValueError):
+            raise OptionError(
+                f"{name} is {shorten_list(items)}, expected token positions that increase, "
+                "[0, 5, 12], or pairs of them, [(0, 5), (6, 12)]"
+            ) from None
+        flat = [position for pair in pairs for position in pair]
+        ordered = all(a < b for a, b in pairs) and all(a <= b for a, b in pairwise(flat))
+        if not pairs or not ordered or flat[0] < 0:
+            shown = shorten_list(items)
+            fits = shorten_list(sorted({position for position in flat if position >= 0}) or [0, 8])
+            raise OptionError(
+                f"{name} is {shown}, expected token positions from 0 that increase, at least two; "
+                f"{fits} would be in order"
+            )
+        return cls(bounds=tuple(pairs))
+
+    def length(self, frame: int) -> int:
+        """Return the number of tokens of a frame."""
+        if self.tokens_per_frame is not None:
+            return self.tokens_per_frame
+        start, stop = self.bounds[frame]
+        return stop - start
+
+    def span(self, frame: int) -> tuple[int, int]:
+        """Return the token positions of a frame.
+
+        Raises
+        ------
+        IndexError
+            Where explicit segments have no such frame.
+        """
+        if self.tokens_per_frame is not None:
+            return frame * self.tokens_per_frame, (frame + 1) * self.tokens_per_frame
+        return self.bounds[frame]
+
+    def slice_frames(self, spans: Spans) -> FrameSlices:
+        """Return the slices of a tensor whose tokens lie at ``spans``.
+
+        Tokens that belong to no segment are left out.
+        """
+        return _slice_frames(self, spans)
+
+    def cuts_frame(self, spans: Spans) -> bool:
+        """Return whether a span begins or ends in the middle of a frame."""
+        slices = self.slice_frames(spans)
+        seen: dict[int, int] = {}
+        for frame, length in zip(slices.frames, slices.lengths, strict=True):
+            seen[frame] = seen.get(frame, 0) + length
+        return any(length < self.length(frame) for frame, length in seen.items())
+
+    def describe(self) -> str:
+        """Return the segments in a few words.
+
+        >>> Segments.explicit([0, 4, 9]).describe()
+        '2 segments over tokens 0 to 9'
+        """
+        if self.tokens_per_frame is not None:
+            return f"{self.tokens_per_frame} tokens per frame"
+        return (
+            f"{len(self.bounds)} segments over tokens {self.bounds[0][0]} to {self.bounds[-1][1]}"
+        )
+
+
+@lru_cache(maxsize=512)
+def _slice_frames(segments: Segments, spans: Spans) -> FrameSlices:
+    frames: list[int] = []
+    starts: list[int] = []
+    stops: list[int] = []
+    offset = 0
+    for start, stop in spans:
+        for frame, low, high in _overlaps(segments, start, stop):
+            frames.append(frame)
+            starts.append(offset + low - start)
+            stops.append(offset + high - start)
+        offset += stop - start
+    return FrameSlices(tuple(frames), tuple(starts), tuple(stops), offset)
+
+
+def _overlaps(segments: Segments, start: int, stop: int) -> list[tuple[int, int, int]]:
+    size = segments.tokens_per_frame
+    if size is not None:
+        return [
+            (frame, max(start, frame * size), min(stop, (frame + 1) * size))
+            for frame in range(start // size, math.ceil(stop / size))
+        ]
+    return [
+        (frame, max(start, low), min(stop, high))
+        for frame, (low, high) in enumerate(segments.bounds)
+        if low < stop and high > start
+    ]
+
+
+def count_tokens(spans: Spans) -> int:
+    """Return the number of token positions in spans."""
+    return sum(stop - start for start, stop in spans)

@@ -1,0 +1,128 @@
+"""The running Python stack -> which module of which model is computing attention.
+
+The stack is read at the moment of an attention call and only then, so nothing is
+registered on the model, threads cannot mix, and nothing can be left behind.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_CALL_CODE = torch.nn.Module._call_impl.__code__
+_CROSS = re.compile(r"cross|attn_?2$|enc(oder)?_?dec(oder)?|encoder_attn|multihead_attn", re.I)
+_SELF = re.compile(r"self|attn_?1$", re.I)
+_OWN = Path(__file__).parent
+_WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+
+
+@dataclass(frozen=True)
+class CallSite:
+    """Where an attention call comes from.
+
+    Attributes
+    ----------
+    modules : tuple of torch.nn.Module
+        Modules whose forward is running, outermost first.
+    arguments : tuple of mapping
+        Keyword arguments that each of them was called with.
+    file, line : str, int
+        The line of Python that calls the attention function.
+    """
+
+    modules: tuple[torch.nn.Module, ...]
+    arguments: tuple[Mapping[str, Any], ...] = field(repr=False)
+    file: str = ""
+    line: int = 0
+
+    @property
+    def place(self) -> str:
+        """``file.py:12``."""
+        return f"{Path(self.file).name}:{self.line}"
+
+    def argument(self, name: str) -> Any:
+        """Return a keyword argument of the innermost running module that has it, or None."""
+        for arguments in reversed(self.arguments):
+            if name in arguments:
+                return arguments[name]
+        return None
+
+
+def find_site() -> CallSite:
+    """Return the site of the attention call that is running in this thread."""
+    modules: list[torch.nn.Module] = []
+    arguments: list[Mapping[str, Any]] = []
+    file, line = "", 0
+    frame = sys._getframe(1)
+    current: Any = frame
+    while current is not None:
+        code = current.f_code
+        if code is _CALL_CODE:
+            names = current.f_locals
+            modules.append(names["self"])
+            arguments.append(names.get("kwargs") or {})
+        elif not file and not _is_plumbing(code.co_filename):
+            file, line = code.co_filename, current.f_lineno
+        current = current.f_back
+    modules.reverse()
+    arguments.reverse()
+    return CallSite(tuple(modules), tuple(arguments), file, line)
+
+
+def _is_plumbing(filename: str) -> bool:
+    return Path(filename).parent == _OWN or "torch/_dynamo" in filename
+
+
+_PATHS: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = weakref.WeakKeyDictionary()
+
+
+def module_path(root: torch.nn.Module, module: torch.nn.Module) -> str:
+    """Return the dotted path of a module inside a model, without wrappers.
+
+    Names that compile, DDP, FSDP and checkpoint wrappers put in between are left out.
+    """
+    paths = _PATHS.get(root)
+    if paths is None or id(module) not in paths:
+        paths = {id(part): _strip_wrappers(name) for name, part in root.named_modules()}
+        _PATHS[root] = paths
+    return paths.get(id(module), type(module).__name__)
+
+
+def _strip_wrappers(path: str) -> str:
+    return ".".join(part for part in path.split(".") if part not in _WRAPPERS)
+
+
+def unwrap(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model inside a torch.compile wrapper."""
+    inner = getattr(model, "_orig_mod", model)
+    return inner if isinstance(inner, torch.nn.Module) else model
+
+
+def hint_kind(root: torch.nn.Module, site: CallSite) -> str | None:
+    """Return what the running modules say the attention is: "self", "cross" or nothing.
+
+    The module itself and the one that called it are asked, by their attribute
+    ``is_cross_attention``, their class and their name.
+    """
+    nearest = [part for part in site.modules[-2:] if part is not root]
+    for part in reversed(nearest):
+        stated = getattr(part, "is_cross_attention", None)
+        if isinstance(stated, bool):
+            return "cross" if stated else "self"
+    names = [f"{type(part).__name__} {_last_names(root, part)}" for part in nearest]
+    for pattern, kind in ((_CROSS, "cross"), (_SELF, "self")):
+        if any(pattern.search(word) for name in names for word in name.split()):
+            return kind
+    return None
+
+
+def _last_names(root: torch.nn.Module, module: torch.nn.Module) -> str:
+    path = module_path(root, module)
+    return " ".join(part for part in path.split(".")[-2:] if not part.isdigit())

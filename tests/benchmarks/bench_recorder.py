@@ -1,0 +1,160 @@
+"""What recording costs: ``python -m tests.benchmarks.bench_recorder``.
+
+The size is that of one block of Wan2.1-1.3B at a small resolution: three query
+frames against 21 key frames of 390 tokens, 12 heads of 128.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from headgrid.recorder import record
+from headgrid.recorder.calls import AttentionCall
+from headgrid.recorder.logits import sum_logits
+from headgrid.recorder.segments import Segments
+
+TOKENS, QUERY_FRAMES, KEY_FRAMES, HEADS, DIM = 390, 3, 21, 12, 128
+SCALE = DIM**-0.5
+
+
+def tensors(dtype: torch.dtype, *, tokens_first: bool = False) -> tuple[Any, Any]:
+    """Queries and keys (1, heads, tokens, dim); or the same seen through a transpose."""
+    generator = torch.Generator().manual_seed(0)
+    parts = []
+    for frames in (QUERY_FRAMES, KEY_FRAMES):
+        x = torch.randn(1, HEADS, frames * TOKENS, DIM, generator=generator).to(dtype)
+        parts.append(x.transpose(1, 2).contiguous().transpose(1, 2) if tokens_first else x)
+    return parts[0], parts[1]
+
+
+def pool(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """The recorder's way."""
+    frames = Segments.equal(TOKENS)
+    queries = frames.slice_frames((((KEY_FRAMES - QUERY_FRAMES) * TOKENS, KEY_FRAMES * TOKENS),))
+    keys = frames.slice_frames(((0, KEY_FRAMES * TOKENS),))
+    return sum_logits(AttentionCall(q, k, scale=SCALE), queries, keys).total / TOKENS**2
+
+
+def multiply_in_chunks(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+    """What patched models do: Q·K^T of one frame pair after the other, then its mean."""
+    means = torch.zeros(1, HEADS, QUERY_FRAMES, KEY_FRAMES)
+    for i, queries in enumerate(q.split(TOKENS, dim=2)):
+        for j, keys in enumerate(k.split(TOKENS, dim=2)):
+            logits = torch.matmul(queries.float(), keys.float().transpose(2, 3)) * SCALE
+            means[:, :, i, j] = logits.mean(dim=(2, 3))
+    return means
+
+
+def best(function: Callable[[], object], repeats: int) -> float:
+    """Least seconds of several runs."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def extra_memory(function: Callable[[], object]) -> float | None:
+    """MB that a function needs at its peak beyond what is there (Linux only)."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+    def read(name: str) -> float:
+        line = next(row for row in status.read_text().splitlines() if row.startswith(name))
+        return int(line.split()[1]) / 1024
+
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # else freed memory hides what is taken again
+        reset.write_text("5")
+        before = read("VmRSS")
+        function()
+        return max(0.0, read("VmHWM") - before)
+    except OSError:
+        return None
+
+
+class Layers(nn.Module):
+    """Attention layers over given tensors."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(SelfAttention() for _ in range(count))
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor) -> None:
+        for layer in self.layers:
+            layer(q, k)
+
+
+class SelfAttention(nn.Module):
+    def forward(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, k)
+
+
+def run_layers(model: Layers, q: Any, k: Any, layers: Any) -> float:
+    """Seconds of a forward inside a recording, entering and leaving it included."""
+    start = time.perf_counter()
+    with record(model, tokens_per_frame=TOKENS, layers=layers, gaps="keep"):
+        model(q, k)
+    return time.perf_counter() - start
+
+
+def compare_pooling(repeats: int) -> None:
+    """Print pooling beside the chunked loop and the attention call."""
+    print("one call: pooling / chunked Q·K^T / attention, ms; times faster; share; extra MB")
+    for dtype in (torch.float32, torch.bfloat16):
+        for tokens_first in (False, True):
+            q, k = tensors(dtype, tokens_first=tokens_first)
+            pool(q, k)
+            memory = extra_memory(lambda q=q, k=k: pool(q, k))
+            pooled = chunked = call = float("inf")
+            for _ in range(repeats):  # in turn, so that a busy machine slows all three
+                pooled = min(pooled, best(lambda q=q, k=k: pool(q, k), 5))
+                chunked = min(chunked, best(lambda q=q, k=k: multiply_in_chunks(q, k), 1))
+                attend = F.scaled_dot_product_attention
+                call = min(call, best(lambda q=q, k=k, f=attend: f(q, k, k), 1))
+            off = (pool(q, k) - multiply_in_chunks(q, k)).abs().max()
+            layout = "tokens first" if tokens_first else "heads first"
+            print(
+                f"  {str(dtype)[6:]:9} {layout:12} {pooled * 1e3:7.1f} {chunked * 1e3:9.1f} "
+                f"{call * 1e3:8.1f}   {chunked / pooled:6.0f}x  {pooled / call:6.2%}  "
+                f"{'n/a' if memory is None else format(memory, '.1f')} MB  (differ by {off:.1e})"
+            )
+
+
+def compare_layers(count: int, repeats: int) -> None:
+    """Print a forward with no, one and all layers recorded, runs interleaved."""
+    q, k = tensors(torch.float32)
+    model = Layers(count)
+    seconds: dict[str, list[float]] = {"none": [], "one": [], "all": []}
+    for _ in range(repeats):
+        seconds["none"].append(best(lambda: model(q, k), 1))
+        seconds["one"].append(run_layers(model, q, k, 0))
+        seconds["all"].append(run_layers(model, q, k, None))
+    none, one, every = (min(seconds[name]) for name in ("none", "one", "all"))
+    print(
+        f"{count} layers: bare {none:.3f} s, one recorded {one:.3f} s, all recorded {every:.3f} s: "
+        f"all cost {every / one - 1:+.1%} of one, {every / none - 1:+.1%} of none"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--layers", type=int, default=6)
+    arguments = parser.parse_args()
+    with torch.no_grad():
+        compare_pooling(arguments.repeats)
+        compare_layers(arguments.layers, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,328 @@
+"""Attention functions wherever they are bound -> watched while recording, restored after."""
+
+import functools
+import gc
+import importlib
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+from torch.nn.functional import scaled_dot_product_attention as imported_before
+from torch.utils.checkpoint import checkpoint
+
+from headgrid.recorder import RecordError, record
+from headgrid.recorder.intercept import _observers, _patches
+
+SDPA = [F.scaled_dot_product_attention]  # a list is not searched for references
+X = torch.randn(1, 2, 8, 4, generator=torch.Generator().manual_seed(0))
+
+
+class Attention(nn.Module):
+    """Self-attention of tokens that are their own queries and keys, times a weight."""
+
+    by_class = staticmethod(imported_before)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.by_instance = imported_before
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * self.weight
+        return F.scaled_dot_product_attention(y, y, y)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.attend(x)
+
+
+class Checkpointed(Attention):
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.reentrant = reentrant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = checkpoint(self.attend, x, use_reentrant=self.reentrant)
+        return result
+
+
+def assert_nothing_is_left() -> None:
+    assert F.scaled_dot_product_attention is SDPA[0]
+    assert torch._C._nn.scaled_dot_product_attention is SDPA[0]
+    assert imported_before is SDPA[0]
+    assert not _observers
+    assert not _patches.pairs
+    assert not any(type(finder).__name__ == "ImportWatcher" for finder in sys.meta_path)
+    assert "headgrid" not in str(type(nn.MultiheadAttention.forward))
+    assert nn.MultiheadAttention.forward.__code__.co_name == "forward"
+    hooks = torch.nn.modules.module
+    assert not hooks._global_forward_hooks
+    assert not hooks._global_forward_pre_hooks
+
+
+def fail_after_attention() -> None:
+    F.scaled_dot_product_attention(X, X, X)
+    raise ZeroDivisionError
+
+
+def keep(function: Any) -> Any:
+    def closed(x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = function(x, x, x)
+        return result
+
+    return closed
+
+
+_REGISTRY = {"sdpa": imported_before}
+_PARTIAL = functools.partial(imported_before, dropout_p=0.0)
+_CLOSED = keep(imported_before)
+_MODEL = Attention()
+_SPELLINGS: dict[str, Any] = {
+    "attribute of functional": lambda x: F.scaled_dot_product_attention(x, x, x),
+    "attribute of _C._nn": lambda x: torch._C._nn.scaled_dot_product_attention(x, x, x),
+    "name imported before": lambda x: imported_before(x, x, x),
+    "class attribute": lambda x: Attention.by_class(x, x, x),
+    "instance attribute": lambda x: _MODEL.by_instance(x, x, x),
+    "registry": lambda x: _REGISTRY["sdpa"](x, x, x),
+    "partial": lambda x: _PARTIAL(x, x, x),
+    "closure": lambda x: _CLOSED(x),
+    "aten packet": lambda x: torch.ops.aten.scaled_dot_product_attention(x, x, x),
+    "aten overload": lambda x: torch.ops.aten.scaled_dot_product_attention.default(x, x, x),
+    "keywords": lambda x: F.scaled_dot_product_attention(value=x, key=x, query=x),
+}
+
+
+@pytest.mark.parametrize("spelling", _SPELLINGS)
+def test_sdpa_is_seen_however_it_is_bound(spelling: str) -> None:
+    call = _SPELLINGS[spelling]
+    bare = call(X)
+    with record(tokens_per_frame=4) as recording:
+        watched = call(X)
+    assert torch.equal(bare, watched)
+    assert recording.captures[0].metadata["calls"] == 1
+    assert_nothing_is_left()
+
+
+def test_a_builtin_in_a_class_does_not_become_a_method() -> None:
+    holder = type("Holder", (), {"attend": SDPA[0]})
+    with record(tokens_per_frame=4) as recording:
+        holder().attend(X, X, X)
+    assert len(recording.captures) == 1
+    assert holder.__dict__["attend"] is SDPA[0]
+
+
+def test_the_module_a_script_imports_while_recording_is_watched_and_restored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_model.py").write_text(
+        "from torch.nn.functional import scaled_dot_product_attention as attend\n"
+        "def eager_attention_forward(module, query, key, value, attention_mask, scaling=None):\n"
+        "    return query, None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with record(tokens_per_frame=4, forwards="all") as recording:
+        late = importlib.import_module("late_model")
+        late.attend(X, X, X)
+    with record(tokens_per_frame=4) as eager:
+        del sys.modules["late_model"]
+        late_again = importlib.import_module("late_model")
+        late_again.eager_attention_forward(None, X, X, X, None, 1.0)
+    assert len(recording.captures) == len(eager.captures) == 1
+    assert late.attend is SDPA[0]
+    assert late_again.eager_attention_forward.__name__ == "eager_attention_forward"
+    assert "intercept" not in late_again.eager_attention_forward.__code__.co_filename
+    assert_nothing_is_left()
+
+
+def test_one_attention_call_is_recorded_once_by_the_outermost_function() -> None:
+    torch.manual_seed(0)
+    module = nn.MultiheadAttention(8, 2, batch_first=True)
+    x = torch.randn(1, 8, 8)
+    with record(module, tokens_per_frame=4) as recording:
+        module(x, x, x, need_weights=False)
+    assert recording.captures[0].metadata["calls"] == 1
+    assert recording.captures[0].metadata["attention_function"] == "nn.MultiheadAttention"
+
+
+def test_an_exception_in_the_block_leaves_nothing_behind() -> None:
+    with pytest.raises(ZeroDivisionError), record(tokens_per_frame=4) as recording:
+        fail_after_attention()
+    assert_nothing_is_left()
+    with pytest.raises(RecordError, match="ended with an exception"):
+        _ = recording.captures
+
+
+def test_an_exception_in_the_attention_call_records_nothing_of_it() -> None:
+    with record(tokens_per_frame=4) as recording:
+        with pytest.raises(RuntimeError, match="dtype"):
+            F.scaled_dot_product_attention(X, X, X.double())
+        F.scaled_dot_product_attention(X, X, X)
+    assert recording.captures[0].metadata["calls"] == 1
+
+
+def test_an_error_of_the_recorder_leaves_nothing_behind() -> None:
+    with pytest.raises(RecordError, match="no whole frames"), record(tokens_per_frame=5):
+        F.scaled_dot_product_attention(X, X, X)
+    assert_nothing_is_left()
+
+
+def test_nested_recorders_each_see_the_call() -> None:
+    with record(tokens_per_frame=4) as outer:
+        with record(tokens_per_frame=2) as inner:
+            F.scaled_dot_product_attention(X, X, X)
+        assert F.scaled_dot_product_attention is not SDPA[0]
+    assert_nothing_is_left()
+    assert [len(r.captures[0].query_frames) for r in (outer, inner)] == [2, 4]
+
+
+def test_recorders_may_close_in_any_order() -> None:
+    first, second = record(tokens_per_frame=4), record(tokens_per_frame=2)
+    first.__enter__()
+    second.__enter__()
+    F.scaled_dot_product_attention(X, X, X)
+    first.__exit__(None, None, None)
+    assert F.scaled_dot_product_attention is not SDPA[0]
+    second.__exit__(None, None, None)
+    assert_nothing_is_left()
+
+
+def test_threads_do_not_mix_their_modules() -> None:
+    models = [Attention() for _ in range(4)]
+    for index, model in enumerate(models):
+        model.weight.data.fill_(float(index + 1))
+    barrier = threading.Barrier(4)
+    recordings: list[Any] = [record(model, tokens_per_frame=4) for model in models]
+    opened = [recording.__enter__() for recording in recordings]
+
+    def run(model: nn.Module) -> None:
+        barrier.wait()
+        with torch.no_grad():
+            model(X)
+
+    threads = [threading.Thread(target=run, args=(model,)) for model in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for recording in recordings:
+        recording.__exit__(None, None, None)
+    assert_nothing_is_left()
+    first = opened[0].captures[0].full_frame_attention
+    for index, recording in enumerate(opened):
+        capture = recording.captures[0]
+        assert capture.metadata["calls"] == 1
+        np.testing.assert_allclose(
+            capture.full_frame_attention, first * (index + 1) ** 2, rtol=1e-5
+        )
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_the_recomputation_of_checkpointing_is_not_a_second_forward(reentrant: bool) -> None:
+    model, x = Checkpointed(reentrant), X.clone().requires_grad_()
+    with record(model, tokens_per_frame=4) as recording:
+        model(x).sum().backward()
+    watched = model.weight.grad
+    assert recording.captures[0].metadata["calls"] == 1
+    model.weight.grad = None
+    model(X.clone().requires_grad_()).sum().backward()
+    assert watched is not None
+    assert model.weight.grad is not None
+    assert torch.equal(watched, model.weight.grad)
+
+
+@pytest.mark.parametrize("mode", ["plain", "no_grad", "inference", "autocast", "grad"])
+def test_outputs_are_bit_identical_in_every_mode(mode: str) -> None:
+    modes: dict[str, Any] = {
+        "plain": torch.enable_grad,
+        "grad": torch.enable_grad,
+        "no_grad": torch.no_grad,
+        "inference": torch.inference_mode,
+        "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    }
+    model = Attention()
+    with modes[mode]():
+        bare = model(X)
+    with record(model, tokens_per_frame=4, forwards="mean") as recording:
+        with modes[mode]():
+            watched = model(X)
+        model(X)
+    assert torch.equal(bare, watched)
+    assert watched.dtype == bare.dtype
+    expected = (X.double() @ X.double().transpose(2, 3) / 2)[0].unflatten(1, (2, 4))
+    found = recording.captures[0].full_frame_attention
+    np.testing.assert_allclose(found, expected.unflatten(3, (2, 4)).mean((2, 4)), atol=1e-6)
+
+
+@pytest.mark.parametrize("how", ["function", "method"])
+def test_compiled_models_run_eagerly_while_recorded_and_compiled_after(how: str) -> None:
+    built: list[Any] = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        built.append(graph)
+        return graph
+
+    plain = Attention()
+    if how == "method":
+        plain.compile(backend=backend)
+        model: Any = plain
+    else:
+        model = torch.compile(plain, backend=backend)
+    with torch.no_grad():
+        with record(model, tokens_per_frame=4) as recording:
+            watched = model(X)
+        assert not built
+        assert recording.captures[0].metadata["model_class"] == "Attention"
+        assert torch.equal(watched, model(X))
+    assert built
+    torch._dynamo.reset()
+
+
+class Wrapper(nn.Module):
+    """What DistributedDataParallel does to names."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.module(x)
+
+
+def test_wrappers_are_left_out_of_module_paths() -> None:
+    inner = nn.Sequential(Attention(), Attention())
+    wrapped = Wrapper(torch.compile(Wrapper(inner), backend="eager"))  # type: ignore[arg-type]
+    for model in (wrapped, inner):
+        with torch.no_grad(), record(model, tokens_per_frame=4) as recording:
+            wrapped(X)
+        assert [c.metadata["module_path"] for c in recording.captures] == ["0", "1"]
+
+
+def test_a_run_for_shapes_only_is_not_recorded() -> None:
+    with record(tokens_per_frame=4) as recording:
+        F.scaled_dot_product_attention(*(X.to("meta"),) * 3)
+        F.scaled_dot_product_attention(X, X, X)
+    assert [capture.metadata["calls"] for capture in recording.captures] == [1]
+
+
+def test_a_recording_holds_on_to_neither_model_nor_tensors() -> None:
+    model = Attention()
+    with record(model, tokens_per_frame=4) as recording:
+        model(X)
+    held = [name for name, value in vars(recording).items() if value is model]
+    assert not held
+    referrers = [r for r in gc.get_referrers(model) if r is not globals() and r is not locals()]
+    assert not [r for r in referrers if isinstance(r, dict) and "_captures" in r]
+
+
+def test_importing_headgrid_does_not_import_the_recorder() -> None:
+    code = (
+        "import sys, headgrid; "
+        "sys.exit('torch' in sys.modules or 'headgrid.recorder' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

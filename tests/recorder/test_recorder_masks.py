@@ -1,0 +1,169 @@
+"""Masks, biases and score functions -> exact means, or an error that says what to do."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from recorder_brute import all_logits, causal, equal_frames, largest_difference, mean_by_frame
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+from headgrid.recorder import RecordError, record
+from headgrid.recorder.calls import AttentionCall
+from headgrid.recorder.plans import PlanCache
+from headgrid.recorder.segments import Segments
+
+FRAMES, TOKENS = 4, 6
+LENGTH = FRAMES * TOKENS
+SPANS = equal_frames(FRAMES, TOKENS)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+
+
+def tensors(heads: int = 2, batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    q = torch.randn(batch, heads, LENGTH, 8, generator=generator)
+    return q, torch.randn(batch, heads, LENGTH, 8, generator=generator)
+
+
+def recorded(q: torch.Tensor, k: torch.Tensor, options: Any = None, **mask: Any) -> np.ndarray:
+    with record(tokens_per_frame=TOKENS, **(options or {})) as recording:
+        F.scaled_dot_product_attention(q, k, k, **mask)
+    found = recording.captures[0].full_frame_attention
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("kind", ["flag", "bool", "float", "minimum"])
+def test_a_token_causal_mask_is_exact_in_every_spelling(kind: str) -> None:
+    q, k = tensors()
+    seen = causal(LENGTH, LENGTH)
+    mask = {
+        "flag": {"is_causal": True},
+        "bool": {"attn_mask": seen},
+        "float": {"attn_mask": torch.where(seen, 0.0, -torch.inf)},
+        "minimum": {"attn_mask": torch.where(seen, 0.0, torch.finfo(torch.float32).min)},
+    }[kind]
+    expected = mean_by_frame(all_logits(q, k)[0], SPANS, SPANS, seen)
+    assert np.isnan(expected[0]).sum() == 6
+    assert largest_difference(recorded(q, k, **mask), expected) < 1e-6
+
+
+def test_a_sliding_window_mask_is_exact() -> None:
+    q, k = tensors()
+    seen = causal(LENGTH, LENGTH) & ~causal(LENGTH, LENGTH, -8)
+    expected = mean_by_frame(all_logits(q, k)[0], SPANS, SPANS, seen)
+    assert largest_difference(recorded(q, k, attn_mask=seen), expected) < 1e-6
+
+
+def test_a_block_mask_on_frame_boundaries_leaves_hidden_pairs_nan() -> None:
+    q, k = tensors()
+    seen = causal(FRAMES, FRAMES).repeat_interleave(TOKENS, 0).repeat_interleave(TOKENS, 1)
+    expected = mean_by_frame(all_logits(q, k)[0], SPANS, SPANS, seen)
+    assert largest_difference(recorded(q, k, attn_mask=seen), expected) < 1e-6
+
+
+def test_a_bias_that_is_constant_over_frame_pairs_is_added() -> None:
+    q, k = tensors()
+    bias = torch.randn(2, FRAMES, FRAMES, generator=torch.Generator().manual_seed(8))
+    tokens = bias.repeat_interleave(TOKENS, 1).repeat_interleave(TOKENS, 2)
+    expected = mean_by_frame(all_logits(q, k)[0] + tokens, SPANS, SPANS)
+    assert largest_difference(recorded(q, k, attn_mask=tokens[None]), expected) < 1e-6
+
+
+def test_masks_may_differ_between_batch_elements() -> None:
+    q, k = tensors(batch=2)
+    seen = torch.ones(2, 1, 1, LENGTH, dtype=torch.bool)
+    seen[1, ..., :TOKENS] = False
+    with record(tokens_per_frame=TOKENS, batch="all") as recording:
+        F.scaled_dot_product_attention(q, k, k, attn_mask=seen)
+    for element, capture in enumerate(recording.captures):
+        wide = seen[element, 0].expand(LENGTH, LENGTH)
+        expected = mean_by_frame(all_logits(q, k)[element], SPANS, SPANS, wide)
+        assert largest_difference(capture.full_frame_attention, expected) < 1e-6
+
+
+def test_a_mask_that_cuts_frames_is_an_error_that_says_what_to_pass() -> None:
+    q, k = tensors()
+    seen = torch.ones(LENGTH, LENGTH, dtype=torch.bool)
+    seen[:, 2] = False
+    with pytest.raises(RecordError, match=r"hides 6 of 36 token pairs of query frame 0 and key"):
+        recorded(q, k, attn_mask=seen)
+    with pytest.raises(RecordError, match="irregular_mask='mean'"):
+        recorded(q, k, attn_mask=torch.randn(LENGTH, LENGTH))
+
+
+def test_an_irregular_mask_is_averaged_exactly_where_the_user_says_so() -> None:
+    q, k = tensors()
+    generator = torch.Generator().manual_seed(9)
+    bias = torch.randn(LENGTH, LENGTH, generator=generator)
+    bias[torch.rand(LENGTH, LENGTH, generator=generator) < 0.3] = -torch.inf
+    expected = mean_by_frame(all_logits(q, k)[0] + bias, SPANS, SPANS, bias > -torch.inf)
+    found = recorded(q, k, {"irregular_mask": "mean"}, attn_mask=bias)
+    assert largest_difference(found, expected) < 1e-6
+
+
+def test_an_irregular_mask_is_left_out_where_the_user_says_so() -> None:
+    q, k = tensors()
+    found = recorded(q, k, {"irregular_mask": "ignore"}, attn_mask=torch.randn(LENGTH, LENGTH))
+    assert largest_difference(found, mean_by_frame(all_logits(q, k)[0], SPANS, SPANS)) < 1e-6
+
+
+def test_flex_masks_and_additive_score_functions_are_read() -> None:
+    q, k = tensors()
+
+    def block_causal(b: Any, h: Any, i: Any, j: Any) -> Any:
+        return j // TOKENS <= i // TOKENS
+
+    def add_head(score: Any, b: Any, h: Any, i: Any, j: Any) -> Any:
+        return score + 0.5 * h
+
+    mask = create_block_mask(block_causal, 1, 1, LENGTH, LENGTH, device="cpu")
+    with record(tokens_per_frame=TOKENS) as recording:
+        flex_attention(q, k, k, score_mod=add_head, block_mask=mask)
+    seen = causal(FRAMES, FRAMES).repeat_interleave(TOKENS, 0).repeat_interleave(TOKENS, 1)
+    logits = all_logits(q, k)[0] + 0.5 * torch.arange(2)[:, None, None]
+    expected = mean_by_frame(logits, SPANS, SPANS, seen)
+    assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
+
+
+def test_a_score_function_that_does_more_than_add_is_an_error() -> None:
+    q, k = tensors()
+    with (
+        pytest.raises(RecordError, match="does more than add"),
+        record(tokens_per_frame=TOKENS),
+    ):
+        flex_attention(q, k, k, score_mod=lambda s, b, h, i, j: 2 * torch.tanh(s / 2))
+    with record(tokens_per_frame=TOKENS, irregular_mask="mean") as recording:
+        flex_attention(q, k, k, score_mod=lambda s, b, h, i, j: 2 * torch.tanh(s / 2))
+    logits = 2 * torch.tanh(all_logits(q, k)[0] / 2)
+    expected = mean_by_frame(logits, SPANS, SPANS)
+    assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
+
+
+def test_a_mask_is_read_again_only_when_it_changed() -> None:
+    q, k = tensors()
+    mask = torch.ones(1, 1, LENGTH, LENGTH, dtype=torch.bool)
+    slices = Segments.equal(TOKENS).slice_frames(((0, LENGTH),))
+    cache = PlanCache()
+
+    def plan(view: torch.Tensor) -> Any:
+        return cache.plan(AttentionCall(q, k, scale=1.0, mask=view), slices, slices)
+
+    first = plan(mask)
+    assert plan(mask.view(1, 1, LENGTH, LENGTH)) is first
+    mask[..., :TOKENS] = False
+    changed = plan(mask)
+    assert changed is not first
+    assert (changed[0].state[:, 0] == 0).all()
+
+
+def test_another_mask_at_the_same_address_is_read_again() -> None:
+    q, k = tensors()
+    for hidden in range(FRAMES):
+        mask = torch.ones(1, 1, LENGTH, LENGTH, dtype=torch.bool)
+        mask[..., hidden * TOKENS : (hidden + 1) * TOKENS] = False
+        found = recorded(q, k, attn_mask=mask)
+        assert np.isnan(found[:, :, hidden]).all()
+        del mask

@@ -1,0 +1,138 @@
+"""Pooled queries and keys -> the mean logit, against float64 brute force."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorder_brute import all_logits, causal, equal_frames, largest_difference, mean_by_frame
+
+from headgrid.recorder.calls import AttentionCall
+from headgrid.recorder.logits import sum_logits
+from headgrid.recorder.pooling import count_band, pool_sums, sum_band
+from headgrid.recorder.segments import Segments
+
+TOKENS, QUERY_FRAMES, KEY_FRAMES, HEADS, DIM = 390, 3, 21, 3, 64
+
+
+def large_logits(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """Queries and keys whose mean logits by frame reach about 25, and those means."""
+    generator = torch.Generator().manual_seed(1)
+    shape_q = (1, HEADS, QUERY_FRAMES * TOKENS, DIM)
+    shape_k = (1, HEADS, KEY_FRAMES * TOKENS, DIM)
+    shift_q = torch.randn(1, HEADS, QUERY_FRAMES, 1, DIM, generator=generator)
+    shift_k = torch.randn(1, HEADS, KEY_FRAMES, 1, DIM, generator=generator)
+    q = torch.randn(shape_q, generator=generator).unflatten(2, (QUERY_FRAMES, TOKENS))
+    k = torch.randn(shape_k, generator=generator).unflatten(2, (KEY_FRAMES, TOKENS))
+    q, k = (q + 2.8 * shift_q).flatten(2, 3), (k + 2.8 * shift_k).flatten(2, 3)
+    q, k = q.to(dtype), k.to(dtype)
+    means = mean_by_frame(
+        all_logits(q, k)[0],
+        equal_frames(QUERY_FRAMES, TOKENS),
+        equal_frames(KEY_FRAMES, TOKENS),
+    )
+    return q, k, means
+
+
+def pooled_logits(q: torch.Tensor, k: torch.Tensor) -> np.ndarray:
+    frames = Segments.equal(TOKENS)
+    sums = sum_logits(
+        AttentionCall(q, k, scale=q.shape[-1] ** -0.5),
+        frames.slice_frames(((0, q.shape[2]),)),
+        frames.slice_frames(((0, k.shape[2]),)),
+    )
+    return sums.total[0].numpy() / sums.count[0]
+
+
+def accumulated_in_bfloat16(q: torch.Tensor, k: torch.Tensor) -> np.ndarray:
+    """The same product with means that are summed in bfloat16, which the recorder must not do."""
+
+    def mean(x: torch.Tensor) -> torch.Tensor:
+        total = torch.zeros_like(x[:, :, :1].expand(-1, -1, x.shape[2] // TOKENS, -1))
+        for token in x.bfloat16().unflatten(2, (-1, TOKENS)).unbind(3):
+            total = (total.bfloat16() + token).bfloat16()
+        return total.double() / TOKENS
+
+    return (mean(q) @ mean(k).transpose(2, 3) * q.shape[-1] ** -0.5)[0].numpy()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_mean_logits_equal_brute_force_at_large_logits(dtype: torch.dtype) -> None:
+    q, k, expected = large_logits(dtype)
+    assert 15 < np.abs(expected).max() <= 25
+    assert largest_difference(pooled_logits(q, k), expected) < 5e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_accumulating_in_bfloat16_would_fail_the_same_test(dtype: torch.dtype) -> None:
+    q, k, expected = large_logits(dtype)
+    assert largest_difference(accumulated_in_bfloat16(q, k), expected) > 5e-5
+
+
+def test_ragged_segments_with_grouped_heads_are_exact() -> None:
+    generator = torch.Generator().manual_seed(2)
+    q = torch.randn(1, 6, 40, 16, generator=generator)
+    k = torch.randn(1, 2, 57, 16, generator=generator)
+    rows, columns = [(0, 1), (1, 14), (14, 40)], [(0, 20), (22, 23), (23, 57)]
+    call = AttentionCall(q, k, scale=0.25)
+    sums = sum_logits(
+        call,
+        Segments.explicit(rows).slice_frames(((0, 40),)),
+        Segments.explicit(columns).slice_frames(((0, 57),)),
+    )
+    expected = mean_by_frame(all_logits(q, k, 0.25)[0], rows, columns)
+    assert largest_difference(sums.total[0].numpy() / sums.count[0], expected) < 1e-6
+
+
+@pytest.mark.parametrize("layout", ["heads first", "tokens first"])
+def test_the_layout_in_memory_does_not_matter(layout: str) -> None:
+    tokens = torch.randn(2, 3, 24, 8, generator=torch.Generator().manual_seed(3))
+    if layout == "tokens first":
+        tokens = tokens.transpose(1, 2).contiguous().transpose(1, 2)
+    sums = pool_sums(tokens, Segments.equal(8).slice_frames(((0, 24),)))
+    assert torch.allclose(sums, tokens.unflatten(2, (3, 8)).sum(3), atol=1e-5)
+
+
+def test_sums_are_float32_for_half_precision_and_float64_for_float64() -> None:
+    slices = Segments.equal(2).slice_frames(((0, 4),))
+    for dtype, kept in ((torch.float16, torch.float32), (torch.float64, torch.float64)):
+        assert pool_sums(torch.ones(1, 1, 4, 2, dtype=dtype), slices).dtype == kept
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 9),
+    lower=st.none() | st.integers(-10, 10),
+    upper=st.none() | st.integers(-10, 10),
+)
+def test_a_diagonal_band_is_summed_by_cumulative_sums(
+    rows: int, columns: int, lower: int | None, upper: int | None
+) -> None:
+    generator = torch.Generator().manual_seed(rows * 100 + columns)
+    q = torch.randn(1, 4, rows, 5, generator=generator)
+    k = torch.randn(1, 2, columns, 5, generator=generator)
+    offset = torch.arange(columns)[None] - torch.arange(rows)[:, None]
+    seen = torch.ones(rows, columns, dtype=torch.bool)
+    if lower is not None:
+        seen &= offset >= lower
+    if upper is not None:
+        seen &= offset <= upper
+    total, pairs = sum_band(q, k, lower, upper)
+    expected = torch.where(seen, all_logits(q, k, 1.0)[0], 0.0).sum((1, 2))
+    assert pairs == int(seen.sum()) == count_band(rows, columns, lower, upper)
+    assert torch.allclose(total[0].double(), expected, atol=1e-5)
+
+
+def test_a_causal_call_keeps_to_the_mean_over_visible_pairs() -> None:
+    generator = torch.Generator().manual_seed(5)
+    q = torch.randn(1, 2, 24, 8, generator=generator)
+    k = torch.randn(1, 1, 24, 8, generator=generator)
+    call = AttentionCall(q, k, scale=1.0, upper=0)
+    slices = Segments.equal(6).slice_frames(((0, 24),))
+    sums = sum_logits(call, slices, slices)
+    with np.errstate(invalid="ignore"):
+        found = np.where(sums.count[0] > 0, sums.total[0].numpy() / sums.count[0], np.nan)
+    frames = equal_frames(4, 6)
+    expected = mean_by_frame(all_logits(q, k, 1.0)[0], frames, frames, causal(24, 24))
+    assert largest_difference(found, expected) < 1e-6

@@ -1,0 +1,124 @@
+"""One model on two processes -> the matrices of one process; many prompts -> many folders."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+from recorder_shards import (
+    CASES,
+    FRAMES,
+    LENGTH,
+    TOKENS,
+    Model,
+    record_parts,
+    record_prompts,
+    tensors,
+)
+
+from headgrid import load_capture
+from headgrid.errors import OptionError
+from headgrid.recorder import RecordError, record
+from headgrid.recorder.runs import Run, iterate_arguments, plan_runs, record_runs
+
+
+def spawn(function: Any, *arguments: Any) -> None:
+    torch.multiprocessing.spawn(function, args=arguments, nprocs=2, join=True)
+
+
+@pytest.fixture(scope="module")
+def recorded_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    spawn(record_parts, str(folder), CASES)
+    return folder
+
+
+@pytest.mark.parametrize("case", range(len(CASES)), ids=[f"{a}-{b}" for a, b, _ in CASES])
+def test_two_processes_record_what_one_does(recorded_by_two: Path, case: int) -> None:
+    shard, statistic, masked = CASES[case]
+    q, k, mask = tensors()
+    model = Model()
+    options: Any = {"tokens_per_frame": TOKENS, "statistic": statistic}
+    with record(model, **options) as recording:
+        model(q, k, mask if masked else None)
+    for rank in range(2):
+        found = torch.load(recorded_by_two / f"case{case}_rank{rank}.pt")
+        assert len(found) == 2
+        for values, capture in zip(found, recording.captures, strict=True):
+            np.testing.assert_allclose(values, capture.full_frame_attention, atol=1e-6)
+    written = load_capture(recorded_by_two / f"captures{case}" / "layer1.pt")
+    assert written.num_heads == 4
+    assert written.metadata["observation"]["shard"] == shard
+
+
+def test_cut_keys_with_a_mask_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="pass shard='queries'"):
+        spawn(record_parts, str(tmp_path), (("sequence", "logit", True),))
+
+
+def test_a_cut_needs_torch_distributed() -> None:
+    with (
+        pytest.raises(RecordError, match=r"needs torch.distributed, which is not initialised"),
+        record(tokens_per_frame=4, shard="heads"),
+    ):
+        pass
+
+
+def test_prompts_are_shared_between_processes(tmp_path: Path) -> None:
+    spawn(record_prompts, str(tmp_path))
+    folders = sorted((tmp_path / "runs").iterdir())
+    assert [folder.name for folder in folders] == ["run_000", "run_001", "run_002"]
+    q, k, _ = tensors()
+    expected = (q.double() @ k.double().repeat_interleave(2, 1).transpose(2, 3) * 8**-0.5)[0]
+    expected = expected.unflatten(1, (FRAMES, TOKENS)).unflatten(3, (FRAMES, TOKENS)).mean((2, 4))
+    for index, (folder, prompt) in enumerate(zip(folders, ["a", "bb", "ccc"], strict=True)):
+        facts = json.loads((folder / "run.json").read_text())
+        assert (facts["prompt"], facts["seed"], facts["run"]) == (prompt, index + 1, folder.name)
+        assert facts["layers"] == [0, 1]
+        assert facts["files"] == ["layer0.pt", "layer1.pt"]
+        assert facts["options"]["attention"] == "self"
+        capture = load_capture(folder / "layer0.pt")
+        assert capture.prompt == prompt
+        factor = (index + 1) ** 2
+        np.testing.assert_allclose(capture.full_frame_attention, factor * expected, atol=1e-5)
+
+
+def test_the_launchers_rank_shares_runs_without_torch_distributed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "1")
+    assert [run.index for run in plan_runs(["p"] * 8)] == [1, 4, 7]
+
+
+def test_runs_need_prompts_and_as_many_seeds() -> None:
+    with pytest.raises(OptionError, match="0 prompts and 0 seeds"):
+        plan_runs([])
+    with pytest.raises(OptionError, match="3 prompts and 2 seeds"):
+        plan_runs(["a", "b", "c"], [1, 2])
+
+
+def test_one_process_runs_every_prompt(tmp_path: Path) -> None:
+    model = Model()
+    q, k, _ = tensors()
+    prompts = []
+
+    def generate(prompt: str, seed: int) -> None:
+        prompts.append((prompt, seed))
+        model(q, k, None)
+
+    folders = record_runs(
+        model, ["雨", "b"], generate, tmp_path, seeds=4, tokens_per_frame=LENGTH // 2
+    )
+    assert prompts == [("雨", 4), ("b", 4)]
+    assert [folder.name for folder in folders] == ["run_000", "run_001"]
+    assert "雨" in (folders[0] / "run.json").read_text(encoding="utf-8")
+
+
+def test_placeholders_are_filled_in_and_other_braces_are_left() -> None:
+    run = Run(index=2, prompt="a {seed}", seed=5)
+    given = ["--p={prompt}", "{seed}", "{run}", "{other}"]
+    assert list(iterate_arguments(given, run)) == ["--p=a {seed}", "5", "run_002", "{other}"]
