@@ -7,12 +7,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headgrid.capture import Capture
-from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, RenderError
+from headgrid.errors import (
+    CaptureError,
+    HeadgridError,
+    HeadgridWarning,
+    OutputError,
+    RenderError,
+    unexpected,
+)
 from headgrid.options import FIGURES, FigureOptions
 from headgrid.scales import ColorRange, resolve_color_range
 
@@ -105,11 +111,14 @@ def plan_jobs(
         except HeadgridError as error:
             failures.append(error)
             continue
+        except Exception as error:  # noqa: BLE001 - whatever one file does, the others are drawn
+            failures.append(unexpected(str(file.path), error))
+            continue
         kept += _size(capture)
         jobs.append(job if kept > _KEEP_BYTES else replace(job, kept=capture))
     _refuse_collisions(jobs)
     options = options or FigureOptions()
-    if options.color_range == "shared":
+    if options.color_range == "shared" and "heatmap" in figures:
         options = replace(options, color_range=_shared_range(jobs))
     return Plan(tuple(jobs), tuple(failures), options)
 
@@ -156,7 +165,7 @@ def _start(
     job: Job, options: FigureOptions, ppi: float, executor: Executor | None
 ) -> list[_Drawing] | HeadgridError:
     from headgrid.charts import draw_heatmap, draw_perhead
-    from headgrid.render import render_all
+    from headgrid.render import begin_render
     from headgrid.spec import to_spec
 
     drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
@@ -169,16 +178,10 @@ def _start(
             outputs = tuple(output for output in job.outputs if output.figure == figure)
             formats = [output.format for output in outputs]
             spec = to_spec(drawers[figure](capture, options), validate=False)
-            contents: Callable[[], list[bytes]]
-            if executor is None:
-                contents = partial(render_all, spec, formats, ppi=ppi)
-            else:
-                contents = partial(executor.submit(render_all, spec, formats, ppi=ppi).result, None)
+            contents = begin_render(spec, formats, ppi=ppi, executor=executor)
             drawings.append(_Drawing(outputs, contents))
-    except HeadgridError as error:
-        return error
-    except BrokenExecutor:
-        return _engine_died(job)
+    except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
+        return _as_failure(job, error)
     return drawings
 
 
@@ -195,18 +198,23 @@ def _finish(
             for drawing in drawings
             for output, content in zip(drawing.outputs, drawing.contents(), strict=True)
         ]
+        for path, _ in files:
+            if path.is_dir():
+                raise OutputError(f"{path}: is a folder, expected a place for a file; move it away")
         return job, [write_bytes(path, content) for path, content in files]
-    except HeadgridError as error:
-        return job, error
-    except BrokenExecutor:
-        return job, _engine_died(job)
+    except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
+        return job, _as_failure(job, error)
 
 
-def _engine_died(job: Job) -> RenderError:
-    return RenderError(
-        f"{job.source}: the rendering process has died, most likely for want of memory; draw "
-        "cells as images (--cells image), or fewer inputs at a time"
-    )
+def _as_failure(job: Job, error: Exception) -> HeadgridError:
+    if isinstance(error, HeadgridError):
+        return error
+    if isinstance(error, BrokenExecutor):
+        return RenderError(
+            f"{job.source}: the rendering process has died, most likely for want of memory; draw "
+            "cells as images (--cells image), or fewer heads or frames"
+        )
+    return unexpected(job.source, error)
 
 
 def read_capture(file: CaptureFile) -> Capture:

@@ -48,6 +48,9 @@ _SCHEMA = {
     "prompt",
 }
 
+#: Beyond this, sums and spans of float64 overflow; no attention is near it.
+_MAX_VALUE = 1e300
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Capture:
@@ -235,6 +238,11 @@ class Capture:
                     f"{name} can not be replaced, expected one of {', '.join(sorted(free))}; "
                     "make a new capture with Capture.from_array"
                 )
+        if "layer_index" in changes:
+            changes["layer_index"] = read_layer(changes, None, self.source)
+        for name in ("run", "prompt", "source"):
+            if changes.get(name, "") is None:
+                changes[name] = ""
         return replace(self, **changes)
 
     @property
@@ -319,13 +327,18 @@ class Capture:
 
 
 def _read_schema(data: Mapping[str, Any], source: str, layer: int | None, run: str) -> Capture:
+    if not isinstance(data, Mapping):
+        raise CaptureError(
+            f"{source}: found {type(data).__name__}, expected a dictionary with {FULL} "
+            f"(heads, query, key) or {LAST} (heads, key)"
+        )
     given = {key: value for key, value in data.items() if value is not None}
     full = read_array(given, FULL, ("heads", "query", "key"), source)
     last = read_array(given, LAST, ("heads", "key"), source)
     if full is None and last is None:
         raise CaptureError(
             f"{source}: neither {FULL} (heads, query, key) nor {LAST} (heads, key) is there; "
-            f"{describe_keys(data, source)}"
+            f"{describe_keys(given, source)}"
         )
     check_head_counts(full, last, given, source)
     keys = (full if full is not None else last).shape[-1]  # type: ignore[union-attr]
@@ -468,7 +481,8 @@ def _mean_of_last_rows(capture: Capture) -> Array:
         block[~capture.attendable[rows]] = np.nan
         seen = ~np.isnan(block)
         counts = seen.sum(axis=0)
-        totals = np.where(seen, block, 0.0).sum(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused afterwards, by name
+            totals = np.where(seen, block, 0.0).sum(axis=0)
         np.divide(totals, counts, out=means[head], where=counts > 0)
     return means
 
@@ -487,8 +501,14 @@ def _check_values(capture: Capture) -> None:
     empty = [head for head, (_, _, count) in enumerate(capture._extents) if not count]
     if empty:
         raise CaptureError(_no_cell(capture, name, empty))
-    if any(math.isinf(low) or math.isinf(high) for low, high, _ in capture._extents):
+    largest = max(max(-low, high) for low, high, _ in capture._extents)
+    if math.isinf(largest):
         _refuse_infinities(capture)
+    elif largest > _MAX_VALUE:
+        raise CaptureError(
+            f"{capture.source}: {name} has values up to {largest:.3g}, expected magnitudes up to "
+            f"{_MAX_VALUE:g}; store NaN where nothing was recorded"
+        )
     rows = capture.last_block_rows
     found = np.argwhere(np.isinf(rows))
     if len(found):

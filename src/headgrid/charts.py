@@ -17,7 +17,7 @@ import pandas as pd
 
 from headgrid import labels, scales
 from headgrid.capture import Capture
-from headgrid.errors import RenderError
+from headgrid.errors import CaptureError, RenderError
 from headgrid.layout import (
     FRAME_WIDTH,
     INK,
@@ -141,6 +141,7 @@ def perhead(
 
 def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     """Draw the heatmap grid with options that are built already."""
+    _expect_capture(capture)
     color_range = scales.resolve_color_range(options.color_range, [capture])
     scale = scales.ColorScale(color_range, scales.palette_for(capture.statistic, options.palette))
     vectors = _as_vectors(capture, options.cells)
@@ -156,6 +157,14 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
         MAP_SPACING,
         describe_figure("heatmap", capture, color_range),
     )
+
+
+def _expect_capture(found: object) -> None:
+    if not isinstance(found, Capture):
+        raise CaptureError(
+            f"found {type(found).__name__}, expected one Capture; make it with load_capture(path) "
+            "or Capture.from_array(array), and draw several one by one"
+        )
 
 
 def _as_vectors(capture: Capture, cells: CellsName) -> bool:
@@ -235,6 +244,7 @@ def _draw_tiles(
 
 def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     """Draw the per-head grid with options that are built already."""
+    _expect_capture(capture)
     statistic = capture.statistic
     key = frame_axis(
         alt.X("key:O"), capture.key_frames, "Key Frame", inner=0.2, outer=0.1, grid=True

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -21,7 +21,20 @@ if TYPE_CHECKING:
 
     from headgrid.batch import Plan
 
-_INPUTS = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=click.Path())
+#: Captures from which a second engine, half a second to start, pays.
+_SECOND_ENGINE_FROM = 6
+
+
+class _Path(click.Path):
+    """A path that is not empty: an empty one would silently mean this folder."""
+
+    def convert(self, value: Any, *context: Any) -> Any:
+        if value == "":
+            raise OptionError("a path is empty, expected a file or a folder; write . for this one")
+        return super().convert(value, *context)
+
+
+_INPUTS = click.argument("inputs", nargs=-1, required=True, metavar="INPUT...", type=_Path())
 
 
 class _Group(click.Group):
@@ -132,7 +145,7 @@ main.add_command(record)
     default="headgrid-demo",
     show_default=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=_Path(path_type=Path),
     help="Where the figures go.",
 )
 @click.option(
@@ -159,7 +172,7 @@ def demo(folder: Path, *, real: bool, **options: Any) -> None:
     "folder",
     required=True,
     metavar="DIR",
-    type=click.Path(path_type=Path),
+    type=_Path(path_type=Path),
     help="Where the figures go; each input's folders are mirrored there.",
 )
 @_figure_options
@@ -230,13 +243,17 @@ def _render(
     if not 1 <= ppi <= 2400:
         raise OptionError(f"ppi is {ppi:g}, expected 1 to 2400")
 
-    from headgrid.workers import rendering_process
+    from headgrid.workers import Alternating, rendering_process
 
-    # The renderer starts in its own process while pandas and altair are imported here.
-    with rendering_process() as executor:
+    # The engine starts in its own process while pandas and altair are imported here.
+    with ExitStack() as stack:
+        executor: Executor = stack.enter_context(rendering_process())
+
         from headgrid.batch import plan_jobs
 
         plan = plan_jobs(inputs, folder, formats=listed, figures=chosen, options=options)
+        if len(plan.jobs) >= _SECOND_ENGINE_FROM and (os.cpu_count() or 1) > 1:
+            executor = Alternating([executor, stack.enter_context(rendering_process())])
         _run(plan, ppi, executor)
 
 

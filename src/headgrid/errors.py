@@ -47,6 +47,15 @@ def near_miss(found: str, choices: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def unexpected(source: str, error: BaseException) -> HeadgridError:
+    """Return an error for what headgrid did not foresee."""
+    found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return HeadgridError(
+        f"{source}: internal error ({found}); please report it, with the output of the same "
+        "command under HEADGRID_DEBUG=1"
+    )
+
+
 def check_choice(name: str, found: object, choices: Iterable[str]) -> str:
     """Return ``found`` if it is one of ``choices``.
 

@@ -35,11 +35,14 @@ STATISTICS = (
 FULL = "full_frame_attention"
 LAST = "last_block_frame_attention"
 
+#: The axes are drawn in floating-point numbers, and labels have their limits.
+_MAX_FRAME = 10**8
+
 
 def as_array(value: Any) -> Array:
     """Return a numpy view of an array or a torch tensor (bfloat16 and smaller as float32)."""
     if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
-        tensor = value.detach().cpu()
+        tensor = value.detach().cpu().resolve_conj().resolve_neg()
         if tensor.is_floating_point() and str(tensor.dtype) not in (
             "torch.float16",
             "torch.float32",
@@ -47,6 +50,9 @@ def as_array(value: Any) -> Array:
         ):
             tensor = tensor.float()
         return np.asarray(tensor.numpy())
+    if isinstance(value, np.ma.MaskedArray) and value.dtype.kind in "fiu":
+        floating = value.data.astype(value.dtype if value.dtype.kind == "f" else np.float64)
+        return np.asarray(np.where(np.ma.getmaskarray(value), np.nan, floating))  # not recorded
     return np.asarray(value)
 
 
@@ -79,7 +85,9 @@ def read_array(
         )
     if array.dtype.kind in "iu" or array.dtype.itemsize > 8:
         array = array.astype(np.float64)
-    return array
+    view = array.view()
+    view.flags.writeable = False  # a capture is frozen, and so are its arrays
+    return view
 
 
 def check_head_counts(
@@ -98,10 +106,15 @@ def check_head_counts(
                 f"{last.shape[1]} in {LAST} {last.shape}; expected the same key frames in both"
             )
     heads = (full if full is not None else last).shape[0]  # type: ignore[union-attr]
-    stated = data.get("num_heads")
-    if isinstance(stated, int) and stated != heads:
+    stated = data.get("num_heads", heads)
+    try:
+        agrees = read_int(stated) == heads
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        agrees = False
+    if not agrees:
+        shown = str(stated)[:60]
         raise CaptureError(
-            f"{source}: head counts disagree: num_heads says {stated}, the arrays hold {heads}; "
+            f"{source}: head counts disagree: num_heads says {shown}, the arrays hold {heads}; "
             "expected the same number (correct or omit num_heads)"
         )
 
@@ -135,10 +148,10 @@ def read_frames(data: Mapping[str, Any], name: str, source: str) -> tuple[int, .
 
 def check_increasing(frames: tuple[int, ...], name: str, source: str) -> None:
     """Refuse frame numbers that are negative or do not increase."""
-    if frames[0] < 0 or any(b <= a for a, b in pairwise(frames)):
+    if frames[0] < 0 or frames[-1] >= _MAX_FRAME or any(b <= a for a, b in pairwise(frames)):
         raise CaptureError(
             f"{source}: {name} is {shorten_list(frames)}, expected frame numbers from 0 that "
-            "increase, one for each entry of the axis"
+            f"increase, below {_MAX_FRAME:,}, one for each entry of the axis"
         )
 
 
@@ -200,7 +213,7 @@ def read_statistic(data: Mapping[str, Any], source: str) -> str:
 def _read_bool(data: Mapping[str, Any], name: str, source: str) -> bool:
     value = data.get(name, True)
     flags = as_array(value)
-    if flags.size != 1 or flags.dtype.kind not in "biuf":
+    if flags.size != 1 or flags.dtype.kind not in "biuf" or flags.item() not in (0, 1):
         raise CaptureError(f"{source}: {name} is {str(value)[:60]!r}, expected True or False")
     return bool(flags.item())
 

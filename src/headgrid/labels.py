@@ -40,7 +40,15 @@ _VALUE_MEANINGS = {
 _MAX_LINES = 4
 _PROMPT_LENGTH = 200
 # Line and paragraph separators break the expressions that Vega makes of text.
-_SEPARATORS = {"\u2028": " ", "\u2029": " ", "\t": " ", "\u0085": " "}
+# Overrides of the writing direction would mirror whatever follows them.
+_SEPARATORS = {
+    "\u202d": "\ufffd",
+    "\u202e": "\ufffd",
+    "\u2028": " ",
+    "\u2029": " ",
+    "\t": " ",
+    "\u0085": " ",
+}
 
 
 def clean_text(text: str) -> str:

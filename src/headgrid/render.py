@@ -1,4 +1,4 @@
-"""Specification -> bytes of SVG, PNG, PDF or JSON; the only module that talks to vl-convert.
+"""Specification -> bytes of SVG, PNG, PDF or JSON, by way of the engine.
 
 Text is laid out with Liberation Sans, which vl-convert carries and which has
 Arial's widths, so that the same specification gives the same SVG on every
@@ -11,8 +11,11 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
+from headgrid import engine
 from headgrid import svg as svg_
 from headgrid.errors import RenderError, check_choice
 from headgrid.labels import FONT_FAMILY, clean_text
@@ -23,6 +26,7 @@ LAYOUT_FONT = "Liberation Sans"
 
 _POINTS_PER_INCH = 72
 _MAX_PIXELS = 500_000_000
+_PANEL_MARKS = 150  # 150 kB of V8's heap, measured with 9,000 panels; a cell takes about 1 kB
 _PNG_URI = "data:image/png;base64,"
 # Everything that JSON escapes; of these, `_clean_escape` lets harmless ones pass.
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?|.)")
@@ -57,40 +61,70 @@ def render(spec: Spec, format: str, *, ppi: float = 300) -> bytes:
 
 def render_all(spec: Spec, formats: Sequence[str], *, ppi: float = 300) -> list[bytes]:
     """Return a specification in several formats, laid out once; see `render`."""
+    return begin_render(spec, formats, ppi=ppi)()
+
+
+def begin_render(
+    spec: Spec, formats: Sequence[str], *, ppi: float = 300, executor: Executor | None = None
+) -> Callable[[], list[bytes]]:
+    """Check a specification and set the engine to work on it.
+
+    Parameters
+    ----------
+    spec, formats, ppi
+        See `render`.
+    executor : concurrent.futures.Executor, optional
+        Where the engine runs; by default here, when the result is asked for.
+
+    Returns
+    -------
+    callable
+        Waits for the engine, finishes the drawing, and returns the contents in
+        the order of ``formats``.
+    """
     for format in formats:
         check_choice("format", format, FORMATS)
-    drawing = render_svg(spec) if set(formats) - {"json"} else ""
-    writers: dict[str, Callable[[], bytes]] = {
-        "svg": lambda: drawing.encode("utf-8"),
-        "png": lambda: _rasterise(drawing, ppi),
-        "pdf": lambda: _to_pdf(drawing),
-        "json": lambda: to_json(spec).encode("utf-8"),
-    }
-    return [writers[format]() for format in formats]
+    if not set(formats) - {"json"}:
+        return lambda: [to_json(spec).encode("utf-8") for _ in formats]
+    _refuse_urls(spec)
+    _refuse_too_many_marks(spec)
+    raw = _call(executor, engine.draw_svg, _safe_text(spec), str(spec.get("$schema", "")))
+
+    def finish() -> list[bytes]:
+        drawing = _finish(spec, raw())
+        writers: dict[str, Callable[[], bytes]] = {
+            "svg": lambda: drawing.encode("utf-8"),
+            "png": lambda: _rasterise(drawing, ppi, executor),
+            "pdf": lambda: _call(executor, engine.draw_pdf, _for_layout(drawing))(),
+            "json": lambda: to_json(spec).encode("utf-8"),
+        }
+        return [writers[format]() for format in formats]
+
+    return finish
 
 
 def render_svg(spec: Spec) -> str:
     """Return the finished SVG text of a specification; see `render`."""
-    import vl_convert
+    return render(spec, "svg").decode("utf-8")
 
-    _refuse_urls(spec)
-    _refuse_too_many_marks(spec)
-    text = _safe_text(spec)
-    try:
-        raw = vl_convert.vegalite_to_svg(
-            text, vl_version=_version(spec, vl_convert), allowed_base_urls=[]
-        )
-    except ValueError as error:
-        raise RenderError(
-            f"Vega-Lite could not draw the specification ({_first_line(error)}); "
-            "expected a valid Vega-Lite chart"
-        ) from None
+
+def _call(executor: Executor | None, function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
+    """Start a call elsewhere, or prepare it here; return what waits for its result."""
+    if executor is None:
+        return partial(function, *args)
+    return executor.submit(function, *args).result
+
+
+def _finish(spec: Spec, raw: str) -> str:
     description = clean_text(str(spec.get("description", "")))
     return svg_.finish(raw, LAYOUT_FONT, FONT_FAMILY, description, gradient=_gradient(spec))
 
 
-def _rasterise(drawing: str, ppi: float) -> bytes:
-    import vl_convert
+def _for_layout(drawing: str) -> str:
+    return svg_.for_layout(drawing, FONT_FAMILY, LAYOUT_FONT)
+
+
+def _rasterise(drawing: str, ppi: float, executor: Executor | None = None) -> bytes:
     from PIL import Image
 
     width, height = svg_.size(drawing)
@@ -101,40 +135,14 @@ def _rasterise(drawing: str, ppi: float) -> bytes:
             f"{width * height * scale**2:,.0f} pixels, expected 1 to 2400 ppi and at most "
             f"{_MAX_PIXELS:,}; lower --ppi or save SVG or PDF"
         )
-    raw = vl_convert.svg_to_png(svg_.for_layout(drawing, FONT_FAMILY, LAYOUT_FONT), scale=scale)
+    raw = _call(executor, engine.draw_png, _for_layout(drawing), scale)()
     Image.MAX_IMAGE_PIXELS = None  # our own drawing, limited above
     packed = io.BytesIO()
     with Image.open(io.BytesIO(raw)) as image:
-        image.convert("RGB").save(packed, "PNG", compress_level=6, dpi=(ppi, ppi))
+        opaque = image.mode != "RGBA" or image.getchannel("A").getextrema() == (255, 255)
+        pixels = image.convert("RGB") if opaque else image
+        pixels.save(packed, "PNG", compress_level=6, dpi=(ppi, ppi))
     return packed.getvalue()
-
-
-def _to_pdf(drawing: str) -> bytes:
-    import vl_convert
-
-    return vl_convert.svg_to_pdf(svg_.for_layout(drawing, FONT_FAMILY, LAYOUT_FONT))
-
-
-def _version(spec: Spec, vl_convert: Any) -> str:
-    """Return the Vega-Lite version that the specification names, as vl-convert spells it."""
-    schema = str(spec.get("$schema", ""))
-    available = vl_convert.get_vegalite_versions()
-    if not schema:
-        return str(available[-1])
-    found = re.search(r"/vega-lite/v(\d+)(?:\.(\d+))?", schema)
-    if not found:
-        raise RenderError(
-            f"the specification's $schema is {schema!r}, expected one of Vega-Lite's "
-            "(https://vega.github.io/schema/vega-lite/v6.json)"
-        )
-    major, minor = found.groups()
-    same_major = [version for version in available if version.split(".")[0] == major]
-    if not same_major:
-        raise RenderError(
-            f"the specification is for Vega-Lite {major}, expected one of {', '.join(available)}"
-        )
-    exact = f"{major}.{minor}"
-    return exact if exact in same_major else str(same_major[-1])
 
 
 def _safe_text(spec: Spec) -> str:
@@ -213,35 +221,64 @@ def _walk(node: Any, path: str) -> Iterator[tuple[str, str, Any]]:
 
 
 def _refuse_too_many_marks(spec: Spec) -> None:
-    marks = count_values(spec)
+    marks = count_marks(spec)
     if marks > MAX_MARKS:
         raise RenderError(
-            f"the figure has {marks:,} marks, expected at most {MAX_MARKS:,}, beyond which the "
-            "renderer runs out of memory; draw fewer heads or frames, or draw cells as an image"
+            f"the figure would have about {marks:,} marks, expected at most {MAX_MARKS:,}, beyond "
+            "which the renderer runs out of memory; draw fewer heads or frames, or the cells of a "
+            "heatmap as images (cells='image', --cells image)"
         )
 
 
-def count_values(spec: Spec) -> int:
-    """Return the number of values in the inline data, arrays counted by their entries."""
-    total = 0
+def count_marks(spec: Spec) -> int:
+    """Return about how many marks a figure will have, in units of a heatmap's cell.
+
+    Every value is a mark in each layer that draws it; a vertex of a line takes
+    half a mark, and a panel with its axes and labels as much as 150.
+    """
+    marks = [_mark_type(part) for part in _parts(spec) if "mark" in part]
+    # A frame is one mark a panel: its data are aggregated.
+    frames = sum("aggregate" in step for part in _parts(spec) for step in _steps(part))
+    weight = sum(0.5 if mark in ("line", "area", "trail") else 1.0 for mark in marks) - frames
+    values, panels = 0, set()
+    facet = spec.get("facet")
+    field = facet.get("field") if isinstance(facet, Mapping) else None
     for record in _records(spec):
         if isinstance(record, Mapping):
             lengths = [len(value) for value in record.values() if isinstance(value, list)]
-            total += max(lengths, default=1)
+            values += max(lengths, default=1)
+            panels.add(str(record.get(field)))
         else:
-            total += 1
-    return total
+            values += 1
+    return int(values * max(weight, 1.0)) + _PANEL_MARKS * len(panels)
+
+
+def _mark_type(part: Mapping[str, Any]) -> str:
+    mark = part["mark"]
+    return str(mark.get("type") if isinstance(mark, Mapping) else mark)
+
+
+def _steps(part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    steps = part.get("transform")
+    return [step for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
 
 
 def _records(spec: Spec) -> Iterator[Any]:
     """Yield every record of the inline data."""
-    data = spec.get("data")
-    sets = list((spec.get("datasets") or {}).values())
-    sets.append(data.get("values") if isinstance(data, Mapping) else None)
-    for records in sets:
+    for records in (spec.get("datasets") or {}).values():
+        yield from records if isinstance(records, list) else ()
+    for part in _parts(spec):
+        data = part.get("data")
+        records = data.get("values") if isinstance(data, Mapping) else None
         yield from records if isinstance(records, list) else ()
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if "Error" in line), lines[0] if lines else "no reason")
+def _parts(spec: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield a specification and every specification inside it."""
+    if not isinstance(spec, Mapping):
+        return
+    yield spec
+    for key in ("layer", "hconcat", "vconcat", "concat"):
+        for part in spec.get(key) or ():
+            yield from _parts(part)
+    yield from _parts(spec.get("spec"))

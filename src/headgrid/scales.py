@@ -24,6 +24,9 @@ COLOR_RULES: tuple[str, ...] = get_args(ColorRule)
 #: Colours are quantised to so many steps, as matplotlib's colour maps are.
 STEPS = 256
 
+# Below this, steps of a scale are no longer numbers.
+_SMALLEST_SPAN = 1e-290
+
 # Low to high. ColorBrewer's RdBu with 11 classes, red high.
 _RDBU = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"
 # The second palette of the figures' first version, turned so that red is high.
@@ -217,6 +220,8 @@ def check_color_rule(rule: object) -> str | tuple[float, float]:
     """
     if isinstance(rule, ColorRange):
         return _check_limits(rule.low, rule.high)
+    if isinstance(rule, np.ndarray):
+        rule = rule.tolist()
     if isinstance(rule, (tuple, list)) and len(rule) == 2:
         try:
             limits = float(rule[0]), float(rule[1])
@@ -269,13 +274,13 @@ def resolve_color_range(
     else:
         high = max(abs(low), abs(high))
         low = -high if diverging else 0.0
-    if not low < high:
-        low, high = (low - 1.0 if diverging else min(low, 0.0)), (high + 1.0 if high <= 0 else high)
+    if not high - low > _SMALLEST_SPAN:  # one value everywhere
+        low, high = (-1.0 if diverging else 0.0), (high if high > _SMALLEST_SPAN else 1.0)
     return ColorRange(shorten_float(low), shorten_float(high), checked)
 
 
 def _check_limits(low: float, high: float) -> tuple[float, float]:
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if not (math.isfinite(high - low) and high - low > _SMALLEST_SPAN):
         raise OptionError(
             f"color range is {low:g},{high:g}, expected two finite numbers LO,HI with LO below HI"
         )
@@ -312,7 +317,7 @@ def value_ticks(low: float, high: float, count: int) -> list[float]:
     [0.0, 2.0, 4.0, 6.0, 8.0]
     """
     low, high = float(low), float(high)
-    if not low < high:
+    if not high - low > _SMALLEST_SPAN:
         return [low]
     power = math.floor(math.log10((high - low) / count))
     error = (high - low) / count / 10.0**power

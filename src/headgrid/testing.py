@@ -72,6 +72,11 @@ def assert_matches_golden(
         raise GoldenMismatchError(
             f"{path} is not JSON ({error}); refresh it (pytest --headgrid-refresh)"
         ) from None
+    if not isinstance(old, Mapping):
+        raise GoldenMismatchError(
+            f"{path} holds {type(old).__name__}, expected a specification; refresh it "
+            "(pytest --headgrid-refresh)"
+        )
     differences = compare_specs(old, chart, tolerance=tolerance)
     if differences:
         raise GoldenMismatchError(
@@ -99,6 +104,9 @@ def compare_specs(
     before, after = (json.loads(to_json(spec)) for spec in (old, new))
     lines = list(_compare(_without_data(before), _without_data(after), ""))
     cells_before, cells_after = _cells(before), _cells(after)
+    names = _value_names(before), _value_names(after)
+    if names[0] != names[1]:
+        lines.append(f"the values are named {', '.join(names[1])} and were {', '.join(names[0])}")
     changed = []
     for cell in dict.fromkeys([*cells_before, *cells_after]):
         was, now = cells_before.get(cell), cells_after.get(cell)
@@ -126,6 +134,11 @@ def read_table(chart: ChartLike | Mapping[str, Any]) -> pd.DataFrame:
         Columns ``head``, ``query`` (for a heatmap), ``key`` and the statistic,
         rounded as the figure shows it.
 
+    Raises
+    ------
+    HeadgridError
+        Where the specification holds no such values, as with cells drawn as images.
+
     Examples
     --------
     >>> from headgrid import Capture, perhead
@@ -137,9 +150,16 @@ def read_table(chart: ChartLike | Mapping[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
     spec = to_spec(chart)
-    value = _value_name(spec)
+    names = _value_names(spec)
+    if len(names) != 1:
+        raise HeadgridError(
+            "the specification holds no values by frame, expected one that heatmap or perhead "
+            "made; cells that were drawn as an image can not be read back (use cells='vector')"
+        )
     rows = [
-        dict(cell) | {value: number} for cell, number in _cells(spec).items() if number is not None
+        dict(cell) | {names[0]: number}
+        for cell, number in _cells(spec).items()
+        if number is not None
     ]
     return pd.DataFrame(rows)
 
@@ -168,31 +188,38 @@ def _records(spec: Spec) -> list[Any]:
     return records if isinstance(records, list) else []
 
 
-def _value_name(spec: Spec) -> str:
-    for record in _records(spec):
-        for name, value in record.items():
-            if isinstance(value, list):
-                return str(name)
-    return "value"
+def _value_names(spec: Spec) -> list[str]:
+    return sorted({name for record in _records(spec) for name in _arrays(record)})
 
 
 def _cells(spec: Spec) -> dict[tuple[tuple[str, Any], ...], Any]:
     """Return every value by what identifies it: (("head", 0), ("query", 1), ("key", 2))."""
     keys = _key_frames(spec)
     cells: dict[tuple[tuple[str, Any], ...], Any] = {}
+
+    def put(cell: tuple[tuple[str, Any], ...], value: Any) -> None:
+        again = cell
+        while again in cells:
+            again = (*cell, ("again", again[-1][1] + 1 if again[-1][0] == "again" else 1))
+        cells[again] = value
+
     for row, record in enumerate(_records(spec)):
-        if not isinstance(record, Mapping):
+        arrays = _arrays(record)
+        if not arrays:
             cells[(("row", row),)] = record
             continue
-        arrays = {name: value for name, value in record.items() if isinstance(value, list)}
         index = tuple((name, value) for name, value in record.items() if name not in arrays)
-        for values in arrays.values():
+        for name, values in arrays.items():
+            column = index if len(arrays) == 1 else (*index, ("column", name))
             for position, value in enumerate(values):
-                key = keys[position] if position < len(keys) else position
-                cells[(*index, ("key", key))] = value
-        if not arrays:
-            cells[(("row", row),)] = dict(record)
+                put((*column, ("key", keys[position] if position < len(keys) else position)), value)
     return cells
+
+
+def _arrays(record: Any) -> dict[str, list[Any]]:
+    if not isinstance(record, Mapping):
+        return {}
+    return {str(name): value for name, value in record.items() if isinstance(value, list)}
 
 
 def _key_frames(spec: Any) -> list[Any]:

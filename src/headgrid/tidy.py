@@ -19,6 +19,7 @@ from headgrid.errors import CaptureError
 #: Significant digits of a value in a table. A step of the 256-step palette is
 #: coarser than the fourth digit, and float16, as most captures are, has hardly more.
 DIGITS = 4
+_SMALLEST = 1e-290
 
 
 def pair_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
@@ -127,6 +128,7 @@ def round_values(values: npt.NDArray[Any], digits: int = DIGITS) -> npt.NDArray[
     Returns
     -------
     array of float64, same shape
+        Magnitudes below 1e-290, which no axis could span, become 0.
 
     Examples
     --------
@@ -141,7 +143,8 @@ def round_values(values: npt.NDArray[Any], digits: int = DIGITS) -> npt.NDArray[
         # Whole numbers and powers of ten are exact here, so one division rounds correctly.
         up, down = 10.0 ** np.maximum(decimals, 0), 10.0 ** np.maximum(-decimals, 0)
         rounded = np.round(exact * up / down) / up * down
-    other = ~usual & (size > 0)
+    rounded[size < _SMALLEST] = 0.0
+    other = ~usual & (size >= _SMALLEST)
     rounded[other] = [float(f"{value:.{digits - 1}e}") for value in exact[other]]
     return np.where(np.isnan(exact), np.nan, rounded + 0.0)  # + 0.0 turns -0.0 into 0.0
 

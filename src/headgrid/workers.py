@@ -1,4 +1,4 @@
-"""Specifications -> bytes in another process, while this one goes on.
+"""Calls of the engine -> results from another process, while this one goes on.
 
 The renderer's engine needs half a second to start and holds Python's lock while
 it works. In a process of its own both cost nothing here, and should the engine
@@ -11,17 +11,14 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from itertools import cycle
 from multiprocessing.connection import wait
+from typing import Any
 
-# A figure with text and a mark: what it draws once is ready for all that follow.
-_WARM_UP = {
-    "data": {"values": [{"a": 1}]},
-    "mark": "rect",
-    "encoding": {"x": {"field": "a", "type": "ordinal"}},
-}
+from headgrid import engine
 
 
 @contextmanager
@@ -34,7 +31,7 @@ def rendering_process() -> Iterator[Executor]:
     # A fork after the engine's first use hangs, so the process starts from nothing.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(1, mp_context=context, initializer=_start)
-    executor.submit(warm_up)
+    executor.submit(engine.warm_up)
     try:
         yield executor
     except BaseException:
@@ -43,11 +40,15 @@ def rendering_process() -> Iterator[Executor]:
     executor.shutdown()
 
 
-def warm_up() -> None:
-    """Start the renderer's engine and load its fonts."""
-    from headgrid.render import render_svg
+class Alternating(Executor):
+    """Hand calls to several executors in turn."""
 
-    render_svg(_WARM_UP)
+    def __init__(self, executors: Sequence[Executor]) -> None:
+        self._executors = cycle(executors)
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit to the next executor."""
+        return next(self._executors).submit(function, *args, **kwargs)
 
 
 def _start() -> None:

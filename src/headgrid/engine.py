@@ -1,0 +1,85 @@
+"""Vega-Lite text -> Vega's SVG, SVG -> PNG and PDF; the only module that talks to vl-convert.
+
+It imports nothing but that, so that a process of its own (see `workers`) starts
+fast and stays small.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from headgrid.errors import RenderError
+
+
+def draw_svg(text: str, schema: str = "") -> str:
+    """Return the SVG that Vega draws of a Vega-Lite specification, as text.
+
+    Parameters
+    ----------
+    text : str
+        JSON that the engine survives: no control characters, no URLs.
+    schema : str
+        The specification's ``$schema``, which names the version of Vega-Lite.
+
+    Raises
+    ------
+    RenderError
+        Where the version is unknown, or the specification is not valid.
+    """
+    import vl_convert
+
+    version = _find_version(schema, vl_convert.get_vegalite_versions())
+    try:
+        drawn: str = vl_convert.vegalite_to_svg(text, vl_version=version, allowed_base_urls=[])
+    except ValueError as error:
+        raise RenderError(
+            f"Vega-Lite could not draw the specification ({_first_line(error)}); "
+            "expected a valid Vega-Lite chart"
+        ) from None
+    return drawn
+
+
+def draw_png(drawing: str, scale: float) -> bytes:
+    """Return the pixels of an SVG, ``scale`` of them to a point, as a large PNG."""
+    import vl_convert
+
+    return bytes(vl_convert.svg_to_png(drawing, scale=scale))
+
+
+def draw_pdf(drawing: str) -> bytes:
+    """Return an SVG as a PDF with live text."""
+    import vl_convert
+
+    return bytes(vl_convert.svg_to_pdf(drawing))
+
+
+def warm_up() -> None:
+    """Start V8 and load its fonts: a figure with a mark and a text."""
+    encoding = '{"x":{"field":"a","type":"ordinal"}}'
+    draw_svg(f'{{"data":{{"values":[{{"a":1}}]}},"mark":"rect","encoding":{encoding}}}')
+
+
+def _find_version(schema: str, available: list[str]) -> Any:
+    """Return the Vega-Lite version that a schema names, as vl-convert spells it."""
+    if not schema:
+        return available[-1]
+    found = re.search(r"/vega-lite/v(\d+)(?:\.(\d+))?", schema)
+    if not found:
+        raise RenderError(
+            f"the specification's $schema is {schema!r}, expected one of Vega-Lite's "
+            "(https://vega.github.io/schema/vega-lite/v6.json)"
+        )
+    major, minor = found.groups()
+    same_major = [version for version in available if version.split(".")[0] == major]
+    if not same_major:
+        raise RenderError(
+            f"the specification is for Vega-Lite {major}, expected one of {', '.join(available)}"
+        )
+    exact = f"{major}.{minor}"
+    return exact if exact in same_major else same_major[-1]
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "Error" in line), lines[0] if lines else "no reason")
