@@ -8,6 +8,7 @@ import pytest
 
 import headgrid
 from headgrid import Capture, CaptureError, OptionError, heatmap, perhead, to_spec
+from headgrid.render import render
 from headgrid.testing import read_table
 from synthetic import block_capture, waves
 
@@ -288,3 +289,26 @@ def test_a_constant_capture_draws(draw, value):
 def test_data_of_the_spec_is_plain_json_numbers():
     for record in spec_of(heatmap(block_capture(2, (3, 3))))["data"]["values"]:
         assert all(type(v) is float and math.isfinite(v) for v in record["logit"])
+
+
+def test_what_a_user_configures_changes_that_and_nothing_else(small):
+    chart = heatmap(small)
+    plain, changed = to_spec(chart), to_spec(chart.configure_axis(labelFontSize=12))
+    assert changed["config"]["axis"] == {**plain["config"]["axis"], "labelFontSize": 12}
+    assert {**changed["config"], "axis": 0} == {**plain["config"], "axis": 0}
+    yellow = to_spec(chart.configure(background="yellow"))
+    assert yellow["config"] == {**plain["config"], "background": "yellow"}
+
+
+def test_two_figures_can_stand_beside_each_other_and_be_drawn(small):
+    spec = to_spec(heatmap(small) | perhead(small))
+    assert [part["facet"]["field"] for part in spec["hconcat"]] == ["head", "head"]
+    assert all("usermeta" not in part and "config" not in part for part in spec["hconcat"])
+    assert "Key Frame" in render(spec, "svg").decode("utf-8")
+
+
+def test_a_chart_survives_copying_with_its_look(small):
+    import copy
+
+    chart = perhead(small)
+    assert to_spec(copy.deepcopy(chart)) == to_spec(chart) == to_spec(chart.copy())

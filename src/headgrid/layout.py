@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import altair as alt
 
 from headgrid import labels, scales
 from headgrid.capture import Capture
 from headgrid.options import FigureOptions
+from headgrid.spec import Spec
 
 Records: TypeAlias = list[dict[str, Any]]
 
@@ -26,12 +27,57 @@ _COLORBAR_TICKS = 7
 _COLORBAR_LENGTH = 750  # three rows of panels
 
 
+class Grid(alt.FacetChart):
+    """An altair facet chart whose look lies under what a user configures.
+
+    ``configure_axis(labelFontSize=9)`` changes that one setting, and not all
+    others back to Vega-Lite's; a chart that is put beside another leaves its look
+    and its ``usermeta`` out, as only the outermost chart may have them.
+    """
+
+    def to_dict(
+        self,
+        validate: bool = True,
+        *,
+        format: Literal["vega-lite", "vega"] = "vega-lite",
+        ignore: list[str] | None = None,
+        context: dict[str, Any] | None = None,
+    ) -> Spec:
+        """Return the Vega-Lite specification, as every altair chart does."""
+        outermost = (context or {}).get("top_level", True)
+        if format != "vega-lite":  # altair compiles what it gets from a call without format
+            return super().to_dict(validate, format=format, ignore=ignore, context=context)
+        spec: Spec = super().to_dict(validate, ignore=ignore, context=context)
+        if outermost:
+            chosen = {} if self.config is alt.Undefined else _as_dict(self.config)
+            spec["config"] = _overlay(_overlay(spec.get("config") or {}, _config()), chosen)
+        else:
+            spec.pop("usermeta", None)
+        return spec
+
+
+def _as_dict(config: Any) -> dict[str, Any]:
+    found: dict[str, Any] = config if isinstance(config, dict) else config.to_dict()
+    return found
+
+
+def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return one nested dictionary over another."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, dict) and isinstance(value, dict):
+            value = _overlay(below, value)
+        merged[key] = value
+    return merged
+
+
 def facet_by_head(chart: Any, options: FigureOptions, title: str, size: int) -> alt.FacetChart:
     """Facet a panel by head, each panel with its own axes; ``title`` is a label expression."""
     header = alt.Header(title=None, labelExpr=title, labelFontSize=size)
     facet = alt.Facet("head:O", header=header)
     data = alt.InlineData(values=[])  # `finish_chart` puts the records in
-    grid: alt.FacetChart = chart.facet(facet=facet, data=data, columns=options.columns)
+    grid = Grid(spec=chart, facet=facet, data=data, columns=options.columns)
     resolved: alt.FacetChart = grid.resolve_axis(x="independent", y="independent")
     return resolved
 
@@ -141,8 +187,6 @@ def finish_chart(
         usermeta={"headgrid": {**usermeta, "caption": caption}},
         spacing=spacing,
         bounds="flush",
-        padding=8,
-        config=_config(),
     )
     # Records that are there while altair builds the chart are validated and copied one by
     # one, again and again: ten times the time of all else.
@@ -153,11 +197,12 @@ def finish_chart(
 
 
 def _config() -> dict[str, Any]:
-    """Return the look of both figures; what a user configures on the chart goes before it."""
+    """Return the look of both figures."""
     ink = {"labelColor": INK, "titleColor": INK, "labelLimit": 0, "titleLimit": 0}
     return {
         "font": labels.FONT_FAMILY,
         "background": "white",
+        "padding": 8,
         "title": {"fontSize": 14, "fontWeight": "bold", "color": INK, "limit": 0},
         "header": {"labelFontWeight": "bold", "labelPadding": 5, **ink},
         "legend": {
