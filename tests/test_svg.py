@@ -469,6 +469,13 @@ def test_the_drawing_becomes_a_pdf_with_its_text():
     assert 'pt"' not in drawing[: drawing.index(">")]
 
 
+def test_joined_characters_are_parted_for_png_and_pdf_only():
+    capture = Capture.from_array(np.ones((1, 2, 2)))
+    drawing = render_svg(to_spec(heatmap(capture, title="\U0001f469\u200d\U0001f467 a")))
+    assert "\u200d" in drawing
+    assert "\U0001f469\U0001f467 a" in svg.for_layout(drawing, FAMILY, LAYOUT_FONT)
+
+
 def test_the_stage_knows_the_names_that_the_charts_give():
     for name in (charts.CELLS, charts.TILES, layout.FRAME, charts.BARS, charts.LINE, charts.POINTS):
         assert svg._MARKS.search(f'<g class="mark-rect role-mark {name}_marks">')
