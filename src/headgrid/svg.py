@@ -111,6 +111,9 @@ def for_layout(drawing: str, family: str, layout_font: str) -> str:
     wanted = re.escape(_escape_attribute(family))
     font = rf'\1"{_escape_attribute(layout_font)}"'
     drawing = re.sub(rf'(<(?:svg|text|tspan)\b[^<>]* font-family=)"{wanted}"', font, drawing)
+    # A joined character that its font lacks would stop the search for fonts for the rest of
+    # the line; two people beside each other are better than a line of boxes.
+    drawing = drawing.replace("\u200d", "").replace("\ufe0f", "")
     start = drawing.index(">")
     return re.sub(r' (width|height)="([\d.]+)pt"', r' \1="\2"', drawing[:start]) + drawing[start:]
 
