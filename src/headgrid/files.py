@@ -32,15 +32,14 @@ def read_or_map(file: io.FileIO) -> bytes | mmap.mmap:
 
 
 @contextmanager
-def replace_file(path: Path, *, make_folder: bool = False) -> Iterator[IO[bytes]]:
+def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file that takes the place of an older one when the block ends well.
 
     Parameters
     ----------
     path : Path
-        The file to write. An exception within the block leaves it as it was.
-    make_folder : bool
-        Whether to make its folder where there is none.
+        The file to write; its folder is made where there is none. An exception
+        within the block leaves it as it was.
 
     Yields
     ------
@@ -64,8 +63,7 @@ def replace_file(path: Path, *, make_folder: bool = False) -> Iterator[IO[bytes]
     # Only the start of the name: the whole one may be as long as a name can be.
     temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(8)}.tmp")
     try:
-        if make_folder:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             yield file
         temporary.replace(path)
@@ -73,9 +71,8 @@ def replace_file(path: Path, *, make_folder: bool = False) -> Iterator[IO[bytes]
         raise
     except OSError as error:
         raise OutputError(
-            f"{path}: can not be written ({error.strerror or error}), expected "
-            f"{'a' if make_folder else 'an existing'} folder that can be written to and has "
-            "room; choose another one"
+            f"{path}: can not be written ({error.strerror or error}), expected a folder that can "
+            "be written to and has room; choose another one"
         ) from None
     finally:
         with suppress(OSError):
@@ -90,6 +87,6 @@ def write_bytes(path: Path, content: bytes) -> Path:
     OutputError
         Where that is not possible.
     """
-    with replace_file(path, make_folder=True) as file:
+    with replace_file(path) as file:
         file.write(content)
     return path
