@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 import headgrid
+from browser import open_visits, start_chromium
 from synthetic import block_capture
 
 pytest_plugins = ["pytester"]
+
+FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +21,30 @@ def shared():
     if not (folder / "data").is_dir():
         pytest.skip("the shared captures are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Return a headless Chromium; skip where there is none."""
+    with start_chromium() as browser:
+        yield browser
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Let fixtures know whether their test has failed."""
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
+
+@pytest.fixture
+def visit(chromium, request):
+    """Return a function that opens a page and watches it; screenshots stay where a test fails."""
+    with open_visits(chromium, request.node.name) as visits:
+        yield visits
+        visits.keep = request.node.stash.get(FAILED, False)
 
 
 @pytest.fixture

@@ -230,13 +230,52 @@ def test_charts_display_by_themselves(draw):
     assert any("vega" in str(content) for content in bundle.values())
 
 
-@pytest.mark.xfail(reason="altair writes the spec into <script> as it is", strict=True)
+SCRIPT = "</script><script>alert(1)</script><!-- \u2028"
+
+
+def assert_inert(html):
+    """The page holds the chart's specification, and no text of it outside a JavaScript string."""
+    assert "<script>alert" not in html
+    assert "<!--" not in html
+    assert "\\u003c/script\\u003e\\u003cscript\\u003ealert(1)" in html
+
+
 @both
-def test_a_prompt_can_not_run_code_in_a_notebook(draw):
-    capture = block_capture(prompt="</script><script>alert(1)</script>")
-    bundle = draw(capture)._repr_mimebundle_(include=None, exclude=None)
+@pytest.mark.parametrize("renderer", ["default", "html", "colab", "olli"])
+def test_a_prompt_can_not_run_code_in_a_notebook(draw, renderer):
+    chart = draw(block_capture(prompt=SCRIPT), title="{prompt}")
+    with alt.renderers.enable(renderer):
+        bundle = chart._repr_mimebundle_(include=None, exclude=None)
     contents = bundle[0] if isinstance(bundle, tuple) else bundle
-    assert "<script>alert(1)" not in contents.get("text/html", "")
+    assert_inert(contents["text/html"])
+
+
+@both
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_prompt_can_not_run_code_in_the_page_that_altair_writes(draw, inline, tmp_path):
+    chart = draw(block_capture(prompt=SCRIPT), title="{prompt}")
+    assert_inert(chart.to_html(inline=inline)
+    chart.save(tmp_path / "a.html", inline=inline)
+    assert_inert((tmp_path / "a.html").read_text(encoding="utf-8")
+
+
+def test_the_page_that_altair_opens_in_a_browser_is_inert(monkeypatch):
+    opened = []
+    monkeypatch.setattr("altair.utils._show.open_html_in_browser", lambda h, **_: opened.append(h))
+    with alt.renderers.enable("browser"):
+        perhead(block_capture(prompt=SCRIPT), title="{prompt}").show()
+    assert_inert(opened[0])
+
+
+@both
+@pytest.mark.parametrize("renderer", ["mimetype", "json"])
+def test_other_ways_of_display_stay_altairs_own(draw, renderer):
+    capture = block_capture(prompt=SCRIPT)
+    with alt.renderers.enable(renderer):
+        ours = draw(capture)._repr_mimebundle_(include=None, exclude=None)
+        plain = alt.Chart.from_dict(draw(capture).to_dict())
+        theirs = plain._repr_mimebundle_(include=None, exclude=None)
+    assert json.dumps(ours, sort_keys=True) == json.dumps(theirs, sort_keys=True)
 
 
 @both

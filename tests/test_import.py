@@ -70,6 +70,8 @@ ORDER = [
     "batch",
     "saving",
     "render",
+    "page",
+    "assets",
     "engine",
     "svg",
     "charts",

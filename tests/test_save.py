@@ -9,6 +9,7 @@ from headgrid.files import write_bytes
 from synthetic import block_capture
 
 SIGNATURES = {"svg": b"<svg", "png": b"\x89PNG\r\n\x1a\n", "pdf": b"%PDF-", "json": b"{"}
+SIGNATURES["html"] = b"<!doctype html>"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def _view_box(text):
     ("name", "message"),
     [
         ("a.svgg", r"a\.svgg: suffix is '\.svgg', expected one of \.svg, .*did you mean 'svg'"),
-        ("a.gif", r"suffix is '\.gif', expected one of \.svg, \.png, \.pdf, \.json"),
+        ("a.gif", r"suffix is '\.gif', expected one of \.svg, \.png, \.pdf, \.html, \.json"),
         ("a", "suffix is '', expected one of"),
     ],
 )

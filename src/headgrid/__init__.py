@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headgrid.assets import write_assets
     from headgrid.capture import Capture
     from headgrid.charts import heatmap, perhead
     from headgrid.errors import (
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         RenderError,
     )
     from headgrid.options import FigureOptions
+    from headgrid.page import fragment
     from headgrid.recorder.problems import RecordError
     from headgrid.recorder.runs import record_runs
     from headgrid.recorder.session import record
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "assets": ["write_assets"],
     "capture": ["Capture"],
     "charts": ["heatmap", "perhead"],
     "errors": [
@@ -50,6 +53,7 @@ _MODULES = {
         "RenderError",
     ],
     "options": ["FigureOptions"],
+    "page": ["fragment"],
     "recorder": ["RecordError", "record", "record_runs"],
     "saving": ["save"],
     "scales": ["ColorRange", "resolve_color_range"],
@@ -71,6 +75,7 @@ __all__ = [
     "OutputError",
     "RecordError",
     "RenderError",
+    "fragment",
     "head_statistics",
     "heatmap",
     "layer_statistics",
@@ -87,6 +92,7 @@ __all__ = [
     "sink_scores",
     "to_json",
     "to_spec",
+    "write_assets",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ from headgrid.options import FIGURES, FigureOptions
 from headgrid.scales import ColorRange, resolve_color_range
 
 if TYPE_CHECKING:
+    from headgrid.spec import Spec
     from headgrid.store import CaptureFile
 
 #: Captures that are kept between the two passes take at most so many bytes together.
@@ -124,7 +126,12 @@ def plan_jobs(
 
 
 def run_jobs(
-    plan: Plan, *, ppi: float = 300, executor: Executor | None = None
+    plan: Plan,
+    *,
+    ppi: float = 300,
+    executor: Executor | None = None,
+    embed: str = "inline",
+    shared: Path | None = None,
 ) -> Iterator[tuple[Job, list[Path] | HeadgridError]]:
     """Draw and write all outputs, job by job.
 
@@ -137,6 +144,11 @@ def run_jobs(
     executor : concurrent.futures.Executor, optional
         Where specifications are rendered; by default here. The next job's charts
         are made while it works.
+    embed : {"inline", "cdn", "assets"}
+        Where HTML pages have Vega from.
+    shared : Path, optional
+        Of ``assets``: the folder that holds the shared script, by default that of
+        each page.
 
     Yields
     ------
@@ -145,8 +157,16 @@ def run_jobs(
         written before all of it is drawn.
     """
     pending: deque[tuple[Job, list[_Drawing] | HeadgridError]] = deque()
+
+    def begin(spec: Spec, outputs: Sequence[Output]) -> Callable[[], list[bytes]]:
+        from headgrid.render import begin_render
+
+        formats = [output.format for output in outputs]
+        base = find_base(outputs[0].path, shared)
+        return begin_render(spec, formats, ppi=ppi, executor=executor, embed=embed, base=base)
+
     for job in plan.jobs:
-        pending.append((job, _start(job, plan.options, ppi, executor)))
+        pending.append((job, _start(job, plan.options, begin)))
         if len(pending) > 1:
             yield _finish(*pending.popleft())
     while pending:
@@ -161,11 +181,25 @@ class _Drawing:
     contents: Callable[[], list[bytes]]
 
 
+def find_base(page: Path, shared: Path | None) -> str:
+    """Return the address of the folder of the shared script, relative to a page.
+
+    >>> find_base(Path("out/run_000/layer0.html"), Path("out"))
+    '../'
+    >>> find_base(Path("out/layer0.html"), Path("out"))
+    ''
+    """
+    if shared is None or shared == page.parent:
+        return ""
+    return f"{Path(os.path.relpath(shared, page.parent)).as_posix()}/"
+
+
 def _start(
-    job: Job, options: FigureOptions, ppi: float, executor: Executor | None
+    job: Job,
+    options: FigureOptions,
+    begin: Callable[[Spec, Sequence[Output]], Callable[[], list[bytes]]],
 ) -> list[_Drawing] | HeadgridError:
     from headgrid.charts import draw_heatmap, draw_perhead
-    from headgrid.render import begin_render
     from headgrid.spec import to_spec
 
     drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
@@ -176,10 +210,8 @@ def _start(
             capture = job.kept or read_capture(job.file)
         for figure in dict.fromkeys(output.figure for output in job.outputs):
             outputs = tuple(output for output in job.outputs if output.figure == figure)
-            formats = [output.format for output in outputs]
             spec = to_spec(drawers[figure](capture, options), validate=False)
-            contents = begin_render(spec, formats, ppi=ppi, executor=executor)
-            drawings.append(_Drawing(outputs, contents))
+            drawings.append(_Drawing(outputs, begin(spec, outputs)))
     except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
         return _as_failure(job, error)
     return drawings

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from headgrid import __version__
+from headgrid.commands.assets import assets
 from headgrid.errors import HeadgridError, HeadgridWarning, OptionError
 from headgrid.recorder.command import record
 
@@ -89,10 +90,18 @@ def _figure_options(command: Callable[..., None]) -> Callable[..., None]:
             default="svg",
             show_default=True,
             metavar="LIST",
-            help="Any of svg,png,pdf,json, separated by commas.",
+            help="Any of svg,png,pdf,html,json, separated by commas.",
         ),
         click.option(
             "--ppi", type=float, default=300, show_default=True, help="Pixels per inch of a PNG."
+        ),
+        click.option(
+            "--embed",
+            default="inline",
+            show_default=True,
+            metavar="inline|cdn|assets",
+            help="Where an HTML page has Vega from: inside; a CDN, pinned by hashes; or one script "
+            "in DIR that all pages share.",
         ),
         click.option(
             "--figure",
@@ -134,6 +143,7 @@ def _figure_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+main.add_command(assets)
 main.add_command(record)
 
 
@@ -221,6 +231,7 @@ def _render(
     *,
     formats: str,
     ppi: float,
+    embed: str,
     figures: Sequence[str],
     columns: int,
     palette: str,
@@ -228,7 +239,8 @@ def _render(
     cells: str,
     title: str | None,
 ) -> None:
-    from headgrid.options import FIGURES, FigureOptions
+    from headgrid.errors import check_choice
+    from headgrid.options import EMBEDS, FIGURES, FigureOptions
     from headgrid.scales import parse_color_range
 
     options = FigureOptions(
@@ -240,6 +252,7 @@ def _render(
     )
     chosen = _check_list("figure", figures or FIGURES, FIGURES)
     listed = _check_formats(formats)
+    check_choice("embed", embed, EMBEDS)
     if not 1 <= ppi <= 2400:
         raise OptionError(f"ppi is {ppi:g}, expected 1 to 2400")
 
@@ -254,17 +267,22 @@ def _render(
         plan = plan_jobs(inputs, folder, formats=listed, figures=chosen, options=options)
         if len(plan.jobs) >= _SECOND_ENGINE_FROM and (os.cpu_count() or 1) > 1:
             executor = Alternating([executor, stack.enter_context(rendering_process())])
-        _run(plan, ppi, executor)
+        shared = folder if embed == "assets" and "html" in listed else None
+        if shared is not None and plan.jobs:
+            from headgrid.assets import write_assets
+
+            click.echo(str(write_assets(shared, executor=executor)))
+        _run(plan, executor, ppi=ppi, embed=embed, shared=shared)
 
 
-def _run(plan: Plan, ppi: float, executor: Executor) -> None:
+def _run(plan: Plan, executor: Executor, **options: Any) -> None:
     from headgrid.batch import run_jobs
 
     errors: list[HeadgridError] = list(plan.failures)
     for error in errors:
         _complain(error)
     with _progress(len(plan.jobs)) as advance:
-        for _, outcome in run_jobs(plan, ppi=ppi, executor=executor):
+        for _, outcome in run_jobs(plan, executor=executor, **options):
             if isinstance(outcome, HeadgridError):
                 errors.append(outcome)
                 _complain(outcome)

@@ -54,6 +54,38 @@ def draw_pdf(drawing: str) -> bytes:
     return bytes(vl_convert.svg_to_pdf(drawing))
 
 
+def bundle_javascript(schema: str = "") -> str:
+    """Return Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``.
+
+    Parameters
+    ----------
+    schema : str
+        A specification's ``$schema``; its version of Vega-Lite is the one inside.
+
+    Raises
+    ------
+    RenderError
+        Where the version is unknown.
+    """
+    import vl_convert
+
+    version = _find_version(schema, vl_convert.get_vegalite_versions())
+    snippet = "window.vegaEmbed=vegaEmbed;"
+    bundle: str = vl_convert.javascript_bundle(snippet, vl_version=version)
+    return bundle
+
+
+def find_versions(schema: str = "") -> dict[str, str]:
+    """Return the versions that a specification is drawn with: of Vega-Lite as ``major.minor``."""
+    import vl_convert
+
+    return {
+        "vega": vl_convert.get_vega_version(),
+        "vega-lite": _find_version(schema, vl_convert.get_vegalite_versions()),
+        "vega-embed": vl_convert.get_vega_embed_version(),
+    }
+
+
 def warm_up() -> None:
     """Start V8 and load its fonts: a figure with a mark and a text."""
     encoding = '{"x":{"field":"a","type":"ordinal"}}'

@@ -11,6 +11,7 @@ import altair as alt
 
 from headgrid import labels, scales
 from headgrid.capture import Capture
+from headgrid.inert import InertDisplay
 from headgrid.options import FigureOptions
 from headgrid.spec import Spec
 
@@ -27,7 +28,7 @@ _COLORBAR_TICKS = 7
 _COLORBAR_LENGTH = 750  # three rows of panels
 
 
-class Grid(alt.FacetChart):
+class Grid(InertDisplay, alt.FacetChart):
     """An altair facet chart whose look lies under what a user configures.
 
     ``configure_axis(labelFontSize=9)`` changes that one setting, and not all

@@ -10,9 +10,12 @@ from headgrid.errors import OptionError, check_choice, near_miss
 from headgrid.scales import PALETTES, ColorRange, ColorRule, PaletteName, check_color_rule
 
 FigureName = Literal["heatmap", "perhead"]
-FormatName = Literal["svg", "png", "pdf", "json"]
+FormatName = Literal["svg", "png", "pdf", "html", "json"]
 FIGURES: tuple[str, ...] = get_args(FigureName)
 FORMATS: tuple[str, ...] = get_args(FormatName)
+EmbedName = Literal["inline", "cdn", "assets"]
+#: Where an HTML page has Vega from.
+EMBEDS: tuple[str, ...] = get_args(EmbedName)
 CellsName = Literal["auto", "vector", "image"]
 CELLS: tuple[str, ...] = get_args(CellsName)
 TITLE_FIELDS = ("layer", "run", "prompt")

@@ -1,4 +1,4 @@
-"""Specification -> bytes of SVG, PNG, PDF or JSON, by way of the engine.
+"""Specification -> bytes of SVG, PNG, PDF, HTML or JSON, by way of the engine.
 
 Text is laid out with Liberation Sans, which vl-convert carries and which has
 Arial's widths, so that the same specification gives the same SVG on every
@@ -10,39 +10,41 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
-from headgrid import engine
+from headgrid import engine, page
 from headgrid import svg as svg_
+from headgrid.anatomy import count_marks, walk
 from headgrid.errors import RenderError, check_choice
 from headgrid.labels import FONT_FAMILY, clean_text
-from headgrid.options import FORMATS
+from headgrid.options import EMBEDS, FORMATS
+from headgrid.policy import check_drawing, check_spec
 from headgrid.spec import MAX_MARKS, Spec, to_json
 
 LAYOUT_FONT = "Liberation Sans"
 
 _POINTS_PER_INCH = 72
 _MAX_PIXELS = 500_000_000
-_PANEL_MARKS = 150  # 150 kB of V8's heap, measured with 9,000 panels; a cell takes about 1 kB
-_PNG_URI = "data:image/png;base64,"
 # Everything that JSON escapes; of these, `_clean_escape` lets harmless ones pass.
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?|.)")
 
 
-def render(spec: Spec, format: str, *, ppi: float = 300) -> bytes:
+def render(spec: Spec, format: str, *, ppi: float = 300, embed: str = "inline") -> bytes:
     """Return a specification as a picture, or as its own canonical text.
 
     Parameters
     ----------
     spec : dict
         A Vega-Lite specification with its data inside.
-    format : {"svg", "png", "pdf", "json"}
+    format : {"svg", "png", "pdf", "html", "json"}
         What to make.
     ppi : float
         Pixels per inch of a PNG; a point of the chart is 1/72 inch.
+    embed : {"inline", "cdn", "assets"}
+        Where an HTML page has Vega from; see `headgrid.page.write_page`.
 
     Returns
     -------
@@ -56,25 +58,35 @@ def render(spec: Spec, format: str, *, ppi: float = 300) -> bytes:
         Where the specification asks for something outside itself, has more marks
         than can be drawn safely, or is not valid Vega-Lite.
     """
-    return render_all(spec, [format], ppi=ppi)[0]
+    return render_all(spec, [format], ppi=ppi, embed=embed)[0]
 
 
-def render_all(spec: Spec, formats: Sequence[str], *, ppi: float = 300) -> list[bytes]:
+def render_all(
+    spec: Spec, formats: Sequence[str], *, ppi: float = 300, embed: str = "inline"
+) -> list[bytes]:
     """Return a specification in several formats, laid out once; see `render`."""
-    return begin_render(spec, formats, ppi=ppi)()
+    return begin_render(spec, formats, ppi=ppi, embed=embed)()
 
 
 def begin_render(
-    spec: Spec, formats: Sequence[str], *, ppi: float = 300, executor: Executor | None = None
+    spec: Spec,
+    formats: Sequence[str],
+    *,
+    ppi: float = 300,
+    executor: Executor | None = None,
+    embed: str = "inline",
+    base: str = "",
 ) -> Callable[[], list[bytes]]:
     """Check a specification and set the engine to work on it.
 
     Parameters
     ----------
-    spec, formats, ppi
+    spec, formats, ppi, embed
         See `render`.
     executor : concurrent.futures.Executor, optional
         Where the engine runs; by default here, when the result is asked for.
+    base : str
+        Where a page of ``embed="assets"`` finds the script, relative to itself.
 
     Returns
     -------
@@ -84,18 +96,24 @@ def begin_render(
     """
     for format in formats:
         check_choice("format", format, FORMATS)
-    if not set(formats) - {"json"}:
-        return lambda: [to_json(spec).encode("utf-8") for _ in formats]
-    _refuse_urls(spec)
-    _refuse_too_many_marks(spec)
-    raw = _call(executor, engine.draw_svg, _safe_text(spec), str(spec.get("$schema", "")))
+    check_choice("embed", embed, EMBEDS)
+    spec = check_spec(spec)
+    drawn = set(formats) - {"json", "html"}
+    if set(formats) - {"json"}:
+        _refuse_too_many_marks(spec)
+    raw = _draw(spec, executor) if drawn else None
+
+    def write_page() -> bytes:
+        html = page.write_page(spec, embed=embed, base=base, executor=executor)
+        return html.encode("utf-8")
 
     def finish() -> list[bytes]:
-        drawing = _finish(spec, raw())
+        drawing = _finish(spec, raw()) if raw else ""
         writers: dict[str, Callable[[], bytes]] = {
             "svg": lambda: drawing.encode("utf-8"),
             "png": lambda: _rasterise(drawing, ppi, executor),
             "pdf": lambda: _call(executor, engine.draw_pdf, _for_layout(drawing))(),
+            "html": write_page,
             "json": lambda: to_json(spec).encode("utf-8"),
         }
         return [writers[format]() for format in formats]
@@ -108,6 +126,11 @@ def render_svg(spec: Spec) -> str:
     return render(spec, "svg").decode("utf-8")
 
 
+def _draw(spec: Spec, executor: Executor | None) -> Callable[[], str]:
+    schema = str(spec.get("$schema", ""))
+    return _call(executor, engine.draw_svg, _safe_text(spec), schema)
+
+
 def _call(executor: Executor | None, function: Callable[..., Any], *args: Any) -> Callable[[], Any]:
     """Start a call elsewhere, or prepare it here; return what waits for its result."""
     if executor is None:
@@ -117,7 +140,9 @@ def _call(executor: Executor | None, function: Callable[..., Any], *args: Any) -
 
 def _finish(spec: Spec, raw: str) -> str:
     description = clean_text(str(spec.get("description", "")))
-    return svg_.finish(raw, LAYOUT_FONT, FONT_FAMILY, description, gradient=_gradient(spec))
+    drawing = svg_.finish(raw, LAYOUT_FONT, FONT_FAMILY, description, gradient=_gradient(spec))
+    check_drawing(drawing)
+    return drawing
 
 
 def _for_layout(drawing: str) -> str:
@@ -167,30 +192,12 @@ def _clean_escape(match: re.Match[str]) -> str:
     return json.dumps(clean_text(character))[1:-1]
 
 
-def _refuse_urls(spec: Spec) -> None:
-    """Refuse everything that would be fetched: a figure holds all that it shows."""
-    for path, key, value in _walk(spec, ""):
-        if key == "href" or (key in ("url", "baseURL") and not _is_inline(value)):
-            raise RenderError(
-                f"the specification names {str(value)[:80]!r} at {path}, expected data inside the "
-                "specification; nothing is fetched or linked"
-            )
-    fields = [v["field"] for _, k, v in _walk(spec, "") if k == "url" and "field" in v]
-    for record in _records(spec) if fields else ():
-        for field in fields:
-            if isinstance(record, Mapping) and not _is_inline(record.get(field)):
-                raise RenderError(
-                    f"the data name {str(record.get(field))[:80]!r} as an image, expected a PNG "
-                    f"as a data URI ({_PNG_URI}...); nothing is fetched"
-                )
-
-
 def _gradient(spec: Spec) -> list[tuple[float, str]]:
     """Return offset and colour of the stops of the figure's colour bar, if it is one of ours.
 
     Vega samples a gradient at round values instead, up to 8 levels off.
     """
-    for _, key, value in _walk(spec, ""):
+    for _, key, value in walk(spec):
         if key != "scale" or not isinstance(value, Mapping) or value.get("interpolate") != "rgb":
             continue
         domain, colors = value.get("domain"), value.get("range")
@@ -201,25 +208,6 @@ def _gradient(spec: Spec) -> list[tuple[float, str]]:
     return []
 
 
-def _is_inline(value: Any) -> bool:
-    """Whether a URL is a picture in itself, or a mapping that says which field holds one."""
-    if isinstance(value, Mapping):
-        return "field" in value or _is_inline(value.get("value"))
-    return isinstance(value, str) and value.startswith(_PNG_URI)
-
-
-def _walk(node: Any, path: str) -> Iterator[tuple[str, str, Any]]:
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if key in ("datasets", "usermeta") or (key == "values" and path.endswith("data")):
-                continue
-            yield f"{path}.{key}".lstrip("."), str(key), value
-            yield from _walk(value, f"{path}.{key}")
-    elif isinstance(node, (list, tuple)):
-        for index, value in enumerate(node):
-            yield from _walk(value, f"{path}[{index}]")
-
-
 def _refuse_too_many_marks(spec: Spec) -> None:
     marks = count_marks(spec)
     if marks > MAX_MARKS:
@@ -228,57 +216,3 @@ def _refuse_too_many_marks(spec: Spec) -> None:
             "which the renderer runs out of memory; draw fewer heads or frames, or the cells of a "
             "heatmap as images (cells='image', --cells image)"
         )
-
-
-def count_marks(spec: Spec) -> int:
-    """Return about how many marks a figure will have, in units of a heatmap's cell.
-
-    Every value is a mark in each layer that draws it; a vertex of a line takes
-    half a mark, and a panel with its axes and labels as much as 150.
-    """
-    marks = [_mark_type(part) for part in _parts(spec) if "mark" in part]
-    # A frame is one mark a panel: its data are aggregated.
-    frames = sum("aggregate" in step for part in _parts(spec) for step in _steps(part))
-    weight = sum(0.5 if mark in ("line", "area", "trail") else 1.0 for mark in marks) - frames
-    values, panels = 0, set()
-    facet = spec.get("facet")
-    field = facet.get("field") if isinstance(facet, Mapping) else None
-    for record in _records(spec):
-        if isinstance(record, Mapping):
-            lengths = [len(value) for value in record.values() if isinstance(value, list)]
-            values += max(lengths, default=1)
-            panels.add(str(record.get(field)))
-        else:
-            values += 1
-    return int(values * max(weight, 1.0)) + _PANEL_MARKS * len(panels)
-
-
-def _mark_type(part: Mapping[str, Any]) -> str:
-    mark = part["mark"]
-    return str(mark.get("type") if isinstance(mark, Mapping) else mark)
-
-
-def _steps(part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    steps = part.get("transform")
-    return [step for step in steps if isinstance(step, Mapping)] if isinstance(steps, list) else []
-
-
-def _records(spec: Spec) -> Iterator[Any]:
-    """Yield every record of the inline data."""
-    for records in (spec.get("datasets") or {}).values():
-        yield from records if isinstance(records, list) else ()
-    for part in _parts(spec):
-        data = part.get("data")
-        records = data.get("values") if isinstance(data, Mapping) else None
-        yield from records if isinstance(records, list) else ()
-
-
-def _parts(spec: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield a specification and every specification inside it."""
-    if not isinstance(spec, Mapping):
-        return
-    yield spec
-    for key in ("layer", "hconcat", "vconcat", "concat"):
-        for part in spec.get(key) or ():
-            yield from _parts(part)
-    yield from _parts(spec.get("spec"))

@@ -1,0 +1,1 @@
+"""Arguments of one command each -> calls."""

@@ -1,0 +1,29 @@
+"""Arguments of ``headgrid assets`` -> the script that pages and fragments share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where the script goes.",
+)
+def assets(folder: Path) -> None:
+    """Write the one script that many pages share.
+
+    It holds Vega and draws every headgrid figure of the page that loads it, also
+    where the Content-Security-Policy is "default-src 'self'". Prints its path; the
+    name holds the version and a hash of the content.
+    """
+    from headgrid.assets import write_assets
+
+    click.echo(str(write_assets(folder)))

@@ -1,0 +1,112 @@
+// Draws the headgrid figures of a page: <figure class="headgrid"> that holds its
+// specification as inert JSON. Needs window.vegaEmbed. Nothing is fetched, and no
+// text becomes code: Vega's expressions are interpreted.
+(() => {
+  "use strict";
+
+  const NOTHING = "a figure holds all that it shows, so nothing is fetched";
+  const loader = {
+    load: () => Promise.reject(new Error(NOTHING)),
+    sanitize: (uri) =>
+      String(uri).startsWith("data:image/png;base64,")
+        ? Promise.resolve({ href: uri })
+        : Promise.reject(new Error(NOTHING)),
+  };
+
+  // vega-tooltip's own table would make a picture of a value named "image".
+  const formatTooltip = (value, escape) => {
+    if (value === null || typeof value !== "object") return escape(value);
+    const row = ([name, entry]) =>
+      `<tr><td class="key">${escape(name)}</td><td class="value">${escape(
+        typeof entry === "object" ? JSON.stringify(entry) : entry,
+      )}</td></tr>`;
+    return `<table>${Object.entries(value).map(row).join("")}</table>`;
+  };
+
+  const options = (figure) => ({
+    actions: false,
+    ast: true,
+    config: { aria: false }, // the figure has a label as a whole
+    defaultStyle: false,
+    loader,
+    mode: "vega-lite",
+    renderer: figure.dataset.renderer || "svg",
+    tooltip: { disableDefaultStyle: true, formatTooltip },
+  });
+
+  const style = new CSSStyleSheet();
+  style.replaceSync("__STYLE__");
+
+  function addStyle(root) {
+    if (!root.adoptedStyleSheets.includes(style)) {
+      root.adoptedStyleSheets = [...root.adoptedStyleSheets, style];
+    }
+  }
+
+  // Draws a figure with as many columns as fit. Widths are known once they were drawn.
+  class Figure {
+    constructor(figure) {
+      this.figure = figure;
+      this.view = figure.querySelector(".headgrid-view");
+      this.spec = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
+      this.columns = this.spec.columns || 1;
+      this.widths = new Map();
+      this.shown = 0;
+      this.result = null;
+    }
+
+    async draw(columns) {
+      if (columns === this.shown) return;
+      if (this.result) this.result.finalize();
+      const spec = columns < this.columns ? { ...this.spec, columns } : this.spec;
+      this.result = await window.vegaEmbed(this.view, spec, options(this.figure));
+      this.shown = columns;
+      this.widths.set(columns, this.view.firstElementChild.getBoundingClientRect().width);
+    }
+
+    async fit() {
+      const room = this.view.clientWidth || Infinity; // 0: hidden for now
+      let columns = this.columns;
+      for (;;) {
+        if (!this.widths.has(columns)) await this.draw(columns);
+        const width = this.widths.get(columns);
+        if (width <= room || columns === 1) break;
+        columns = Math.min(columns - 1, Math.max(1, Math.floor((columns * room) / width)));
+      }
+      await this.draw(columns);
+    }
+
+    async start() {
+      try {
+        await this.fit();
+        this.figure.dataset.state = "drawn";
+      } catch (error) {
+        this.figure.dataset.state = "failed";
+        this.view.textContent = `This figure can not be drawn here: ${error.message}`;
+        return;
+      }
+      if (this.columns === 1) return;
+      let timer = 0;
+      let fitting = Promise.resolve();
+      new ResizeObserver(() => {
+        clearTimeout(timer);
+        timer = setTimeout(() => (fitting = fitting.then(() => this.fit())), 150);
+      }).observe(this.view);
+    }
+  }
+
+  // Draws every figure below a node that is not drawn yet; for pages that grow.
+  function start(root = document) {
+    addStyle(root.getRootNode());
+    const figures = [...root.querySelectorAll("figure.headgrid:not([data-state])")];
+    for (const figure of figures) figure.dataset.state = "drawing";
+    return Promise.all(figures.map((figure) => new Figure(figure).start()));
+  }
+
+  window.headgrid = { start };
+  if (document.readyState === "loading") {
+    document.addEventListener("DOMContentLoaded", () => start());
+  } else {
+    start();
+  }
+})();

@@ -1,0 +1,56 @@
+"""Published packages of Vega -> `src/headgrid/web/cdn.json`, the pinned files of the light page.
+
+Run ``python tests/pin_vega.py`` after a new vl-convert: it asks the npm registry for
+exactly the versions named here, and writes the hash of each build file.
+"""
+
+import base64
+import hashlib
+import json
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+from headgrid.assets import BUILDS
+
+TABLE = Path(__file__).resolve().parents[1] / "src" / "headgrid" / "web" / "cdn.json"
+
+#: Version of Vega-Lite as a specification's schema names it -> what draws it.
+VERSIONS = {
+    "6.1": {"vega": "6.2.0", "vega-lite": "6.1.0", "vega-embed": "7.0.2"},
+    "6.4": {"vega": "6.2.0", "vega-lite": "6.4.1", "vega-embed": "7.0.2"},
+}
+
+
+def hash_build(name, version):
+    """Return the integrity hash of a library's published build file."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            ["npm", "pack", "--silent", "--pack-destination", folder, f"{name}@{version}"],
+            check=True,
+            capture_output=True,
+            timeout=120,
+        )
+        (package,) = Path(folder).glob("*.tgz")
+        with tarfile.open(package) as archive:
+            content = archive.extractfile(f"package/{BUILDS[name]}").read()
+    return f"sha384-{base64.b64encode(hashlib.sha384(content).digest()).decode('ascii')}"
+
+
+def make_table():
+    """Return the text of the table, from the registry."""
+    hashes = {
+        pair: hash_build(*pair)
+        for pair in sorted({pair for row in VERSIONS.values() for pair in row.items()})
+    }
+    table = {
+        key: {name: [version, hashes[name, version]] for name, version in row.items()}
+        for key, row in VERSIONS.items()
+    }
+    return json.dumps(table, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    TABLE.write_text(make_table(), encoding="utf-8")
+    print(TABLE)
