@@ -254,9 +254,9 @@ def test_a_prompt_can_not_run_code_in_a_notebook(draw, renderer):
 @pytest.mark.parametrize("inline", [False, True])
 def test_a_prompt_can_not_run_code_in_the_page_that_altair_writes(draw, inline, tmp_path):
     chart = draw(block_capture(prompt=SCRIPT), title="{prompt}")
-    assert_inert(chart.to_html(inline=inline)
+    assert_inert(chart.to_html(inline=inline))
     chart.save(tmp_path / "a.html", inline=inline)
-    assert_inert((tmp_path / "a.html").read_text(encoding="utf-8")
+    assert_inert((tmp_path / "a.html").read_text(encoding="utf-8"))
 
 
 def test_the_page_that_altair_opens_in_a_browser_is_inert(monkeypatch):
