@@ -6,6 +6,7 @@ import http.server
 import re
 import shutil
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -45,14 +46,17 @@ class Visit:
     console: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
+    def wait_for(self, condition, *, seconds=20):
+        """Wait until an expression is true; a strict page forbids Playwright's own way to wait."""
+        end = time.monotonic() + seconds
+        while not self.page.evaluate(condition):
+            assert time.monotonic() < end, f"not true within {seconds} s: {condition}"
+            self.page.wait_for_timeout(20)
+
     def wait_for_figures(self, count=1):
         """Wait until so many figures are drawn, and say why if they are not."""
         states = "[...document.querySelectorAll('figure.headgrid')].map(f => f.dataset.state)"
-        self.page.wait_for_function(
-            f"{states}.filter(s => s === 'drawn').length === {count}"
-            f" || {states}.includes('failed')",
-            timeout=30_000,
-        )
+        self.wait_for(f"{states}.every(s => s === 'drawn' || s === 'failed')")
         views = self.page.locator(".headgrid-view")
         assert self.page.evaluate(states) == ["drawn"] * count, views.all_inner_texts()
 
@@ -104,7 +108,7 @@ def open_visits(browser, name):
         page.on("console", lambda message: seen.console.append(message.text))
         page.on("pageerror", lambda error: seen.console.append(str(error)))
         page.on("request", lambda request: seen.requests.append(request.url))
-        page.goto(target if "://" in str(target) else Path(target).resolve().as_uri())
+        page.goto(target if ":" in str(target) else Path(target).resolve().as_uri())
         return seen
 
     visit.keep = False
@@ -131,9 +135,13 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         self.extra_headers, self.asked = headers, asked
         super().__init__(*args, **extra)
 
-    def send_response(self, code, message=None):
+    def do_GET(self):
+        if self.path == "/favicon.ico":  # browsers ask every site for it
+            self.send_response(204)
+            self.end_headers()
+            return
         self.asked.append(self.path)
-        super().send_response(code, message)
+        super().do_GET()
 
     def end_headers(self):
         for name, value in self.extra_headers.items():

@@ -42,8 +42,7 @@ _PAGE = """\
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="generator" content="headgrid">
-<link rel="icon" href="data:,">
-<title>{title}</title>
+{icon}<title>{title}</title>
 </head>
 <body>
 <main>
@@ -55,6 +54,10 @@ _PAGE = """\
 </body>
 </html>
 """
+
+# Browsers ask the site of a page for an icon, unless there is one; a strict site allows
+# none but its own.
+_NO_ICON = '<link rel="icon" href="data:,">\n'
 
 _FIGURE = """\
 <figure class="headgrid" id="{id}" role="figure" aria-label="{caption}"{renderer}>
@@ -153,6 +156,7 @@ def write_page(
     }
     return _PAGE.format(
         policy=escape("; ".join(f"{name} {value}" for name, value in rules.items()), quote=True),
+        icon="" if embed == "assets" else _NO_ICON,
         title=escape(find_title(spec)[0]),
         figure=_write_figure(spec),
         scripts="\n".join(scripts),
