@@ -1,52 +1,45 @@
-"""A figure -> a web page that draws it: the specification in the page, Vega from a CDN.
+"""Figures -> a web page of one's own: as a picture, and with tooltips.
 
-The page has the figure twice: as an SVG, which needs no script at all, and as a
-Vega-Lite chart with tooltips, which needs Vega from the network.
+The page has each figure twice: as an SVG, which needs no script at all, and as a
+fragment with tooltips. One script draws all fragments of a site and fetches
+nothing, so the page works offline and where a Content-Security-Policy allows only
+the site's own files.
 """
 
-import json
 from pathlib import Path
 
 import headgrid
 from headgrid.demo import TITLE, demo_folder
 
-# Pinned to what altair's schema and headgrid's renderer speak.
-SCRIPTS = ("vega@6.2.0", "vega-lite@6.4.1", "vega-embed@7.0.2")
-
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Attention of layer 0</title>
-{scripts}
+<script src="{script}" defer></script>
 <h1>Attention of layer 0</h1>
 <h2>As a picture</h2>
-<figure>{picture}</figure>
+{picture}
 <h2>With tooltips</h2>
-<div id="chart"></div>
-<script type="application/json" id="spec">{spec}</script>
-<script>
-const spec = JSON.parse(document.getElementById("spec").textContent);
-// Without the network there is no vegaEmbed, and the picture above stands alone.
-if (window.vegaEmbed) vegaEmbed("#chart", spec, {{ast: true, actions: false}});
-</script>
+{fragments}
 </html>
 """
 
 
 def write_page(path):
-    """Write the page of the first demonstration capture."""
+    """Write the page of the first demonstration capture, and the script beside it."""
     with demo_folder() as folder:
         capture = headgrid.load_capture(folder / "layer0.pt")
-    figure = headgrid.heatmap(capture, title=TITLE)
-    picture = headgrid.save(figure, Path(path).with_suffix(".svg")).read_text(encoding="utf-8")
-    # In a script element "<" could end it, whatever a prompt says; in JSON \\u003c is the same.
-    spec = json.dumps(headgrid.to_spec(figure)).replace("<", "\\u003c")
-    scripts = "\n".join(
-        f'<script src="https://cdn.jsdelivr.net/npm/{name}"></script>' for name in SCRIPTS
+    heatmap = headgrid.heatmap(capture, title=TITLE)
+    perhead = headgrid.perhead(capture, title=TITLE)
+    path = Path(path)
+    picture = headgrid.save(heatmap, path.with_suffix(".svg")).read_text(encoding="utf-8")
+    page = PAGE.format(
+        script=headgrid.write_assets(path.parent).name,
+        picture=picture,
+        fragments="\n".join(headgrid.fragment(c, loader=False) for c in (heatmap, perhead)),
     )
-    Path(path).write_text(
-        PAGE.format(scripts=scripts, picture=picture, spec=spec), encoding="utf-8"
-    )
+    path.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

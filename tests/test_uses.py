@@ -13,22 +13,35 @@ import numpy as np
 import pytest
 
 import headgrid
+from browser import serve
 from headgrid.demo import demo_folder
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
-def test_the_page_holds_the_specification_and_the_picture(tmp_path, monkeypatch):
+def test_the_page_holds_the_specifications_and_the_picture(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / "embed_in_page.py"), run_name="__main__")
     page = (tmp_path / "embed_in_page.html").read_text(encoding="utf-8")
-    (held,) = re.findall(r'<script type="application/json" id="spec">(.*?)</script>', page, re.S)
-    assert "<" not in held
-    spec = json.loads(held)
-    assert spec["facet"]["field"] == "head"
-    assert spec["$schema"].endswith("/v6.4.1.json")
+    held = re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)
+    assert len(held) == 2
+    for text in held:
+        assert "<" not in text
+        spec = json.loads(text)
+        assert spec["facet"]["field"] == "head"
+        assert spec["$schema"].endswith("/v6.4.1.json")
     assert page.count("<svg ") == 1
     assert "Head 11" in page
+
+
+def test_the_page_works_on_a_strict_site(visit, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "embed_in_page.py"), run_name="__main__")
+    (script,) = tmp_path.glob("*.js")
+    with serve(tmp_path, {"Content-Security-Policy": "default-src 'self'"}) as (address, _):
+        seen = visit(f"{address}/embed_in_page.html")
+        seen.wait_for_figures(2)
+        seen.assert_harmless(f"{address}/{script.name}")
 
 
 def run_pytest(folder, *arguments):

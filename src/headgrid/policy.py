@@ -213,8 +213,11 @@ def _conditions(value: Any) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key in ("and", "or", "not"):
             yield from _conditions(value.get(key))
-    else:
-        yield from _strings(value)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _conditions(entry)
+    elif isinstance(value, str):
+        yield value
 
 
 def _parameter_names(spec: Spec) -> Iterator[str]:

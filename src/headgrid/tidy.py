@@ -172,7 +172,10 @@ def _columns(capture: Capture, **parts: list[npt.NDArray[Any]]) -> dict[str, npt
     rows = len(columns["value"])
     columns[capture.statistic] = round_values(columns.pop("value"))
     return {
-        "run": np.full(rows, capture.run, dtype=object),
+        # A folder's name may hold bytes that are no UTF-8, which pyarrow's texts must be.
+        "run": np.full(
+            rows, capture.run.encode("utf-8", "backslashreplace").decode("utf-8"), dtype=object
+        ),
         "layer": np.full(rows, capture.layer_index),
         **columns,
     }
