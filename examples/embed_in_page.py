@@ -19,7 +19,7 @@ PAGE = """<!doctype html>
 <script src="{script}" defer></script>
 <h1>Attention of layer 0</h1>
 <h2>As a picture</h2>
-{picture}
+<img src="{picture}" alt="Twelve heatmaps, one for each head" width="100%">
 <h2>With tooltips</h2>
 {fragments}
 </html>
@@ -33,10 +33,9 @@ def write_page(path):
     heatmap = headgrid.heatmap(capture, title=TITLE)
     perhead = headgrid.perhead(capture, title=TITLE)
     path = Path(path)
-    picture = headgrid.save(heatmap, path.with_suffix(".svg")).read_text(encoding="utf-8")
     page = PAGE.format(
         script=headgrid.write_assets(path.parent).name,
-        picture=picture,
+        picture=headgrid.save(heatmap, path.with_suffix(".svg")).name,
         fragments="\n".join(headgrid.fragment(c, loader=False) for c in (heatmap, perhead)),
     )
     path.write_text(page, encoding="utf-8")
