@@ -3,6 +3,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import headgrid
 from headgrid import Capture, RenderError, heatmap, perhead, to_spec
@@ -10,6 +12,7 @@ from headgrid.expressions import CONSTANTS, FUNCTIONS, find_forbidden
 from headgrid.policy import PNG_URI, check_drawing, check_spec, is_png
 from headgrid.render import render
 from synthetic import block_capture
+from test_page import Reader
 
 GOLDENS = sorted((Path(__file__).parents[1] / "specs").glob("*.vl.json"))
 BASE = {"mark": "bar", "data": {"values": [{"a": 1}]}, "encoding": {"x": {"field": "a"}}}
@@ -80,6 +83,25 @@ ELSEWHERE = {
     "computed picture of generated data": spec_with(
         mark="image",
         data={"sequence": {"start": 0, "stop": 1, "as": "u"}},
+        encoding={"url": {"field": "u"}},
+    ),
+    "picture in a table of text": spec_with(
+        mark="image",
+        data={"values": "u\na.png", "format": {"type": "csv"}},
+        encoding={"url": {"field": "u"}},
+    ),
+    "picture in a named table of text": spec_with(
+        mark="image",
+        data={"name": "d", "format": {"type": "csv"}},
+        datasets={"d": "u\na.png"},
+        encoding={"url": {"field": "u"}},
+    ),
+    "picture in one record": spec_with(
+        mark="image", data={"values": {"u": "a.png"}}, encoding={"url": {"field": "u"}}
+    ),
+    "picture inside a record": spec_with(
+        mark="image",
+        data={"values": [{"u": PIXEL, "v": [{"u": "a.png"}]}], "format": {"property": "0.v"}},
         encoding={"url": {"field": "u"}},
     ),
     "looked-up picture": spec_with(
@@ -334,3 +356,80 @@ def test_a_capture_is_never_refused_whatever_its_frames_are_called():
     )
     for draw in heatmap, perhead:
         assert render(to_spec(draw(capture, title="constructor {prompt}")), "html")
+
+
+KEYS = st.sampled_from(
+    [
+        *[
+            "data",
+            "values",
+            "url",
+            "href",
+            "field",
+            "layer",
+            "hconcat",
+            "spec",
+            "facet",
+            "datasets",
+        ],
+        *["params", "name", "expr", "filter", "and", "not", "test", "transform", "calculate", "as"],
+        *["encoding", "mark", "type", "config", "usermeta", "embedOptions", "cursor", "bind"],
+        *["element", "sequence", "start", "stop", "step", "format", "formatType", "fill"],
+        *["select", "on", "lookup", "from", "title", "$schema"],
+    ]
+)
+TEXTS = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(["datum.a", "warn(1)", "url(x)", "a.png", PIXEL, "p", "u", "\ud800", "\\"]),
+)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.one_of(KEYS, TEXTS), inner, max_size=4)
+    ),
+    max_leaves=25,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(KEYS, VALUES, max_size=6))
+def test_any_specification_passes_or_is_refused_in_a_sentence(spec):
+    before = repr(spec)
+    message = ""
+    try:
+        checked = check_spec(spec)
+    except RenderError as error:
+        message = str(error)
+    assert repr(spec) == before
+    if message:
+        assert "expected" in message
+        assert len(message) < 1000
+    else:
+        assert repr(check_spec(checked)) == repr(checked)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(KEYS, VALUES, max_size=6))
+def test_any_specification_becomes_a_fragment_or_is_refused(spec):
+    try:
+        page = Reader(headgrid.fragment(spec, loader=False))
+    except RenderError:
+        return
+    assert [tag for tag, _ in page.elements] == ["figure", "div", "script", "figcaption"]
+    assert len(page.specs) == 1
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.one_of(
+        st.text(), st.lists(st.sampled_from([*FORBIDDEN, *HARMLESS, "[", "'", "."])).map("".join)
+    )
+)
+def test_any_text_is_read_as_an_expression(text):
+    found = find_forbidden(text)
+    assert found is None or found in text
+
+
+@given(st.text(max_size=8), st.text(max_size=8))
+def test_no_call_of_another_name_passes(before, after):
+    assert find_forbidden(f"{json.dumps(before)} + alert({json.dumps(after)})") is not None

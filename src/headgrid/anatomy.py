@@ -26,7 +26,8 @@ def walk(node: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
 
 def records_of(spec: Spec) -> Iterator[Any]:
     """Yield every record of the inline data."""
-    for records in (spec.get("datasets") or {}).values():
+    datasets = spec.get("datasets")
+    for records in datasets.values() if isinstance(datasets, Mapping) else ():
         yield from records if isinstance(records, list) else ()
     for part in parts_of(spec):
         data = part.get("data")
@@ -40,7 +41,8 @@ def parts_of(spec: Any) -> Iterator[Mapping[str, Any]]:
         return
     yield spec
     for key in ("layer", "hconcat", "vconcat", "concat"):
-        for part in spec.get(key) or ():
+        parts = spec.get(key)
+        for part in parts if isinstance(parts, (list, tuple)) else ():
             yield from parts_of(part)
     yield from parts_of(spec.get("spec"))
 

@@ -7,6 +7,7 @@ with ``</script>`` in it would run what follows. Escaped, it is the same JSON.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 # `<` could end the script, `>` and `&` matter in XHTML, and the two separators were no
@@ -38,6 +39,10 @@ class InertEncoder(json.JSONEncoder):
     def encode(self, o: Any) -> str:
         """Return a value as JSON."""
         return make_inert(super().encode(o))
+
+    def iterencode(self, o: Any, _one_shot: bool = False) -> Iterator[str]:
+        """Yield a value as pieces of JSON."""
+        return map(make_inert, super().iterencode(o, _one_shot))
 
 
 class InertDisplay:

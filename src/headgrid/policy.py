@@ -162,15 +162,36 @@ def _refuse_pictures(spec: Spec) -> None:
             f"the specification computes pictures (field {shorten_text(str(fields[0]))}), expected "
             f"them as PNGs in the data ({PNG_URI}...); nothing is fetched"
         )
-    if any(key in ("sequence", "graticule", "sphere") for _, key, _ in walk(spec)):
-        raise RenderError("the data of pictures are generated, expected them inside the data")
+    if not all(_is_plain(source) for source in _sources(spec)):
+        raise RenderError(
+            "the data of pictures are generated, or written as text, expected a list of records; "
+            "nothing is fetched"
+        )
     for record in records_of(spec):
         for field in fields:
-            if isinstance(record, Mapping) and not is_png(record.get(field)):
+            found = record.get(field) if isinstance(record, Mapping) else record
+            if not is_png(found):
                 raise RenderError(
-                    f"the data name {shorten_text(str(record.get(field)))} as an image, expected a "
-                    f"PNG as a data URI ({PNG_URI}...); nothing is fetched"
+                    f"the data name {shorten_text(str(found))} as an image, expected a PNG as a "
+                    f"data URI ({PNG_URI}...); nothing is fetched"
                 )
+
+
+def _sources(spec: Spec) -> Iterator[Any]:
+    """Yield everything that data come from."""
+    yield from (value for _, key, value in walk(spec) if key == "data")
+    datasets = spec.get("datasets")
+    for records in datasets.values() if isinstance(datasets, Mapping) else ():
+        yield {"values": records}
+
+
+def _is_plain(source: Any) -> bool:
+    """Whether data are a list of records as they stand, or the name of one."""
+    return (
+        isinstance(source, Mapping)
+        and set(source) <= {"values", "name"}
+        and isinstance(source.get("values", []), list)
+    )
 
 
 def is_png(value: Any) -> bool:
