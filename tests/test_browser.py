@@ -15,6 +15,7 @@ from PIL import Image
 import headgrid
 from browser import serve
 from headgrid import Capture, fragment, heatmap, perhead, to_spec
+from headgrid.assets import CDN
 from headgrid.page import write_page
 from headgrid.render import render_svg
 from headgrid.tidy import round_values
@@ -105,31 +106,43 @@ def test_a_light_page_refuses_a_library_that_was_changed(capture, visit, tmp_pat
     assert any("integrity" in line for line in seen.console)
 
 
-@pytest.mark.nightly
-def test_a_light_page_draws_with_the_files_of_the_registry(capture, visit, tmp_path):
+@pytest.fixture
+def registry(tmp_path):
+    """Return the files that a light page loads, from the npm registry, by address."""
     files = {}
     for name, version in VERSIONS["6.4"].items():
+        command = ["npm", "pack", "--silent", "--pack-destination", tmp_path, f"{name}@{version}"]
         try:
-            command = ["npm", "pack", "--silent", "--pack-destination", tmp_path]
-            subprocess.run([*command, f"{name}@{version}"], check=True, timeout=120)
+            subprocess.run(command, check=True, capture_output=True, timeout=120)
         except (OSError, subprocess.SubprocessError):
             pytest.skip("the npm registry is out of reach")
         with tarfile.open(tmp_path / f"{name}-{version}.tgz") as archive:
             build = archive.extractfile(f"package/{BUILDS[name]}").read()
-        files[f"https://cdn.jsdelivr.net/npm/{name}@{version}/{BUILDS[name]}"] = build
-    path = tmp_path / "a.html"
-    path.write_text(write_page(to_spec(heatmap(capture)), embed="cdn"), encoding="utf-8")
-    seen = visit("about:blank")
-    headers = {"Access-Control-Allow-Origin": "*"}
-    seen.page.route(
-        "https://cdn.jsdelivr.net/**",
-        lambda route: route.fulfill(
-            body=files[route.request.url], content_type="text/javascript", headers=headers
-        ),
-    )
-    seen.page.goto(path.as_uri())
-    seen.wait_for_figures()
-    seen.assert_harmless(*files)
+        files[f"{CDN}{name}@{version}/{BUILDS[name]}"] = build
+    return files
+
+
+@pytest.mark.nightly
+@both
+def test_the_files_of_the_registry_draw_light_pages_and_fragments(
+    draw, registry, capture, visit, tmp_path
+):
+    headers = {"Access-Control-Allow-Origin": "*", "Content-Type": "text/javascript"}
+    tags = "".join(f'<script src="{address}"></script>' for address in registry)
+    pages = {
+        "page.html": write_page(to_spec(draw(capture)), embed="cdn"),
+        "host.html": host(fragment(draw(capture)), head=tags),
+    }
+    for name, html in pages.items():
+        (tmp_path / name).write_text(html, encoding="utf-8")
+        seen = visit("about:blank")
+        seen.page.route(
+            f"{CDN}**",
+            lambda route: route.fulfill(body=registry[route.request.url], headers=headers),
+        )
+        seen.page.goto((tmp_path / name).as_uri())
+        seen.wait_for_figures()
+        seen.assert_harmless(*registry)
 
 
 @pytest.mark.parametrize("version", ["v5.20.1", "v6.1.0"])
