@@ -289,6 +289,30 @@ def test_panels_flow_into_as_many_columns_as_fit(width, columns, capture, visit,
     assert seen.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("ours", [{"theme": "paper"}, {"width": 700.0}])
+def test_columns_that_are_part_of_a_figure_stay(ours, capture, visit, tmp_path):
+    spec = to_spec(heatmap(capture))
+    spec["usermeta"]["headgrid"] |= ours
+    seen = visit(headgrid.save(spec, tmp_path / "a.html"), width=400)
+    seen.wait_for_figures()
+    panels = cell_points(seen.page, ".headgrid_frame_marks path")
+    assert len({round(x) for x, *_ in panels}) == 4
+    assert seen.page.evaluate("document.documentElement.scrollWidth") == 400
+
+
+def test_a_figure_has_the_width_that_it_was_made_for(capture, visit, tmp_path):
+    spec = to_spec(heatmap(capture))
+    spec["usermeta"]["headgrid"]["width"] = 396.0
+    seen = visit(headgrid.save(spec, tmp_path / "a.html"))
+    seen.wait_for_figures()
+    box = seen.page.locator(".headgrid-view > svg").bounding_box()
+    assert box["width"] == pytest.approx(396 * 96 / 72, abs=0.01)
+    x, y, width, height = cell_points(seen.page, ".headgrid_frame_marks path")[5]
+    assert width == pytest.approx(height, rel=0.01)
+    tooltip = seen.hover(x + width * 0.5 / 21, y + height * 20.5 / 21)
+    assert [tooltip[name] for name in ("head", "query", "key")] == ["5", "0", "0"]
+
+
 def test_panels_flow_again_when_the_window_changes(capture, visit, tmp_path):
     seen = visit(headgrid.save(heatmap(capture), tmp_path / "a.html"))
     seen.wait_for_figures()

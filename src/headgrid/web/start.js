@@ -49,7 +49,11 @@
       this.figure = figure;
       this.view = figure.querySelector(".headgrid-view");
       this.spec = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
+      const { theme, width } = this.spec.usermeta?.headgrid ?? {};
+      // Another theme's axes stand at the border of the grid: its columns are part of it.
+      this.reflows = this.spec.columns > 1 && !theme && !width;
       this.columns = this.spec.columns || 1;
+      this.printed = Number(width) || 0; // in points
       this.widths = new Map();
       this.shown = 0;
       this.result = null;
@@ -61,6 +65,8 @@
       const spec = columns < this.columns ? { ...this.spec, columns } : this.spec;
       this.result = await window.vegaEmbed(this.view, spec, options(this.figure));
       this.shown = columns;
+      const [svg] = this.view.getElementsByTagName("svg");
+      if (svg && this.printed) Object.assign(svg.style, { height: "auto", width: `${this.printed}pt` });
       this.widths.set(columns, this.view.firstElementChild.getBoundingClientRect().width);
     }
 
@@ -70,7 +76,7 @@
       for (;;) {
         if (!this.widths.has(columns)) await this.draw(columns);
         const width = this.widths.get(columns);
-        if (width <= room || columns === 1) break;
+        if (width <= room || columns === 1 || !this.reflows) break;
         columns = Math.min(columns - 1, Math.max(1, Math.floor((columns * room) / width)));
       }
       await this.draw(columns);
@@ -85,7 +91,7 @@
         this.view.textContent = `This figure can not be drawn here: ${error.message}`;
         return;
       }
-      if (this.columns === 1) return;
+      if (!this.reflows) return;
       let timer = 0;
       let fitting = Promise.resolve();
       new ResizeObserver(() => {
