@@ -177,6 +177,7 @@ def test_title_and_caption_are_found_in_any_specification():
     assert find_title({"title": {"text": ["a", "", "b"]}}) == ["a", "b"]
     for nothing in ({}, {"title": {"text": {"expr": "1"}}}, {"title": ["", " "]}, {"title": 3}):
         assert find_title(nothing) == ["Figure"]
+    assert find_title({"description": "d" * 90}) == ["d" * 79 + "…"]
     assert find_caption({"description": "d", "title": "t"}) == "d"
     assert find_caption({"title": ["a", "b"], "usermeta": {"headgrid": 3}}) == "a, b"
     assert find_caption({"usermeta": {"headgrid": {"caption": "c"}}, "description": "d"}) == "c"

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 #: (72 frames) take 0.3 s longer than pixels in Chromium, and print and zoom sharply.
 SVG_MARKS = 60_000
 
-_TITLE_LENGTH, _CAPTION_LENGTH = 200, 2000
+_TITLE_LENGTH, _STAND_IN_LENGTH, _CAPTION_LENGTH = 200, 80, 2000
 
 _PAGE = """\
 <!doctype html>
@@ -164,26 +164,32 @@ def write_page(
 
 
 def find_title(spec: Spec) -> list[str]:
-    """Return the title lines of a specification, shortened; never empty.
+    """Return the title lines of a specification, or the start of its caption; never empty.
 
     >>> find_title({"title": {"text": ["Layer 3", "Query: frames"]}})
     ['Layer 3', 'Query: frames']
+    >>> find_title({"description": "layer 3: Attention Logits"})
+    ['layer 3: Attention Logits']
     """
     title = spec.get("title")
     text = title.get("text") if isinstance(title, Mapping) else title
     lines = text if isinstance(text, list) else [text]
     clean = [shorten_text(line, _TITLE_LENGTH) for line in lines[:4] if isinstance(line, str)]
-    return [line for line in clean if line] or ["Figure"]
+    caption = shorten_text(_own_caption(spec), _STAND_IN_LENGTH)
+    return [line for line in clean if line] or [caption or "Figure"]
 
 
 def find_caption(spec: Spec) -> str:
-    """Return the caption of a specification, or of want of one its title."""
+    """Return the caption of a specification, or for want of one its title."""
+    return shorten_text(_own_caption(spec), _CAPTION_LENGTH) or ", ".join(find_title(spec))
+
+
+def _own_caption(spec: Spec) -> str:
     usermeta = spec.get("usermeta")
     ours = usermeta.get("headgrid") if isinstance(usermeta, Mapping) else None
     caption = ours.get("caption") if isinstance(ours, Mapping) else None
     text = caption if isinstance(caption, str) else spec.get("description")
-    clean = shorten_text(text, _CAPTION_LENGTH) if isinstance(text, str) else ""
-    return clean or ", ".join(find_title(spec))
+    return text if isinstance(text, str) else ""
 
 
 def _prepare(spec: Spec) -> Spec:
