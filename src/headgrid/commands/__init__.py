@@ -1,0 +1,1 @@
+"""Arguments -> calls: one module for each command."""
