@@ -171,7 +171,7 @@ def test_a_shared_colour_range_spans_all_inputs(cli, capture_file, tmp_path):
         out = tmp_path / rule
         options = ["--color-range", rule, "--format", "json", "--figure", "heatmap"]
         assert cli("render", *inputs, "-o", out, *options).exit_code == 0
-        specs = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(out.iterdir())]
+        specs = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(out.glob("layer*"))]
         ends[rule] = [s["usermeta"]["headgrid"]["color_range"][1] for s in specs]
     assert ends["shared"] == [ends["symmetric"][1]] * 2
     assert ends["symmetric"][0] == pytest.approx(ends["symmetric"][1] / 6)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgrid import Capture, ColorRange, OptionError, resolve_color_range
+from headgrid import Capture, ColorRange, OptionError, load_capture, resolve_color_range
 from headgrid.scales import (
     STEPS,
     ColorScale,
@@ -15,6 +15,7 @@ from headgrid.scales import (
     frame_ticks,
     palette_for,
     parse_color_range,
+    saturates,
     value_ticks,
 )
 from synthetic import block_capture, waves
@@ -200,9 +201,74 @@ def test_minmax_takes_both_ends_and_zero():
     assert resolve_color_range("minmax", [positive]) == ColorRange(0.0, 8.0, "minmax")
 
 
-@pytest.mark.parametrize("rule", ["symmetric", "shared", "minmax"])
+def test_quantile_is_pooled_over_all_visible_values_and_symmetric():
+    rows = np.arange(1.0, 102.0)
+    low, high = (Capture.from_array([[sign * rows]]) for sign in (-2, 1))
+    found = resolve_color_range("quantile", [low, high])
+    pooled = np.concatenate([-2 * rows, rows])
+    assert abs(np.quantile(pooled, 0.01)) > np.quantile(pooled, 0.99)
+    assert found.rule == "quantile"
+    assert found.low == -found.high
+    assert found.high == pytest.approx(abs(np.quantile(pooled, 0.01)), rel=1e-9)
+
+
+def test_quantiles_of_captures_are_never_combined():
+    # One small capture of large values among many: its own 99 % is 500, the pooled is 1.
+    captures = [Capture.from_array(np.ones((1, 100, 100))), Capture.from_array([[[500.0]]])]
+    assert resolve_color_range("quantile", captures).high == 1.0
+    assert resolve_color_range("quantile", captures[::-1]).high == 1.0
+
+
+def test_quantile_starts_at_zero_where_values_have_no_sign():
+    values = np.arange(1.0, 102.0).reshape(1, 1, 101)
+    found = resolve_color_range("quantile", [Capture.from_array(values, statistic="mass")])
+    assert found == ColorRange(0.0, 100.0, "quantile")
+
+
+def test_quantile_takes_one_capture_too_and_leaves_future_frames_out():
+    values = np.where(np.tri(40, dtype=bool), waves(2, 40, 40), 1e9)
+    capture = Capture.from_array(values, block_sizes=[1] * 40)
+    visible = values[:, np.tri(40, dtype=bool)]
+    ends = np.quantile(visible, [0.01, 0.99])
+    found = resolve_color_range("quantile", [capture])
+    assert found.high == pytest.approx(np.abs(ends).max(), rel=2**-12)
+    beyond = np.abs(visible) > found.high
+    assert count_saturated(capture, found) == np.count_nonzero(beyond) > 0
+
+
+def test_no_value_saturates_where_the_quantile_is_the_largest_value():
+    capture = Capture.from_array(np.full((1, 9, 9), 1.0 + 0.9 * 2**-12))
+    assert count_saturated(capture, resolve_color_range("quantile", [capture])) == 0
+
+
+def test_where_both_quantiles_are_zero_the_largest_magnitude_is_taken():
+    values = np.zeros((1, 30, 30))
+    values[0, 0, :3] = [-4.0, 1.0, 2.0]
+    found = resolve_color_range("quantile", [Capture.from_array(values)])
+    assert found == ColorRange(-4.0, 4.0, "quantile")
+
+
+def test_quantile_of_30_layers_is_within_one_percent_of_the_exact_one(shared):
+    captures = [load_capture(shared / f"data/frames72/layer{n}.pt") for n in range(30)]
+    values = np.concatenate(
+        [
+            capture.full_frame_attention[head][capture.attendable].astype(np.float64)
+            for capture in captures
+            for head in range(12)
+        ]
+    )
+    exact = np.abs(np.quantile(values, [0.01, 0.99])).max()
+    found = resolve_color_range("quantile", iter(captures))
+    assert found.high == pytest.approx(exact, rel=0.01)
+    assert found.high == pytest.approx(exact, rel=2**-12)
+    assert found.low == -found.high
+    separately = np.mean([resolve_color_range("quantile", [c]).high for c in captures])
+    assert separately != pytest.approx(exact, rel=0.01)
+
+
+@pytest.mark.parametrize("rule", ["symmetric", "shared", "minmax", "quantile"])
 @pytest.mark.parametrize("statistic", ["logit", "mass"])
-@pytest.mark.parametrize("value", [0.0, 3.0, 1e-30, 1e30])
+@pytest.mark.parametrize("value", [0.0, 3.0, 3.3, 1e-30, 1e30])
 def test_constant_values_still_give_a_range(rule, statistic, value):
     capture = Capture.from_array(np.full((1, 2, 2), value), statistic=statistic)
     found = resolve_color_range(rule, [capture])
@@ -218,7 +284,10 @@ def test_two_numbers_are_a_colour_range(text, limits):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("symetric", "expected one of symmetric, shared, minmax, LO,HI.*did you mean 'symmetric'"),
+        (
+            "symetric",
+            "expected one of symmetric, shared, minmax, quantile, LO,HI.*did you mean 'symmetric'",
+        ),
         ("5,-5", "expected two .*numbers LO,HI with LO below HI"),
         ("1,1", "expected two .*numbers LO,HI with LO below HI"),
         ("nan,1", "expected two .*numbers LO,HI with LO below HI"),
@@ -237,6 +306,23 @@ def test_saturated_values_are_counted_among_the_visible():
     capture = Capture.from_array([[[1.0, 99.0], [-3.0, 2.0]]], block_sizes=[1, 1])
     assert count_saturated(capture, ColorRange(-1.5, 1.5, "fixed")) == 2
     assert count_saturated(capture, resolve_color_range("symmetric", [capture])) == 0
+
+
+@pytest.mark.parametrize(
+    ("values", "sides"),
+    [
+        ((-5.0, 5.0), (False, False)),
+        ((-5.0 - 1e-9, 5.0 + 1e-9), (False, False)),  # the ends are rounded to 9 digits
+        ((-5.1, 0.0), (True, False)),
+        ((-1.0, 5.1), (False, True)),
+        ((-9.0, 9.0), (True, True)),
+    ],
+)
+def test_values_saturate_on_the_side_where_they_lie_beyond(values, sides):
+    color_range = ColorRange(-5.0, 5.0, "quantile")
+    assert saturates(values, color_range) == sides
+    capture = Capture.from_array([[list(values)]])
+    assert count_saturated(capture, color_range) == sum(sides)
 
 
 @pytest.mark.parametrize("count", range(1, 201))

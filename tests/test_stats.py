@@ -118,6 +118,21 @@ def test_the_last_value_is_that_of_the_last_visible_key():
     assert table["mid"].tolist() == [1.0]
 
 
+def test_heads_that_see_different_keys_have_each_their_own_statistics():
+    rows = [[5.0, 1.0, 2.0, 9.0], [5.0, np.nan, 2.0, 9.0], [np.nan, 1.0, 3.0, 7.0], [np.nan] * 4]
+    capture = Capture.from_array(waves(4, 4, 4), last_block=rows)
+    table = head_statistics(capture)
+    np.testing.assert_array_equal(
+        table[["first", "mid", "last", "sink"]].to_numpy(),
+        [
+            [5.0, 1.5, 9.0, 3.5],
+            [5.0, 2.0, 9.0, 3.0],
+            [np.nan, 3.0, 7.0, np.nan],
+            [np.nan] * 4,
+        ],
+    )
+
+
 def test_means_of_half_precision_values_are_exact():
     row = np.full((1, 4002), 0.1, dtype=np.float16)
     expected = float(np.float16(0.1))

@@ -16,7 +16,7 @@ import pytest
 import vl_convert
 from PIL import Image
 
-from headgrid import Capture, charts, heatmap, layout, load_capture, perhead, svg, to_spec
+from headgrid import Capture, grids, heatmap, layout, load_capture, perhead, svg, to_spec
 from headgrid.errors import RenderError
 from headgrid.render import LAYOUT_FONT, render_svg
 from headgrid.scales import ColorScale, palette_for, resolve_color_range
@@ -274,7 +274,7 @@ PROFILE_CHANGES = {
 
 @pytest.mark.parametrize("change", CELL_CHANGES)
 def test_a_customised_heatmap_passes_through_unharmed(change):
-    spec = edit(heatmap(block_capture(2, (2, 2, 1))), charts.CELLS, CELL_CHANGES[change])
+    spec = edit(heatmap(block_capture(2, (2, 2, 1))), grids.CELLS, CELL_CHANGES[change])
     raw = unfinished(spec)
     finished = finish(raw)
     if change != "a clip":
@@ -308,10 +308,10 @@ def test_a_layer_and_other_colours_of_a_user_stay():
         "x": {"field": "key", "type": "ordinal"}, "y": {"field": "query", "type": "ordinal"},
         "text": {"field": "logit", "type": "quantitative", "format": ".1f"}}}  # fmt: skip
     spec["spec"]["layer"].append(text)
-    cells = next(part for part in spec["spec"]["layer"] if part.get("name") == charts.CELLS)
+    cells = next(part for part in spec["spec"]["layer"] if part.get("name") == grids.CELLS)
     cells["encoding"]["color"]["scale"] = {"scheme": "viridis"}
     raw = unfinished(spec)
-    finished = finish(raw, gradient=[(0, "#053061"), (1, "#67001f")])
+    finished = finish(raw, gradients=[[(0, "#053061"), (1, "#67001f")]])
     assert difference(raw, finished, 2).max() == 0
     assert len(read_svg(finished).texts) == len(read_svg(raw).texts)
     assert {t.family for t in read_svg(finished).texts} == {FAMILY}
@@ -447,7 +447,9 @@ def test_control_characters_in_a_description_are_made_visible():
 def test_the_colour_bar_has_the_true_stops():
     stops = [(0, "#053061"), (0.25, "#123456"), (1 / 3, "#abcdef"), (1, "#67001f")]
     raw = pair_of("21 frames", "heatmap")[0]
-    found = re.findall(r'<stop offset="([^"]*)" stop-color="([^"]*)"', finish(raw, gradient=stops))
+    found = re.findall(
+        r'<stop offset="([^"]*)" stop-color="([^"]*)"', finish(raw, gradients=[stops])
+    )
     assert [(float(offset), color) for offset, color in found] == [
         (0, "#053061"),
         (0.25, "#123456"),
@@ -458,7 +460,7 @@ def test_the_colour_bar_has_the_true_stops():
 
 def test_a_colour_bar_of_another_scale_keeps_its_stops():
     raw, plain = pair_of("21 frames", "heatmap")
-    assert finish(raw, gradient=[(0, "#000000"), (1, "#ffffff")]) == plain
+    assert finish(raw, gradients=[[(0, "#000000"), (1, "#ffffff")]]) == plain
 
 
 def test_the_drawing_becomes_a_pdf_with_its_text():
@@ -477,7 +479,7 @@ def test_joined_characters_are_parted_for_png_and_pdf_only():
 
 
 def test_the_stage_knows_the_names_that_the_charts_give():
-    for name in (charts.CELLS, charts.TILES, layout.FRAME, charts.BARS, charts.LINE, charts.POINTS):
+    for name in (grids.CELLS, grids.TILES, layout.FRAME, grids.BARS, grids.LINE, grids.POINTS):
         assert svg._MARKS.search(f'<g class="mark-rect role-mark {name}_marks">')
 
 

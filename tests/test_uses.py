@@ -94,6 +94,13 @@ def test_the_gallery_is_what_the_demo_draws(tmp_path):
         assert (EXAMPLES / "gallery" / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
+@pytest.mark.parametrize("name", ["survey_of_runs", "paper_panels"])
+def test_the_gallery_is_what_the_examples_draw(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    assert (EXAMPLES / f"gallery/{name}.svg").read_bytes() == Path(f"{name}.svg").read_bytes()
+
+
 def test_the_readme_names_what_is_there():
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", readme):

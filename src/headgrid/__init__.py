@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from headgrid.assets import write_assets
     from headgrid.capture import Capture
     from headgrid.charts import heatmap, perhead
+    from headgrid.comparison import change_table, subtract
+    from headgrid.contrasts import compare
     from headgrid.errors import (
         CaptureError,
         HeadgridError,
@@ -26,16 +28,21 @@ if TYPE_CHECKING:
         OutputError,
         RenderError,
     )
+    from headgrid.measures import measure_table
     from headgrid.options import FigureOptions
     from headgrid.page import fragment
+    from headgrid.panels import overview, trend
+    from headgrid.picks import pick
     from headgrid.recorder.problems import RecordError
     from headgrid.recorder.runs import record_runs
     from headgrid.recorder.session import record
     from headgrid.saving import save
     from headgrid.scales import ColorRange, resolve_color_range
+    from headgrid.sheets import sheet
     from headgrid.spec import to_json, to_spec
     from headgrid.stats import head_statistics, layer_statistics, sink_scores
     from headgrid.store import load_capture, load_run, save_capture
+    from headgrid.surveys import Survey, survey
     from headgrid.tidy import pair_table, profile_table
 
 __version__ = "0.1.0"
@@ -44,6 +51,8 @@ _MODULES = {
     "assets": ["write_assets"],
     "capture": ["Capture"],
     "charts": ["heatmap", "perhead"],
+    "comparison": ["change_table", "subtract"],
+    "contrasts": ["compare"],
     "errors": [
         "CaptureError",
         "HeadgridError",
@@ -52,14 +61,19 @@ _MODULES = {
         "OutputError",
         "RenderError",
     ],
+    "measures": ["measure_table"],
     "options": ["FigureOptions"],
     "page": ["fragment"],
+    "panels": ["overview", "trend"],
+    "picks": ["pick"],
     "recorder": ["RecordError", "record", "record_runs"],
     "saving": ["save"],
     "scales": ["ColorRange", "resolve_color_range"],
+    "sheets": ["sheet"],
     "spec": ["to_json", "to_spec"],
     "stats": ["head_statistics", "layer_statistics", "sink_scores"],
     "store": ["load_capture", "load_run", "save_capture"],
+    "surveys": ["Survey", "survey"],
     "tidy": ["pair_table", "profile_table"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -75,23 +89,33 @@ __all__ = [
     "OutputError",
     "RecordError",
     "RenderError",
+    "Survey",
+    "change_table",
+    "compare",
     "fragment",
     "head_statistics",
     "heatmap",
     "layer_statistics",
     "load_capture",
     "load_run",
+    "measure_table",
+    "overview",
     "pair_table",
     "perhead",
+    "pick",
     "profile_table",
     "record",
     "record_runs",
     "resolve_color_range",
     "save",
     "save_capture",
+    "sheet",
     "sink_scores",
+    "subtract",
+    "survey",
     "to_json",
     "to_spec",
+    "trend",
     "write_assets",
 ]
 

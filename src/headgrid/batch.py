@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headgrid.capture import Capture
 from headgrid.errors import (
@@ -24,29 +24,21 @@ from headgrid.options import FIGURES, FigureOptions
 from headgrid.scales import ColorRange, resolve_color_range
 
 if TYPE_CHECKING:
-    from headgrid.spec import Spec
+    from headgrid.manifest import Manifest
+    from headgrid.quantiles import QuantileSketch
     from headgrid.store import CaptureFile
+
+#: Color rules that look at all inputs together, so that they compare.
+POOLED_RULES = ("shared", "quantile")
 
 #: Captures that are kept between the two passes take at most so many bytes together.
 _KEEP_BYTES = 256 * 2**20
+#: Files that one call of the first pass reads.
+_CHUNK = 16
+#: Jobs that are under way, or wait for an earlier one to be written.
+_WINDOW = 64
 
 _STEMS = {"heatmap": "layer{layer}_2d_heatmap", "perhead": "layer{layer}_perhead_grid"}
-
-
-@dataclass(frozen=True)
-class Job:
-    """One capture file and the files it becomes."""
-
-    file: CaptureFile
-    outputs: tuple[Output, ...]
-    value_range: tuple[float, float]
-    statistic: str
-    kept: Capture | None = field(default=None, repr=False)
-
-    @property
-    def source(self) -> str:
-        """The file, for messages."""
-        return str(self.file.path)
 
 
 @dataclass(frozen=True)
@@ -59,12 +51,52 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Job:
+    """One capture file and the files it becomes.
+
+    Attributes
+    ----------
+    file : CaptureFile
+    outputs : tuple of Output
+        Figure by figure.
+    digest : str
+        SHA-256 of the file's content when it was planned.
+    key : str
+        The file's name in the manifest.
+    kept : Capture or None
+        What was read while planning, where it was kept.
+    """
+
+    file: CaptureFile
+    outputs: tuple[Output, ...]
+    digest: str
+    key: str
+    kept: Capture | None = field(default=None, repr=False)
+
+    @property
+    def source(self) -> str:
+        """The file, for messages."""
+        return str(self.file.path)
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Everything that will be drawn, and the inputs that can not be."""
+    """Everything that will be drawn, and the inputs that can not be.
+
+    Attributes
+    ----------
+    jobs : tuple of Job
+    failures : tuple of HeadgridError
+    options : FigureOptions
+        With the colour range that was found over all inputs, where the rule asks for that.
+    color_range : ColorRange or None
+        The one range of all figures; None where each has its own.
+    """
 
     jobs: tuple[Job, ...]
     failures: tuple[HeadgridError, ...]
     options: FigureOptions
+    color_range: ColorRange | None = None
 
 
 def plan_jobs(
@@ -74,6 +106,9 @@ def plan_jobs(
     formats: Sequence[str] = ("svg",),
     figures: Sequence[str] = FIGURES,
     options: FigureOptions | None = None,
+    executor: Executor | None = None,
+    keep: bool = True,
+    found: tuple[Sequence[CaptureFile], Sequence[HeadgridError]] | None = None,
 ) -> Plan:
     """Read all inputs once, and decide what is drawn where.
 
@@ -87,7 +122,13 @@ def plan_jobs(
         What to make of each capture. By default both figures; a capture without
         a full matrix then becomes the per-head figure alone, with a warning.
     options : FigureOptions, optional
-        How to draw. ``shared`` is resolved here, over all captures.
+        How to draw. ``shared`` and ``quantile`` are resolved here, over all captures.
+    executor : concurrent.futures.Executor, optional
+        Where files are read; by default here. It pays for thousands.
+    keep : bool
+        Keep what is read here, up to 256 MB, for `run_jobs` without an executor.
+    found : optional
+        What `find_captures` gives for the inputs, where that was asked before.
 
     Returns
     -------
@@ -96,33 +137,36 @@ def plan_jobs(
     Raises
     ------
     CaptureError
-        Where two inputs would become the same file, or where a shared colour
-        range is asked for captures of different statistics.
+        Where two inputs would become the same file, or where one colour range is
+        asked for over captures of different statistics.
     """
+    from headgrid.manifest import name_inputs
     from headgrid.store import find_captures
 
-    files, missing = find_captures(inputs)
-    jobs: list[Job] = []
-    failures: list[HeadgridError] = [*missing]
-    kept = 0
-    for file in files:
-        try:
-            capture = read_capture(file)
-            outputs = _outputs(capture, file, Path(folder), formats, figures)
-            job = Job(file, outputs, capture.value_range, capture.statistic)
-        except HeadgridError as error:
-            failures.append(error)
-            continue
-        except Exception as error:  # noqa: BLE001 - whatever one file does, the others are drawn
-            failures.append(unexpected(str(file.path), error))
-            continue
-        kept += _size(capture)
-        jobs.append(job if kept > _KEEP_BYTES else replace(job, kept=capture))
-    _refuse_collisions(jobs)
+    files, missing = find_captures(inputs) if found is None else found
     options = options or FigureOptions()
-    if options.color_range == "shared" and "heatmap" in figures:
-        options = replace(options, color_range=_shared_range(jobs))
-    return Plan(tuple(jobs), tuple(failures), options)
+    rule = options.color_range if "heatmap" in figures else None
+    pooled = rule in POOLED_RULES
+    wanted = _Wanted(tuple(figures), pooled, rule == "quantile", keep=keep and executor is None)
+    chunks = _read_all(files, wanted, executor)
+    readings: list[_Reading] = []
+    failures: list[HeadgridError] = [*missing]
+    pools = _pool_chunks(chunks, readings, failures, one_statistic=pooled)
+    color_range = None
+    if pooled:
+        color_range = resolve_color_range(options.color_range, pools)
+        options = replace(options, color_range=color_range)
+    else:
+        deque(pools, maxlen=0)
+        if isinstance(rule, (tuple, ColorRange)):
+            color_range = resolve_color_range(rule, ())
+    keys = name_inputs([reading.file.path for reading in readings], inputs)
+    jobs = tuple(
+        _make_job(reading, key, Path(folder), formats)
+        for reading, key in zip(readings, keys, strict=True)
+    )
+    _refuse_collisions(jobs)
+    return Plan(jobs, tuple(failures), options, color_range)
 
 
 def run_jobs(
@@ -130,10 +174,12 @@ def run_jobs(
     *,
     ppi: float = 300,
     executor: Executor | None = None,
+    renderer: Executor | None = None,
+    manifest: Manifest | None = None,
     embed: str = "inline",
     shared: Path | None = None,
 ) -> Iterator[tuple[Job, list[Path] | HeadgridError]]:
-    """Draw and write all outputs, job by job.
+    """Draw all outputs, and write them here, job by job.
 
     Parameters
     ----------
@@ -142,8 +188,14 @@ def run_jobs(
     ppi : float
         Pixels per inch of PNGs.
     executor : concurrent.futures.Executor, optional
-        Where specifications are rendered; by default here. The next job's charts
-        are made while it works.
+        Where whole jobs are drawn: processes, threads or a cluster, whose workers
+        read the inputs under the same paths; by default here.
+    renderer : concurrent.futures.Executor, optional
+        Where specifications are rendered if jobs are drawn here; by default here as
+        well. The next job's charts are made while it works.
+    manifest : Manifest, optional
+        Jobs that it says are done are not done again; those that are finished now
+        are added to it. The caller flushes it.
     embed : {"inline", "cdn", "assets"}
         Where HTML pages have Vega from.
     shared : Path, optional
@@ -153,32 +205,20 @@ def run_jobs(
     Yields
     ------
     job, outcome
-        In order: the files it wrote, or what went wrong. Nothing of a job is
-        written before all of it is drawn.
+        The files it wrote, none where it was done already, or what went wrong. In
+        order, those that were done first. Nothing of a job is written before all of
+        it is drawn.
     """
-    pending: deque[tuple[Job, list[_Drawing] | HeadgridError]] = deque()
-
-    def begin(spec: Spec, outputs: Sequence[Output]) -> Callable[[], list[bytes]]:
-        from headgrid.render import begin_render
-
-        formats = [output.format for output in outputs]
-        base = find_base(outputs[0].path, shared)
-        return begin_render(spec, formats, ppi=ppi, executor=executor, embed=embed, base=base)
-
+    waiting = []
     for job in plan.jobs:
-        pending.append((job, _start(job, plan.options, begin)))
-        if len(pending) > 1:
-            yield _finish(*pending.popleft())
-    while pending:
-        yield _finish(*pending.popleft())
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """One figure on its way: the files it becomes, and their contents to be."""
-
-    outputs: tuple[Output, ...]
-    contents: Callable[[], list[bytes]]
+        if manifest is not None and _is_done(job, manifest):
+            yield job, []
+        else:
+            waiting.append(job)
+    tasks = [_Task(job, plan.options, ppi, embed, shared) for job in waiting]
+    drawn = _draw_here(tasks, renderer) if executor is None else _draw_there(tasks, executor)
+    for job, contents in drawn:
+        yield job, _write(job, contents, manifest)
 
 
 def find_base(page: Path, shared: Path | None) -> str:
@@ -194,106 +234,171 @@ def find_base(page: Path, shared: Path | None) -> str:
     return f"{Path(os.path.relpath(shared, page.parent)).as_posix()}/"
 
 
-def _start(
-    job: Job,
-    options: FigureOptions,
-    begin: Callable[[Spec, Sequence[Output]], Callable[[], list[bytes]]],
-) -> list[_Drawing] | HeadgridError:
-    from headgrid.charts import draw_heatmap, draw_perhead
-    from headgrid.spec import to_spec
-
-    drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
-    drawings = []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", HeadgridWarning)  # the first reading gave them
-            capture = job.kept or read_capture(job.file)
-        for figure in dict.fromkeys(output.figure for output in job.outputs):
-            outputs = tuple(output for output in job.outputs if output.figure == figure)
-            spec = to_spec(drawers[figure](capture, options), validate=False)
-            drawings.append(_Drawing(outputs, begin(spec, outputs)))
-    except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
-        return _as_failure(job, error)
-    return drawings
-
-
-def _finish(
-    job: Job, drawings: list[_Drawing] | HeadgridError
-) -> tuple[Job, list[Path] | HeadgridError]:
-    from headgrid.files import write_bytes
-
-    if isinstance(drawings, HeadgridError):
-        return job, drawings
-    try:
-        files = [
-            (output.path, content)
-            for drawing in drawings
-            for output, content in zip(drawing.outputs, drawing.contents(), strict=True)
-        ]
-        for path, _ in files:
-            if path.is_dir():
-                raise OutputError(f"{path}: is a folder, expected a place for a file; move it away")
-        return job, [write_bytes(path, content) for path, content in files]
-    except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
-        return job, _as_failure(job, error)
-
-
-def _as_failure(job: Job, error: Exception) -> HeadgridError:
-    if isinstance(error, HeadgridError):
-        return error
-    if isinstance(error, BrokenExecutor):
-        return RenderError(
-            f"{job.source}: the rendering process has died, most likely for want of memory; draw "
-            "cells as images (--cells image), or fewer heads or frames"
-        )
-    return unexpected(job.source, error)
-
-
 def read_capture(file: CaptureFile) -> Capture:
-    """Load the capture of a found file, with its run.
+    """Load the capture of a found file, with its run, and give its warnings.
 
     Messages name the whole path: runs hold files of the same names.
     """
-    from headgrid.store import load_capture
+    from headgrid.store import read_capture
 
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", HeadgridWarning)
-            capture = load_capture(file.path, run=file.run)
-    except CaptureError as error:
-        raise CaptureError(_name_path(str(error), file.path)) from None
-    for warning in caught:
-        warnings.warn(_name_path(str(warning.message), file.path), HeadgridWarning, stacklevel=2)
-    return capture.replace(source=str(file.path))
+    capture, _ = read_capture(file)
+    _warn(capture.warnings)
+    return capture
 
 
-def _name_path(text: str, path: Path) -> str:
-    return f"{path}{text.removeprefix(path.name)}" if text.startswith(f"{path.name}:") else text
+def warm_up() -> None:
+    """Load what `draw_job` needs, and start the engine."""
+    from headgrid import engine
+
+    engine.warm_up()
+    import headgrid.charts
+    import headgrid.render  # noqa: F401
 
 
-def _outputs(
-    capture: Capture,
-    file: CaptureFile,
-    folder: Path,
-    formats: Sequence[str],
-    figures: Sequence[str],
-) -> tuple[Output, ...]:
-    wanted = list(figures)
-    if capture.full_frame_attention is None and set(wanted) == set(FIGURES):
-        wanted = ["perhead"]
+# First pass
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the first pass looks for in a file."""
+
+    figures: tuple[str, ...]
+    ranges: bool
+    sketches: bool
+    keep: bool
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the first pass found in a file."""
+
+    file: CaptureFile
+    digest: str
+    layer: int
+    statistic: str
+    figures: tuple[str, ...]
+    warnings: tuple[str, ...]
+    capture: Capture | None = None
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The values of some captures together, as a color rule looks at them."""
+
+    statistic: str
+    value_range: tuple[float, float]
+    value_sketch: QuantileSketch
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """What the first pass found in some files."""
+
+    readings: tuple[_Reading | HeadgridError, ...]
+    pool: _Pool | None
+
+
+def _read_all(
+    files: Sequence[CaptureFile], wanted: _Wanted, executor: Executor | None
+) -> Iterator[_Chunk]:
+    from headgrid.workers import map_in_order
+
+    chunks = (
+        (tuple(files[start : start + _CHUNK]), wanted) for start in range(0, len(files), _CHUNK)
+    )
+    if executor is None:
+        return map(_read_chunk, chunks)
+    return map_in_order(executor, _read_chunk, chunks, window=_WINDOW)
+
+
+def _read_chunk(task: tuple[tuple[CaptureFile, ...], _Wanted]) -> _Chunk:
+    files, wanted = task
+    readings: list[_Reading | HeadgridError] = []
+    lows, highs, statistic = [], [], ""
+    sketch: Any = None
+    for file in files:
+        try:
+            capture, reading = _read_one(file, wanted)
+        except Exception as error:  # noqa: BLE001 - whatever one file does, the others are drawn
+            readings.append(_explain(str(file.path), error))
+            continue
+        readings.append(reading)
+        if wanted.ranges:
+            statistic = capture.statistic
+            low, high = capture.value_range
+            lows.append(low)
+            highs.append(high)
+        if wanted.sketches:
+            own = capture.value_sketch
+            sketch = own if sketch is None else sketch.merge(own)
+    pool = _Pool(statistic, (min(lows), max(highs)), sketch) if lows else None
+    return _Chunk(tuple(readings), pool)
+
+
+def _read_one(file: CaptureFile, wanted: _Wanted) -> tuple[Capture, _Reading]:
+    from headgrid.store import read_capture
+
+    capture, digest = read_capture(file)
+    figures, texts = wanted.figures, capture.warnings
+    if capture.full_frame_attention is None and set(figures) == set(FIGURES):
+        figures = ("perhead",)
         text = f"{capture.source}: there is no full matrix, so only the per-head figure is drawn"
-        warnings.warn(text, HeadgridWarning, stacklevel=2)
-    elif capture.full_frame_attention is None and "heatmap" in wanted:
+        texts = (*texts, text)
+    elif capture.full_frame_attention is None and "heatmap" in figures:
         capture.head_matrix(0)  # says what is missing
-    return tuple(
-        Output(
-            figure,
-            format,
-            folder / file.relative / f"{_STEMS[figure].format(layer=capture.layer_index)}.{format}",
+    kept = capture if wanted.keep else None
+    layer, statistic = capture.layer_index, capture.statistic
+    return capture, _Reading(file, digest, layer, statistic, figures, texts, kept)
+
+
+def _pool_chunks(
+    chunks: Iterable[_Chunk],
+    readings: list[_Reading],
+    failures: list[HeadgridError],
+    *,
+    one_statistic: bool,
+) -> Iterator[_Pool]:
+    """Sort what was read into usable files and failures; yield the values of each chunk."""
+    kept = 0
+    for chunk in chunks:
+        for reading in chunk.readings:
+            if isinstance(reading, HeadgridError):
+                failures.append(reading)
+                continue
+            _warn(reading.warnings)
+            if one_statistic and readings:
+                _expect_same_statistic(readings[0], reading)
+            if reading.capture is not None:
+                kept += _size(reading.capture)
+                if kept > _KEEP_BYTES:
+                    reading = replace(reading, capture=None)
+            readings.append(reading)
+        if chunk.pool is not None:
+            yield chunk.pool
+
+
+def _expect_same_statistic(first: _Reading, other: _Reading) -> None:
+    if other.statistic != first.statistic:
+        raise CaptureError(
+            f"{first.file.path} holds {first.statistic} and {other.file.path} holds "
+            f"{other.statistic}, expected one statistic for a shared color range; draw them "
+            "separately"
         )
-        for figure in wanted
+
+
+def _warn(texts: Iterable[str]) -> None:
+    for text in texts:
+        warnings.warn(text, HeadgridWarning, stacklevel=4)
+
+
+def _make_job(reading: _Reading, key: str, folder: Path, formats: Sequence[str]) -> Job:
+    parent = folder / reading.file.relative
+    outputs = tuple(
+        Output(figure, format, parent / f"{_STEMS[figure].format(layer=reading.layer)}.{format}")
+        for figure in reading.figures
         for format in formats
     )
+    return Job(reading.file, outputs, reading.digest, key, reading.capture)
 
 
 def _size(capture: Capture) -> int:
@@ -314,12 +419,147 @@ def _refuse_collisions(jobs: Iterable[Job]) -> None:
                 )
 
 
-def _shared_range(jobs: Sequence[Job]) -> ColorRange:
-    for job in jobs:
-        if job.statistic != jobs[0].statistic:
-            raise CaptureError(
-                f"{jobs[0].source} holds {jobs[0].statistic} and {job.source} holds "
-                f"{job.statistic}, expected one statistic for a shared color range; draw them "
-                "separately"
+# Second pass
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One job with all that drawing it needs."""
+
+    job: Job
+    options: FigureOptions
+    ppi: float
+    embed: str
+    shared: Path | None
+
+
+def draw_job(task: _Task) -> list[bytes] | HeadgridError:
+    """Return the contents of a job's outputs, or what went wrong; in any thread or process."""
+    started = _start(task, None)
+    return started if isinstance(started, HeadgridError) else _finish(task.job, started)
+
+
+def _draw_there(
+    tasks: Sequence[_Task], executor: Executor
+) -> Iterator[tuple[Job, list[bytes] | HeadgridError]]:
+    from headgrid.workers import submit_in_order
+
+    sent = (replace(task, job=replace(task.job, kept=None)) for task in tasks)
+    for task, future in submit_in_order(executor, draw_job, sent, window=_WINDOW):
+        try:
+            yield task.job, future.result()
+        except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
+            yield task.job, _explain(task.job.source, error)
+
+
+def _draw_here(
+    tasks: Sequence[_Task], renderer: Executor | None
+) -> Iterator[tuple[Job, list[bytes] | HeadgridError]]:
+    pending: deque[tuple[Job, _Started | HeadgridError]] = deque()
+    for task in tasks:
+        pending.append((task.job, _start(task, renderer)))
+        if len(pending) > 1:
+            yield _finish_first(pending)
+    while pending:
+        yield _finish_first(pending)
+
+
+#: Calls that wait for the engine and return the contents of one figure's outputs.
+_Started = list[Callable[[], list[bytes]]]
+
+
+def _start(task: _Task, renderer: Executor | None) -> _Started | HeadgridError:
+    from headgrid.charts import draw_heatmap, draw_perhead
+    from headgrid.render import begin_render
+    from headgrid.spec import to_spec
+
+    drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
+    job, started = task.job, []
+    try:
+        capture = job.kept or _read_again(job)
+        for figure in dict.fromkeys(output.figure for output in job.outputs):
+            outputs = [output for output in job.outputs if output.figure == figure]
+            spec = to_spec(drawers[figure](capture, task.options), validate=False)
+            begun = begin_render(
+                spec,
+                [output.format for output in outputs],
+                ppi=task.ppi,
+                executor=renderer,
+                embed=task.embed,
+                base=find_base(outputs[0].path, task.shared),
             )
-    return resolve_color_range("shared", jobs)
+            started.append(begun)
+    except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
+        return _explain(job.source, error)
+    return started
+
+
+def _read_again(job: Job) -> Capture:
+    from headgrid.store import read_capture
+
+    capture, digest = read_capture(job.file)
+    if digest != job.digest:
+        raise CaptureError(
+            f"{job.source}: the file has changed since the run began, expected the same content "
+            "until all is drawn; run the command again"
+        )
+    return capture
+
+
+def _finish(job: Job, started: _Started) -> list[bytes] | HeadgridError:
+    try:
+        return [content for contents in started for content in contents()]
+    except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
+        return _explain(job.source, error)
+
+
+def _finish_first(
+    pending: deque[tuple[Job, _Started | HeadgridError]],
+) -> tuple[Job, list[bytes] | HeadgridError]:
+    job, started = pending.popleft()
+    return job, started if isinstance(started, HeadgridError) else _finish(job, started)
+
+
+def _is_done(job: Job, manifest: Manifest) -> bool:
+    expected = {output.path.relative_to(manifest.path.parent).as_posix() for output in job.outputs}
+    return manifest.outputs(job.key) == expected and manifest.is_done(job.key, job.digest)
+
+
+def _write(
+    job: Job, contents: list[bytes] | HeadgridError, manifest: Manifest | None
+) -> list[Path] | HeadgridError:
+    from headgrid.files import write_bytes
+    from headgrid.manifest import hash_bytes
+
+    if isinstance(contents, HeadgridError):
+        return contents
+    paths = [output.path for output in job.outputs]
+    try:
+        for path in paths:
+            if path.is_dir():
+                raise OutputError(f"{path}: is a folder, expected a place for a file; move it away")
+        for path, content in zip(paths, contents, strict=True):
+            write_bytes(path, content)
+    except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
+        return _explain(job.source, error)
+    if manifest is not None:
+        made = {path: hash_bytes(content) for path, content in zip(paths, contents, strict=True)}
+        manifest.add(job.key, job.digest, made)
+    return paths
+
+
+def _explain(source: str, error: BaseException) -> HeadgridError:
+    """Return an error in the user's words."""
+    if isinstance(error, HeadgridError):
+        return error
+    if type(error).__name__ == "LostCluster":
+        return RenderError(
+            f"{source}: the dask cluster can not be reached any more, expected its scheduler to "
+            "run until the end; start it again and go on with --resume"
+        )
+    if isinstance(error, BrokenExecutor):
+        return RenderError(
+            f"{source}: the rendering process has died, most likely for want of memory; draw "
+            "cells as images (--cells image), or fewer heads or frames"
+        )
+    return unexpected(source, error)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from headgrid.fields import (
     Array,
     check_head_counts,
     check_increasing,
+    clean_name,
     describe_keys,
     read_array,
     read_axis,
@@ -34,6 +35,7 @@ from headgrid.fields import (
     read_text,
 )
 from headgrid.frames import BlockLayout, layout_blocks, shorten_list, split_into_blocks
+from headgrid.quantiles import QuantileSketch
 
 _SCHEMA = {
     "layer_index",
@@ -78,7 +80,8 @@ class Capture:
     statistic : str
         What the values are, one of `STATISTICS`.
     run : str
-        Name of the run (prompt or seed) this layer belongs to; may be empty.
+        Name of the run (prompt or seed) this layer belongs to; may be empty. What is
+        no text in a folder's name is U+FFFD, as no table could hold it.
     prompt : str
         The prompt, as recorded; may be empty, and may hold any character.
     metadata : mapping
@@ -101,6 +104,9 @@ class Capture:
     source: str = "capture"
     warnings: tuple[str, ...] = ()
     _layout: BlockLayout | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "run", clean_name(self.run))
 
     @classmethod
     def from_array(
@@ -307,12 +313,33 @@ class Capture:
         lows, highs, _ = zip(*self._extents, strict=True)
         return min(lows), max(highs)
 
+    def head_range(self, head: int) -> tuple[float, float]:
+        """Return the smallest and largest visible value of one head, as in `value_range`."""
+        low, high, _ = self._extents[head]
+        return low, high
+
+    def head_visible(self, head: int) -> int:
+        """Return the number of visible pairs of one head; 0 without a full matrix."""
+        return 0 if self.full_frame_attention is None else self._extents[head][2]
+
     @property
     def num_visible(self) -> int:
         """Number of visible (head, query, key) triples; 0 without a full matrix."""
         if self.full_frame_attention is None:
             return 0
         return sum(count for _, _, count in self._extents)
+
+    @cached_property
+    def value_sketch(self) -> QuantileSketch:
+        """Sketch of the visible values of the full matrix (of the rows without one).
+
+        Its ``quantile(0.99)`` is within 2**-12 of the exact one, and sketches of
+        many captures merge into that of all their values.
+        """
+        if self.full_frame_attention is None:
+            return QuantileSketch.of(self.last_block_rows)
+        heads = (QuantileSketch.of(head[self.attendable]) for head in self.full_frame_attention)
+        return reduce(QuantileSketch.merge, heads)
 
     def __repr__(self) -> str:
         heads = f"{self.num_heads} head{'s' if self.num_heads != 1 else ''}"

@@ -18,18 +18,17 @@ from headgrid.frames import shorten_list
 
 Array = npt.NDArray[Any]
 
+#: What a recorder gives, one value a frame pair.
+BASE_STATISTICS = ("logit", "mass", "entropy", "max_logit")
+
+#: What is made of captures of one base statistic: mean and standard deviation
+#: over runs, and the difference of two captures.
+DERIVED = ("mean", "std", "difference")
+
 #: What a value can be. The name is the value column of every table.
 STATISTICS = (
-    "logit",
-    "mass",
-    "entropy",
-    "max_logit",
-    "logit_mean",
-    "logit_std",
-    "mass_mean",
-    "mass_std",
-    "logit_difference",
-    "mass_difference",
+    *BASE_STATISTICS,
+    *(f"{base}_{derived}" for base in BASE_STATISTICS for derived in DERIVED),
 )
 
 FULL = "full_frame_attention"
@@ -37,6 +36,16 @@ LAST = "last_block_frame_attention"
 
 #: The axes are drawn in floating-point numbers, and labels have their limits.
 _MAX_FRAME = 10**8
+
+
+def split_statistic(statistic: str) -> tuple[str, str]:
+    """Return the base of a statistic and how it is derived from it (empty where it is not).
+
+    >>> split_statistic("max_logit_mean"), split_statistic("max_logit")
+    (('max_logit', 'mean'), ('max_logit', ''))
+    """
+    base, _, derived = statistic.rpartition("_")
+    return (base, derived) if derived in DERIVED else (statistic, "")
 
 
 def as_array(value: Any) -> Array:
@@ -224,6 +233,17 @@ def read_text(data: Mapping[str, Any], name: str) -> str:
     if isinstance(value, (list, tuple)):
         return " | ".join(str(part) for part in value)
     return str(value)
+
+
+def clean_name(name: str) -> str:
+    r"""Return the name of a folder with lone surrogates as U+FFFD.
+
+    They stand for bytes that are no UTF-8, and no file or table can hold them.
+
+    >>> clean_name("run_\udcff")
+    'run_�'
+    """
+    return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def describe_keys(data: Mapping[str, Any], source: str) -> str:

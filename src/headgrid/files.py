@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import mmap
 import os
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -21,6 +22,9 @@ MIB = 2**20
 #: Up to this size a file is read, above it is mapped: a mapped file that another
 #: program cuts short kills the process, so only files that gain from it are.
 MAPPED_FROM = 16 * MIB
+
+#: Names of the files that `replace_file` writes to before they take their place.
+_TEMPORARY = re.compile(r"\..{1,40}-[0-9a-f]{16}\.tmp", re.DOTALL)
 
 
 def read_or_map(file: io.FileIO) -> bytes | mmap.mmap:
@@ -90,3 +94,19 @@ def write_bytes(path: Path, content: bytes) -> Path:
     with replace_file(path) as file:
         file.write(content)
     return path
+
+
+def remove_leftovers(folders: Iterable[Path]) -> None:
+    """Remove the temporary files that a process which was killed has left directly in folders.
+
+    No other process may be writing there.
+    """
+    for folder in folders:
+        try:
+            names = [entry.name for entry in os.scandir(folder)]
+        except OSError:  # it is not there yet, or is none: writing will say so
+            continue
+        for name in names:
+            if _TEMPORARY.fullmatch(name):
+                with suppress(OSError):
+                    (folder / name).unlink()

@@ -6,9 +6,10 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Literal
 
 from headgrid.errors import CaptureError, describe_error, near_miss
 from headgrid.formats import SUFFIXES, check_suffix
@@ -26,11 +27,42 @@ class CaptureFile:
         Its folder, relative to the input it was found in (``.`` for a file).
     run : str
         Name of its folder where that looks like a run (``run_000``), else ``""``.
+    set : str
+        The folders between the input and the run, joined by ``/``; may be empty.
     """
 
     path: Path
     relative: PurePath
     run: str
+    set: str = ""
+
+    @property
+    def root(self) -> Path:
+        """The folder that was given as the input, or that holds the file that was given."""
+        return Path(*self.path.parent.parts[: -len(self.relative.parts) or None])
+
+    @property
+    def order(self) -> object:
+        """Sort key within a run: layer2 before layer10."""
+        return _natural(self.path.name)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a capture stands among the others: its set, and its run in that set."""
+
+    set: str
+    run: str
+
+    @property
+    def text(self) -> str:
+        """Set and run for messages and metadata, ``SET/run_000``; empty where both are."""
+        return "/".join(part for part in (self.set, self.run) if part)
+
+    @property
+    def order(self) -> tuple[object, object]:
+        """Sort key that counts: run_2 before run_10."""
+        return _natural(self.set), _natural(self.run)
 
 
 def find_captures(
@@ -80,6 +112,65 @@ def find_captures(
     return files, errors
 
 
+def place_captures(
+    files: Sequence[CaptureFile], *, by: Literal["set"] | None = None
+) -> list[Place]:
+    """Say of which set and run each file is, by the names of folders.
+
+    A folder that holds captures is a run (with what lies below it, where its name
+    looks like a run), and the folders above the run are its set. Folders above an input have no
+    say: a tree that is moved as a whole keeps its sets and runs.
+
+    Parameters
+    ----------
+    files : sequence of CaptureFile
+        From `find_captures`, of all inputs that are looked at together.
+    by : {"set"}, optional
+        Name the set also where the input itself is the only folder above the
+        runs. That is the default where several inputs are given.
+
+    Returns
+    -------
+    list of Place
+        In the order of ``files``. A run has no name where its folder is the only
+        input and does not look like a run (``run_000``).
+
+    Examples
+    --------
+    >>> one = CaptureFile(Path("in/cats/run_0/layer0.pt"), PurePath("cats/run_0"), "run_0")
+    >>> two = CaptureFile(Path("dogs/run_0/layer0.pt"), PurePath("run_0"), "run_0")
+    >>> place_captures([one])
+    [Place(set='cats', run='run_0')]
+    >>> place_captures([two]), place_captures([two], by="set")
+    ([Place(set='', run='run_0')], [Place(set='dogs', run='run_0')])
+    """
+    # By its real folder, since `.` and `../x` may be the same one.
+    names = {root: name_folder(root) for root in {file.root for file in files}}
+    several = len({os.path.realpath(root) for root in names}) > 1
+    return [_place(file, names[file.root], several=several, by=by) for file in files]
+
+
+def _place(file: CaptureFile, name: str, *, several: bool, by: str | None) -> Place:
+    folders = list(file.relative.parts)
+    if not folders:
+        return Place("", name if several or _looks_like_run(name) else "")
+    above, run = _split_run(folders)
+    if several or (by == "set" and not above):
+        above = [name, *above]
+    return Place("/".join(above), "/".join(run))
+
+
+def _split_run(folders: list[str]) -> tuple[list[str], list[str]]:
+    """Return the folders above a run, and those of the run: from the first that looks like one."""
+    named = [position for position, name in enumerate(folders) if _looks_like_run(name)]
+    at = named[0] if named else len(folders) - 1
+    return folders[:at], folders[at:]
+
+
+def _looks_like_run(name: str) -> bool:
+    return re.match(r"run[_-]?\d+", name, re.IGNORECASE) is not None
+
+
 def list_captures(folder: Path) -> list[Path]:
     """Return the capture files that lie directly in a folder, in natural order.
 
@@ -109,8 +200,9 @@ def list_captures(folder: Path) -> list[Path]:
 def _describe_file(path: Path, given: Path) -> CaptureFile:
     relative = path.parent.relative_to(given) if path != given else PurePath()
     folder = name_folder(path.parent)
-    looks_like_run = re.match(r"run[_-]?\d+", folder, re.IGNORECASE)
-    return CaptureFile(path, PurePath(relative), folder if looks_like_run else "")
+    above = _split_run(list(relative.parts))[0] if relative.parts else []
+    run = folder if _looks_like_run(folder) else ""
+    return CaptureFile(path, PurePath(relative), run, "/".join(above))
 
 
 def name_folder(folder: Path) -> str:

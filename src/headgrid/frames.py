@@ -6,7 +6,8 @@ end of the query's own block. This module knows nothing of values or files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,6 +128,17 @@ def _misfit(source: str, sizes: tuple[int, ...], frames: tuple[int, ...]) -> Cap
         f"{len(frames)} frames ({shorten_list(frames)}); expected block sizes that sum to "
         f"{len(frames)}, so correct or omit block_sizes"
     )
+
+
+def expected_layers(layers: Iterable[int]) -> tuple[int, ...]:
+    """Return all layers from the first to the last, at the step that those given have.
+
+    >>> expected_layers([0, 1, 3]), expected_layers([10, 0, 5])
+    ((0, 1, 2, 3), (0, 5, 10))
+    """
+    present = sorted(set(layers))
+    step = math.gcd(*(layer - present[0] for layer in present)) or 1
+    return tuple(range(present[0], present[-1] + 1, step))
 
 
 def shorten_list(values: Sequence[object], shown: int = 6) -> str:

@@ -18,23 +18,42 @@ from headgrid.stats import sink_scores
 
 #: What goes into SVG and HTML, so that text looks the same where it is opened.
 FONT_FAMILY = "Arial, DejaVu Sans, Helvetica, sans-serif"
+SERIF_FAMILY = "Times New Roman, DejaVu Serif, Times, serif"
 
-_VALUE_TITLES = {
+_BASE_TITLES = {
     "logit": "Attention Logits",
     "mass": "Attention Mass",
     "entropy": "Attention Entropy (nats)",
     "max_logit": "Maximum Attention Logit",
-    "logit_mean": "Mean Attention Logits",
-    "logit_std": "Std. Dev. of Attention Logits",
-    "mass_mean": "Mean Attention Mass",
-    "mass_std": "Std. Dev. of Attention Mass",
-    "logit_difference": "Difference of Attention Logits",
-    "mass_difference": "Difference of Attention Mass",
+}
+_DERIVED_TITLES = {
+    "": "{}",
+    "mean": "Mean {}",
+    "std": "Std. Dev. of {}",
+    "difference": "Difference of {}",
+}
+_VALUE_TITLES = {
+    f"{base}_{derived}" if derived else base: pattern.format(title)
+    for base, title in _BASE_TITLES.items()
+    for derived, pattern in _DERIVED_TITLES.items()
 }
 
-_VALUE_MEANINGS = {
+_BASE_MEANINGS = {
     "logit": "mean over token pairs of q·k·scale, before the softmax",
     "mass": "attention after the softmax",
+    "entropy": "-p·ln p of the attention p after the softmax, summed over a frame's keys",
+    "max_logit": "largest q·k·scale of the token pairs, before the softmax",
+}
+_DERIVED_MEANINGS = {
+    "": "{}",
+    "mean": "mean over runs of: {}",
+    "std": "standard deviation over runs, with n - 1, of: {}",
+    "difference": "difference of two captures of: {}",
+}
+_VALUE_MEANINGS = {
+    f"{base}_{derived}" if derived else base: pattern.format(meaning)
+    for base, meaning in _BASE_MEANINGS.items()
+    for derived, pattern in _DERIVED_MEANINGS.items()
 }
 
 _MAX_LINES = 4

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -19,12 +20,17 @@ from headgrid import engine, page
 from headgrid import svg as svg_
 from headgrid.anatomy import count_marks, walk
 from headgrid.errors import RenderError, check_choice
-from headgrid.labels import FONT_FAMILY, clean_text
+from headgrid.labels import FONT_FAMILY, SERIF_FAMILY, clean_text
 from headgrid.options import EMBEDS, FORMATS
 from headgrid.policy import check_drawing, check_spec
 from headgrid.spec import MAX_MARKS, Spec, to_json
 
 LAYOUT_FONT = "Liberation Sans"
+#: What pictures are drawn with: only the first of the second list may be missing on a machine.
+_PICTURE_FONTS = {
+    FONT_FAMILY: LAYOUT_FONT,
+    SERIF_FAMILY: f"Liberation Serif, Times New Roman, DejaVu Serif, {LAYOUT_FONT}",
+}
 
 _POINTS_PER_INCH = 72
 _MAX_PIXELS = 500_000_000
@@ -140,13 +146,34 @@ def _call(executor: Executor | None, function: Callable[..., Any], *args: Any) -
 
 def _finish(spec: Spec, raw: str) -> str:
     description = clean_text(str(spec.get("description", "")))
-    drawing = svg_.finish(raw, LAYOUT_FONT, FONT_FAMILY, description, gradient=_gradient(spec))
+    family = _family(spec)
+    drawing = svg_.finish(raw, LAYOUT_FONT, family, description, gradients=_gradients(spec))
+    width = _wanted_width(spec)
+    drawing = drawing if width is None else svg_.set_width(drawing, width)
     check_drawing(drawing)
     return drawing
 
 
+def _family(spec: Spec) -> str:
+    """Return the family list of the text, which is laid out with the layout font all the same."""
+    config = spec.get("config")
+    font = config.get("font") if isinstance(config, Mapping) else None
+    return SERIF_FAMILY if font == SERIF_FAMILY else FONT_FAMILY
+
+
+def _wanted_width(spec: Spec) -> float | None:
+    """Return the exact width in points that a figure asks for, if it does."""
+    usermeta = spec.get("usermeta")
+    ours = usermeta.get("headgrid") if isinstance(usermeta, Mapping) else None
+    width = ours.get("width") if isinstance(ours, Mapping) else None
+    usable = isinstance(width, (int, float)) and not isinstance(width, bool) and width > 0
+    return float(width) if usable and math.isfinite(float(width)) else None  # type: ignore[arg-type]
+
+
 def _for_layout(drawing: str) -> str:
-    return svg_.for_layout(drawing, FONT_FAMILY, LAYOUT_FONT)
+    for family, fonts in _PICTURE_FONTS.items():
+        drawing = svg_.for_layout(drawing, family, fonts)
+    return drawing
 
 
 def _rasterise(drawing: str, ppi: float, executor: Executor | None = None) -> bytes:
@@ -179,9 +206,10 @@ def _safe_text(spec: Spec) -> str:
         raise RenderError(
             f"the specification holds a value that JSON does not have ({error})"
         ) from None
-    return _ESCAPE.sub(_clean_escape, text).replace(
-        json.dumps(FONT_FAMILY), json.dumps(LAYOUT_FONT)
-    )
+    text = _ESCAPE.sub(_clean_escape, text)
+    for family in _PICTURE_FONTS:
+        text = text.replace(json.dumps(family), json.dumps(LAYOUT_FONT))
+    return text
 
 
 def _clean_escape(match: re.Match[str]) -> str:
@@ -192,11 +220,12 @@ def _clean_escape(match: re.Match[str]) -> str:
     return json.dumps(clean_text(character))[1:-1]
 
 
-def _gradient(spec: Spec) -> list[tuple[float, str]]:
-    """Return offset and colour of the stops of the figure's colour bar, if it is one of ours.
+def _gradients(spec: Spec) -> list[list[tuple[float, str]]]:
+    """Return offset and colour of the stops of the figure's colour bars, if they are ours.
 
     Vega samples a gradient at round values instead, up to 8 levels off.
     """
+    found = []
     for _, key, value in walk(spec):
         if key != "scale" or not isinstance(value, Mapping) or value.get("interpolate") != "rgb":
             continue
@@ -204,8 +233,8 @@ def _gradient(spec: Spec) -> list[tuple[float, str]]:
         if isinstance(domain, list) and isinstance(colors, list) and len(domain) == len(colors):
             low, high = domain[0], domain[-1]
             offsets = [round((stop - low) / (high - low), 6) for stop in domain]
-            return list(zip(offsets, colors, strict=True))
-    return []
+            found.append(list(zip(offsets, colors, strict=True)))
+    return found if any(stops != found[0] for stops in found) else found[:1]
 
 
 def _refuse_too_many_marks(spec: Spec) -> None:

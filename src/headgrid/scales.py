@@ -15,14 +15,19 @@ import numpy.typing as npt
 
 from headgrid.capture import Capture
 from headgrid.errors import OptionError, check_choice
+from headgrid.fields import split_statistic
+from headgrid.quantiles import RELATIVE_ERROR, QuantileSketch
 
 PaletteName = Literal["rdbu", "custom"]
-ColorRule = Literal["symmetric", "shared", "minmax"]
+ColorRule = Literal["symmetric", "shared", "minmax", "quantile"]
 PALETTES: tuple[str, ...] = get_args(PaletteName)
 COLOR_RULES: tuple[str, ...] = get_args(ColorRule)
 
 #: Colours are quantised to so many steps, as matplotlib's colour maps are.
 STEPS = 256
+
+#: The rule ``quantile`` leaves so much of all visible values beyond each end.
+LOW_QUANTILE, HIGH_QUANTILE = 0.01, 0.99
 
 # Below this, steps of a scale are no longer numbers.
 _SMALLEST_SPAN = 1e-290
@@ -79,6 +84,10 @@ class Ranged(Protocol):
     def statistic(self) -> str:
         """What the values are."""
 
+    @property
+    def value_sketch(self) -> QuantileSketch:
+        """Sketch of the visible values; only the rule ``quantile`` reads it."""
+
 
 @dataclass(frozen=True)
 class ColorRange:
@@ -125,6 +134,22 @@ class ColorScale:
     def colors(self) -> npt.NDArray[np.uint8]:
         """Return the colour of each palette step, shape (256, 3)."""
         return self.palette.rgb(np.arange(STEPS) / (STEPS - 1))
+
+    def dark_beyond(self) -> tuple[float, float]:
+        """Return the values below and above which colours are dark: what is written there is white.
+
+        Infinite where that end of the scale is light. Dark is a relative luminance
+        below 0.25, where white has more contrast than black (WCAG 2, with some room).
+        """
+        linear = (self.colors() / 255.0) ** 2.2
+        dark = linear @ np.array([0.2126, 0.7152, 0.0722]) < 0.25
+        start, end = self._span()
+        used = dark[int(start * STEPS) : int(end * STEPS)]
+        lowest = int(np.argmin(used)) if not used.all() else 0
+        highest = int(np.argmin(used[::-1])) if not used.all() else 0
+        below = self._value_at(start + lowest / STEPS) if lowest else -math.inf
+        above = self._value_at(end - highest / STEPS) if highest else math.inf
+        return shorten_float(below), shorten_float(above)
 
     def expression(self, field: str) -> str:
         """Return the Vega expression that quantises ``datum.field`` to the value of its step.
@@ -182,8 +207,13 @@ def palette_for(statistic: str, name: str) -> Palette:
 
 
 def is_diverging(statistic: str) -> bool:
-    """Return whether a statistic has two signs, with zero in the middle."""
-    return statistic in ("logit", "max_logit", "logit_mean") or statistic.endswith("_difference")
+    """Return whether a statistic has two signs, with zero in the middle.
+
+    >>> [is_diverging(name) for name in ("logit_mean", "logit_std", "mass_difference")]
+    [True, False, True]
+    """
+    base, derived = split_statistic(statistic)
+    return derived == "difference" or (base in ("logit", "max_logit") and derived != "std")
 
 
 def parse_color_range(text: str) -> ColorRule | tuple[float, float]:
@@ -243,40 +273,86 @@ def resolve_color_range(
 
     Parameters
     ----------
-    rule : {"symmetric", "shared", "minmax"} or (low, high) or ColorRange
+    rule : {"symmetric", "shared", "minmax", "quantile"} or (low, high) or ColorRange
         ``symmetric`` and ``shared`` take the largest magnitude of a visible
         value, of one capture or of all; ``minmax`` the smallest and the largest
-        value, and zero. A range that is resolved already passes through.
+        value, and zero; ``quantile`` the 1 % and the 99 % quantile of all
+        visible values of all captures together, whichever is larger in
+        magnitude for both sides. A range that is resolved already passes through.
     captures : iterable of Capture
-        What the rule is applied to; read once.
+        What the rule is applied to; read once, and none is kept.
 
     Returns
     -------
     ColorRange
         With ``low < high``. Statistics without sign start at 0 for
-        ``symmetric`` and ``shared``; where every value is 0 the range is ±1 (0 to 1).
+        ``symmetric``, ``shared`` and ``quantile``; where every value is 0 the
+        range is ±1 (0 to 1). Where so many values are 0 that both quantiles
+        are, ``quantile`` takes the largest magnitude, as ``shared`` does.
+
+    Notes
+    -----
+    The quantiles are pooled, never those of one capture combined with those of
+    another, and exact to `quantiles.RELATIVE_ERROR` (2**-12).
+
+    Examples
+    --------
+    >>> layers = [Capture.from_array([[[1.0, -2.0]]]), Capture.from_array([[[3.0, 0.5]]])]
+    >>> resolve_color_range("shared", layers)
+    ColorRange(low=-3.0, high=3.0, rule='shared')
+    >>> resolve_color_range("quantile", layers)
+    ColorRange(low=-2.94, high=2.94, rule='quantile')
     """
     if isinstance(rule, ColorRange):
         return rule
     checked = check_color_rule(rule)
     if isinstance(checked, tuple):
         return ColorRange(*checked, "fixed")
-    lows, highs, diverging = [], [], True
-    for capture in captures:
-        low, high = capture.value_range
-        lows.append(low)
-        highs.append(high)
-        diverging = is_diverging(capture.statistic)
-    low, high = min(lows, default=0.0), max(highs, default=0.0)
+    pool = _pool_values(captures, checked)
+    low, high, diverging = pool.low, pool.high, pool.diverging
     if checked == "minmax":
         if diverging:
             low, high = min(low, 0.0), max(high, 0.0)
     else:
         high = max(abs(low), abs(high))
+        if checked == "quantile":
+            high = _quantile_magnitude(pool, high)
         low = -high if diverging else 0.0
     if not high - low > _SMALLEST_SPAN:  # one value everywhere
         low, high = (-1.0 if diverging else 0.0), (high if high > _SMALLEST_SPAN else 1.0)
     return ColorRange(shorten_float(low), shorten_float(high), checked)
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """What the rules need of all captures together."""
+
+    low: float
+    high: float
+    diverging: bool
+    sketch: QuantileSketch
+
+
+def _pool_values(captures: Iterable[Ranged], rule: str) -> _Pool:
+    lows, highs, diverging = [], [], True
+    sketch = QuantileSketch.of([])
+    for capture in captures:
+        low, high = capture.value_range
+        lows.append(low)
+        highs.append(high)
+        diverging = is_diverging(capture.statistic)
+        if rule == "quantile":
+            sketch = sketch.merge(capture.value_sketch)
+    return _Pool(min(lows, default=0.0), max(highs, default=0.0), diverging, sketch)
+
+
+def _quantile_magnitude(pool: _Pool, largest: float) -> float:
+    """Return the larger magnitude of the two quantiles; the largest of all where they are 0."""
+    magnitude = abs(pool.sketch.quantile(HIGH_QUANTILE)) if pool.sketch.count else 0.0
+    if pool.sketch.count and pool.diverging:
+        magnitude = max(magnitude, abs(pool.sketch.quantile(LOW_QUANTILE)))
+    # A bucket's centre may lie below its values: the largest one must not saturate for that.
+    return magnitude if 0 < magnitude * (1 + RELATIVE_ERROR) < largest else largest
 
 
 def _check_limits(low: float, high: float) -> tuple[float, float]:
@@ -373,17 +449,38 @@ def _minus(value: float) -> str:
     return f"-{_number(value)}" if value > 0 else f"+{_number(-value)}"
 
 
+def saturates(value_range: tuple[float, float], color_range: ColorRange) -> tuple[bool, bool]:
+    """Return whether values lie below, and whether they lie above, the colour range.
+
+    Parameters
+    ----------
+    value_range : (float, float)
+        Smallest and largest value, as `Capture.value_range` gives them.
+    color_range : ColorRange
+
+    Examples
+    --------
+    >>> saturates((-1.0, 9.0), ColorRange(-5.0, 5.0, "quantile"))
+    (False, True)
+    """
+    low, high = _open_range(color_range)
+    return value_range[0] < low, value_range[1] > high
+
+
 def count_saturated(capture: Capture, color_range: ColorRange) -> int:
     """Return how many visible values lie beyond the colour range."""
-    if capture.full_frame_attention is None:
+    if capture.full_frame_attention is None or not any(saturates(capture.value_range, color_range)):
         return 0
-    low, high = color_range.low, color_range.high
-    smallest, largest = capture.value_range
-    if low <= smallest and largest <= high:
-        return 0
-    slack = 1e-8 * max(abs(low), abs(high))  # the ends are rounded to 9 digits
+    low, high = _open_range(color_range)
     total = 0
     for head in range(capture.num_heads):
         matrix: npt.NDArray[Any] = capture.head_matrix(head)
-        total += int(np.count_nonzero((matrix > high + slack) | (matrix < low - slack)))
+        total += int(np.count_nonzero((matrix > high) | (matrix < low)))
     return total
+
+
+def _open_range(color_range: ColorRange) -> tuple[float, float]:
+    """Return the range with the slack that its ends, rounded to 9 digits, need."""
+    low, high = color_range.low, color_range.high
+    slack = 1e-8 * max(abs(low), abs(high))
+    return low - slack, high + slack

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def sink_scores(capture: Capture) -> npt.NDArray[np.float64]:
     >>> sink_scores(Capture.from_array(last_block=[[5.0, 1.0, 2.0, 9.0]]))
     array([3.5])
     """
-    return _row_statistics(capture)["sink"]
+    return row_statistics(capture)["sink"]
 
 
 def head_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
@@ -54,7 +54,7 @@ def head_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for capture in _iterate(captures):
-        columns = _row_statistics(capture)
+        columns = row_statistics(capture)
         rows += [
             {"run": capture.run, "layer": capture.layer_index, "head": head}
             | {name: float(values[head]) for name, values in columns.items()}
@@ -83,7 +83,7 @@ def layer_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     """
     rows = []
     for capture in _iterate(captures):
-        diagonal, first_key = _matrix_means(capture)
+        diagonal, first_key = (pairs_mean(pairs) for pairs in diagonal_and_first_key(capture))
         rows.append(
             {
                 "run": capture.run,
@@ -96,6 +96,72 @@ def layer_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     return _frame(rows, ["run", "layer", "diagonal_mean", "first_key_mean", "visible"])
 
 
+def visible_groups(
+    capture: Capture,
+) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]]:
+    """Yield the last-block rows in groups of heads that see the same keys, nearly always one.
+
+    Yields
+    ------
+    heads : array of int, shape (group,)
+    keys : array of int, shape (visible,)
+        Positions along the key axis, at least one, increasing.
+    rows : array, shape (group, visible), float64
+        Their values, none of them NaN.
+    """
+    rows = capture.last_block_rows.astype(np.float64)
+    seen = ~np.isnan(rows)
+    if bool((seen == seen[0]).all()):
+        patterns, member = seen[:1], np.zeros(len(rows), dtype=np.intp)
+    else:
+        patterns, member = np.unique(seen, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        heads, keys = np.flatnonzero(member.reshape(-1) == number), np.flatnonzero(pattern)
+        if len(keys):
+            yield heads, keys, np.ascontiguousarray(rows[np.ix_(heads, keys)])
+
+
+def row_statistics(capture: Capture) -> dict[str, npt.NDArray[np.float64]]:
+    """Return ``first``, ``mid``, ``last`` and ``sink`` of each head, each of shape (heads,)."""
+    columns = {name: np.full(capture.num_heads, np.nan) for name in ("first", "mid", "last")}
+    has_zero = capture.key_frames[0] == 0
+    for heads, keys, rows in visible_groups(capture):
+        if has_zero and keys[0] == 0:
+            columns["first"][heads] = rows[:, 0]
+        if len(keys) > 2:
+            columns["mid"][heads] = rows[:, 1:-1].mean(axis=1)
+        columns["last"][heads] = rows[:, -1]
+    columns["sink"] = columns["first"] - columns["mid"]
+    return columns
+
+
+def diagonal_and_first_key(
+    capture: Capture,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the values with equal frame numbers, and those of key frame 0, [heads, pair].
+
+    Pairs that the model can attend; NaN where they were not recorded. No pair
+    without a full matrix.
+    """
+    matrix = capture.full_frame_attention
+    if matrix is None:
+        nothing = np.empty((capture.num_heads, 0))
+        return nothing, nothing
+    equal = np.equal.outer(capture.query_frames, capture.key_frames)
+    zero = np.broadcast_to(np.equal(capture.key_frames, 0), equal.shape)
+    values = []
+    for pairs in (equal, zero):
+        queries, keys = np.nonzero(pairs & capture.attendable)
+        values.append(matrix[:, queries, keys].astype(np.float64))
+    return values[0], values[1]
+
+
+def pairs_mean(pairs: npt.NDArray[np.float64]) -> float:
+    """Return the mean of all values that are not NaN; NaN where there is none."""
+    values = pairs[~np.isnan(pairs)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
 def _iterate(captures: Capture | Iterable[Capture]) -> Iterable[Capture]:
     return [captures] if isinstance(captures, Capture) else captures
 
@@ -104,38 +170,3 @@ def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame(rows, columns=columns)
-
-
-def _row_statistics(capture: Capture) -> dict[str, npt.NDArray[np.float64]]:
-    rows = capture.last_block_rows.astype(np.float64)
-    columns = {name: np.full(len(rows), np.nan) for name in ("first", "mid", "last")}
-    has_zero = capture.key_frames[0] == 0
-    for head, row in enumerate(rows):
-        visible = row[~np.isnan(row)]
-        if has_zero:
-            columns["first"][head] = row[0]
-        if len(visible):
-            columns["last"][head] = visible[-1]
-        if len(visible) > 2:
-            columns["mid"][head] = visible[1:-1].mean()
-    columns["sink"] = columns["first"] - columns["mid"]
-    return columns
-
-
-def _matrix_means(capture: Capture) -> tuple[float, float]:
-    if capture.full_frame_attention is None:
-        return float("nan"), float("nan")
-    equal = np.equal.outer(capture.query_frames, capture.key_frames)
-    diagonal, first = [], []
-    for head in range(capture.num_heads):
-        matrix = capture.head_matrix(head)
-        diagonal.append(matrix[equal].astype(np.float64))
-        if capture.key_frames[0] == 0:
-            first.append(matrix[:, 0].astype(np.float64))
-    return _mean(diagonal), _mean(first)
-
-
-def _mean(parts: list[npt.NDArray[np.float64]]) -> float:
-    values = np.concatenate(parts) if parts else np.empty(0)
-    seen = values[~np.isnan(values)]
-    return float(seen.mean()) if len(seen) else float("nan")

@@ -7,6 +7,7 @@ to write a `.pt` and to read the rare one that only torch understands.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -30,6 +31,7 @@ __all__ = [
     "find_captures",
     "load_capture",
     "load_run",
+    "read_capture",
     "save_capture",
 ]
 
@@ -112,7 +114,75 @@ def load_run(folder: str | os.PathLike[str]) -> list[Capture]:
     return loaded
 
 
+def read_capture(file: CaptureFile) -> tuple[Capture, str]:
+    """Read a found file in any thread or process, with what tells its content apart.
+
+    Parameters
+    ----------
+    file : CaptureFile
+        From `find_captures`.
+
+    Returns
+    -------
+    capture : Capture
+        As from `load_capture`, named by the whole path, as runs hold files of the
+        same names. What is odd in the file is in its ``warnings``, and no Python
+        warning is given: those are a matter of the whole process.
+    digest : str
+        SHA-256 of the file's bytes in hexadecimal. They are hashed before they are
+        read, so that a file that changes in between does not pass as drawn.
+
+    Raises
+    ------
+    CaptureError
+        Where the file is missing, unreadable, damaged, or no capture.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> capture = Capture.from_array([[[1.0]]], layer=3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_capture(capture, folder + "/layer3.npz")
+    ...     (file,), _ = find_captures(path)
+    ...     read, digest = read_capture(file)
+    >>> read.layer_index, read.source == str(path), len(digest)
+    (3, True, 64)
+    """
+    try:
+        digest = hash_file(file.path)
+        return _read(file.path, file.run, str(file.path)), digest
+    except CaptureError as error:
+        raise CaptureError(_name_path(str(error), file.path)) from None
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a capture file's bytes in hexadecimal.
+
+    Raises
+    ------
+    CaptureError
+        Where the file is missing or can not be read.
+    """
+    _check_file(path)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _name_path(text: str, path: Path) -> str:
+    return f"{path}{text.removeprefix(path.name)}" if text.startswith(f"{path.name}:") else text
+
+
 def _load(path: Path, run: str, stacklevel: int) -> Capture:
+    capture = _read(path, run, path.name)
+    for text in capture.warnings:
+        warnings.warn(text, HeadgridWarning, stacklevel=stacklevel)
+    return capture
+
+
+def _read(path: Path, run: str, source: str) -> Capture:
     suffix = _check_file(path)
     try:
         data = READERS[suffix](path)
@@ -125,10 +195,7 @@ def _load(path: Path, run: str, stacklevel: int) -> Capture:
         )
     named = re.search(r"layer[_-]?(\d+)", path.stem, re.IGNORECASE)
     layer = int(named[1]) if named else None
-    capture = Capture.from_dict(data, source=path.name, layer=layer, run=run)
-    for text in capture.warnings:
-        warnings.warn(text, HeadgridWarning, stacklevel=stacklevel)
-    return capture
+    return Capture.from_dict(data, source=source, layer=layer, run=run)
 
 
 def _check_file(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 from xml.sax.saxutils import escape
 
 from lxml import etree
@@ -26,10 +27,15 @@ from headgrid.svgmarks import (
     shorten_numbers,
     shorten_rectangle,
 )
+from headgrid.svgrows import join_rows
+
+_Stops: TypeAlias = Sequence[tuple[float, str]]
 
 _MARKS = re.compile(
-    r'<g class="mark-\w+ role-mark headgrid_(?:cells|tiles|frame|bars|line|points)_marks"'
+    r'<g class="mark-\w+ role-mark (?:\w+_)?headgrid_'
+    r'(?:cells|tiles|frame|bars|line|points|faint)_marks"'
 )
+_SIZE = re.compile(r'^<svg[^<>]* width="([\d.]+)pt" height="([\d.]+)pt"')
 _VIEW_BOX = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 _REFERENCE = re.compile(r"url\(#([^()]+)\)")
 # Most of the elements of a figure draw nothing; they need not be parsed.
@@ -55,7 +61,7 @@ def finish(
     description: str = "",
     *,
     title: str | None = None,
-    gradient: Sequence[tuple[float, str]] | None = None,
+    gradients: Sequence[_Stops] = (),
 ) -> str:
     """Return Vega's SVG as the file that a reader gets.
 
@@ -71,8 +77,9 @@ def finish(
         What the figure shows, for its ``<desc>``.
     title : str, optional
         For its ``<title>``; the title drawn in the figure if not given.
-    gradient : sequence of (offset, color), optional
-        The true stops of the colour bar, offsets from 0 to 1.
+    gradients : sequence of sequences of (offset, color)
+        The true stops of the colour bars, in their order, offsets from 0 to 1; one
+        for all where there is one.
 
     Returns
     -------
@@ -88,8 +95,9 @@ def finish(
     root = _parse(_BLANKS.sub("", merge_cells(raw)) if named else raw)
     if named:
         _tidy(root)
-    if named and gradient:
-        _set_gradient(root, gradient)
+        join_rows(root)
+    if named and gradients:
+        _set_gradients(root, gradients)
     title = _find_title(root) if title is None else title
     _write_head(root, clean_text(title), clean_text(description))
     _set_family(root, layout_font, family, once=named)
@@ -99,10 +107,23 @@ def finish(
 
 
 def size(drawing: str) -> tuple[float, float]:
-    """Return width and height of a drawing in points."""
-    found = _VIEW_BOX.search(drawing)
+    """Return width and height of a finished drawing in points."""
+    found = _SIZE.search(drawing)
     assert found is not None
     return float(found[1]), float(found[2])
+
+
+def set_width(drawing: str, width: float) -> str:
+    """Return a finished drawing at exactly so many points of width, its height in proportion."""
+    old = size(drawing)
+    height = old[1] * width / old[0]
+    start = drawing.index(">")
+    head = re.sub(
+        r' width="[\d.]+pt" height="[\d.]+pt"',
+        f' width="{shorten_number(width)}pt" height="{shorten_number(height)}pt"',
+        drawing[:start],
+    )
+    return head + drawing[start:]
 
 
 def for_layout(drawing: str, family: str, layout_font: str) -> str:
@@ -161,6 +182,9 @@ def _tidy_background(background: etree._Element) -> None:
 
 def _tidy_group(group: etree._Element) -> None:
     classes = group.get("class", "")
+    if classes.endswith("headgrid_labels_marks"):
+        _tidy_labels(group)
+        return
     if "role-mark" in classes:
         if is_named(classes):
             _drop_noise(group)
@@ -174,6 +198,23 @@ def _tidy_group(group: etree._Element) -> None:
         _tidy_texts(group)
     if group.tag == f"{SVG}g":
         _join_groups(group)
+
+
+def _tidy_labels(group: etree._Element) -> None:
+    """Draw the labels inside panels once, each with its halo as the outline of its letters."""
+    _drop_noise(group)
+    _tidy_texts(group)
+    halo = group.getprevious()
+    if halo is None or not halo.get("class", "").endswith("headgrid_halo_marks") or not len(halo):
+        return
+    pen = halo[0].get("stroke-width", "")
+    texts = ["".join(map(str, text.itertext())) for text in (*halo, *group)]
+    if texts[: len(halo)] != texts[len(halo) :]:
+        return
+    _remove(halo)
+    outline = {"stroke": "#fff", "stroke-width": pen, "stroke-linejoin": "round"}
+    for name, value in {**outline, "paint-order": "stroke"}.items():
+        group.set(name, value)
 
 
 def _drop_noise(group: etree._Element) -> None:
@@ -221,10 +262,11 @@ def _tidy_texts(group: etree._Element) -> None:
     if any(item.tag != f"{SVG}text" for item in group):
         return
     for text in list(group):
-        if len(text) or text.text:
+        visible = "0" not in (text.get("opacity"), text.get("fill-opacity"))
+        if (len(text) or text.text) and visible:
             _tidy_text(text)
         else:
-            group.remove(text)  # a label that its expression left out
+            group.remove(text)  # a label or title that its expression left out
     texts = list(group)
     for name in _INHERITED:
         values = {text.get(name) for text in texts}
@@ -265,23 +307,32 @@ def _sharpen_background(cells: etree._Element) -> None:
         background.set("shape-rendering", "crispEdges")
 
 
-def _set_gradient(root: etree._Element, stops: Sequence[tuple[float, str]]) -> None:
-    """Give the colour bar its true stops, if there is one colour bar."""
+def _set_gradients(root: etree._Element, scales: Sequence[_Stops]) -> None:
+    """Give each colour bar its true stops, where it is clear whose they are."""
     bars = root.findall(f".//{SVG}g[@class='mark-rect role-legend-gradient']/{SVG}path")
-    gradients = list(root.iter(f"{SVG}linearGradient"))
-    if len(bars) != 1 or len(gradients) != 1:
+    gradients = {gradient.get("id"): gradient for gradient in root.iter(f"{SVG}linearGradient")}
+    if len(bars) != len(gradients) or len(scales) not in (1, len(bars)):
         return
-    if bars[0].get("fill") != f"url(#{gradients[0].get('id')})" or len(gradients[0]) < 2:
+    for bar, stops in zip(
+        bars, scales if len(scales) > 1 else [scales[0]] * len(bars), strict=True
+    ):
+        gradient = gradients.get((bar.get("fill") or "").removeprefix("url(#").removesuffix(")"))
+        if gradient is not None:
+            _set_gradient(gradient, stops)
+
+
+def _set_gradient(gradient: etree._Element, stops: _Stops) -> None:
+    if len(gradient) < 2:
         return
     # Both ends tell whether it is the scale that the stops are of.
-    ends = [gradients[0][end].get("stop-color", "") for end in (0, -1)]
+    ends = [gradient[end].get("stop-color", "") for end in (0, -1)]
     if [_hex(color) for color in ends] != [stops[end][1].lower() for end in (0, -1)]:
         return
-    for stop in list(gradients[0]):
-        gradients[0].remove(stop)
+    for stop in list(gradient):
+        gradient.remove(stop)
     for offset, color in stops:
         place = f"{offset:.6f}".rstrip("0").rstrip(".")
-        etree.SubElement(gradients[0], f"{SVG}stop", {"offset": place, "stop-color": color})
+        etree.SubElement(gradient, f"{SVG}stop", {"offset": place, "stop-color": color})
 
 
 def _hex(color: str) -> str:
@@ -302,7 +353,9 @@ def _find_title(root: etree._Element) -> str:
 
 def _write_head(root: etree._Element, title: str, description: str) -> None:
     """Put size, role, title and description where screen readers and layouts look for them."""
-    width, height = size(f'viewBox="{root.get("viewBox")}"')
+    box = _VIEW_BOX.search(f'viewBox="{root.get("viewBox")}"')
+    assert box is not None
+    width, height = float(box[1]), float(box[2])
     root.attrib.clear()
     root.set("class", "marks")
     root.set("width", f"{shorten_number(width)}pt")

@@ -163,6 +163,7 @@ _MERGES: dict[str, Callable[[etree._Element], None]] = {
     "rect bars": _merge_bars,
     "rect frame": _shorten_frame,
     "line line": _shorten_line,
+    "line faint": _shorten_line,
     "symbol points": _merge_points,
 }
 

@@ -6,7 +6,7 @@ query and key are frame numbers. Unseen pairs have no row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,9 +149,55 @@ def round_values(values: npt.NDArray[Any], digits: int = DIGITS) -> npt.NDArray[
     return np.where(np.isnan(exact), np.nan, rounded + 0.0)  # + 0.0 turns -0.0 into 0.0
 
 
-def _pairs_of(capture: Capture) -> dict[str, npt.NDArray[Any]]:
+def panel_pairs(panels: Sequence[tuple[Capture, int]], field: str = "panel") -> pd.DataFrame:
+    """Return every visible pair of chosen heads as a row.
+
+    Parameters
+    ----------
+    panels : sequence of (Capture, head)
+        In the order of their panels; one statistic for all.
+    field : str
+        Name of a column that numbers them; ``"head"`` where the number is the head's.
+
+    Returns
+    -------
+    DataFrame
+        As of `pair_table`, sorted by panel, with the panel's number in front.
+
+    Examples
+    --------
+    >>> capture = Capture.from_array(np.array([[[1.0]], [[2.0]]]), layer=7)
+    >>> print(panel_pairs([(capture, 1), (capture, 0)]).to_string(index=False))
+     panel run  layer  head  query  key  logit
+         0          7     1      0    0    2.0
+         1          7     0      0    0    1.0
+    """
+    return _of_panels(panels, field, lambda capture, head: _pairs_of(capture, [head]), 3)
+
+
+def panel_profiles(panels: Sequence[tuple[Capture, int]], field: str = "panel") -> pd.DataFrame:
+    """Return every visible key of the last-block row of chosen heads; see `panel_pairs`."""
+    return _of_panels(panels, field, lambda capture, head: _profile_of(capture, [head]), 2)
+
+
+def _of_panels(
+    panels: Sequence[tuple[Capture, int]],
+    field: str,
+    read: Callable[[Capture, int], dict[str, npt.NDArray[Any]]],
+    indices: int,
+) -> pd.DataFrame:
+    statistic = common_statistic([capture for capture, _ in panels])
+    parts = [read(capture, head) for capture, head in panels]
+    table = _concatenate(parts, statistic, indices)
+    if field != "head":
+        lengths = [len(part[statistic]) for part in parts]
+        table.insert(0, field, np.repeat(np.arange(len(parts)), lengths))
+    return table
+
+
+def _pairs_of(capture: Capture, chosen: Sequence[int] | None = None) -> dict[str, npt.NDArray[Any]]:
     heads, queries, keys, values = [], [], [], []
-    for head in range(capture.num_heads):
+    for head in range(capture.num_heads) if chosen is None else chosen:
         matrix = capture.head_matrix(head)
         query, key = np.nonzero(~np.isnan(matrix))
         heads.append(np.full(len(query), head))
@@ -161,10 +207,14 @@ def _pairs_of(capture: Capture) -> dict[str, npt.NDArray[Any]]:
     return _columns(capture, head=heads, query=queries, key=keys, value=values)
 
 
-def _profile_of(capture: Capture) -> dict[str, npt.NDArray[Any]]:
-    head, key = np.nonzero(~np.isnan(capture.last_block_rows))
+def _profile_of(
+    capture: Capture, chosen: Sequence[int] | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    numbers = np.arange(capture.num_heads) if chosen is None else np.asarray(chosen)
+    rows = capture.last_block_rows[numbers]
+    row, key = np.nonzero(~np.isnan(rows))
     keys = np.asarray(capture.key_frames)[key]
-    return _columns(capture, head=[head], key=[keys], value=[capture.last_block_rows[head, key]])
+    return _columns(capture, head=[numbers[row]], key=[keys], value=[rows[row, key]])
 
 
 def _columns(capture: Capture, **parts: list[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

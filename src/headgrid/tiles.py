@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 MAX_PIXELS = 512
 
 
-def pool_factor(count: int) -> int:
-    """Return how many frames along an axis share a pixel.
+def pool_factor(count: int, pixels: int = MAX_PIXELS) -> int:
+    """Return how many frames along an axis share a pixel, of at most so many pixels.
 
     >>> [pool_factor(count) for count in (200, 512, 513, 4096)]
     [1, 1, 2, 8]
     """
-    return -(-count // MAX_PIXELS)
+    return -(-count // pixels)
 
 
 def pool_extremes(matrix: Array, rows: int, columns: int) -> Array:
@@ -73,12 +73,7 @@ def tile_table(capture: Capture, scale: ColorScale) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = pool_factor(len(capture.query_frames))
-    columns = pool_factor(len(capture.key_frames))
-    tiles = [
-        _data_uri(pool_extremes(capture.head_matrix(head), rows, columns), scale)
-        for head in range(capture.num_heads)
-    ]
+    tiles = [head_tile(capture, head, scale) for head in range(capture.num_heads)]
     return pd.DataFrame(
         {
             "run": capture.run,
@@ -87,6 +82,13 @@ def tile_table(capture: Capture, scale: ColorScale) -> pd.DataFrame:
             "tile": tiles,
         }
     )
+
+
+def head_tile(capture: Capture, head: int, scale: ColorScale, pixels: int = MAX_PIXELS) -> str:
+    """Return one head's tile as a data URI; see `tile_table`."""
+    rows = pool_factor(len(capture.query_frames), pixels)
+    columns = pool_factor(len(capture.key_frames), pixels)
+    return _data_uri(pool_extremes(capture.head_matrix(head), rows, columns), scale)
 
 
 def describe_tiles(capture: Capture) -> str:

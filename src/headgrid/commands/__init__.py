@@ -1,1 +1,1 @@
-"""Arguments of one command each -> calls."""
+"""Arguments -> calls: one module for each command."""

@@ -1,0 +1,98 @@
+"""``headgrid compare`` -> two captures and their difference, and a table of the largest changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headgrid.commands.pick import check_files, files_option, write_figure
+from headgrid.commands.shared import (
+    PathType,
+    check_ppi,
+    make_options,
+    ppi_option,
+    style_options,
+    warn,
+)
+from headgrid.errors import OptionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from headgrid.capture import Capture
+
+
+@click.command()
+@click.argument("a", metavar="A", type=PathType())
+@click.argument("b", metavar="B", type=PathType())
+@files_option
+@click.option(
+    "--top",
+    type=int,
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Rows of the printed table of changes.",
+)
+@click.option(
+    "--table",
+    default=None,
+    metavar="FILE.csv",
+    type=PathType(path_type=Path),
+    help="Write the change of every pair, largest first.",
+)
+@style_options
+@ppi_option
+def compare(
+    a: str,
+    b: str,
+    files: tuple[Path, ...],
+    *,
+    top: int,
+    table: Path | None,
+    ppi: float,
+    **style: Any,
+) -> None:
+    """Draw captures A and B on one scale and B - A on its own; print the largest changes."""
+    options = make_options(**style)
+    check_ppi(ppi)
+    check_files(files)
+    if top < 1:
+        raise OptionError(f"top is {top}, expected a whole number, at least 1")
+    if table is not None and table.suffix.lower() != ".csv":
+        raise OptionError(f"{table.name}: suffix is {table.suffix!r}, expected .csv")
+    captures = _load(a), _load(b)
+    from headgrid.comparison import change_table
+    from headgrid.contrasts import draw_comparison
+
+    changes = change_table(*captures, top=None)
+    write_figure(draw_comparison(*captures, options), files, ppi)
+    if table is not None:
+        from headgrid.files import write_bytes
+
+        content = changes.to_csv(index=False, lineterminator="\n")
+        click.echo(str(write_bytes(table, content.encode("utf-8"))))
+    click.echo(_print_changes(changes.head(top), captures[0].statistic))
+
+
+def _load(path: str) -> Capture:
+    from headgrid.store import find_captures, load_capture, read_capture
+
+    if Path(path).is_dir():
+        load_capture(path)  # says that it is a folder
+    files, failures = find_captures([path])
+    for failure in failures:
+        raise failure
+    capture, _ = read_capture(files[0])
+    for text in capture.warnings:
+        warn(text)
+    return capture
+
+
+def _print_changes(changes: pd.DataFrame, statistic: str) -> str:
+    title = f"largest changes ({statistic}, B - A)"
+    if changes.empty:
+        return f"{title}: no pair is seen in both"
+    return f"{title}\n{changes.to_string(index=False, float_format='{:.4g}'.format)}"

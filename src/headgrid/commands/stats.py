@@ -1,0 +1,43 @@
+"""``headgrid stats`` -> the statistics of captures as text, CSV or JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from headgrid.commands.shared import exit_with, inputs_argument
+from headgrid.errors import HeadgridError, check_choice
+
+if TYPE_CHECKING:
+    from headgrid.capture import Capture
+
+
+@click.command()
+@inputs_argument
+@click.option(
+    "--format",
+    "format",
+    default="text",
+    show_default=True,
+    metavar="text|csv|json",
+    help="For people, or for machines.",
+)
+def stats(inputs: tuple[str, ...], format: str) -> None:
+    """Print the statistics of captures: diagonal and first-key means, and each head's sink."""
+    from headgrid.batch import read_capture
+    from headgrid.report import REPORTS
+    from headgrid.store import find_captures
+
+    write = REPORTS[check_choice("format", format, REPORTS)]
+    files, failures = find_captures(inputs)
+    captures: list[Capture] = []
+    errors: list[HeadgridError] = [*failures]
+    for file in files:
+        try:
+            captures.append(read_capture(file))
+        except HeadgridError as error:
+            errors.append(error)
+    for text in write(captures):
+        click.echo(text, nl=False)
+    exit_with(errors)

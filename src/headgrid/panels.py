@@ -1,0 +1,454 @@
+"""Tables across layers and runs -> the overview matrix and the trend over layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from headgrid import labels, scales
+from headgrid.errors import CaptureError, check_choice
+from headgrid.layout import (
+    UNSEEN_COLOR,
+    Grid,
+    Records,
+    color_channel,
+    describe_range,
+    finish_chart,
+)
+from headgrid.looks import INK, Look, find_look
+from headgrid.measures import MEASURES, measure_diverges, measure_title
+from headgrid.options import FigureOptions
+from headgrid.quantiles import QuantileSketch
+from headgrid.tidy import round_values
+
+#: Marks that the finishing stage shortens like those of the maps and profiles.
+CELLS, LINE, FAINT = "headgrid_cells", "headgrid_line", "headgrid_faint"
+_SET_GAP = 24
+_LINE_COLOR = "#0173B2"
+#: Place of the marginal means on an axis, behind an empty band.
+_GAP, _MEAN = " ", "mean"
+_MOST_TEXTS = 4_000
+_TREND_WIDTH, _TREND_HEIGHT = 480, 270
+
+
+class Surveyed(Protocol):
+    """What the charts read of a survey."""
+
+    @property
+    def statistic(self) -> str:
+        """What the values of the captures are."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers expected in a run, missing ones included."""
+
+    @property
+    def description(self) -> str:
+        """How many runs, layers and heads there are."""
+
+    def summary(self, name: str = "sink") -> pd.DataFrame:
+        """Return mean and spread over runs, see `draw_overview`."""
+
+
+def overview(survey: Surveyed, statistic: str = "sink", **options: Any) -> alt.FacetChart:
+    """Draw one measure of every head of every layer as a matrix, with marginal means.
+
+    Parameters
+    ----------
+    survey : Survey
+        From `headgrid.survey`.
+    statistic : str
+        One of the measures of `headgrid.measures.MEASURES`.
+    **options
+        See `FigureOptions`.
+
+    Returns
+    -------
+    altair.FacetChart
+        Layers down, heads across; mean over runs, in the colour and as a number; the
+        last column is the mean over a layer's heads, the last row that over a head's
+        layers. Sets stand side by side.
+
+    Raises
+    ------
+    OptionError
+        For an unknown measure or option.
+    CaptureError
+        Where no head has the measure.
+    """
+    check_choice("statistic", statistic, MEASURES)
+    return draw_overview(
+        survey.summary(statistic),
+        statistic,
+        survey.statistic,
+        FigureOptions(**options),
+        layers=survey.layers,
+        description=survey.description,
+    )
+
+
+def trend(survey: Surveyed, statistic: str = "sink", **options: Any) -> alt.FacetChart:
+    """Draw one measure by layer: mean and spread over runs, heads as faint lines.
+
+    Parameters
+    ----------
+    survey : Survey
+        From `headgrid.survey`.
+    statistic : str
+        One of the measures of `headgrid.measures.MEASURES`.
+    **options
+        See `FigureOptions`.
+
+    Returns
+    -------
+    altair.FacetChart
+        The thick line is the mean over heads and runs, the band one standard deviation
+        over runs (of the mean over heads) to both sides, each faint line one head's
+        mean over runs. Sets stand side by side on one scale.
+
+    Raises
+    ------
+    OptionError
+        For an unknown measure or option.
+    CaptureError
+        Where no head has the measure.
+    """
+    check_choice("statistic", statistic, MEASURES)
+    return draw_trend(
+        survey.summary(statistic),
+        statistic,
+        survey.statistic,
+        FigureOptions(**options),
+        description=survey.description,
+    )
+
+
+def draw_overview(
+    summary: pd.DataFrame,
+    name: str,
+    statistic: str,
+    options: FigureOptions,
+    *,
+    layers: Sequence[int] | None = None,
+    description: str = "",
+) -> alt.FacetChart:
+    """Draw the overview of a summary.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        Columns ``set``, ``layer``, ``head`` (missing in the rows of a layer's mean over
+        heads), ``runs``, ``mean`` and ``std`` over runs (NaN where fewer than two).
+    name : str
+        The measure.
+    statistic : str
+        What the captures hold.
+    options : FigureOptions
+    layers : sequence of int, optional
+        The rows of the matrix; those of the summary where not given. A layer without
+        values is a blank row.
+    description : str
+        How many runs, layers and heads there are, for the caption.
+    """
+    _expect_values(summary, name, statistic)
+    table = _with_margins(summary)
+    rows = list(layers if layers is not None else sorted(summary["layer"].unique()))
+    heads = sorted(int(head) for head in summary["head"].dropna().unique())
+    body = table[table["head"].notna() & table["layer"].notna()]
+    values = body["mean"].dropna().to_numpy()
+    diverging = measure_diverges(name, statistic)
+    pooled = _Values.of(values, "logit" if diverging else "mass")
+    color_range = scales.resolve_color_range(options.color_range, [pooled])
+    scale = scales.ColorScale(color_range, scales.palette_for(pooled.statistic, options.palette))
+    matrix = _Matrix(name, statistic, rows, heads, scale, find_look(options))
+    chart = _facet_sets(matrix.draw(pooled.value_range), table, matrix.look)
+    records = _records(table, name)
+    title = _title(options, f"{measure_title(name, statistic)} by Layer and Head")
+    caption = (
+        f"{measure_title(name, statistic)} ({MEASURES[name].description}), layer x head"
+        f"{', ' + description if description else ''}. Color range {color_range.low:g} to "
+        f"{color_range.high:g} ({color_range.rule}). The last column is the mean over a layer's "
+        "heads, the last row the mean over a head's layers; grey has no value."
+    )
+    meta = {"figure": "overview", "measure": name, "statistic": statistic}
+    return finish_chart(
+        chart,
+        records,
+        title if matrix.look.own_title or options.title else [],
+        caption,
+        _SET_GAP + matrix.look.left_room,
+        {**meta, **describe_range(color_range)},
+        matrix.look,
+        options.points,
+    )
+
+
+def draw_trend(
+    summary: pd.DataFrame,
+    name: str,
+    statistic: str,
+    options: FigureOptions,
+    *,
+    description: str = "",
+) -> alt.FacetChart:
+    """Draw the trend of a summary; see `draw_overview` for the parameters."""
+    _expect_values(summary, name, statistic)
+    look = find_look(options)
+    layers = sorted(int(layer) for layer in summary["layer"].unique())
+    spread = summary["std"].notna().any()
+    panel = _trend_panel(name, statistic, layers, look)
+    chart = _facet_sets(panel, summary, look)
+    records = _records(summary, name)
+    caption = (
+        f"{measure_title(name, statistic)} ({MEASURES[name].description}) by layer"
+        f"{', ' + description if description else ''}. Thick line: mean over heads and runs; "
+        + (
+            "band: one standard deviation over runs of the mean over heads, to both sides; "
+            if spread
+            else "no spread, as there is one run; "
+        )
+        + "faint lines: each head's mean over runs."
+    )
+    title = _title(options, f"{measure_title(name, statistic)} by Layer")
+    return finish_chart(
+        chart,
+        records,
+        title if look.own_title or options.title else [],
+        caption,
+        _SET_GAP + look.left_room,
+        {"figure": "trend", "measure": name, "statistic": statistic},
+        look,
+        options.points,
+    )
+
+
+@dataclass(frozen=True)
+class _Values:
+    """Numbers that a colour rule is applied to."""
+
+    value_range: tuple[float, float]
+    value_sketch: QuantileSketch
+    statistic: str
+
+    @classmethod
+    def of(cls, values: Any, statistic: str) -> _Values:
+        return cls(
+            (float(np.min(values)), float(np.max(values))), QuantileSketch.of(values), statistic
+        )
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """The overview's panel: a cell for each layer and head, and the margins."""
+
+    name: str
+    statistic: str
+    layers: list[int]
+    heads: list[int]
+    scale: scales.ColorScale
+    look: Look
+
+    @property
+    def _cell(self) -> tuple[int, int]:
+        """Width and height of a cell in whole points, smaller where there are many."""
+        widest, highest = (18, 9) if self.look.border_axes else (28, 14)
+        return (
+            max(3, min(widest, round(1400 / (len(self.heads) + 2)))),
+            max(3, min(highest, round(1400 / (len(self.layers) + 2)))),
+        )
+
+    def draw(self, values: tuple[float, float]) -> alt.LayerChart | alt.FacetChart:
+        """Return the panel; ``values`` are the smallest and the largest value of a head."""
+        width, height = self._cell
+        across = [*map(str, self.heads), _GAP, _MEAN]
+        down = [*map(str, self.layers), _GAP, _MEAN]
+        x = self._axis(alt.X("column:N"), across, "Head", self.heads, width)
+        y = self._axis(alt.Y("row:N"), down, "Layer", self.layers, height)
+        known = f"isValid(datum.{self.name})"
+        tooltip = ["set:N", "layer:O", "head:O", f"{self.name}:Q", "std:Q", "runs:Q"]
+        base = alt.Chart().encode(x=x, y=y)
+        absent = base.mark_rect(fill=UNSEEN_COLOR, aria=False).transform_filter(f"!{known}")
+        title = measure_title(self.name, self.statistic)
+        size = height * len(down)
+        cells = (
+            base.mark_rect(aria=False)
+            .transform_filter(known)
+            .transform_calculate(color=self.scale.expression(self.name))
+            .encode(
+                color=color_channel(
+                    alt.Color("color:Q"), self.scale, title, values, size, self.look
+                ),
+                tooltip=tooltip,
+            )
+            .properties(name=CELLS)
+        )
+        layers = [absent, cells]
+        if width >= 16 and height >= 8 and len(across) * len(down) <= _MOST_TEXTS:
+            layers.append(self._numbers(base, known, height))
+        return alt.layer(*layers).properties(
+            width=width * len(across), height=size, view=alt.ViewBackground(stroke=None)
+        )
+
+    def _axis(
+        self, channel: Any, domain: list[str], title: str, numbers: list[int], size: int
+    ) -> Any:
+        """Give a channel an axis with as many numbers as fit, and the word for the margin."""
+        room = self.look.tick_label * (2.2 if title == "Head" else 1.15)
+        step = max(1, -(-int(room) // size))
+        shown = [str(number) for position, number in enumerate(numbers) if position % step == 0]
+        return (
+            channel.title(title)
+            .scale(domain=domain, paddingInner=0, paddingOuter=0)
+            .axis(
+                values=[*shown, _MEAN],
+                labelAngle=0,
+                labelOverlap=False,
+                ticks=False,
+                zindex=0,
+            )
+        )
+
+    def _numbers(self, base: alt.Chart, known: str, height: int) -> alt.Chart:
+        """Return the value in each cell, white where the cell is dark."""
+        below, above = self.scale.dark_beyond()
+        tests = [
+            f"datum.{self.name}{sign}{limit!r}"
+            for sign, limit in (("<", below), (">=", above))
+            if np.isfinite(limit)
+        ]
+        color = (
+            alt.condition("||".join(tests), alt.value("white"), alt.value(INK))
+            if tests
+            else alt.value(INK)
+        )
+        largest = max(abs(self.scale.range.low), abs(self.scale.range.high))
+        style = ".2f" if 0.05 <= largest < 1000 else ".2~g"
+        numbers: alt.Chart = (
+            base.mark_text(fontSize=min(self.look.tick_label, height - 2), aria=False)
+            .transform_filter(known)
+            .encode(text=alt.Text(f"{self.name}:Q", format=style), color=color)
+        )
+        return numbers
+
+
+def _trend_panel(
+    name: str, statistic: str, layers: list[int], look: Look
+) -> alt.LayerChart | alt.FacetChart:
+    width = _TREND_WIDTH if not look.border_axes else 180
+    height = _TREND_HEIGHT if not look.border_axes else 110
+    ticks = scales.frame_ticks(layers[-1] - layers[0] + 1)
+    x = (
+        alt.X("layer:Q")
+        .title("Layer")
+        .scale(domain=[layers[0], max(layers[-1], layers[0] + 1)], nice=False, padding=6)
+        .axis(grid=False, values=[layers[0] + tick for tick in ticks])
+    )
+    title = measure_title(name, statistic)
+    y = alt.Y(f"{name}:Q", title=title, scale=alt.Scale(zero=False, padding=6))
+    of_layer, of_head = "!isValid(datum.head)", "isValid(datum.head)"
+    base = alt.Chart(
+        width=width,
+        height=height,
+        view=alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width),
+    )
+    tooltip = ["set:N", "layer:O", f"{name}:Q", "std:Q", "runs:Q"]
+    faint = (
+        base.mark_line(color="#888888", opacity=0.45, strokeWidth=0.8 * look.line_width, aria=False)
+        .transform_filter(of_head)
+        .encode(x=x, y=y, detail="head:N", tooltip=["head:O", *tooltip])
+        .properties(name=FAINT)
+    )
+    band = (
+        base.mark_area(color=_LINE_COLOR, opacity=0.25, aria=False)
+        .transform_filter(f"{of_layer}&&isValid(datum.std)")
+        .transform_calculate(low=f"datum.{name}-datum.std", high=f"datum.{name}+datum.std")
+        .encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
+    )
+    line = (
+        base.mark_line(color=_LINE_COLOR, strokeWidth=2 * look.line_width, aria=False)
+        .transform_filter(of_layer)
+        .encode(x=x, y=y)
+        .properties(name=LINE)
+    )
+    points = (
+        base.mark_point(filled=True, color=_LINE_COLOR, opacity=1, size=14 * look.line_width)
+        .transform_filter(of_layer)
+        .encode(x=x, y=y, tooltip=tooltip)
+    )
+    zero = (
+        base.mark_rule(color=INK, strokeWidth=0.5 * look.line_width, aria=False)
+        .transform_aggregate(groupby=["panel"])
+        .encode(y=alt.datum(0))
+    )
+    return alt.layer(faint, zero, band, line, points)
+
+
+def _expect_values(summary: pd.DataFrame, name: str, statistic: str) -> None:
+    if not summary["mean"].notna().any():
+        raise CaptureError(
+            f"{name} has no value in any head, as the captures hold {statistic}; expected a "
+            "measure that they have (entropy and effective_keys need masses, a sink score key "
+            "frame 0 and three visible keys)"
+        )
+
+
+def _with_margins(summary: pd.DataFrame) -> pd.DataFrame:
+    """Add the means over layers: of each head, and of the layers' means."""
+    margins = (
+        summary.groupby(["set", "head"], dropna=False, sort=False)
+        .agg(mean=("mean", "mean"), runs=("runs", "max"))
+        .reset_index()
+    )
+    margins["layer"] = pd.NA
+    margins["std"] = np.nan
+    rows = [summary, margins[summary.columns].astype(summary.dtypes)]
+    return pd.concat(rows, ignore_index=True)
+
+
+def _records(table: pd.DataFrame, name: str) -> Records:
+    """Return one record a row; a number that is missing is left out, so that it is not valid."""
+    sets = list(dict.fromkeys(map(str, table["set"])))
+    means, deviations = (round_values(table[name].to_numpy()) for name in ("mean", "std"))
+    records: Records = []
+    columns: list[list[Any]] = [table[key].tolist() for key in ("set", "layer", "head", "runs")]
+    for of_set, layer, head, runs, mean, deviation in zip(*columns, means, deviations, strict=True):
+        record: dict[str, Any] = {"panel": sets.index(str(of_set))}
+        if of_set:
+            record["set"] = labels.shorten_text(str(of_set))
+        known = {"layer": layer, "head": head, "runs": runs}
+        record |= {key: int(value) for key, value in known.items() if not pd.isna(value)}
+        numbers = {name: float(mean), "std": float(deviation)}
+        record |= {key: number for key, number in numbers.items() if number == number}
+        records.append(record)
+    return records
+
+
+def _facet_sets(panel: Any, table: pd.DataFrame, look: Look) -> alt.FacetChart:
+    """Put the sets side by side, each under its name."""
+    sets = list(dict.fromkeys(table["set"]))
+    names = json.dumps([labels.shorten_text(name, 60) for name in sets])
+    header = alt.Header(title=None, labelExpr=f"{names}[datum.value]", labelFontSize=look.map_title)
+    grid = Grid(
+        spec=panel,
+        facet=alt.Facet("panel:O", header=header),
+        data=alt.InlineData(values=[]),
+        columns=len(sets),
+    )
+    chart: alt.FacetChart = (
+        grid.transform_calculate(column="isValid(datum.head)?''+datum.head:'mean'")
+        .transform_calculate(row="isValid(datum.layer)?''+datum.layer:'mean'")
+        .resolve_axis(x="independent", y="independent")
+    )
+    return chart
+
+
+def _title(options: FigureOptions, own: str) -> list[str]:
+    if options.title is None:
+        return [own]
+    return labels.wrap_text(options.title, 70)
