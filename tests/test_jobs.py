@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -668,3 +669,45 @@ def test_without_dask_the_missing_package_is_named(monkeypatch):
     expected = r"distributed, which is not installed; install it with pip install 'headgrid\[dask"
     with pytest.raises(OptionError, match=expected), open_pool(1, "tcp://127.0.0.1:9"):
         raise AssertionError
+
+
+# progress
+
+
+def run_on_terminal(*arguments):
+    """Run with stderr on a terminal and stdout in a pipe; return both texts."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headgrid", "render", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # how a terminal says that its last writer has gone
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    stdout, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    return stdout, shown.decode("utf-8", "replace")
+
+
+def test_a_terminal_shows_count_rate_and_remaining_time(tree, tmp_path):
+    out = tmp_path / "out"
+    stdout, shown = run_on_terminal(tree, "-o", out, "--figure", "perhead", "--jobs", "2")
+    assert re.search(rf"\d+/{COUNT}", shown)
+    assert re.search(r"[\d.]+ captures/s", shown)
+    assert re.search(r"\d:\d\d:\d\d", shown)
+    # What is written is still listed in the pipe, and nothing of the bar is.
+    assert len(stdout.splitlines()) == COUNT
+    assert all(Path(line).is_file() for line in stdout.splitlines())

@@ -94,6 +94,28 @@ def processes_table(folder: Path, layers: int, repeats: int) -> Table:
     return table
 
 
+def jobs_table(folder: Path, layers: int) -> Table:
+    """Return what many captures cost in one process and in more, as ratios of the same run."""
+    table = Table(title="Many captures, both figures as SVG: headgrid / matplotlib = ratio")
+    for name in ("captures", "--jobs", "seconds", "peak MB", "captures/s"):
+        table.add_column(name, justify="right")
+    for frames in (21, 72):
+        paths = [str(path) for path in captures.write(folder / "jobs", frames, layers)]
+        other = processes.measure([*_MATPLOTLIB, str(folder / f"many{frames}"), *paths], 1)
+        for jobs in (1, 2):
+            out = str(folder / f"jobs{frames}-{jobs}")
+            command = [*_HEADGRID, *paths, "-o", out, "--jobs", str(jobs)]
+            mine = processes.measure(command, 1)
+            table.add_row(
+                f"{layers} x {frames} frames",
+                str(jobs),
+                _ratio(mine.seconds, other.seconds, ".2f"),
+                _ratio(mine.megabytes, other.megabytes, ".0f"),
+                f"{layers / mine.seconds:.1f}",
+            )
+    return table
+
+
 def start_table(repeats: int) -> Table:
     """Return what starting costs above bare Python."""
     table = Table(title="Start, milliseconds above bare Python")
@@ -138,6 +160,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if importlib.util.find_spec("seaborn"):
             console.print(processes_table(Path(folder), arguments.layers, arguments.repeats))
+            console.print(jobs_table(Path(folder), arguments.layers))
         else:
             console.print("no matplotlib and seaborn beside it: pip install -e '.[benchmark]'")
         console.print(figures_table(Path(folder)))
