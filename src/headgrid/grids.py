@@ -166,9 +166,10 @@ class Panels:
             if name != "run" or any(values)
         }
 
-    def tooltip(self, *fields: str) -> list[str]:
+    def tooltip(self, *fields: str) -> list[alt.Tooltip]:
         """Return the fields of a tooltip: what the panel shows, then these."""
-        return [f"{name}:O" for name in (self.lookups() or ["head"])] + list(fields)
+        shown = [f"{name}:O" for name in (self.lookups() or ["head"])]
+        return [alt.Tooltip(field) for field in [*shown, *fields]]
 
 
 def draw_maps(
@@ -318,7 +319,7 @@ def _draw_tiles(
                 panels.border("left", look),
                 panels.extent,
             ),
-            url="tile:N",
+            url=alt.Url("tile:N"),
         )
     )
     # An image has no colour channel; the frame carries the scale, and its legend.
@@ -327,7 +328,7 @@ def _draw_tiles(
         .transform_calculate(color=repr(scale.range.low))
         .encode(
             fill=_color(alt.Fill("color:Q"), panels, scale, look, height, legend),
-            fillOpacity=alt.value(0),
+            fillOpacity=alt.FillOpacityValue(0),
         )
     )
     layers = [frame, tiles, *_map_labels(panels, look, width, height)]
@@ -368,7 +369,7 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     tooltip = panels.tooltip("key:O", f"{statistic}:Q")
     bars = (
         base.mark_bar(color=BAR_COLOR, opacity=0.85, aria=False, invalid="filter")
-        .encode(y2=alt.datum(0), tooltip=tooltip)
+        .encode(y2=alt.Y2Datum(0), tooltip=tooltip)
         .properties(name=BARS)
     )
     line = base.mark_line(
@@ -553,11 +554,16 @@ def unfold(
         number = f"datum.position{'+' if offset >= 0 else ''}{offset}" if offset else None
     else:
         number = f"{json.dumps(list(keys))}[datum.position-1]"
-    unfolded = (
-        chart.transform_flatten([statistic])
-        .transform_window(position="row_number()", groupby=index)
-        .transform_calculate(key=number or "datum.position")
-    )
-    if "query" not in index or keep_unseen:
-        return unfolded
-    return unfolded.transform_filter(f"isValid(datum.{statistic})")
+    position: dict[str, Any] = {"op": "row_number", "field": "", "as": "position"}
+    key: dict[str, Any] = {"calculate": number or "datum.position", "as": "key"}
+    steps: list[Any] = [
+        alt.FlattenTransform(flatten=[statistic]),
+        alt.WindowTransform(window=[alt.WindowFieldDef(**position)], groupby=index),
+        alt.CalculateTransform(**key),
+    ]
+    if "query" in index and not keep_unseen:
+        steps.append(alt.FilterTransform(filter=f"isValid(datum.{statistic})"))
+    # Not the chart's own methods: each of them copies the whole chart.
+    unfolded = chart.copy(deep=False)
+    unfolded.transform = steps if chart.transform is alt.Undefined else [*chart.transform, *steps]
+    return unfolded

@@ -205,10 +205,10 @@ def panel_frame(
         .mark_rect(**body, stroke=INK, strokeWidth=look.frame_width, aria=False)
         .transform_aggregate(groupby=list(groupby))
         .encode(
-            x=alt.value(-out),
-            x2=alt.value(width + out),
-            y=alt.value(-out),
-            y2=alt.value(height + out),
+            x=alt.XValue(-out),
+            x2=alt.X2Value(width + out),
+            y=alt.YValue(-out),
+            y2=alt.Y2Value(height + out),
         )
     )
     return frame
@@ -222,7 +222,7 @@ def inside_label(
         alt.Chart()
         .transform_aggregate(groupby=[field])
         .transform_calculate(label=f"{json.dumps(list(texts))}[datum.{field}]")
-        .encode(text="label:N", x=alt.value(x), y=alt.value(y))
+        .encode(text=alt.Text("label:N"), x=alt.XValue(x), y=alt.YValue(y))
     )
     text: dict[str, Any] = {
         "align": "right",
