@@ -68,6 +68,7 @@ def test_an_unknown_name_is_an_attribute_error():
 ORDER = [
     "cli",
     "batch",
+    "planning",
     "saving",
     "render",
     "page",
