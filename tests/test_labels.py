@@ -147,3 +147,14 @@ def test_wide_characters_count_two_columns():
 def test_what_does_not_fit_is_marked_as_cut():
     assert lb.wrap_text("one two three four", 8, lines=2)[-1].endswith("…")
     assert lb.wrap_text("one two", 8) == ["one two"]
+
+
+def test_a_title_of_several_captures_lists_layers_and_runs_and_keeps_a_shared_prompt():
+    captures = [
+        Capture.from_array(last_block=[[1.0]], layer=n, run=f"run_{n}", prompt="a cat")
+        for n in (15, 3)
+    ]
+    template = "{{x}} {layer} of {run}: {prompt}"
+    assert lb.group_title(template, captures, 80) == ["{x} 3, 15 of run_15, run_3: a cat"]
+    other = captures[1].replace(prompt="a dog")
+    assert lb.group_title("{prompt}|", [captures[0], other], 80) == ["|"]

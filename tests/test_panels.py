@@ -222,3 +222,22 @@ def test_hostile_set_names_are_text():
         svg = render(spec, "svg").decode()
         assert "&lt;/script&gt;" in svg
         assert "\u202e" not in svg
+
+
+@pytest.mark.parametrize("draw", [draw_overview, draw_trend])
+@pytest.mark.parametrize("sets", [("",), ("A", "B")])
+@pytest.mark.parametrize("theme", ["default", "paper"])
+def test_a_figure_has_the_width_asked_for_with_text_of_its_size(draw, sets, theme):
+    options = FigureOptions(width="17.8cm", theme=theme)
+    table = summary(sets=sets, layers=range(12), heads=8)
+    svg = render(headgrid.to_spec(draw(table, "sink", "logit", options)), "svg").decode()
+    width, drawing = float(svg.split('width="')[1].split("pt")[0]), read_svg(svg)
+    assert width == pytest.approx(options.points, abs=1e-3)
+    assert 0.85 < width / drawing.width < 1.2
+
+
+@pytest.mark.parametrize("draw", [draw_overview, draw_trend])
+def test_a_width_that_leaves_too_little_is_an_error(draw):
+    table = summary(sets=("A", "B", "C"))
+    with pytest.raises(OptionError, match=r"leaves \d+ pt for each of 3 panels"):
+        draw(table, "sink", "logit", FigureOptions(width="6cm"))

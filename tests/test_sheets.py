@@ -34,7 +34,7 @@ def frames_of(drawing):
 
 def test_every_visible_pair_of_every_layer_and_head_has_the_colour_of_its_value():
     layers = captures()
-    drawing = read_svg(svg_of(sheet(layers)))
+    drawing = read_svg(svg_of(sheet(layers, color_range="symmetric")))
     frames = frames_of(drawing)
     assert len(frames) == 9
     scale = ColorScale(resolve_color_range("symmetric", layers), palette_for("logit", "rdbu"))
@@ -101,7 +101,7 @@ def test_layers_recorded_at_a_step_have_no_blank_rows():
 
 def test_image_tiles_hold_the_same_colours_as_cells():
     layers = captures()
-    spec = headgrid.to_spec(sheet(layers, cells="image"))
+    spec = headgrid.to_spec(sheet(layers, cells="image", color_range="symmetric"))
     scale = ColorScale(resolve_color_range("symmetric", layers), palette_for("logit", "rdbu"))
     for record in spec["data"]["values"]:
         data = base64.b64decode(record["tile"].partition(",")[2])

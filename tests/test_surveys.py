@@ -433,3 +433,8 @@ def test_places_sort_as_people_count():
 def test_files_of_a_survey_may_be_given_as_text(capture_file):
     assert survey(str(capture_file())).layers == (3,)
     assert survey([Path(capture_file())]).num_runs == 1
+
+
+def test_what_is_neither_a_path_nor_a_capture_is_refused():
+    with pytest.raises(OptionError, match="inputs is NoneType, expected paths, or captures"):
+        headgrid.survey(None)

@@ -32,6 +32,8 @@ from headgrid.options import FigureOptions
 from headgrid.tidy import panel_pairs
 from headgrid.tiles import head_tile, pool_factor
 
+#: Points that the title of a colour bar needs, in lines.
+_SHORTEST_BAR = 9
 _PARTS = ("A", "B", "B \u2212 A")
 
 
@@ -219,6 +221,7 @@ class _Trio:
         height = map_size(self.first, self.look)[1]
         total = rows * height + (rows - 1) * self.look.map_row_gap
         half = (min(total, self.look.bar_length) - 4 * self.look.bar_title) / 2
+        half = max(half, _SHORTEST_BAR * self.look.bar_title)
         of_change = scale is self.changes
         shown = self.captures[2:] if of_change else self.captures[:2]
         lows, highs = zip(*(capture.value_range for capture in shown), strict=True)
@@ -255,7 +258,7 @@ def _name(capture: Capture) -> str:
 
 def _title(a: Capture, b: Capture, options: FigureOptions, look: Look) -> list[str]:
     if options.title is not None:
-        return labels.wrap_text(options.title, 100)
+        return labels.group_title(options.title, [a, b], 100)
     if not look.own_title:
         return []
     layers = sorted({a.layer_index, b.layer_index})

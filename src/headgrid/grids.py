@@ -274,7 +274,7 @@ def _draw_cells(
     query = frame_axis(
         alt.Y("query:O"),
         capture.query_frames,
-        "Query Frame",
+        labels.fit_title("Query Frame", height, look.axis_title),
         upwards=True,
         shown=panels.border("left", look),
         extent=panels.extent,
@@ -315,7 +315,7 @@ def _draw_tiles(
                 alt.Y,
                 capture.query_frames,
                 pools[1],
-                "Query Frame",
+                labels.fit_title("Query Frame", height, look.axis_title),
                 panels.border("left", look),
                 panels.extent,
             ),
@@ -448,7 +448,7 @@ def _value_axis(panels: Panels, look: Look) -> Any:
         settings["minExtent"] = 22
     return alt.Y(
         f"{statistic}:Q",
-        title=labels.value_title(statistic),
+        title=labels.fit_title(labels.value_title(statistic), look.profile_height, look.axis_title),
         scale=alt.Scale(**scale),
         axis=alt.Axis(**settings),
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -57,6 +58,8 @@ _VALUE_MEANINGS = {
 }
 
 _MAX_LINES = 4
+#: Average width of a letter as a share of its size: measured on Liberation Sans.
+_LETTER = 0.48
 _PROMPT_LENGTH = 200
 # Line and paragraph separators break the expressions that Vega makes of text.
 # Overrides of the writing direction would mirror whatever follows them.
@@ -113,6 +116,17 @@ def shorten_text(text: str, length: int = _PROMPT_LENGTH) -> str:
     return flat[: length - 1] + "…" if cut else flat
 
 
+def fit_title(text: str, length: float, size: float) -> str | list[str]:
+    """Return a title that stands along so much room, in several lines where one is too long.
+
+    >>> fit_title("Attention Logits", 100, 7), fit_title("Attention Logits", 40, 7)
+    ('Attention Logits', ['Attention', 'Logits'])
+    """
+    longest = max(map(_text_columns, text.split()), default=1)
+    lines = wrap_text(text, max(longest, int(length / (_LETTER * size))))
+    return text if len(lines) == 1 else lines
+
+
 def value_title(statistic: str) -> str:
     """Return the title of the value axis and of the colour bar."""
     return _VALUE_TITLES[statistic]
@@ -130,6 +144,29 @@ def perhead_title(capture: Capture, options: FigureOptions, width: float) -> lis
     own = f"Layer {capture.layer_index}: Per-Head Attention Distribution"
     frames = f"Query: frames [{shorten_list(capture.last_block_query_frames, 8)}]"
     return [*_title(capture, options, own, width), frames]
+
+
+def group_title(
+    template: str, captures: Sequence[Capture], columns: int, layers: Sequence[int] = ()
+) -> list[str]:
+    """Return the lines of a title for several captures, at most so many columns wide.
+
+    ``{layer}`` and ``{run}`` list all of them, ``{prompt}`` is the one that they share.
+
+    >>> captures = [Capture.from_array(last_block=[[1.0]], layer=n, run="run_0") for n in (3, 15)]
+    >>> group_title("Layers {layer} of {run}", captures, 40)
+    ['Layers 3, 15 of run_0']
+    """
+    numbers = sorted({*layers, *(capture.layer_index for capture in captures)})
+    runs = dict.fromkeys(capture.run for capture in captures if capture.run)
+    prompts = {capture.prompt for capture in captures}
+    text = fill_title(
+        template,
+        layer=shorten_list(numbers),
+        run=shorten_list(list(runs)),
+        prompt=prompts.pop() if len(prompts) == 1 else "",
+    )
+    return wrap_text(text, columns)
 
 
 def sink_titles(capture: Capture) -> list[str]:

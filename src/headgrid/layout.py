@@ -25,6 +25,8 @@ UNSEEN_COLOR = "#ececec"
 NOWHERE = "false"
 
 _COLORBAR_TICKS = 7
+#: A colour bar is at least so many times as long as its labels are high.
+_SHORTEST_BAR = 8
 
 
 class _Looked:
@@ -113,7 +115,7 @@ def facet_panels(
 def frame_axis(
     channel: Any,
     frames: Sequence[int],
-    title: str,
+    title: str | list[str],
     *,
     upwards: bool = False,
     inner: float = 0,
@@ -166,7 +168,7 @@ def tile_axis(
     channel: Any,
     frames: Sequence[int],
     pool: int,
-    title: str,
+    title: str | list[str],
     shown: str = "",
     extent: float | None = None,
 ) -> Any:
@@ -253,19 +255,21 @@ def color_channel(
     """
     domain, colors = zip(*scale.stops, strict=True)
     low, high = scale.range.low, scale.range.high
-    numbers = scales.value_ticks(low, high, _COLORBAR_TICKS)
+    length = min(max(length, _SHORTEST_BAR * look.bar_label), look.bar_length)
+    count = max(1, min(_COLORBAR_TICKS, int(length / (2.2 * look.bar_label))))
+    numbers = scales.value_ticks(low, high, count)
     ticks = [f"{tick:g}" for tick in numbers]
     legend = alt.Legend(
-        title=title,
+        title=labels.fit_title(title, length, look.bar_title),
         orient="right",
-        gradientLength=min(length, look.bar_length),
+        gradientLength=length,
         titleOrient="right",
-        tickCount=_COLORBAR_TICKS,
+        tickCount=count,
         labelExpr=short_label(ticks),
     )
+    if isinstance(legend.title, list):  # the lines grow towards the labels
+        legend.titlePadding = 5 + 1.2 * look.bar_title * (len(legend.title) - 1)
     if any(scales.saturates(values, scale.range)):
-        room = int(min(length, look.bar_length) / (2.2 * look.bar_label))
-        numbers = scales.value_ticks(low, high, max(1, min(_COLORBAR_TICKS, room)))
         ends = _saturated_ends(values, scale.range, numbers)
         legend = _mark_ends(legend, ends, numbers, scale.range, short_label(ticks))
     return channel.scale(

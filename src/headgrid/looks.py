@@ -19,7 +19,7 @@ from headgrid.scales import cell_size, shorten_float
 FAMILIES = {"sans": FONT_FAMILY, "serif": SERIF_FAMILY}
 
 INK = "#000000"
-_SMALLEST_PANEL = 24.0
+_SMALLEST_PANEL = 36.0
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class FigureOptions:
         return None if self.width is None else float(self.width)
 
 
-def fill_title(template: str, *, layer: int, run: str, prompt: str) -> str:
+def fill_title(template: str, *, layer: int | str, run: str, prompt: str) -> str:
     """Return a checked template with its fields filled in.
 
     >>> fill_title("Layer {layer}: {prompt}", layer=3, run="", prompt="a {cat}")

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from headgrid import labels, scales
-from headgrid.errors import CaptureError, check_choice
+from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.layout import (
     UNSEEN_COLOR,
     Grid,
@@ -35,6 +35,7 @@ _LINE_COLOR = "#0173B2"
 _GAP, _MEAN = " ", "mean"
 _MOST_TEXTS = 4_000
 _TREND_WIDTH, _TREND_HEIGHT = 480, 270
+_SMALLEST_PANEL = 60
 
 
 class Surveyed(Protocol):
@@ -166,10 +167,13 @@ def draw_overview(
     pooled = _Values.of(values, "logit" if diverging else "mass")
     color_range = scales.resolve_color_range(options.color_range, [pooled])
     scale = scales.ColorScale(color_range, scales.palette_for(pooled.statistic, options.palette))
-    matrix = _Matrix(name, statistic, rows, heads, scale, find_look(options))
-    chart = _facet_sets(matrix.draw(pooled.value_range), table, matrix.look)
+    look = find_look(options)
+    bar = look.bar_offset + look.bar_thickness + look.bar_room
+    wanted = _panel_width(options, summary["set"].nunique(), bar)
+    matrix = _Matrix(name, statistic, rows, heads, scale, look, pooled.value_range, wanted)
+    chart = _facet_sets(matrix.draw(), table, matrix.look)
     records = _records(table, name)
-    title = _title(options, f"{measure_title(name, statistic)} by Layer and Head")
+    title = _title(options, f"{measure_title(name, statistic)} by Layer and Head", rows)
     caption = (
         f"{measure_title(name, statistic)} ({MEASURES[name].description}), layer x head"
         f"{', ' + description if description else ''}. Color range {color_range.low:g} to "
@@ -202,7 +206,8 @@ def draw_trend(
     look = find_look(options)
     layers = sorted(int(layer) for layer in summary["layer"].unique())
     spread = summary["std"].notna().any()
-    panel = _trend_panel(name, statistic, layers, look)
+    width = _panel_width(options, summary["set"].nunique(), 0.0)
+    panel = _trend_panel(name, statistic, layers, look, width)
     chart = _facet_sets(panel, summary, look)
     records = _records(summary, name)
     caption = (
@@ -215,7 +220,7 @@ def draw_trend(
         )
         + "faint lines: each head's mean over runs."
     )
-    title = _title(options, f"{measure_title(name, statistic)} by Layer")
+    title = _title(options, f"{measure_title(name, statistic)} by Layer", layers)
     return finish_chart(
         chart,
         records,
@@ -253,18 +258,43 @@ class _Matrix:
     heads: list[int]
     scale: scales.ColorScale
     look: Look
+    values: tuple[float, float]
+    width: float | None = None
 
     @property
     def _cell(self) -> tuple[int, int]:
         """Width and height of a cell in whole points, smaller where there are many."""
-        widest, highest = (18, 9) if self.look.border_axes else (28, 14)
+        widest, highest = (20, 9) if self.look.border_axes else (28, 14)
+        across = len(self.heads) + 2
+        if self.width is not None:
+            return (
+                max(3, round(self.width / across)),
+                max(3, min(highest, round(1400 / (len(self.layers) + 2)))),
+            )
         return (
-            max(3, min(widest, round(1400 / (len(self.heads) + 2)))),
+            max(3, min(widest, round(1400 / across))),
             max(3, min(highest, round(1400 / (len(self.layers) + 2)))),
         )
 
-    def draw(self, values: tuple[float, float]) -> alt.LayerChart | alt.FacetChart:
-        """Return the panel; ``values`` are the smallest and the largest value of a head."""
+    @property
+    def _number_size(self) -> float:
+        return min(self.look.tick_label, self._cell[1] - 2)
+
+    def _number_style(self) -> str | None:
+        """Return the format with the most decimals whose longest number fits into a cell."""
+        width, height = self._cell
+        if height < 8 or (len(self.heads) + 2) * (len(self.layers) + 2) > _MOST_TEXTS:
+            return None
+        ends = self.values
+        styles = [".2f", ".1f", ".0f"] if max(map(abs, ends)) >= 0.05 else [".1e", ".0e"]
+        for style in styles:
+            longest = max(len(format(end, style)) for end in ends)
+            if 0.56 * self._number_size * longest <= width - 1:
+                return style
+        return None
+
+    def draw(self) -> alt.LayerChart | alt.FacetChart:
+        """Return the panel."""
         width, height = self._cell
         across = [*map(str, self.heads), _GAP, _MEAN]
         down = [*map(str, self.layers), _GAP, _MEAN]
@@ -282,15 +312,16 @@ class _Matrix:
             .transform_calculate(color=self.scale.expression(self.name))
             .encode(
                 color=color_channel(
-                    alt.Color("color:Q"), self.scale, title, values, size, self.look
+                    alt.Color("color:Q"), self.scale, title, self.values, size, self.look
                 ),
                 tooltip=tooltip,
             )
             .properties(name=CELLS)
         )
         layers = [absent, cells]
-        if width >= 16 and height >= 8 and len(across) * len(down) <= _MOST_TEXTS:
-            layers.append(self._numbers(base, known, height))
+        style = self._number_style()
+        if style is not None:
+            layers.append(self._numbers(base, known, style))
         return alt.layer(*layers).properties(
             width=width * len(across), height=size, view=alt.ViewBackground(stroke=None)
         )
@@ -314,7 +345,7 @@ class _Matrix:
             )
         )
 
-    def _numbers(self, base: alt.Chart, known: str, height: int) -> alt.Chart:
+    def _numbers(self, base: alt.Chart, known: str, style: str) -> alt.Chart:
         """Return the value in each cell, white where the cell is dark."""
         below, above = self.scale.dark_beyond()
         tests = [
@@ -327,21 +358,34 @@ class _Matrix:
             if tests
             else alt.value(INK)
         )
-        largest = max(abs(self.scale.range.low), abs(self.scale.range.high))
-        style = ".2f" if 0.05 <= largest < 1000 else ".2~g"
         numbers: alt.Chart = (
-            base.mark_text(fontSize=min(self.look.tick_label, height - 2), aria=False)
+            base.mark_text(fontSize=self._number_size, aria=False)
             .transform_filter(known)
             .encode(text=alt.Text(f"{self.name}:Q", format=style), color=color)
         )
         return numbers
 
 
+def _panel_width(options: FigureOptions, sets: int, bar: float) -> float | None:
+    """Return what a wanted width leaves for the panel of each set; None without one."""
+    if options.points is None:
+        return None
+    look = find_look(options)
+    fixed = sets * look.left_room + (sets - 1) * _SET_GAP + bar + 2 * look.padding
+    width = (options.points - fixed) / sets
+    if width < _SMALLEST_PANEL:
+        raise OptionError(
+            f"width is {options.points:g} pt, which leaves {max(width, 0):.0f} pt for each of "
+            f"{sets} panels, expected at least {_SMALLEST_PANEL} pt; widen the figure"
+        )
+    return width
+
+
 def _trend_panel(
-    name: str, statistic: str, layers: list[int], look: Look
+    name: str, statistic: str, layers: list[int], look: Look, wanted: float | None
 ) -> alt.LayerChart | alt.FacetChart:
-    width = _TREND_WIDTH if not look.border_axes else 180
-    height = _TREND_HEIGHT if not look.border_axes else 110
+    width = wanted or (180 if look.border_axes else _TREND_WIDTH)
+    height = min(width * 0.6, _TREND_HEIGHT)
     ticks = scales.frame_ticks(layers[-1] - layers[0] + 1)
     x = (
         alt.X("layer:Q")
@@ -448,7 +492,7 @@ def _facet_sets(panel: Any, table: pd.DataFrame, look: Look) -> alt.FacetChart:
     return chart
 
 
-def _title(options: FigureOptions, own: str) -> list[str]:
+def _title(options: FigureOptions, own: str, layers: Sequence[int]) -> list[str]:
     if options.title is None:
         return [own]
-    return labels.wrap_text(options.title, 70)
+    return labels.group_title(options.title, [], 70, layers)

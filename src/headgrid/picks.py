@@ -212,7 +212,7 @@ def draw_pick(
     expect_alike(captures, "one figure", heads=False)
     chosen = _Chosen(heads, captures, min(options.columns, len(heads)), options)
     chart, records, spacing, look = chosen.draw(figure)
-    title = [] if options.title is None else labels.wrap_text(options.title, 90)
+    title = [] if options.title is None else labels.group_title(options.title, captures, 90)
     caption, meta = chosen.describe(figure)
     drawn: alt.TopLevelMixin = finish_chart(
         chart, records, title, caption, spacing, meta, look, options.points
@@ -284,13 +284,9 @@ class _Chosen:
 
     def _panels(self, look: Look, width: float = 0, size: float = 1) -> Panels:
         """Return the panels with the longest labels that fit into so many units of width."""
-        names = [
-            next(
-                (text for text in self._names(number) if len(text) * _LETTER * size <= width),
-                self._names(number)[-1],
-            )
-            for number in range(len(self.heads))
-        ]
+        forms = list(zip(*map(self._names, range(len(self.heads))), strict=True))
+        fitting = (names for names in forms if max(map(len, names)) * _LETTER * size <= width)
+        names = next(fitting, forms[-1])  # one form for all panels
         label = f"{json.dumps(names)}[datum.value]"
         return Panels(tuple(self.heads), label, self.columns, "panel", tuple(names))
 

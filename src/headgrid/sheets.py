@@ -28,6 +28,7 @@ from headgrid.layout import (
 )
 from headgrid.looks import Look, find_look
 from headgrid.options import FigureOptions
+from headgrid.scales import ColorRule
 from headgrid.spec import MAX_MARKS
 from headgrid.tidy import pair_table
 from headgrid.tiles import head_tile, pool_factor
@@ -36,6 +37,8 @@ from headgrid.tiles import head_tile, pool_factor
 MAX_PIXELS = 72
 _PANEL = 44
 _GAP = 4
+#: How far the outer labels of a map's axis stand from its corners.
+_INSET = 2
 _LEFT_ROOM, _BAR_ROOM = 64, 60
 
 
@@ -60,7 +63,11 @@ class Surveyed(Protocol):
 
 
 def sheet(
-    source: Surveyed | Iterable[Capture], *, set: str | None = None, **options: Any
+    source: Surveyed | Iterable[Capture],
+    *,
+    set: str | None = None,
+    color_range: ColorRule | tuple[float, float] | scales.ColorRange = "quantile",
+    **options: Any,
 ) -> alt.FacetChart:
     """Draw every head of every layer as a small map on one colour scale.
 
@@ -71,6 +78,10 @@ def sheet(
         statistic. Of a survey over several runs, the mean over runs.
     set : str, optional
         Which set of a survey; needed where there are several.
+    color_range
+        Applied to all maps together. A few heads of the last layers are far larger
+        than all others, so that the usual range leaves the outermost 1 % of the
+        values to its ends.
     **options
         See `FigureOptions`. ``columns`` changes nothing here.
 
@@ -89,7 +100,7 @@ def sheet(
     RenderError
         Where cells are to be vector shapes and are more than can be drawn.
     """
-    chosen = FigureOptions(**options)
+    chosen = FigureOptions(color_range=color_range, **options)
     if isinstance(source, Iterable):
         captures = list(source)
         by_layer = {capture.layer_index: capture for capture in captures}
@@ -175,6 +186,8 @@ class _Sheet:
         """Gap between maps: whole cells, so that the finishing stage can join their rows."""
         width = self._size[0] * pool_factor(len(self.first.key_frames), MAX_PIXELS)
         cell = max(1, width // len(self.first.key_frames))
+        if cell > 2 * _GAP / self.look.unit:
+            return _GAP / self.look.unit
         return max(1, round(_GAP / self.look.unit / cell)) * cell
 
     @property
@@ -294,9 +307,14 @@ class _Sheet:
             labelAlign="left",
             labelBaseline="middle",
         )
-        column = alt.Column("head:O").header(
-            title=None, labelExpr="'Head ' + datum.value", labelFontSize=size
-        )
+        longest = len(f"Head {self.first.num_heads - 1}") * 0.6 * size
+        spelled = longest <= width + self._gap - 2
+        header = alt.Header(title=None, labelExpr="'Head ' + datum.value", labelFontSize=size)
+        if not spelled:  # the word once, the numbers over their columns
+            header = alt.Header(
+                title="Head", titleFontSize=size, titlePadding=2, labelFontSize=size
+            )
+        column = alt.Column("head:O").header(header)
         return Grid(
             spec=panel,
             facet=alt.FacetMapping(row=row, column=column),
@@ -312,6 +330,7 @@ def _ends(channel: Any, ends: Sequence[int], missing: Sequence[int]) -> Any:
     """
     axis = dict(channel["axis"])
     axis |= {"values": list(dict.fromkeys(ends)), "title": None, "labelFlush": True}
+    axis["labelFlushOffset"] = -_INSET
     if missing:
         shown = f"indexof({json.dumps(list(missing))},parent.layer)<0"
         # Invisible labels keep the width that lines up the rows' names.
@@ -365,7 +384,7 @@ def _choose_set(sets: Sequence[str], wanted: str | None) -> str:
 
 def _title(options: FigureOptions, maps: _Sheet) -> list[str]:
     if options.title is not None:
-        return labels.wrap_text(options.title, 100)
+        return labels.group_title(options.title, maps.captures, 100)
     if not maps.look.own_title:
         return []
     span = f"{maps.layers[0]}-{maps.layers[-1]}" if len(maps.layers) > 1 else str(maps.layers[0])

@@ -10,7 +10,13 @@ from itertools import chain
 from typing import Literal
 
 from headgrid.capture import Capture
-from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, check_choice
+from headgrid.errors import (
+    CaptureError,
+    HeadgridError,
+    HeadgridWarning,
+    OptionError,
+    check_choice,
+)
 from headgrid.folders import find_captures, place_captures
 from headgrid.reading import read_captures, read_files
 from headgrid.surveyed import Survey
@@ -104,6 +110,10 @@ def _read(
     if isinstance(inputs, (str, os.PathLike)):
         paths: list[_Path] = [inputs]
     else:
+        if not isinstance(inputs, (Capture, Iterable)):
+            raise OptionError(
+                f"inputs is {type(inputs).__name__}, expected paths, or captures; give a folder"
+            )
         given = iter([inputs] if isinstance(inputs, Capture) else inputs)
         first = next(given, None)
         if isinstance(first, Capture):

@@ -110,7 +110,8 @@ class Tally:
             where = f"{place.text}, " if place.text else ""
             raise CaptureError(
                 f"{both} are both {where}layer {found.layer}, expected one capture for each set, "
-                "run and layer; leave one out, or give them folders of different names"
+                "run and layer; leave one out, or give the runs other names (their folders, or "
+                "capture.replace(run=...))"
             )
         self.layers[found.number] = found.layer
         self.order.append(found.number)
