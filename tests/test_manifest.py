@@ -263,3 +263,33 @@ def test_what_a_killed_write_leaves_is_recognised(tmp_path):
     (tmp_path / seen[0]).touch()
     remove_leftovers([tmp_path])
     assert [path.name for path in tmp_path.iterdir()] == [long]
+
+
+def test_files_that_only_an_earlier_run_made_are_removed_if_nobody_has_touched_them(tmp_path):
+    made = {name: tmp_path / name for name in ("same.svg", "old/gone.svg", "edited.svg")}
+    for path in made.values():
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"<svg/>")
+    with Manifest(tmp_path, "survey", {"by": None}) as first:
+        first.add("all", "f00d", dict.fromkeys(made.values(), hash_bytes(b"<svg/>")))
+    made["edited.svg"].write_bytes(b"mine")
+    (tmp_path / "notes.txt").write_text("mine")
+    with Manifest(tmp_path, "survey", {"by": "set"}) as second:
+        second.add("all", "beef", {made["same.svg"]: hash_bytes(b"<svg/>")})
+        assert second.remove_outdated() == [made["old/gone.svg"]]
+    left = sorted(p.name for p in tmp_path.iterdir())
+    assert left == ["edited.svg", "headgrid-jobs.json", "notes.txt", "same.svg"]
+
+
+def test_a_list_can_not_name_files_outside_its_folder(tmp_path):
+    outside = tmp_path / "outside.txt"
+    outside.write_bytes(b"mine")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with Manifest(folder, "survey", {}) as first:
+        first.add("all", "f00d", {folder / "a": hash_bytes(b"mine")})
+    text = first.path.read_text(encoding="utf-8")
+    for name in ("../outside.txt", str(outside)):
+        first.path.write_text(text.replace('"a"', f'"{name}"'), encoding="utf-8")
+        assert Manifest(folder, "survey", {}).remove_outdated() == []
+    assert outside.exists()

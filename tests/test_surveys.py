@@ -438,3 +438,29 @@ def test_files_of_a_survey_may_be_given_as_text(capture_file):
 def test_what_is_neither_a_path_nor_a_capture_is_refused():
     with pytest.raises(OptionError, match="inputs is NoneType, expected paths, or captures"):
         headgrid.survey(None)
+
+
+@pytest.mark.parametrize("inputs", [[1], ["tree", Capture.from_array(last_block=[[1.0]])], [None]])
+def test_paths_and_captures_are_not_mixed(inputs):
+    with pytest.raises(OptionError, match="expected paths only, or captures only"):
+        headgrid.survey(inputs)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: headgrid.sheet([1]),
+        lambda: headgrid.pick([1], ["0:0"]),
+        lambda: headgrid.measure_table([1]),
+        lambda: headgrid.compare(1, 2),
+    ],
+)
+def test_what_is_no_capture_is_named_by_its_type(call):
+    with pytest.raises(CaptureError, match="found int, expected one Capture"):
+        call()
+
+
+def test_what_is_no_survey_is_named_by_its_type():
+    for draw in (headgrid.overview, headgrid.trend):
+        with pytest.raises(CaptureError, match="found list, expected a survey"):
+            draw([])

@@ -353,6 +353,15 @@ class Capture:
         )
 
 
+def expect_capture(found: object) -> None:
+    """Refuse what is no capture."""
+    if not isinstance(found, Capture):
+        raise CaptureError(
+            f"found {type(found).__name__}, expected one Capture; make it with load_capture(path) "
+            "or Capture.from_array(array), and draw several one by one"
+        )
+
+
 def _read_schema(data: Mapping[str, Any], source: str, layer: int | None, run: str) -> Capture:
     if not isinstance(data, Mapping):
         raise CaptureError(

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import altair as alt
 
 from headgrid import labels, scales
-from headgrid.capture import Capture
-from headgrid.errors import CaptureError, RenderError
+from headgrid.capture import Capture, expect_capture
+from headgrid.errors import RenderError
 from headgrid.grids import Panels, draw_maps, draw_profiles, map_size, profile_gap
 from headgrid.layout import describe_figure, finish_chart
 from headgrid.looks import fit_maps, fit_profiles
@@ -173,15 +173,6 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
         look,
         options.points,
     )
-
-
-def expect_capture(found: object) -> None:
-    """Refuse what is no capture."""
-    if not isinstance(found, Capture):
-        raise CaptureError(
-            f"found {type(found).__name__}, expected one Capture; make it with load_capture(path) "
-            "or Capture.from_array(array), and draw several one by one"
-        )
 
 
 def as_vectors(captures: Iterable[Capture], count: int, cells: CellsName) -> bool:

@@ -11,8 +11,8 @@ import altair as alt
 import pandas as pd
 
 from headgrid import labels, scales
-from headgrid.capture import Capture
-from headgrid.charts import as_vectors, expect_capture
+from headgrid.capture import Capture, expect_capture
+from headgrid.charts import as_vectors
 from headgrid.comparison import subtract
 from headgrid.grids import CELLS, TILES, map_size, nest, unfold
 from headgrid.layout import (

@@ -77,8 +77,11 @@ class Manifest:
             "versions": package_versions(),
         }
         # What an earlier run has left counts once `is_done` or `keep` has seen it.
-        self._earlier = self._read() if resume else {}
+        self._earlier, self._made = self._read()
+        if not resume:
+            self._earlier = {}
         self._lines: dict[str, str] = {}
+        self._kept: set[str] = set()
         self._changed = True
         self._next_flush = 0.0  # the first job counts at once
 
@@ -148,6 +151,30 @@ class Manifest:
         found = self._earlier.get(key)
         return set(found["outputs"]) if found else set()
 
+    def remove_outdated(self) -> list[Path]:
+        """Remove the files that an earlier run of the command made and this one did not.
+
+        Only files below the folder that are byte for byte as they were listed; for
+        commands whose folder holds the result of one run.
+
+        Returns
+        -------
+        list of Path
+            The files that were removed.
+        """
+        removed = []
+        for name, made in sorted(self._made.items()):
+            path = self._folder / name
+            inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+            if name in self._kept or not inside or _hash_file(path) != made:
+                continue
+            with suppress(OSError):
+                path.unlink()
+                removed.append(path)
+                for parent in Path(name).parents[:-1]:
+                    (self._folder / parent).rmdir()  # only where it is empty
+        return removed
+
     def flush(self) -> None:
         """Write the manifest, whole or not at all; none where nothing was ever finished.
 
@@ -183,6 +210,7 @@ class Manifest:
 
     def _list(self, key: str, job: Mapping[str, Any]) -> None:
         self._lines[key] = f"  {_dump(key)}: {_dump(job)}"
+        self._kept.update(job["outputs"])
         self._changed = True
 
     def _to_text(self) -> str:
@@ -194,19 +222,23 @@ class Manifest:
         # No text inside has a line end of its own, so this is the one place.
         return outline.replace('\n "jobs": {}', f'\n "jobs": {{\n{lines}\n }}', 1) + "\n"
 
-    def _read(self) -> dict[str, Any]:
-        """Return the jobs of an earlier run; none where it was another one, or is damaged."""
+    def _read(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the jobs of an earlier run, and the files of all jobs of that command.
+
+        No jobs where it was another run, and nothing where the list is damaged.
+        """
         try:
             found = json.loads(self.path.read_bytes())
         except (OSError, ValueError, RecursionError):
-            return {}
-        if not isinstance(found, dict):
-            return {}
-        jobs = found.pop("jobs", None)
+            return {}, {}
+        jobs = found.pop("jobs", None) if isinstance(found, dict) else None
+        if not isinstance(jobs, dict) or found.get("command") != self._head["command"]:
+            return {}, {}
+        sound = {key: job for key, job in jobs.items() if _is_job(job)}
+        made = {name: hash for job in sound.values() for name, hash in job["outputs"].items()}
         # Through JSON, as tuples become lists there.
-        if found != json.loads(json.dumps(self._head)) or not isinstance(jobs, dict):
-            return {}
-        return {key: job for key, job in jobs.items() if _is_job(job)}
+        same = found == json.loads(json.dumps(self._head))
+        return (sound if same else {}), made
 
 
 def name_inputs(paths: Iterable[Path], inputs: Iterable[str | os.PathLike[str]]) -> list[str]:

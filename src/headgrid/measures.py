@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.capture import Capture
+from headgrid.capture import Capture, expect_capture
 from headgrid.errors import OptionError, check_choice
 from headgrid.fields import split_statistic
 from headgrid.scales import is_diverging
@@ -334,6 +334,7 @@ def measure_table(
     names = ["set", "run", "layer", "head", "statistic", *MEASURES]
     parts: list[dict[str, object]] = []
     for capture in [captures] if isinstance(captures, Capture) else captures:
+        expect_capture(capture)
         heads = np.arange(capture.num_heads)
         same = {"set": "", "run": capture.run, "layer": capture.layer_index}
         rest = {"head": heads, "statistic": capture.statistic}

@@ -84,6 +84,7 @@ def overview(survey: Surveyed, statistic: str = "sink", **options: Any) -> alt.F
         Where no head has the measure.
     """
     check_choice("statistic", statistic, MEASURES)
+    _expect_survey(survey)
     return draw_overview(
         survey.summary(statistic),
         statistic,
@@ -121,6 +122,7 @@ def trend(survey: Surveyed, statistic: str = "sink", **options: Any) -> alt.Face
         Where no head has the measure.
     """
     check_choice("statistic", statistic, MEASURES)
+    _expect_survey(survey)
     return draw_trend(
         survey.summary(statistic),
         statistic,
@@ -431,6 +433,14 @@ def _trend_panel(
         .encode(y=alt.datum(0))
     )
     return alt.layer(faint, zero, band, line, points)
+
+
+def _expect_survey(found: object) -> None:
+    if not hasattr(found, "summary"):
+        raise CaptureError(
+            f"found {type(found).__name__}, expected a survey; make it of captures or paths, with "
+            "headgrid.survey"
+        )
 
 
 def _expect_values(summary: pd.DataFrame, name: str, statistic: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import altair as alt
 
 from headgrid import labels, scales
-from headgrid.capture import Capture
+from headgrid.capture import Capture, expect_capture
 from headgrid.charts import as_vectors
 from headgrid.errors import CaptureError, OptionError, check_choice, near_miss
 from headgrid.frames import shorten_list
@@ -94,7 +94,7 @@ class Source:
 
 def pick(
     captures: Iterable[Capture],
-    heads: Iterable[str],
+    heads: str | Iterable[str],
     *,
     figure: PickFigure = "heatmap",
     **options: Any,
@@ -105,7 +105,7 @@ def pick(
     ----------
     captures : iterable of Capture
         With the same statistic and frames.
-    heads : iterable of str
+    heads : str or iterable of str
         ``"3:0"`` (layer 3, head 0) or ``"run_002/28:2"``, in the order of the panels.
     figure : {"heatmap", "perhead", "both"}
         Maps, profiles, or both in paired rows.
@@ -134,8 +134,12 @@ def pick(
     """
     check_choice("figure", figure, PICK_FIGURES)
     listed = [captures] if isinstance(captures, Capture) else list(captures)
+    for capture in listed:
+        expect_capture(capture)
+    if not listed:
+        raise CaptureError("there is no capture to pick from, expected at least one")
     sources = [Source(c.run, c.layer_index, partial(_itself, c)) for c in listed]
-    names = [HeadName.read(head) for head in heads]
+    names = [HeadName.read(head) for head in ([heads] if isinstance(heads, str) else heads)]
     return draw_pick(select_heads(sources, names), figure, FigureOptions(**options))
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import altair as alt
 
 from headgrid import labels, scales
-from headgrid.capture import Capture
+from headgrid.capture import Capture, expect_capture
 from headgrid.charts import VECTOR_CELLS
 from headgrid.errors import CaptureError, OptionError, RenderError
 from headgrid.frames import expected_layers
@@ -103,6 +103,8 @@ def sheet(
     chosen = FigureOptions(color_range=color_range, **options)
     if isinstance(source, Iterable):
         captures = list(source)
+        for capture in captures:
+            expect_capture(capture)
         by_layer = {capture.layer_index: capture for capture in captures}
         if len(by_layer) < len(captures):
             raise CaptureError(

@@ -70,7 +70,8 @@ def write_survey(
     figures : Figures
         Which figures.
     manifest : Manifest
-        Of that folder. What it knows to be done from the same captures stays.
+        Of that folder. What it knows to be done from the same captures stays; what an
+        earlier survey has left there and this one does not make is removed.
     executor : concurrent.futures.Executor, optional
         Where specifications are rendered; by default here.
 
@@ -93,6 +94,7 @@ def write_survey(
             yield error
         else:
             manifest.add(name, digest, written)
+    manifest.remove_outdated()
 
 
 def digest_inputs(survey: Survey) -> str:

@@ -27,6 +27,8 @@ __all__ = ["Survey", "survey", "survey_tally"]
 _Path = str | os.PathLike[str]
 Inputs = _Path | Capture | Iterable[_Path] | Iterable[Capture]
 
+_NOTHING = object()
+
 
 def survey(
     inputs: Inputs, *, by: Literal["set"] | None = None, executor: Executor | None = None
@@ -115,9 +117,14 @@ def _read(
                 f"inputs is {type(inputs).__name__}, expected paths, or captures; give a folder"
             )
         given = iter([inputs] if isinstance(inputs, Capture) else inputs)
-        first = next(given, None)
+        first = next(given, _NOTHING)
         if isinstance(first, Capture):
             return read_captures(chain([first], given)), []  # type: ignore[arg-type]
-        paths = [] if first is None else [first, *given]  # type: ignore[list-item]
+        paths = [] if first is _NOTHING else [first, *given]  # type: ignore[list-item]
+        for path in paths:
+            if not isinstance(path, (str, os.PathLike)):
+                raise OptionError(
+                    f"inputs hold a {type(path).__name__}, expected paths only, or captures only"
+                )
     files, errors = find_captures(paths)
     return read_files(files, place_captures(files, by=by), executor=executor), errors
