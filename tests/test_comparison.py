@@ -188,3 +188,12 @@ def test_mistakes_are_one_sentence(arguments, code, message, tmp_path, monkeypat
     err = capsys.readouterr().err
     assert message in err
     assert len(err.splitlines()) == 1
+
+
+def test_captures_of_one_run_and_layer_are_named_by_the_folders_that_differ(pair, tmp_path, capsys):
+    paths = [
+        save_capture(pair[0], tmp_path / f"{name}/run_000/layer0.npz") for name in ("cats", "dogs")
+    ]
+    with pytest.raises(SystemExit):
+        main.main(["compare", *map(str, paths), "-o", str(tmp_path / "c.json")])
+    assert "A (cats/run_000, layer 0) and B (dogs/run_000, layer 0)" in capsys.readouterr().out

@@ -229,3 +229,35 @@ def test_a_file_whose_name_lies_about_its_layer_is_named(tree, tmp_path, capsys)
     code, _, err = call(capsys, "pick", tree, "--head", "run_000/4:0", "-o", tmp_path / "f.svg")
     assert code == 1
     assert "layer4.npz: holds layer 10, expected layer 4, as its name says" in err
+
+
+def test_on_paper_only_the_lowest_profile_of_each_column_has_a_key_axis(run):
+    heads = ["0:0", "3:1", "10:2", "3:3", "0:1"]
+    drawing = drawn(pick(run, heads, figure="both", theme="paper", columns=3))
+    titles = [t for t in drawing.texts if t.content == "Key Frame"]
+    assert len(titles) == 3
+    assert len({round(t.y) for t in titles}) == 2
+
+
+def test_a_run_in_a_set_is_suggested_by_its_own_name(tree, tmp_path, capsys):
+    code, _, err = call(
+        capsys, "pick", tree.parent, "--head", "run_00/3:1", "-o", tmp_path / "f.svg"
+    )
+    assert code == 1
+    assert "did you mean 'run_00" in err
+
+
+def test_heads_of_runs_of_one_name_in_two_sets_are_told_apart(tmp_path, run, capsys):
+    for name in ("cats", "dogs"):
+        save_capture(run[1], tmp_path / name / "run_000/layer3.npz")
+    for inputs in ([tmp_path / "cats", tmp_path / "dogs"], [tmp_path]):
+        heads = ["--head", "cats/run_000/3:0", "--head", "dogs/run_000/3:0"]
+        code, out, err = call(capsys, "pick", *inputs, *heads, "-o", tmp_path / "f.svg")
+        assert (code, err) == (0, "")
+        assert "(a) cats/run_000, layer 3, head 0" in out
+        assert "(b) dogs/run_000, layer 3, head 0" in out
+        code, _, err = call(
+            capsys, "pick", *inputs, "--head", "run_000/3:0", "-o", tmp_path / "f.svg"
+        )
+        assert code == 1
+        assert "is in 2 runs (cats/run_000, dogs/run_000)" in err

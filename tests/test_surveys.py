@@ -227,7 +227,7 @@ def test_captures_are_the_mean_over_the_runs_of_each_set(tmp_path):
         found.deviation("cats", 1).full_frame_attention[:, seen],
         np.std(both, axis=0, ddof=1)[:, seen],
     )
-    assert found.captures["dogs", 0].statistic == "logit"
+    assert found.captures["dogs", 0].statistic == "logit_mean"  # one statistic in all
     assert found.deviation("dogs", 0) is None
 
 
@@ -464,3 +464,18 @@ def test_what_is_no_survey_is_named_by_its_type():
     for draw in (headgrid.overview, headgrid.trend):
         with pytest.raises(CaptureError, match="found list, expected a survey"):
             draw([])
+
+
+def test_a_layer_of_one_run_among_several_is_a_mean_as_well():
+    captures = [block_capture(2, (2, 2), layer=n, run=f"run_{r}") for r in range(3) for n in (0, 1)]
+    with pytest.warns(HeadgridWarning, match="run_1, run_2: layer 2 is missing"):
+        found = survey([*captures, block_capture(2, (2, 2), layer=2, run="run_0")])
+    assert {capture.statistic for capture in found.captures.values()} == {"logit_mean"}
+    spec = headgrid.to_spec(headgrid.sheet(found))
+    assert spec["usermeta"]["headgrid"]["statistic"] == "logit_mean"
+
+
+def test_deviations_of_several_runs_are_refused_with_both_names():
+    captures = [block_capture(2, (2, 2), statistic="logit_std", run=f"run_{r}") for r in range(2)]
+    with pytest.raises(CaptureError, match=r"hold logit_std of several runs, which has no mean"):
+        survey(captures)

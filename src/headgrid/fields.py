@@ -235,6 +235,15 @@ def read_text(data: Mapping[str, Any], name: str) -> str:
     return str(value)
 
 
+def has_mean(statistic: str) -> bool:
+    """Return whether values of several runs can be averaged.
+
+    >>> has_mean("logit"), has_mean("logit_mean"), has_mean("logit_std")
+    (True, True, False)
+    """
+    return split_statistic(statistic)[1] in ("", "mean")
+
+
 def clean_name(name: str) -> str:
     r"""Return the name of a folder with lone surrogates as U+FFFD.
 

@@ -69,6 +69,8 @@ class Panels:
         The labels as text, for a look that puts them inside the panels.
     has_keys : bool
         The lowest panels have a key axis, in a look with axes at the border only.
+    below : int
+        So many of the first panels have others below them, in another grid.
     extent : float, optional
         Room of the ticks and labels of the axes at the left, for grids over each other.
     value_domain : (float, float), optional
@@ -81,6 +83,7 @@ class Panels:
     field: str = "head"
     inside: tuple[str, ...] = ()
     has_keys: bool = True
+    below: int = 0
     extent: float | None = None
     value_domain: tuple[float, float] | None = None
 
@@ -149,7 +152,8 @@ class Panels:
             return NOWHERE
         if side == "left":
             return f"(parent.{self.field}%{self.columns}==0)"
-        return f"(parent.{self.field}>={len(self.heads) - self.columns})"
+        lowest = max(len(self.heads) - self.columns, self.below)
+        return f"(parent.{self.field}>={lowest})"
 
     def lookups(self) -> dict[str, str]:
         """Return expressions of what a panel shows, where its number is not that of the head."""

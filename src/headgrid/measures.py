@@ -119,6 +119,9 @@ MEASURES: MappingProxyType[str, Measure] = MappingProxyType(
     }
 )
 
+#: Measures that count keys: whole numbers in a table.
+COUNTS = tuple(name for name in MEASURES if name.endswith("_band_keys"))
+
 _BASE_UNITS = {"logit": "logits", "mass": "mass", "entropy": "nats", "max_logit": "max. logits"}
 _DERIVED_UNITS = {
     "": "{}",
@@ -341,7 +344,8 @@ def measure_table(
         parts.append(same | rest | measure_heads(capture, recent_keys=recent_keys))
     if not parts:
         return pd.DataFrame(columns=names)
-    return pd.concat([pd.DataFrame(part, columns=names) for part in parts], ignore_index=True)
+    table = pd.concat([pd.DataFrame(part, columns=names) for part in parts], ignore_index=True)
+    return table.astype(dict.fromkeys(COUNTS, "int64"))
 
 
 def _find_measure(name: str) -> Measure:

@@ -36,6 +36,8 @@ _GAP, _MEAN = " ", "mean"
 _MOST_TEXTS = 4_000
 _TREND_WIDTH, _TREND_HEIGHT = 480, 270
 _SMALLEST_PANEL = 60
+#: Up to so many layers have a tick each.
+_MOST_TICKS = 12
 
 
 class Surveyed(Protocol):
@@ -180,7 +182,7 @@ def draw_overview(
         f"{measure_title(name, statistic)} ({MEASURES[name].description}), layer x head"
         f"{', ' + description if description else ''}. Color range {color_range.low:g} to "
         f"{color_range.high:g} ({color_range.rule}). The last column is the mean over a layer's "
-        "heads, the last row the mean over a head's layers; grey has no value."
+        "heads, the last row the mean over a head's layers; grey and blank cells have no value."
     )
     meta = {"figure": "overview", "measure": name, "statistic": statistic}
     return finish_chart(
@@ -388,7 +390,8 @@ def _trend_panel(
 ) -> alt.LayerChart | alt.FacetChart:
     width = wanted or (180 if look.border_axes else _TREND_WIDTH)
     height = min(width * 0.6, _TREND_HEIGHT)
-    ticks = scales.frame_ticks(layers[-1] - layers[0] + 1)
+    count = layers[-1] - layers[0] + 1
+    ticks = list(range(count)) if count <= _MOST_TICKS else scales.frame_ticks(count)
     x = (
         alt.X("layer:Q")
         .title("Layer")

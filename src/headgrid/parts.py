@@ -17,6 +17,7 @@ import numpy as np
 
 from headgrid.capture import Capture
 from headgrid.errors import CaptureError, HeadgridError, unexpected
+from headgrid.fields import has_mean
 from headgrid.frames import shorten_list
 from headgrid.measures import MEASURES, measure_heads
 from headgrid.moments import CaptureMoments
@@ -144,6 +145,8 @@ class Findings:
     def _pool(self, capture: Capture) -> None:
         moments, layer = CaptureMoments.of(capture), capture.layer_index
         if layer in self.moments:
+            if not has_mean(capture.statistic):
+                return  # the survey will stop
             moments = self.moments[layer].merge(moments)
         sketch = self.sketch.merge(capture.value_sketch)
         (low, high), (least, most) = capture.value_range, self.value_range

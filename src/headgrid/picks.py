@@ -179,7 +179,9 @@ def _find_source(sources: Sequence[Source], name: HeadName) -> Source:
     if not of_run:
         places = list(dict.fromkeys(source.place for source in sources))
         shown = shorten_list([labels.shorten_text(place, 60) or "(no run)" for place in places])
-        hint = near_miss(name.run, [place for place in places if place])
+        known = [place for place in places if place]
+        short = [place.rpartition("/")[2] for place in known]
+        hint = near_miss(name.run, known if "/" in name.run else [*dict.fromkeys(short)])
         raise CaptureError(
             f"{labels.shorten_text(str(name), 80)}: there is no run of that name, expected one of "
             f"{shown}{hint}"
@@ -270,6 +272,7 @@ class _Chosen:
         )
         for start in range(0, len(self.heads), self.columns):
             row = panels.part(start, start + self.columns)
+            below = len(self.heads[start + self.columns : start + 2 * self.columns])
             maps, records = draw_maps(
                 replace(row, has_keys=not look.border_axes),
                 scale,
@@ -277,9 +280,14 @@ class _Chosen:
                 vectors=vectors,
                 legend=start == 0,
             )
-            below, values = draw_profiles(row.with_labels(self._sinks(row)), look)
+            lower = replace(
+                row.with_labels(self._sinks(row)),
+                below=below,
+                has_keys=not look.border_axes or below < len(row.heads),
+            )
+            profiles, values = draw_profiles(lower, look)
             gap = max(look.map_column_gap, profile_gap(panels, look))
-            for grid, data in ((maps, records), (below, values)):
+            for grid, data in ((maps, records), (profiles, values)):
                 rows.append(fill(grid.properties(spacing=gap, bounds="flush"), data))
         return Stack(vconcat=rows)
 

@@ -14,6 +14,7 @@ from headgrid.capture import Capture
 from headgrid.errors import HeadgridError, check_choice
 from headgrid.folders import Place
 from headgrid.frames import expected_layers, shorten_list
+from headgrid.measures import COUNTS
 from headgrid.moments import CaptureMoments, Moments
 from headgrid.parts import COLUMNS, Form
 from headgrid.quantiles import QuantileSketch
@@ -134,11 +135,14 @@ class Survey:
         heads = self.num_heads
         for place, layer, record in self._records():
             same = {"set": place.set, "run": place.run, "layer": layer}
+            measured = dict(zip(COLUMNS, record.T.tolist(), strict=True))
+            for name in COUNTS:
+                measured[name] = list(map(int, measured[name]))
             yield {
                 **{name: [value] * heads for name, value in same.items()},
                 "head": list(range(heads)),
                 "statistic": [self.statistic] * heads,
-                **dict(zip(COLUMNS, record.T.tolist(), strict=True)),
+                **measured,
             }
 
     def summary(self, name: str = "sink") -> pd.DataFrame:
@@ -254,10 +258,15 @@ class Survey:
 
     @cached_property
     def captures(self) -> Mapping[tuple[str, int], Capture]:
-        """The capture of each (set, layer): the mean over its runs, or the only run's own."""
+        """The capture of each (set, layer): the mean over its runs.
+
+        The runs' own where each layer of each set has one run; else all are means, of
+        one run too, so that they hold one statistic.
+        """
         ordered = sorted(self._tally.moments, key=lambda key: (self.sets.index(key[0]), key[1]))
         moments = {key: self._tally.moments[key] for key in ordered}
-        return {key: one.single or one.mean_capture() for key, one in moments.items()}
+        alone = all(one.runs == 1 for one in moments.values())
+        return {key: (alone and one.single) or one.mean_capture() for key, one in moments.items()}
 
     def captures_of(self, set: str) -> dict[int, Capture]:
         """Return the capture of each layer of one set; see `captures`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headgrid.errors import HeadgridError, RenderError
+from headgrid.fields import has_mean
 from headgrid.files import write_bytes
 from headgrid.options import FigureOptions
 from headgrid.tables import write_frame, write_tables
@@ -157,7 +158,8 @@ def _charts(survey: Survey, figures: Figures) -> Iterator[tuple[str, Callable[[]
             yield f"overview{end}", partial(_draw_overview, survey, name, figures)
             yield f"trend{end}", partial(_draw_trend, survey, name, figures)
     if survey.form.full:
-        yield "sheet", partial(_draw_sheet, survey, None, figures)
+        if len(survey.sets) == 1 or has_mean(survey.statistic):
+            yield "sheet", partial(_draw_sheet, survey, None, figures)
         for set in survey.sets if len(survey.sets) > 1 else ():
             yield f"sheet/{set or '-'}", partial(_draw_sheet, survey, set, figures)
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.errors import CaptureError, HeadgridError
+from headgrid.fields import has_mean
 from headgrid.files import replace_file
 from headgrid.folders import Place
 from headgrid.moments import CaptureMoments
@@ -113,12 +114,25 @@ class Tally:
                 "run and layer; leave one out, or give the runs other names (their folders, or "
                 "capture.replace(run=...))"
             )
+        self._expect_mean(found, place)
         self.layers[found.number] = found.layer
         self.order.append(found.number)
         self.spool.append(found.record)
         for text in found.warnings:
             number, count = self.odd.get(text, (found.number, 0))
             self.odd[text] = min(number, found.number), count + 1
+
+    def _expect_mean(self, found: Measured, place: Place) -> None:
+        """Refuse a second run of what has no mean over runs."""
+        if self.form is None or has_mean(self.form.statistic):
+            return
+        for (other, layer), number in self._first.items():
+            if layer == found.layer and other.set == place.set and number != found.number:
+                raise CaptureError(
+                    f"{self.sources[number]} and {self.sources[found.number]} hold "
+                    f"{self.form.statistic} of several runs, which has no mean over runs; survey "
+                    "the captures that they were made of"
+                )
 
     def _check_form(self, number: int, form: Form) -> None:
         if self.form is None:

@@ -124,20 +124,21 @@ def write_figure(chart: Any, files: Sequence[Path], ppi: float) -> None:
 
 def _find_sources(files: Sequence[CaptureFile], names: Sequence[HeadName]) -> list[Source]:
     """Return what may be meant; only files whose name does not say their layer are read here."""
-    from headgrid.folders import name_folder
+    from headgrid.folders import place_captures
     from headgrid.picks import Source
 
+    places = place_captures(files)
+    sets = {place.set for place in places}
     sources = []
-    for file in files:
-        relative = file.relative.as_posix()
-        place = name_folder(file.path.parent) if relative == "." else relative
+    for file, place in zip(files, places, strict=True):
+        run = place.text if len(sets) > 1 else place.run
         named = re.search(r"layer[_-]?(\d{1,9})", file.path.stem, re.IGNORECASE)
         if named:
             layer = int(named[1])
-            sources.append(Source(place, layer, partial(_load, file, layer)))
-        elif any(Source(place, name.layer, partial(_load, file)).is_of(name.run) for name in names):
-            capture = _load(file)
-            sources.append(Source(place, capture.layer_index, partial(_itself, capture)))
+            sources.append(Source(place.text, layer, partial(_load, file, run, layer)))
+        elif any(Source(place.text, 0, partial(_load, file, run)).is_of(n.run) for n in names):
+            capture = _load(file, run)
+            sources.append(Source(place.text, capture.layer_index, partial(_itself, capture)))
     return sources
 
 
@@ -145,7 +146,7 @@ def _itself(capture: Capture) -> Capture:
     return capture
 
 
-def _load(file: CaptureFile, layer: int | None = None) -> Capture:
+def _load(file: CaptureFile, run: str, layer: int | None = None) -> Capture:
     from headgrid.store import read_capture
 
     capture, _ = read_capture(file)
@@ -156,4 +157,4 @@ def _load(file: CaptureFile, layer: int | None = None) -> Capture:
         )
     for text in capture.warnings:
         warn(text)
-    return capture
+    return capture.replace(run=run)
