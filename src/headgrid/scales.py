@@ -17,6 +17,7 @@ from headgrid.capture import Capture
 from headgrid.errors import OptionError, check_choice
 from headgrid.fields import split_statistic
 from headgrid.quantiles import RELATIVE_ERROR, QuantileSketch
+from headgrid.shown import show_card
 
 PaletteName = Literal["rdbu", "custom"]
 ColorRule = Literal["symmetric", "shared", "minmax", "quantile"]
@@ -97,6 +98,9 @@ class ColorRange:
     high: float
     rule: str
 
+    def _repr_html_(self) -> str:
+        return show_card("color_range", self)
+
 
 @dataclass(frozen=True)
 class ColorScale:
@@ -108,6 +112,9 @@ class ColorScale:
 
     range: ColorRange
     palette: Palette
+
+    def _repr_html_(self) -> str:
+        return show_card("color_scale", self)
 
     @property
     def stops(self) -> list[tuple[float, str]]:
