@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import base64
 from html import escape
-from typing import Any
+from typing import Any, TypeAlias
 
 from headgrid import page, svg
 from headgrid.assets import notebook_code
@@ -32,7 +32,8 @@ LARGE = 500_000
 #: Pixels per inch of those pixels: two for each of the figure's points.
 PPI = 144
 
-Bundle = tuple[dict[str, Any], dict[str, Any]]
+#: Content by mime type; with metadata by mime type where there is any, as altair has it.
+Bundle: TypeAlias = "dict[str, Any] | tuple[dict[str, Any], dict[str, Any]]"
 
 
 def bundle_chart(chart: ChartLike, include: Any = None, exclude: Any = None) -> Bundle | None:
@@ -47,9 +48,10 @@ def bundle_chart(chart: ChartLike, include: Any = None, exclude: Any = None) -> 
 
     Returns
     -------
-    (dict, dict) or None
-        Content and metadata by mime type. None where headgrid does not draw the chart
-        (it loads data from elsewhere, or has too many marks): altair may.
+    dict, (dict, dict) or None
+        Content by mime type, and metadata where pixels have a size. None where headgrid
+        does not draw the chart (it loads data from elsewhere, or has too many marks):
+        altair may.
 
     Notes
     -----
@@ -73,7 +75,8 @@ def bundle_chart(chart: ChartLike, include: Any = None, exclude: Any = None) -> 
         **picture,
         "text/html": html + script,
     }
-    return _select(contents, include, exclude), _select(metadata, include, exclude)
+    chosen = _select(contents, include, exclude)
+    return (chosen, _select(metadata, include, exclude)) if metadata else chosen
 
 
 def _make_picture(spec: Spec, drawing: str) -> tuple[dict[str, str], str, dict[str, Any]]:

@@ -17,9 +17,6 @@ def show_card(kind: str, value: Any) -> str:
     return html
 
 
-def show_chart(
-    chart: Any, include: Any = None, exclude: Any = None
-) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def show_chart(chart: Any, include: Any = None, exclude: Any = None) -> Any:
     """Return the mime bundle of a chart, or None where it is not headgrid's to draw."""
-    shown: Any = import_module("headgrid.mimebundle").bundle_chart(chart, include, exclude)
-    return shown  # type: ignore[no-any-return]
+    return import_module("headgrid.mimebundle").bundle_chart(chart, include, exclude)
