@@ -224,7 +224,7 @@ def test_the_card_of_a_recording_names_its_captures():
     torch = pytest.importorskip("torch")
     tokens = torch.randn(1, 2, 8, 4, generator=torch.Generator().manual_seed(0))
     with headgrid.record(None, tokens_per_frame=2, prompt=HOSTILE) as recording:
-        assert read_card(recording).facts["captures"].startswith("none yet")
+        assert read_card(recording).facts["captures"].startswith("none: its block has not ended")
         torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
     card = read_card(recording)
     assert card.facts["captures"] == repr(recording.captures[0])
@@ -327,6 +327,9 @@ def test_everything_has_a_readable_repr():
         "<Capture layer 0: logit, 2 heads, 4 query x 4 key frames, blocks [2, 2]>": capture,
         "<Grid of layer 0: Attention Logits (mean": headgrid.heatmap(capture),
         "<Grid of layer 0: Attention Logits (": headgrid.perhead(capture),
+        "ColorScale(range=ColorRange(low=0.0, high=1.0, rule='shared'), palette=Palette(": (
+            ColorScale(ColorRange(0.0, 1.0, "shared"), palette_for("mass", "rdbu"))
+        ),
         "<Survey of 1 capture: 1 run, 1 layer x 2 heads, logit>": survey([capture]),
     }
     for start, value in values.items():

@@ -183,29 +183,25 @@ def test_a_hostile_title_does_nothing_on_a_site_of_sphinx(visit, tmp_path):
 # Jupyter
 
 
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """Return the path of the example notebook, executed by a kernel of this environment."""
+def execute(source, folder):
+    """Return the path of a notebook that a kernel of this environment has executed."""
     for name in ("nbclient", "nbconvert", "ipykernel"):
         pytest.importorskip(name)
-    import nbclient
     import nbformat
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
 
-    folder = tmp_path_factory.mktemp("notebook")
-    notebook = nbformat.read(EXAMPLES / "one_layer.ipynb", as_version=4)
-    manager = AsyncKernelManager(kernel_name="here")
-    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    manager._kernel_spec = KernelSpec(argv=command, language="python", display_name="here")
-    client = nbclient.NotebookClient(
-        notebook, km=manager, timeout=120, resources={"metadata": {"path": str(folder)}}
-    )
-    client.execute()
-    nbformat.validate(notebook)
-    path = folder / "one_layer.ipynb"
-    nbformat.write(notebook, path)
+    notebook = nbformat.read(source, as_version=4)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    path = folder / source.name
+    shutil.copy(source, path)
+    run("nbconvert", "--to", "notebook", "--execute", "--inplace", path, folder=folder)
+    nbformat.validate(nbformat.read(path, as_version=4))
     return path
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """Return the path of the notebook of one layer, executed."""
+    return execute(EXAMPLES / "one_layer.ipynb", tmp_path_factory.mktemp("notebook"))
 
 
 def outputs_of(path):
@@ -244,6 +240,19 @@ def test_an_exported_notebook_shows_its_figures_without_scripts_and_offline(exec
         box = seen.page.locator("figure.headgrid img").nth(number).bounding_box()
         assert box["width"] > 500
         assert box["height"] > 300
+
+
+def test_the_notebook_of_a_whole_model_shows_cards_and_figures_offline(visit, tmp_path):
+    path = execute(EXAMPLES / "docs/jupyter/whole_model.ipynb", tmp_path)
+    page = export(path, "--to", "html") / "whole_model.html"
+    seen = visit(page, offline=True, java_script_enabled=False)
+    cards = seen.page.locator(".headgrid-card").all_inner_texts()
+    assert "layer 0: Attention Logits" in cards[0].splitlines()[0]
+    assert "1 run, 2 layers x 12 heads" in cards[1]
+    assert cards[2].startswith("Color range")
+    images = seen.page.locator("figure.headgrid img")
+    assert images.count() == 2
+    assert images.evaluate_all("images => images.every(i => i.complete && i.naturalWidth > 300)")
 
 
 def test_an_exported_notebook_becomes_live_beside_the_shared_script(executed, visit):

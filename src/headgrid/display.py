@@ -2,7 +2,7 @@
 
 A card is a table of facts beside a small picture: no script, no style sheet, nothing
 that is fetched, so that it looks the same in a running notebook, in an exported one
-and on a code host. Text that comes from data is shortened and escaped.
+and where scripts are taken out. Text that comes from data is shortened and escaped.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def show_recording(recording: Any) -> str:
     ]
     captures: Sequence[Capture] | None = recording.finished
     if captures is None:
-        return _card("Recording", [*rows, ("captures", "none yet: its block has not ended")])
+        none = "none: its block has not ended, or ended with an exception"
+        return _card("Recording", [*rows, ("captures", none)])
     rows.append(("captures", _lines(map(repr, captures), len(captures))))
     heads = max(capture.num_heads for capture in captures)
     scores = np.full((len(captures), heads), np.nan)

@@ -2,7 +2,7 @@
 
 Every reader of a notebook takes the richest form that it knows:
 
-- ``text/html`` (JupyterLab, VS Code, nbconvert, code hosts): the figure as a picture,
+- ``text/html`` (JupyterLab, VS Code, nbconvert, viewers): the figure as a picture,
   which needs no script and no style, beside its inert specification. Where scripts run,
   the figure offers to become live, and is live at once on a page that has vega-embed.
   Nothing is fetched before somebody asks for it.

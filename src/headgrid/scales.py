@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -52,7 +52,7 @@ class Palette:
     """Colour stops from low to high, equally spaced, with linear RGB between them."""
 
     name: str
-    colors: tuple[str, ...]
+    colors: tuple[str, ...] = field(repr=False)
     diverging: bool
 
     def rgb(self, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
