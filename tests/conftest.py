@@ -1,5 +1,6 @@
 """Fixtures: the shared data where there is one, and small synthetic captures."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,11 @@ from browser import open_visits, start_chromium
 from synthetic import block_capture
 
 pytest_plugins = ["pytester"]
+
+# A shell starts what runs in the background with SIGINT ignored, which every process that a
+# test starts would inherit: Ctrl-C has to mean something there.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAILED = pytest.StashKey[bool]()
 

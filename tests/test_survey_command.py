@@ -390,7 +390,7 @@ def test_a_dask_cluster_writes_the_same_bytes(corpus, tmp_path):
     with distributed.LocalCluster(
         n_workers=2,
         threads_per_worker=1,
-        dashboard_address=None,
+        dashboard_address=":0",
         local_directory=str(tmp_path / "dask"),
     ) as cluster:
         done = run_process(

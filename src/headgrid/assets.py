@@ -110,7 +110,29 @@ def start_code() -> str:
 @cache
 def fragment_code() -> str:
     """Return the script that draws the one figure before it."""
-    return check_script(" ".join(_read("fragment.js").split()))
+    return check_script(f"({_fragment_function()})(document.currentScript.previousElementSibling);")
+
+
+@cache
+def notebook_code(schema: str = "") -> str:
+    """Return the script that offers to make the picture before it live.
+
+    It draws as `fragment_code` does: at once where the page has vega-embed, and else when
+    somebody presses its button, which loads the pinned files of the CDN. Where Vega-Lite's
+    version is not pinned there is no button.
+    """
+    try:
+        pinned = pinned_scripts(schema)
+    except (OptionError, RenderError):
+        pinned = []
+    code = " ".join(_read("notebook.js").split())
+    # Longest part last: it may hold no mark that is replaced.
+    code = code.replace('"__SCRIPTS__"', json.dumps(pinned))
+    return check_script(code.replace('"__DRAW__"', _fragment_function()))
+
+
+def _fragment_function() -> str:
+    return " ".join(_read("fragment.js").split())
 
 
 def pinned_scripts(schema: str = "") -> list[tuple[str, str]]:

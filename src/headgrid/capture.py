@@ -36,6 +36,7 @@ from headgrid.fields import (
 )
 from headgrid.frames import BlockLayout, layout_blocks, shorten_list, split_into_blocks
 from headgrid.quantiles import QuantileSketch
+from headgrid.shown import show_card
 
 _SCHEMA = {
     "layer_index",
@@ -351,6 +352,9 @@ class Capture:
         return (
             f"<Capture {run}layer {self.layer_index}: {self.statistic}, {heads}, {shape}{blocks}>"
         )
+
+    def _repr_html_(self) -> str:
+        return show_card("capture", self)
 
 
 def expect_capture(found: object) -> None:

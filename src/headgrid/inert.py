@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from headgrid.shown import show_chart
+
 # `<` could end the script, `>` and `&` matter in XHTML, and the two separators were no
 # part of a text in older JavaScript. In JSON they only occur inside texts.
 _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
@@ -59,14 +61,19 @@ class InertDisplay:
         parent: Any = super()
         parent.save(*args, **_with_encoder(options))
 
-    def _repr_mimebundle_(self, *args: Any, **options: Any) -> Any:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **options: Any) -> Any:
+        # headgrid's own, unless somebody has chosen a renderer of altair's, or options of one.
         from altair import renderers
 
         parent: Any = super()
+        if renderers.active == "default" and not renderers.options:
+            bundle = show_chart(self, include, exclude)
+            if bundle is not None:
+                return bundle
         if renderers.active not in _HTML_RENDERERS:
-            return parent._repr_mimebundle_(*args, **options)
+            return parent._repr_mimebundle_(include, exclude, **options)
         with renderers.enable(**_with_encoder(renderers.options)):
-            return parent._repr_mimebundle_(*args, **options)
+            return parent._repr_mimebundle_(include, exclude, **options)
 
 
 def _with_encoder(options: dict[str, Any]) -> dict[str, Any]:

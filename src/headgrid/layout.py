@@ -62,6 +62,12 @@ class _Looked:
         spec["config"] = _overlay(_overlay(spec.get("config") or {}, own), chosen)
         return spec
 
+    def __repr__(self) -> str:
+        # altair's own is the whole chart, data and all.
+        description = self.description  # type: ignore[attr-defined]
+        told = labels.shorten_text(description, 100) if isinstance(description, str) else "no data"
+        return f"<{type(self).__name__} of {told}>"
+
 
 class Grid(InertDisplay, _Looked, alt.FacetChart):
     """An altair facet chart with headgrid's look under what a user configures."""

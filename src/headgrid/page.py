@@ -61,9 +61,8 @@ _NO_ICON = '<link rel="icon" href="data:,">\n'
 
 _FIGURE = """\
 <figure class="headgrid" id="{id}" role="figure" aria-label="{caption}"{renderer}>
-<div class="headgrid-view" role="img" aria-label="{title}" tabindex="0"></div>
-<script type="application/json">{spec}</script>
-{figcaption}</figure>"""
+<div class="headgrid-view" role="img" aria-label="{title}" tabindex="0">{picture}</div>
+{data}{figcaption}</figure>"""
 
 
 def fragment(
@@ -110,7 +109,7 @@ def fragment(
     """
     if id is not None and (not id or any(c.isspace() or not c.isprintable() for c in id)):
         raise OptionError(f"id is {id!r}, expected text without spaces")
-    figure = _write_figure(_prepare(to_spec(chart)), caption=caption, id=id)
+    figure = write_figure(to_spec(chart), caption=caption, id=id)
     return f"{figure}\n" + (f"<script>{assets.fragment_code()}</script>\n" if loader else "")
 
 
@@ -158,8 +157,44 @@ def write_page(
         policy=escape("; ".join(f"{name} {value}" for name, value in rules.items()), quote=True),
         icon="" if embed == "assets" else _NO_ICON,
         title=escape(find_title(spec)[0]),
-        figure=_write_figure(spec),
+        figure=write_figure(spec),
         scripts="\n".join(scripts),
+    )
+
+
+def write_figure(
+    spec: Spec, *, caption: bool = True, id: str | None = None, picture: str = "", data: bool = True
+) -> str:
+    """Return the ``<figure>`` of a specification, without any script that draws it.
+
+    Parameters
+    ----------
+    spec : dict
+        A Vega-Lite specification.
+    caption, id
+        See `fragment`.
+    picture : str
+        HTML that is shown until a script draws the figure.
+    data : bool
+        Hold the specification, as inert JSON, so that a script can.
+
+    Raises
+    ------
+    RenderError
+        Where the specification asks for something outside itself.
+    """
+    spec = _prepare(spec)
+    text = make_inert(to_json(spec))
+    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    label = find_caption(spec)
+    return _FIGURE.format(
+        id=escape(clean_text(id or f"headgrid-{digest[:12]}"), quote=True),
+        caption=escape(label, quote=True),
+        title=escape(", ".join(find_title(spec)), quote=True),
+        renderer=' data-renderer="canvas"' if count_marks(spec) > SVG_MARKS else "",
+        picture=picture,
+        data=f'<script type="application/json">{text.strip()}</script>\n' if data else "",
+        figcaption=f"<figcaption>{escape(label)}</figcaption>\n" if caption else "",
     )
 
 
@@ -196,20 +231,6 @@ def _prepare(spec: Spec) -> Spec:
     """Check a specification; without ``$schema`` vega-embed would guess what it is."""
     checked = check_spec(spec)
     return checked if checked.get("$schema") else {"$schema": assets.SCHEMA, **checked}
-
-
-def _write_figure(spec: Spec, *, caption: bool = True, id: str | None = None) -> str:
-    text = make_inert(to_json(spec))
-    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    label = find_caption(spec)
-    return _FIGURE.format(
-        id=escape(clean_text(id or f"headgrid-{digest[:12]}"), quote=True),
-        caption=escape(label, quote=True),
-        title=escape(", ".join(find_title(spec)), quote=True),
-        renderer=' data-renderer="canvas"' if count_marks(spec) > SVG_MARKS else "",
-        spec=text.strip(),
-        figcaption=f"<figcaption>{escape(label)}</figcaption>\n" if caption else "",
-    )
 
 
 def _scripts(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -17,6 +17,7 @@ from headgrid.capture import Capture
 from headgrid.errors import OptionError, check_choice
 from headgrid.fields import split_statistic
 from headgrid.quantiles import RELATIVE_ERROR, QuantileSketch
+from headgrid.shown import show_card
 
 PaletteName = Literal["rdbu", "custom"]
 ColorRule = Literal["symmetric", "shared", "minmax", "quantile"]
@@ -51,7 +52,7 @@ class Palette:
     """Colour stops from low to high, equally spaced, with linear RGB between them."""
 
     name: str
-    colors: tuple[str, ...]
+    colors: tuple[str, ...] = field(repr=False)
     diverging: bool
 
     def rgb(self, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
@@ -97,6 +98,9 @@ class ColorRange:
     high: float
     rule: str
 
+    def _repr_html_(self) -> str:
+        return show_card("color_range", self)
+
 
 @dataclass(frozen=True)
 class ColorScale:
@@ -108,6 +112,9 @@ class ColorScale:
 
     range: ColorRange
     palette: Palette
+
+    def _repr_html_(self) -> str:
+        return show_card("color_scale", self)
 
     @property
     def stops(self) -> list[tuple[float, str]]:

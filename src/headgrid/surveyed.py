@@ -19,6 +19,7 @@ from headgrid.moments import CaptureMoments, Moments
 from headgrid.parts import COLUMNS, Form
 from headgrid.quantiles import QuantileSketch
 from headgrid.scales import ColorRange, ColorRule, resolve_color_range
+from headgrid.shown import show_card
 from headgrid.spool import Record
 from headgrid.stability import icc_from_moments, rank_agreement
 from headgrid.tally import Tally
@@ -320,6 +321,9 @@ class Survey:
     def __repr__(self) -> str:
         captures = _count(len(self._tally.order), "capture")
         return f"<Survey of {captures}: {self.description}, {self.statistic}>"
+
+    def _repr_html_(self) -> str:
+        return show_card("survey", self)
 
     @cached_property
     def _order(self) -> list[int]:

@@ -23,6 +23,7 @@ from headgrid.recorder.segments import Spans
 from headgrid.recorder.sites import CallSite, find_site, hint_kind, module_path, unwrap
 from headgrid.recorder.step import Step
 from headgrid.recorder.targets import find_missing
+from headgrid.shown import show_card
 
 #: A model, the name of its class (a glob), or None for the only one that runs.
 Model: TypeAlias = "torch.nn.Module | str | None"
@@ -55,6 +56,14 @@ class Recording:
         return (
             f"<Recording of {self.options.attention}-attention {self.options.statistic}: {state}>"
         )
+
+    def _repr_html_(self) -> str:
+        return show_card("recording", self)
+
+    @property
+    def finished(self) -> tuple[Capture, ...] | None:
+        """The captures, or None while there are none."""
+        return None if self._captures is None else tuple(self._captures)
 
     @property
     def captures(self) -> list[Capture]:

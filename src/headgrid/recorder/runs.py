@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from headgrid.errors import OptionError
+from headgrid.labels import shorten_text
 from headgrid.recorder import distributed
 from headgrid.recorder.recording import Model, Recording
 from headgrid.recorder.session import record
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """One prompt's run.
 
@@ -34,6 +35,9 @@ class Run:
     def name(self) -> str:
         """Name of the run's folder."""
         return f"run_{self.index:03d}"
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name}: seed {self.seed}, {shorten_text(self.prompt, 60)!r}>"
 
 
 def plan_runs(

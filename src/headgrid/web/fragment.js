@@ -1,4 +1,4 @@
-((figure) => {
+(figure) => {
   const view = figure.querySelector(".headgrid-view");
   const spec = JSON.parse(figure.querySelector("script").textContent);
   const refuse = () => Promise.reject(new Error("nothing is fetched"));
@@ -19,4 +19,4 @@
   };
   if (window.vegaEmbed) draw();
   else addEventListener("load", draw);
-})(document.currentScript.previousElementSibling);
+}
