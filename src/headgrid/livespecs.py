@@ -1,0 +1,281 @@
+"""A survey and one capture -> specifications of figures that a script keeps up to date.
+
+They are the figures of `panels` and `grids`, of one head. What a page changes are
+their data (one record, or one for each query, as `grids.nest` writes them) and
+their parameters: the ends of the colour range, and what is chosen. A colour follows
+from the parameters as it does from a `ColorScale`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from headgrid.capture import Capture
+from headgrid.grids import CELLS, Panels, draw_maps, draw_profiles
+from headgrid.layout import Records, configure, finish_chart
+from headgrid.looks import Look
+from headgrid.options import FigureOptions
+from headgrid.panels import draw_overview
+from headgrid.policy import check_spec
+from headgrid.scales import STEPS, ColorRange, ColorScale, Palette, cell_size, shorten_float
+from headgrid.spec import ChartLike, Spec, to_spec
+from headgrid.tiles import pool_factor
+
+#: Name of the data of a map or a profile.
+ROWS = "rows"
+#: Width of a map in pixels, about; a page takes the widest that it has room for.
+MAP_WIDTHS = (432, 324, 216)
+#: Pixels that the axes left of a map or profile take.
+EXTENT = 32
+
+# Text for a screen: a pixel is less than a point.
+_LOOK = replace(
+    Look(),
+    axis_title=12,
+    tick_label=11,
+    bar_label=11,
+    bar_title=12,
+    bar_thickness=14,
+    bar_offset=16,
+    tick_size=4,
+    label_padding=3,
+    title_padding=6,
+    header_padding=0,
+    padding=4,
+    profile_height=132,
+    line_width=1.2,
+    point_size=8,
+)
+_LABEL = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
+# Around what is chosen: a line that is seen on light and on dark cells.
+_RING = (("white", 4), ("#111111", 2))
+# Cells of the overview grow by this, to hold text of this size.
+_ZOOM, _NUMBERS = (1.25, 1.2), 9.5
+
+
+def draw_live_overview(
+    summary: pd.DataFrame,
+    name: str,
+    statistic: str,
+    options: FigureOptions,
+    *,
+    layers: Sequence[int],
+) -> Spec:
+    """Return the overview of one set, with a ring around the chosen head.
+
+    Parameters
+    ----------
+    summary : DataFrame
+        Of one set; see `headgrid.panels.draw_overview`.
+    name, statistic, options, layers
+        As there.
+
+    Returns
+    -------
+    dict
+        A specification with parameters ``chosen_layer`` and ``chosen_head``. Its
+        title is left to the page.
+    """
+    chart = draw_overview(summary, name, statistic, options, layers=layers)
+    spec = _finish(to_spec(chart, validate=False))
+    several = bool((summary["runs"] > 1).any())
+    left_out = {"set"} if several else {"set", "std", "runs"}
+    panel = spec["spec"]
+    for part in panel["layer"]:
+        encoding = part["encoding"]
+        if "tooltip" in encoding:
+            shown = [c for c in encoding["tooltip"] if c["field"] not in left_out]
+            encoding["tooltip"] = shown
+        if "text" in encoding:
+            part["mark"]["fontSize"] = _NUMBERS
+        else:
+            part["mark"]["cursor"] = "pointer"
+        if encoding.get("color", {}).get("legend"):
+            encoding["color"]["legend"]["gradientLength"] = round(panel["height"] * _ZOOM[1])
+        for channel in "x", "y":
+            encoding[channel]["axis"]["labelOverlap"] = "greedy"
+    panel["width"], panel["height"] = (
+        round(panel[side] * zoom) for side, zoom in zip(("width", "height"), _ZOOM, strict=True)
+    )
+    chosen = "datum.layer==chosen_layer&&datum.head==chosen_head"
+    panel["layer"] += _rings(_cells(spec), chosen, ("x", "y"))
+    return _with_parameters(spec, {"chosen_layer": -1, "chosen_head": -1})
+
+
+def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
+    """Return the map of one head.
+
+    Parameters
+    ----------
+    capture : Capture
+        With a full matrix; its frames and statistic are those of the figure.
+    palette : Palette
+    width : int
+        Of the panel in pixels, about.
+
+    Returns
+    -------
+    dict
+        A specification without records. Parameters: ``range_low`` and
+        ``range_high``, ``range_ticks`` (values with a label on the colour bar),
+        ``range_below`` and ``range_above`` (whether values lie beyond the ends),
+        ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames; -1: none).
+    """
+    scale = ColorScale(ColorRange(-1.0 if palette.diverging else 0.0, 1.0, "fixed"), palette)
+    look = replace(_LOOK, map_panel=float(width), bar_length=float(width))
+    chart, _ = draw_maps(_one_head(capture), scale, look, vectors=True)
+    spec = _finish(_complete(chart, look))
+    rest = [step for step in spec["transform"] if step.get("as") != "color"]
+    spec["transform"] = [*rest, *_color_steps(capture.statistic, palette)]
+    cells = _cells(spec)
+    cells["mark"]["cursor"] = "pointer"
+    color = cells["encoding"]["color"]
+    color["scale"] |= _color_scale(palette)
+    bar = color["legend"]
+    bar["values"] = {"expr": "range_ticks"}
+    bar["labelOverlap"] = False
+    bar["labelExpr"] = (
+        "(range_below&&datum.value==range_low?'\u2264\u2009':"
+        f"range_above&&datum.value==range_high?'\u2265\u2009':'')+({_LABEL})"
+    )
+    bar.pop("tickCount", None)
+    size = spec["spec"]["width"]
+    row = {"x": {"value": 0}, "x2": {"value": size}}
+    spec["spec"]["layer"] += [
+        *_rings(cells, "datum.query==chosen_query", ("y",), row),
+        *_rings(cells, "datum.query==pointed_query&&datum.key==pointed_key", ("x", "y")),
+    ]
+    return _with_parameters(
+        spec,
+        {
+            "range_ticks": [0],
+            "range_below": False,
+            "range_above": False,
+            "chosen_query": -1,
+            "pointed_query": -1,
+            "pointed_key": -1,
+        },
+        _range_parameters(palette),
+    )
+
+
+def draw_live_profile(capture: Capture, width: int) -> Spec:
+    """Return the profile of one head, or of one query of it, as wide as the map of that width.
+
+    See `draw_live_map`; the parameter is ``pointed_key``.
+    """
+    frames = len(capture.key_frames)
+    count = -(-frames // pool_factor(frames))
+    panel = float(cell_size(count, width) * count)
+    look = replace(_LOOK, profile_width=panel)
+    chart, _ = draw_profiles(_one_head(capture), look)
+    spec = _finish(_complete(chart, look))
+    for part in spec["spec"]["layer"]:
+        # There is no title over the panel that a label at its top would lift.
+        part["encoding"]["y"]["axis"]["labelExpr"] = _LABEL
+    return _with_parameters(spec, {"pointed_key": -1})
+
+
+def _one_head(capture: Capture) -> Panels:
+    return Panels(((capture, 0),), "''", 1, "panel", extent=EXTENT)
+
+
+def _complete(chart: ChartLike, look: Look) -> Spec:
+    empty: Records = []
+    return to_spec(finish_chart(chart, empty, [], "", 0, {}, look), validate=False)
+
+
+def _finish(spec: Spec) -> Spec:
+    """Take out what the page says itself, and what records of one head bring along."""
+    for name in ("title", "description", "usermeta"):
+        spec.pop(name, None)
+    spec["config"] = {**configure(_LOOK), "background": "transparent"}
+    named = ("run", "layer", "head")
+    spec["transform"] = [step for step in spec["transform"] if step.get("as") not in named]
+    spec["data"]["name"] = ROWS
+    return spec
+
+
+def _with_parameters(
+    spec: Spec, values: dict[str, Any], more: Sequence[dict[str, Any]] = ()
+) -> Spec:
+    named = ({"name": name, "value": value} for name, value in values.items())
+    spec["params"] = [*more, *named]
+    return check_spec(spec)
+
+
+def _cells(spec: Spec) -> Spec:
+    found: Spec = next(part for part in spec["spec"]["layer"] if part.get("name") == CELLS)
+    return found
+
+
+def _rings(
+    cells: Spec, condition: str, channels: Sequence[str], more: dict[str, Any] | None = None
+) -> Iterator[Spec]:
+    """Yield the layers of a ring around what a condition holds for."""
+    encoding = {channel: cells["encoding"][channel] for channel in channels} | (more or {})
+    fields = [encoding[channel]["field"] for channel in channels]
+    for color, width in _RING:
+        mark = {"type": "rect", "filled": False, "stroke": color, "strokeWidth": width}
+        yield {
+            # One mark, though a row has many values.
+            "transform": [{"filter": condition}, {"aggregate": [], "groupby": fields}],
+            "mark": {**mark, "aria": False},
+            "encoding": encoding,
+        }
+
+
+def _color_steps(field: str, palette: Palette) -> list[dict[str, str]]:
+    """Return the steps that give a value the value of its colour, as `ColorScale` does."""
+    value = f"datum.{field}"
+    position = (
+        f"range_start+({value}-range_low)/(range_high-range_low)*(range_end-range_start)"
+        if not palette.diverging
+        else f"range_through?({value}<0?0.5-0.5*{value}/range_low:0.5+0.5*{value}/range_high)"
+        f":range_start+({value}-range_low)/(range_high-range_low)*(range_end-range_start)"
+    )
+    step = f"clamp(floor(({position})*{STEPS}),{STEPS}*range_start,{STEPS}*range_end-1)"
+    return [
+        {"calculate": f"{step}/{STEPS - 1}", "as": "position"},
+        {"calculate": _value_at("datum.position", palette), "as": "color"},
+    ]
+
+
+def _color_scale(palette: Palette) -> dict[str, Any]:
+    """Return the domain and range of all stops; those that a range does not use lie at its end."""
+    last = len(palette.colors) - 1
+    positions = (shorten_float(number / last) for number in range(last + 1))
+    stops = [f"clamp({position!r},range_start,range_end)" for position in positions]
+    domain = [{"expr": _value_at(stop, palette)} for stop in stops]
+    return {"domain": domain, "range": list(palette.colors)}
+
+
+def _value_at(position: str, palette: Palette) -> str:
+    """Return the expression of the value at a position of the palette, 0 to 1."""
+    plain = (
+        f"range_low+({position}-range_start)/(range_end-range_start)*(range_high-range_low)"
+    )
+    if not palette.diverging:
+        return plain
+    return (
+        f"range_through?({position}<0.5?range_low-range_low*2*{position}"
+        f":range_high*2*({position}-0.5)):{plain}"
+    )
+
+
+def _range_parameters(palette: Palette) -> list[dict[str, Any]]:
+    """Return the ends of the range, and what follows from them: the part of the palette used."""
+    ends = {"range_low": -1.0 if palette.diverging else 0.0, "range_high": 1.0}
+    derived = {
+        "range_start": "range_low>=0?0.5:0" if palette.diverging else "0",
+        "range_end": "range_high<=0?0.5:1" if palette.diverging else "1",
+        "range_through": "range_low<0&&range_high>0",
+    }
+    return [
+        *({"name": name, "value": value} for name, value in ends.items()),
+        *({"name": name, "expr": expression} for name, expression in derived.items()),
+    ]
