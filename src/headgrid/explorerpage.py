@@ -23,6 +23,7 @@ from headgrid.livespecs import (
     draw_live_map,
     draw_live_overview,
     draw_live_profile,
+    map_width,
 )
 from headgrid.measures import MEASURES, measure_title, statistic_unit
 from headgrid.options import FigureOptions
@@ -94,7 +95,8 @@ keys, to look at a head.</p>
 <fieldset class="range">
 <legend>Color range</legend>
 <label><input type="radio" name="range" value="symmetric"> This layer</label>
-<label><input type="radio" name="range" value="quantile"> All layers, 99 %</label>
+<label title="Without the outermost 1 % of all values"><input type="radio" name="range"
+ value="quantile"> All layers</label>
 <label><input type="radio" name="range" value="fixed"> Fixed</label>
 <span class="ends"><input type="number" id="low" step="any" aria-label="Low end of the fixed range">
 <span aria-hidden="true">to</span>
@@ -314,6 +316,7 @@ def _describe_model(shown: _Shown, measures: list[_Measure]) -> dict[str, Any]:
             }
             for measure in measures
         },
+        "widths": [map_width(first, width) for width in MAP_WIDTHS],
         "maps": [draw_live_map(first, palette, width) for width in sizes],
         "profiles": [draw_live_profile(first, width) for width in MAP_WIDTHS],
         "ranges": {

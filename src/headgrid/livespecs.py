@@ -15,20 +15,19 @@ from typing import Any
 import pandas as pd
 
 from headgrid.capture import Capture
-from headgrid.grids import CELLS, Panels, draw_maps, draw_profiles
-from headgrid.layout import Records, configure, finish_chart
-from headgrid.looks import Look
+from headgrid.grids import CELLS, Panels, draw_maps, draw_profiles, map_size
+from headgrid.layout import UNSEEN_COLOR, Records, configure, finish_chart
+from headgrid.looks import INK, Look
 from headgrid.options import FigureOptions
 from headgrid.panels import draw_overview
 from headgrid.policy import check_spec
-from headgrid.scales import STEPS, ColorRange, ColorScale, Palette, cell_size, shorten_float
+from headgrid.scales import STEPS, ColorRange, ColorScale, Palette, shorten_float
 from headgrid.spec import ChartLike, Spec, to_spec
-from headgrid.tiles import pool_factor
 
 #: Name of the data of a map or a profile.
 ROWS = "rows"
 #: Width of a map in pixels, about; a page takes the widest that it has room for.
-MAP_WIDTHS = (432, 324, 216)
+MAP_WIDTHS = (432, 378, 324, 270, 216)
 #: Pixels that the axes left of a map or profile take.
 EXTENT = 32
 
@@ -77,14 +76,14 @@ def draw_live_overview(
     Returns
     -------
     dict
-        A specification with parameters ``chosen_layer`` and ``chosen_head``. Its
+        A specification with parameters ``chosen_layer`` and ``chosen_head``, texts or null. Its
         title is left to the page.
     """
     chart = draw_overview(summary, name, statistic, options, layers=layers)
     spec = _finish(to_spec(chart, validate=False))
     several = bool((summary["runs"] > 1).any())
     left_out = {"set"} if several else {"set", "std", "runs"}
-    panel = spec["spec"]
+    panel, bars = spec["spec"], []
     for part in panel["layer"]:
         encoding = part["encoding"]
         if "tooltip" in encoding:
@@ -95,15 +94,16 @@ def draw_live_overview(
         else:
             part["mark"]["cursor"] = "pointer"
         if encoding.get("color", {}).get("legend"):
-            encoding["color"]["legend"]["gradientLength"] = round(panel["height"] * _ZOOM[1])
+            bars.append(encoding["color"]["legend"])
         for channel in "x", "y":
             encoding[channel]["axis"]["labelOverlap"] = "greedy"
-    panel["width"], panel["height"] = (
-        round(panel[side] * zoom) for side, zoom in zip(("width", "height"), _ZOOM, strict=True)
-    )
-    chosen = "datum.layer==chosen_layer&&datum.head==chosen_head"
-    panel["layer"] += _rings(_cells(spec), chosen, ("x", "y"))
-    return _with_parameters(spec, {"chosen_layer": -1, "chosen_head": -1})
+    for side, channel, zoom in ("width", "x", _ZOOM[0]), ("height", "y", _ZOOM[1]):
+        count = len(panel["layer"][0]["encoding"][channel]["scale"]["domain"])
+        panel[side] = count * round(panel[side] / count * zoom)
+    for bar in bars:
+        bar["gradientLength"] = panel["height"]
+    panel["layer"] += _rings(_cells(spec), {"x": "chosen_head", "y": "chosen_layer"})
+    return _with_parameters(spec, {"chosen_layer": None, "chosen_head": None})
 
 
 def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
@@ -123,16 +123,19 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
         A specification without records. Parameters: ``range_low`` and
         ``range_high``, ``range_ticks`` (values with a label on the colour bar),
         ``range_below`` and ``range_above`` (whether values lie beyond the ends),
-        ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames; -1: none).
+        ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames, or null).
     """
     scale = ColorScale(ColorRange(-1.0 if palette.diverging else 0.0, 1.0, "fixed"), palette)
     look = replace(_LOOK, map_panel=float(width), bar_length=float(width))
     chart, _ = draw_maps(_one_head(capture), scale, look, vectors=True)
     spec = _finish(_complete(chart, look))
     rest = [step for step in spec["transform"] if step.get("as") != "color"]
-    spec["transform"] = [*rest, *_color_steps(capture.statistic, palette)]
+    pair = {"calculate": f"datum.query*{capture.key_frames[-1] + 1}+datum.key", "as": "pair"}
+    spec["transform"] = [*rest, pair, *_color_steps(capture.statistic, palette)]
     cells = _cells(spec)
     cells["mark"]["cursor"] = "pointer"
+    # The mark of a pair stays that of the pair, and only its colour changes: half the time.
+    cells["encoding"]["key"] = {"field": "pair"}
     color = cells["encoding"]["color"]
     color["scale"] |= _color_scale(palette)
     bar = color["legend"]
@@ -146,8 +149,8 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
     size = spec["spec"]["width"]
     row = {"x": {"value": 0}, "x2": {"value": size}}
     spec["spec"]["layer"] += [
-        *_rings(cells, "datum.query==chosen_query", ("y",), row),
-        *_rings(cells, "datum.query==pointed_query&&datum.key==pointed_key", ("x", "y")),
+        *_rings(cells, {"y": "chosen_query"}, row),
+        *_rings(cells, {"x": "pointed_key", "y": "pointed_query"}),
     ]
     return _with_parameters(
         spec,
@@ -155,9 +158,9 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
             "range_ticks": [0],
             "range_below": False,
             "range_above": False,
-            "chosen_query": -1,
-            "pointed_query": -1,
-            "pointed_key": -1,
+            "chosen_query": None,
+            "pointed_query": None,
+            "pointed_key": None,
         },
         _range_parameters(palette),
     )
@@ -166,18 +169,20 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
 def draw_live_profile(capture: Capture, width: int) -> Spec:
     """Return the profile of one head, or of one query of it, as wide as the map of that width.
 
-    See `draw_live_map`; the parameter is ``pointed_key``.
+    See `draw_live_map`.
     """
-    frames = len(capture.key_frames)
-    count = -(-frames // pool_factor(frames))
-    panel = float(cell_size(count, width) * count)
-    look = replace(_LOOK, profile_width=panel)
+    look = replace(_LOOK, profile_width=float(map_width(capture, width)))
     chart, _ = draw_profiles(_one_head(capture), look)
     spec = _finish(_complete(chart, look))
     for part in spec["spec"]["layer"]:
         # There is no title over the panel that a label at its top would lift.
         part["encoding"]["y"]["axis"]["labelExpr"] = _LABEL
-    return _with_parameters(spec, {"pointed_key": -1})
+    return _with_parameters(spec, {})
+
+
+def map_width(capture: Capture, width: int) -> int:
+    """Return the width of a map of about that width, whose cells are whole pixels."""
+    return map_size(capture, replace(_LOOK, map_panel=float(width)))[0]
 
 
 def _one_head(capture: Capture) -> Panels:
@@ -193,11 +198,33 @@ def _finish(spec: Spec) -> Spec:
     """Take out what the page says itself, and what records of one head bring along."""
     for name in ("title", "description", "usermeta"):
         spec.pop(name, None)
-    spec["config"] = {**configure(_LOOK), "background": "transparent"}
+    spec["config"] = _follow_page({**configure(_LOOK), "background": "transparent"})
     named = ("run", "layer", "head")
     spec["transform"] = [step for step in spec["transform"] if step.get("as") not in named]
     spec["data"]["name"] = ROWS
+    for part in spec["spec"]["layer"]:
+        for name in ("mark", "view"):
+            if name in part:
+                part[name] = _follow_page(part[name])
+    # The page names the head. Vega-Lite ignores `labels: false` for facets that wrap.
+    spec["facet"]["header"] = {"title": None, "labelExpr": "''", "labelFontSize": 0}
     return spec
+
+
+def _follow_page(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings in the colour of the page's text where they are black or light grey.
+
+    Colours that stand for values, and text on them, are encodings, which stay.
+    """
+    changed: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            changed[name] = _follow_page(value)
+        elif value == UNSEEN_COLOR:
+            changed |= {name: "currentColor", "fillOpacity": 0.08}
+        else:
+            changed[name] = "currentColor" if value == INK else value
+    return changed
 
 
 def _with_parameters(
@@ -214,17 +241,23 @@ def _cells(spec: Spec) -> Spec:
 
 
 def _rings(
-    cells: Spec, condition: str, channels: Sequence[str], more: dict[str, Any] | None = None
+    cells: Spec, places: dict[str, str], more: dict[str, Any] | None = None
 ) -> Iterator[Spec]:
-    """Yield the layers of a ring around what a condition holds for."""
-    encoding = {channel: cells["encoding"][channel] for channel in channels} | (more or {})
-    fields = [encoding[channel]["field"] for channel in channels]
+    """Yield the layers of a ring around a place, given as a parameter by channel; null: none.
+
+    They read no data but that there is a panel: a test of every cell, each time anything
+    changes, would take longer than drawing.
+    """
+    encoding = dict(more or {})
+    for channel, place in places.items():
+        like = {name: cells["encoding"][channel][name] for name in ("axis", "scale", "title")}
+        encoding[channel] = {**like, "datum": {"expr": place}, "type": "ordinal"}
+    known = "&&".join(f"{name}!=null" for name in places.values())
     for color, width in _RING:
         mark = {"type": "rect", "filled": False, "stroke": color, "strokeWidth": width}
         yield {
-            # One mark, though a row has many values.
-            "transform": [{"filter": condition}, {"aggregate": [], "groupby": fields}],
-            "mark": {**mark, "aria": False},
+            "transform": [{"aggregate": [], "groupby": ["panel"]}],
+            "mark": {**mark, "strokeOpacity": {"expr": f"{known}?1:0"}, "aria": False},
             "encoding": encoding,
         }
 

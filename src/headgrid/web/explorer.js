@@ -170,11 +170,14 @@
     return { ...spec, spec: { ...spec.spec, layer, width: cell * columns } };
   }
 
-  // Returns the widest of several specifications that there is room for; the last if none.
-  function fitWidth(specs, room) {
-    const fits = (spec) => spec.spec.width ?? spec.spec.layer[0].width;
-    const at = specs.findIndex((spec) => fits(spec) + 150 <= room);
-    return at < 0 ? specs.length - 1 : at;
+  // Returns the place of the widest map that there is room for, also in height, so that map
+  // and profile are seen together; that of the smallest if there is none.
+  function fitMap(widths, room) {
+    const beside = 145; // axis and colour bar
+    const around = 540; // controls, profile, texts
+    const most = Math.min(room - beside, Math.max(300, innerHeight - around));
+    const at = widths.findIndex((width) => width <= most);
+    return at < 0 ? widths.length - 1 : at;
   }
 
   // Round values between two ends, at steps of 1, 2 or 5, about so many.
@@ -274,7 +277,7 @@
       const key = `${this.state.statistic} ${room}`;
       if (this.fitted?.key !== key) this.fitted = { key, spec: fitOverview(spec, room) };
       const { layer, head } = this.state;
-      await this.overview.show(this.fitted.spec, null, { chosen_layer: layer, chosen_head: head });
+      await this.overview.show(this.fitted.spec, null, { chosen_layer: `${layer}`, chosen_head: `${head}` });
     }
 
     get range() {
@@ -286,7 +289,7 @@
     async drawMap(values, layer, head) {
       const { keys, maps, queries, statistic } = this.model;
       const node = this.map.node;
-      const spec = maps[fitWidth(maps, node.clientWidth)];
+      const spec = maps[fitMap(this.model.widths, node.clientWidth)];
       node.dataset.renderer = values.visible > SVG_CELLS ? "canvas" : "svg";
       const about = `${layer} ${head}`;
       if (this.records?.about !== about) {
@@ -296,16 +299,16 @@
       const [query, key] = this.pointed ?? [];
       await this.map.show(spec, this.records.rows, {
         ...rangeParameters(this.range, this.model.extents[layer]),
-        chosen_query: this.state.query ?? -1,
-        pointed_query: this.pointed ? queries[query] : -1,
-        pointed_key: this.pointed ? keys[key] : -1,
+        chosen_query: this.state.query,
+        pointed_query: this.pointed ? queries[query] : null,
+        pointed_key: this.pointed ? keys[key] : null,
       });
     }
 
     async drawProfile(values, layer, head) {
       const { profiles, queries, statistic } = this.model;
       const { query } = this.state;
-      const spec = profiles[fitWidth(profiles, this.profile.node.clientWidth)];
+      const spec = profiles[fitMap(this.model.widths, this.profile.node.clientWidth)];
       const row = query === null ? values.last(head) : values.row(head, queries.indexOf(query));
       const about = `${layer} ${head} ${query}`;
       if (this.line?.about !== about) {
