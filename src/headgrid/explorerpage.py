@@ -116,12 +116,14 @@ profile of its query. With the keyboard: focus the map, move with the arrow keys
 profile, Escape for the last block.</p>
 </section>
 </main>
-<noscript><p class="failed">This page is drawn by a script, and this browser runs none.</p></noscript>
+<noscript><p class="failed">This page is drawn by a script, and this browser runs none.</p>
+</noscript>
 {data}
 {scripts}
 </body>
 </html>
 """
+
 
 @dataclass(frozen=True)
 class ExplorerOptions:
@@ -152,7 +154,6 @@ class ExplorerOptions:
         if self.title is not None and not isinstance(self.title, str):
             raise OptionError(f"title is {self.title!r}, expected text")
         FigureOptions(palette=self.palette, color_range=self.color_range)  # type: ignore[arg-type]
-
 
 
 def write_explorer(found: Survey, options: ExplorerOptions) -> str:

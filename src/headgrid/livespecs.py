@@ -169,15 +169,18 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
 def draw_live_profile(capture: Capture, width: int) -> Spec:
     """Return the profile of one head, or of one query of it, as wide as the map of that width.
 
-    See `draw_live_map`.
+    See `draw_live_map`; parameters are ``value_low`` and ``value_high``, the ends of the
+    value axis, which a row without values has too.
     """
     look = replace(_LOOK, profile_width=float(map_width(capture, width)))
     chart, _ = draw_profiles(_one_head(capture), look)
     spec = _finish(_complete(chart, look))
     for part in spec["spec"]["layer"]:
         # There is no title over the panel that a label at its top would lift.
-        part["encoding"]["y"]["axis"]["labelExpr"] = _LABEL
-    return _with_parameters(spec, {})
+        value = part["encoding"]["y"]
+        value["axis"]["labelExpr"] = _LABEL
+        value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
+    return _with_parameters(spec, {"value_low": 0, "value_high": 1})
 
 
 def map_width(capture: Capture, width: int) -> int:
@@ -202,7 +205,7 @@ def _finish(spec: Spec) -> Spec:
     named = ("run", "layer", "head")
     spec["transform"] = [step for step in spec["transform"] if step.get("as") not in named]
     spec["data"]["name"] = ROWS
-    for part in spec["spec"]["layer"]:
+    for part in (spec["spec"], *spec["spec"]["layer"]):
         for name in ("mark", "view"):
             if name in part:
                 part[name] = _follow_page(part[name])
@@ -289,9 +292,7 @@ def _color_scale(palette: Palette) -> dict[str, Any]:
 
 def _value_at(position: str, palette: Palette) -> str:
     """Return the expression of the value at a position of the palette, 0 to 1."""
-    plain = (
-        f"range_low+({position}-range_start)/(range_end-range_start)*(range_high-range_low)"
-    )
+    plain = f"range_low+({position}-range_start)/(range_end-range_start)*(range_high-range_low)"
     if not palette.diverging:
         return plain
     return (

@@ -23,7 +23,7 @@ _LEVEL = 9
 
 
 def pack_capture(capture: Capture) -> bytes:
-    """Return what a page needs of a capture.
+    r"""Return what a page needs of a capture.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def pack_capture(capture: Capture) -> bytes:
     >>> capture = Capture.from_array([[[1.5, 0.0], [2.0, -3.0]]], block_sizes=[1, 1])
     >>> packed = pack_capture(capture)
     >>> packed[:1], unpack_numbers(packed[1:])
-    (b'\\xb0', array([ 2. , -3. ,  1.5,  2. , -3. ]))
+    (b'\xb0', array([ 2. , -3. ,  1.5,  2. , -3. ]))
     """
     rows = capture.last_block_rows.ravel()
     if capture.full_frame_attention is None:

@@ -126,6 +126,9 @@
   class Chart {
     constructor(id) {
       this.node = find(id);
+      // Vega gives the element that it draws into a role and a label of its own.
+      this.inside = this.node.appendChild(document.createElement("div"));
+      this.inside.setAttribute("aria-hidden", "true");
       this.spec = null;
       this.view = null;
       this.listeners = [];
@@ -145,7 +148,7 @@
           Object.hasOwn(parameters, one.name) ? { ...one, value: parameters[one.name] } : one,
         );
         const options = window.headgrid.options(this.node);
-        const { view } = await window.vegaEmbed(this.node, { ...spec, data, params }, options);
+        const { view } = await window.vegaEmbed(this.inside, { ...spec, data, params }, options);
         this.view = view;
         this.spec = spec;
         this.values = values;
@@ -161,8 +164,7 @@
 
   // Fits the overview's cells to the room there is; where they become narrow, the numbers
   // in them go.
-  function fitOverview(spec, room) {
-    const beside = 130; // axis and colour bar
+  function fitOverview(spec, room, beside) {
     const columns = spec.spec.layer[0].encoding.x.scale.domain.length;
     const cell = Math.max(4, Math.min(spec.spec.width / columns, Math.floor((room - beside) / columns)));
     if (cell * columns >= spec.spec.width) return spec;
@@ -206,6 +208,14 @@
       range_below: below,
       range_above: above,
     };
+  }
+
+  // The value axis of a profile: from zero to the farthest values on both sides.
+  function valueParameters(row) {
+    const known = row.filter((value) => value !== null);
+    const low = Math.min(0, ...known);
+    const high = Math.max(0, ...known);
+    return { value_low: low, value_high: high > low ? high : low + 1 };
   }
 
   // As Vega prints numbers, with a true minus.
@@ -272,12 +282,21 @@
     }
 
     async drawOverview() {
-      const { spec } = this.model.measures[this.state.statistic];
-      const room = this.overview.node.clientWidth;
-      const key = `${this.state.statistic} ${room}`;
-      if (this.fitted?.key !== key) this.fitted = { key, spec: fitOverview(spec, room) };
-      const { layer, head } = this.state;
-      await this.overview.show(this.fitted.spec, null, { chosen_layer: `${layer}`, chosen_head: `${head}` });
+      const { head, layer, statistic } = this.state;
+      const { spec } = this.model.measures[statistic];
+      const { node } = this.overview;
+      const chosen = { chosen_layer: `${layer}`, chosen_head: `${head}` };
+      const about = `${statistic} ${node.clientWidth}`;
+      if (this.fitted?.about === about) return this.overview.show(this.fitted.spec, null, chosen);
+      let beside = 130; // axis and colour bar, about: their labels are measured by drawing them
+      for (const last of [false, true]) {
+        this.fitted = { about, spec: fitOverview(spec, node.clientWidth, beside) };
+        await this.overview.show(this.fitted.spec, null, chosen);
+        const more = node.scrollWidth - node.clientWidth;
+        if (last || more <= 0) return undefined;
+        beside += more;
+      }
+      return undefined;
     }
 
     get range() {
@@ -314,7 +333,7 @@
       if (this.line?.about !== about) {
         this.line = { about, rows: [{ panel: 0, layer, head, [statistic]: row }] };
       }
-      await this.profile.show(spec, this.line.rows, {});
+      await this.profile.show(spec, this.line.rows, valueParameters(row));
     }
 
     // -- Texts and controls
@@ -341,7 +360,7 @@
         input.removeAttribute("aria-invalid");
         if (document.activeElement !== input) input.value = range === "fixed" ? end : shown;
       }
-      find("overview-note").textContent = `${title}: ${description}. Here ${print(record?.[statistic])}.`;
+      find("overview-note").textContent = `${title}: ${description}. Layer ${layer}, head ${head}: ${print(record?.[statistic])}.`;
       find("profile-title").textContent =
         query === null ? `Profile of the last block (${model.lastBlock})` : `Profile of query frame ${query}`;
       find("to-last").hidden = query === null;
