@@ -72,6 +72,11 @@ def state_of(seen):
     )
 
 
+def settle(seen):
+    """Wait until figures show what the address says."""
+    seen.wait_for("document.querySelector('main').dataset.shown === location.hash")
+
+
 def wait_for_text(seen, id, text):
     seen.wait_for(f"document.getElementById({id!r}).textContent.includes({text!r})")
 
@@ -146,11 +151,9 @@ def test_every_value_of_the_page_is_that_of_its_capture(open_page):
         for layer in (0, 4)
     ]
     seen = open_page(captures)
-    for head in range(6):
+    for head in (1, 2, 3, 4, 5, 0):
         seen.page.select_option("#head-number", str(head))
-        wait_for_text(seen, "head-title", f"head {head}")
-        wait_until_drawn(seen)
-        seen.wait_for("document.querySelector('main').dataset.shown === location.hash")
+        settle(seen)
         data = seen.page.locator("#map .headgrid_cells_marks path").evaluate_all(
             "nodes => nodes.map(n => n.__data__.datum).map(d => [d.query, d.key, d.logit])"
         )
@@ -198,7 +201,7 @@ def test_a_click_on_the_overview_shows_that_head(run, open_page):
     seen = open_page(run)
     seen.page.mouse.click(*overview_cell(seen, 2, 1, 3, 2))
     wait_for_text(seen, "head-title", "Layer 2, head 1")
-    seen.wait_for("document.querySelector('main').dataset.shown === location.hash")
+    settle(seen)
     expected = round_values(run[2].full_frame_attention[1])
     for query, key in (0, 0), (3, 2), (5, 5):
         seen.page.mouse.move(*cell_center(seen, query, key))
@@ -215,7 +218,7 @@ def test_the_overview_shows_every_measure_of_every_head(run, open_page):
     assert "entropy" not in offered
     for name in ("sink", "period", "positive_share"):
         seen.page.select_option("#statistic", name)
-        seen.wait_for("document.querySelector('main').dataset.shown === location.hash")
+        settle(seen)
         for row in table.itertuples():
             expected = round_values(np.array([getattr(row, name)]))[0]
             seen.page.mouse.move(*overview_cell(seen, row.layer, row.head, 3, 2))
@@ -316,7 +319,7 @@ def test_the_range_switch_gives_the_colors_of_the_scale(rule, statistic, open_pa
         seen.page.keyboard.press("Enter")
         color_range = ColorRange(*rule, "fixed")
         seen.wait_for(f"location.hash.includes('low={rule[0]:g}&high={rule[1]:g}')")
-    seen.wait_for("document.querySelector('main').dataset.shown === location.hash")
+    settle(seen)
     scale = ColorScale(color_range, palette_for(statistic, "rdbu"))
     values = captures[1].head_matrix(1)
     for query, key in np.argwhere(~np.isnan(values)).tolist():
@@ -349,7 +352,7 @@ def test_an_address_brings_back_what_was_shown(run, open_page, visit):
     seen = open_page(run)
     seen.page.mouse.click(*overview_cell(seen, 1, 1, 3, 2))
     wait_for_text(seen, "head-title", "Layer 1, head 1")
-    seen.wait_for("document.querySelector('main').dataset.shown === location.hash")
+    settle(seen)
     seen.page.mouse.click(*cell_center(seen, 4, 0))
     wait_for_text(seen, "profile-title", "query frame 4")
     seen.page.check("[name=range][value=quantile]")
@@ -364,11 +367,31 @@ def test_an_address_brings_back_what_was_shown(run, open_page, visit):
     assert cell_color(again, 3, 1) == cell_color(seen, 3, 1)
 
 
+def test_many_keys_in_a_row_end_at_the_last_head(open_page):
+    captures = make_run(12)
+    seen = open_page(captures)
+    seen.page.locator("#overview").focus()
+    seen.page.evaluate(
+        """() => { for (let n = 0; n < 9; n++) document.activeElement.dispatchEvent(
+          new KeyboardEvent("keydown", { key: "ArrowDown", bubbles: true })) }"""
+    )
+    wait_for_text(seen, "head-title", "Layer 9, head 0")
+    settle(seen)
+    seen.page.mouse.move(*cell_center(seen, 5, 2))
+    wait_for_text(seen, "readout", "Layer 9, head 0, query 5, key 2:")
+    assert spoken_value(seen) == round_values(captures[9].full_frame_attention)[0, 5, 2]
+
+
 def test_an_address_that_is_changed_by_hand_is_followed(run, open_page):
     seen = open_page(run)
     seen.page.evaluate("location.hash = '#layer=2&head=1&query=0'")
     wait_for_text(seen, "head-title", "Layer 2, head 1")
     wait_for_text(seen, "profile-title", "query frame 0")
+
+
+def test_a_page_has_an_address_from_the_start(run, open_page):
+    seen = open_page(run)
+    assert state_of(seen)["hash"] == "#layer=0&head=0&range=symmetric&statistic=sink"
 
 
 @pytest.mark.parametrize(
@@ -405,6 +428,7 @@ def test_a_hostile_address_changes_nothing_and_runs_nothing(address, run, open_p
     assert state["title"] == "Layer 0, head 0"
     assert state["statistic"] == "sink"
     assert state["range"] == "symmetric"
+    assert not state["hash"].startswith("#layer=0")
     seen.assert_harmless()
 
 
@@ -703,7 +727,6 @@ def test_a_damaged_file_is_said_and_the_others_are_shown(cli, folder, tmp_path):
         (["--color-range", "3,1"], "LO below HI"),
         (["--color-range", "minmax"], "expected one of symmetric, quantile, LO,HI"),
         (["--jobs", "0"], "jobs is 0"),
-        (["--by", "run"], "by is 'run'"),
         (["--set", "nosuch"], "set is 'nosuch'"),
     ],
 )
@@ -718,6 +741,19 @@ def test_the_page_has_to_be_html(cli, folder, tmp_path):
     result = cli(folder, "-o", tmp_path / "a.svg")
     assert result.exit_code == 2
     assert "suffix is '.svg', expected .html" in result.output
+
+
+def test_of_a_folder_of_sets_one_has_to_be_named(cli, capture_file, tmp_path):
+    for number, set in enumerate(("cats", "dogs")):
+        capture_file(f"in/{set}/run_0/layer0.npz", scale=1.0 + number)
+    page = tmp_path / "a.html"
+    result = cli(tmp_path / "in", "-o", page)
+    assert result.exit_code == 2
+    assert "set is not given, expected one of cats, dogs" in result.output
+    assert cli(tmp_path / "in", "-o", page, "--set", "dogs").exit_code == 0
+    same = explore(tmp_path / "in", tmp_path / "b.html", set="dogs")
+    assert page.read_bytes() == same.read_bytes()
+    assert "dogs/run_0" in page.read_text("utf-8")
 
 
 def test_one_of_several_sets_is_shown(cli, capture_file, tmp_path):

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Literal
 
 from headgrid import labels
 from headgrid.capture import Capture
@@ -92,7 +93,7 @@ def explore(
             )
         found = inputs
     else:
-        found = _survey_run(inputs, run, executor)
+        found = _survey_run(inputs, run, "set" if set else None, executor)
     return write_bytes(Path(path), write_explorer(found, options).encode("utf-8"))
 
 
@@ -135,7 +136,9 @@ def _match_run(names: Sequence[str], run: str) -> str:
     )
 
 
-def _survey_run(inputs: Inputs, run: str | None, executor: Executor | None) -> Survey:
+def _survey_run(
+    inputs: Inputs, run: str | None, by: Literal["set"] | None, executor: Executor | None
+) -> Survey:
     if isinstance(inputs, (str, os.PathLike, Capture)):
         given: list[object] = [inputs]
     else:
@@ -145,9 +148,9 @@ def _survey_run(inputs: Inputs, run: str | None, executor: Executor | None) -> S
         name = _match_run([capture.run for capture in captures], run)
         return survey([capture for capture in captures if capture.run == name])
     if captures or run is None:
-        return survey(given, executor=executor)  # type: ignore[arg-type]
+        return survey(given, by=by, executor=executor)  # type: ignore[arg-type]
     files, errors = find_captures(given)  # type: ignore[arg-type]
-    chosen = select_run(files, place_captures(files), run) if files else ([], [])
+    chosen = select_run(files, place_captures(files, by=by), run) if files else ([], [])
     found = survey_tally(read_files(*chosen, executor=executor), errors)
     for text in (*map(str, found.failures), *found.warnings, *found.missing):
         warnings.warn(text, HeadgridWarning, stacklevel=3)

@@ -344,16 +344,17 @@ def _write_page(shown: _Shown) -> str:
     measures = _list_measures(shown)
     model = _describe_model(shown, measures)
     text = json.dumps(model, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    data = [_data_element("model", text.encode("ascii"))]
+    vega = assets.load_bundle()
+    data = [_data_element("vega", vega.encode("utf-8")), _data_element("model", text.encode())]
     data += [
         _data_element(f"layer-{layer}", pack_capture(capture))
         for layer, capture in shown.captures.items()
     ]
-    scripts = [assets.load_bundle(), assets.start_code(), assets.explorer_code()]
+    scripts = [assets.start_code(), assets.explorer_code()]
     style = assets.explorer_style()
     rules = {
         "default-src": "'none'",
-        "script-src": " ".join(assets.hash_source(script) for script in scripts),
+        "script-src": " ".join(assets.hash_source(script) for script in [vega, *scripts]),
         "style-src": assets.hash_source(style),
         "img-src": "data:",
         "base-uri": "'none'",

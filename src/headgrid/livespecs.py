@@ -1,9 +1,8 @@
 """A survey and one capture -> specifications of figures that a script keeps up to date.
 
 They are the figures of `panels` and `grids`, of one head. What a page changes are
-their data (one record, or one for each query, as `grids.nest` writes them) and
-their parameters: the ends of the colour range, and what is chosen. A colour follows
-from the parameters as it does from a `ColorScale`.
+their data and their parameters: the ends of the colour range, and what is chosen. A
+colour follows from the parameters as it does from a `ColorScale`.
 """
 
 from __future__ import annotations
@@ -120,7 +119,9 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
     Returns
     -------
     dict
-        A specification without records. Parameters: ``range_low`` and
+        A specification without records; it takes one for each visible pair: ``panel``
+        (0), ``layer``, ``head``, ``query``, ``key``, ``pair`` (a number that no other
+        pair has), the statistic, and a ``tooltip``. Parameters: ``range_low`` and
         ``range_high``, ``range_ticks`` (values with a label on the colour bar),
         ``range_below`` and ``range_above`` (whether values lie beyond the ends),
         ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames, or null).
@@ -129,23 +130,15 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
     look = replace(_LOOK, map_panel=float(width), bar_length=float(width))
     chart, _ = draw_maps(_one_head(capture), scale, look, vectors=True)
     spec = _finish(_complete(chart, look))
-    rest = [step for step in spec["transform"] if step.get("as") != "color"]
-    pair = {"calculate": f"datum.query*{capture.key_frames[-1] + 1}+datum.key", "as": "pair"}
-    spec["transform"] = [*rest, pair, *_color_steps(capture.statistic, palette)]
+    # A page has the pairs at hand one by one; to unfold rows takes longer than to draw them.
+    spec["transform"] = _color_steps(capture.statistic, palette)
     cells = _cells(spec)
     cells["mark"]["cursor"] = "pointer"
     # The mark of a pair stays that of the pair, and only its colour changes: half the time.
     cells["encoding"]["key"] = {"field": "pair"}
-    color = cells["encoding"]["color"]
-    color["scale"] |= _color_scale(palette)
-    bar = color["legend"]
-    bar["values"] = {"expr": "range_ticks"}
-    bar["labelOverlap"] = False
-    bar["labelExpr"] = (
-        "(range_below&&datum.value==range_low?'\u2264\u2009':"
-        f"range_above&&datum.value==range_high?'\u2265\u2009':'')+({_LABEL})"
-    )
-    bar.pop("tickCount", None)
+    # One text or table for a pair as it comes: to make one of five fields takes a third longer.
+    cells["encoding"]["tooltip"] = {"field": "tooltip", "type": "nominal"}
+    _follow_range(cells["encoding"]["color"], palette)
     size = spec["spec"]["width"]
     row = {"x": {"value": 0}, "x2": {"value": size}}
     spec["spec"]["layer"] += [
@@ -263,6 +256,21 @@ def _rings(
             "mark": {**mark, "strokeOpacity": {"expr": f"{known}?1:0"}, "aria": False},
             "encoding": encoding,
         }
+
+
+def _follow_range(color: dict[str, Any], palette: Palette) -> None:
+    """Let a colour channel and its bar follow the parameters of the range."""
+    color["scale"] |= _color_scale(palette)
+    bar = color["legend"]
+    bar.pop("tickCount", None)
+    bar |= {
+        "values": {"expr": "range_ticks"},
+        "labelOverlap": False,
+        "labelExpr": (
+            "(range_below&&datum.value==range_low?'\u2264\u2009':"
+            f"range_above&&datum.value==range_high?'\u2265\u2009':'')+({_LABEL})"
+        ),
+    }
 
 
 def _color_steps(field: str, palette: Palette) -> list[dict[str, str]]:

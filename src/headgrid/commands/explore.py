@@ -46,13 +46,10 @@ _SEVERAL = 400
     help="Which run to show, run_002 or SET/run_002; by default the mean over all.",
 )
 @click.option(
-    "--set", default=None, metavar="NAME", help="Which set to show, where there are several."
-)
-@click.option(
-    "--by",
+    "--set",
     default=None,
-    metavar="set",
-    help="Tell sets apart, the folders above the runs, also in a single input.",
+    metavar="NAME",
+    help="Which set to show, the folder above the runs, where there are several.",
 )
 @click.option(
     "--statistic",
@@ -85,7 +82,7 @@ def explore(
     file: Path,
     *,
     run: str | None,
-    by: str | None,
+    set: str | None,
     jobs: int | None,
     **options: Any,
 ) -> None:
@@ -94,10 +91,10 @@ def explore(
     INPUT are captures, or folders of them: RUN/layer0.pt or SET/RUN/layer0.pt.
     """
     check_run(jobs, None)
-    chosen = _read_options(**options)
+    chosen = _read_options(set=set, **options)
     if file.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"{file.name}: suffix is {file.suffix!r}, expected .html")
-    found = _read(inputs, run, by, jobs)
+    found = _read(inputs, run, set, jobs)
     from headgrid.explorerpage import write_explorer
     from headgrid.files import write_bytes
 
@@ -117,23 +114,20 @@ def _read_options(*, color_range: str, **options: Any) -> ExplorerOptions:
     )
 
 
-def _read(inputs: tuple[str, ...], run: str | None, by: str | None, jobs: int | None) -> Survey:
+def _read(inputs: tuple[str, ...], run: str | None, set: str | None, jobs: int | None) -> Survey:
     """Read all inputs; say what is wrong with them."""
-    from headgrid.errors import check_choice
     from headgrid.explorer import select_run
     from headgrid.folders import find_captures, place_captures
     from headgrid.reading import read_files
     from headgrid.surveys import survey_tally
     from headgrid.workers import open_pool
 
-    if by is not None:
-        check_choice("by", by, ["set"])
     files, errors = find_captures(inputs)
     for error in errors:
         complain(error)
     if not files:
         stop(1)
-    places = place_captures(files, by="set" if by else None)
+    places = place_captures(files, by="set" if set else None)
     files, places = select_run(files, places, run)
     workers = count_jobs(jobs, len(files), least=_SEVERAL)
     with (

@@ -1,6 +1,6 @@
 // Shows one head of a run at a time: an overview of all heads, the head's map, and its
 // profile. The figures are specifications that stand in the page; this script puts
-// values and parameters into them. Needs window.vegaEmbed and window.headgrid.
+// values and parameters into them. Needs window.headgrid, and Vega in the page, packed.
 (() => {
   "use strict";
 
@@ -14,9 +14,20 @@
 
   async function inflate(id) {
     const text = atob(find(id).textContent);
-    const packed = Uint8Array.from(text, (character) => character.charCodeAt(0));
+    const packed = new Uint8Array(text.length);
+    for (let at = 0; at < text.length; at++) packed[at] = text.charCodeAt(at);
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
+  }
+
+  const readText = async (id) => new TextDecoder().decode(await inflate(id));
+
+  // Runs the library that the page holds; its policy allows no other text.
+  async function loadVega() {
+    const script = document.createElement("script");
+    script.textContent = await readText("vega");
+    document.head.append(script);
+    if (!window.vegaEmbed) throw new Error("the browser refused the library inside this page");
   }
 
   // Powers of ten up to 22 are exact, so that one operation rounds as a parser does.
@@ -230,7 +241,9 @@
       const [low, high] = model.start.fixed;
       const { range, statistic } = model.start;
       this.state = { layer: model.layers[0], head: 0, query: null, low, high, range, statistic };
-      Object.assign(this.state, readAddress(location.hash, model));
+      const found = readAddress(location.hash, model);
+      Object.assign(this.state, found);
+      if (found || location.hash.length < 2) history.replaceState(null, "", writeAddress(this.state));
       this.pointed = null; // [query, key] of the map's cursor, as positions
       this.overview = new Chart("overview");
       this.map = new Chart("map");
@@ -271,14 +284,13 @@
       const { model, state } = this;
       const { layer, head } = state;
       const values = await this.layer(layer);
-      this.values = values;
       this.fillControls();
       await Promise.all([
         this.drawOverview(),
         model.maps.length ? this.drawMap(values, layer, head) : null,
         this.drawProfile(values, layer, head),
       ]);
-      main.dataset.shown = location.hash;
+      main.dataset.shown = writeAddress(state);
     }
 
     async drawOverview() {
@@ -312,7 +324,14 @@
       node.dataset.renderer = values.visible > SVG_CELLS ? "canvas" : "svg";
       const about = `${layer} ${head}`;
       if (this.records?.about !== about) {
-        const rows = queries.map((query, at) => ({ panel: 0, layer, head, query, [statistic]: values.row(head, at) }));
+        const rows = [];
+        values.places.forEach((place, pair) => {
+          const value = place < 0 ? null : values.values[head * values.visible + place];
+          if (value === null) return;
+          const query = queries[Math.floor(pair / keys.length)];
+          const tooltip = { layer, head, query, key: keys[pair % keys.length], [statistic]: value };
+          rows.push({ ...tooltip, pair, panel: 0, tooltip });
+        });
         this.records = { about, rows };
       }
       const [query, key] = this.pointed ?? [];
@@ -462,6 +481,7 @@
       on("overview", "keydown", (event) => this.press(event, OVERVIEW_KEYS));
       on("map", "keydown", (event) => this.press(event, MAP_KEYS));
       on("map", "blur", () => {
+        if (!this.pointed) return;
         this.pointed = null;
         this.draw();
       });
@@ -471,10 +491,12 @@
         if (found) this.change({ query: null, ...found });
       });
       let timer = 0;
-      new ResizeObserver(() => {
+      const fit = () => {
         clearTimeout(timer);
         timer = setTimeout(() => this.draw(), 120);
-      }).observe(main);
+      };
+      new ResizeObserver(fit).observe(main);
+      addEventListener("resize", fit); // the height counts as well
     }
 
     press(event, keys) {
@@ -529,7 +551,8 @@
 
   async function start() {
     try {
-      const model = JSON.parse(new TextDecoder().decode(await inflate("model")));
+      const [text] = await Promise.all([readText("model"), loadVega()]);
+      const model = JSON.parse(text);
       const page = new Explorer(model);
       page.listen();
       find("theme").setAttribute("aria-pressed", page.isDark);
