@@ -345,6 +345,18 @@ def test_the_color_bar_says_where_values_saturate(run, open_page):
     assert not [text for text in texts if text.startswith("≥")]
 
 
+@pytest.mark.parametrize("scale", [1e-7, 0.02, 0.43, 1.0, 37.0, 4e6])
+def test_labels_of_the_color_bar_are_the_values_at_their_places(scale, open_page):
+    seen = open_page(make_run(1, statistic="mass"), f"#range=fixed&low=0&high={scale:g}")
+    labels = seen.page.locator("#map .role-legend-label text").evaluate_all(
+        "nodes => nodes.map(n => [n.textContent, n.getBoundingClientRect().y])"
+    )
+    values = [number(text.removeprefix("≥\u2009")) for text, _ in labels]
+    assert 4 <= len(set(values)) == len(values) <= 11
+    slope, start = np.polyfit([y for _, y in labels], values, 1)
+    assert np.allclose(values, [start + slope * y for _, y in labels], atol=0.02 * scale)
+
+
 # The address
 
 

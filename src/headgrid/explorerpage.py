@@ -308,7 +308,7 @@ def _describe_model(shown: _Shown, measures: list[_Measure]) -> dict[str, Any]:
         "layers": list(captures),
         "queries": list(first.query_frames) if shown.has_maps else [],
         "keys": list(first.key_frames),
-        "lastBlock": f"frames {shorten_list(first.last_block_query_frames, 8)}",
+        "lastBlock": _last_block(first),
         "measures": {
             measure.name: {
                 "title": measure.title,
@@ -334,6 +334,11 @@ def _describe_model(shown: _Shown, measures: list[_Measure]) -> dict[str, Any]:
             "fixed": _ends(fixed),
         },
     }
+
+
+def _last_block(capture: Capture) -> str:
+    frames = capture.last_block_query_frames
+    return f"frame{'' if len(frames) == 1 else 's'} {shorten_list(frames, 8)}"
 
 
 def _ends(color_range: ColorRange) -> list[float]:
@@ -373,7 +378,7 @@ def _write_page(shown: _Shown) -> str:
         ),
         layers=_options(shown.captures),
         heads=_options(range(shown.first.num_heads)),
-        last=escape(f"frames {shorten_list(shown.first.last_block_query_frames, 8)}"),
+        last=escape(_last_block(shown.first)),
         maps="" if shown.has_maps else " hidden",
         data="\n".join(data),
         scripts="\n".join(f"<script>{script}</script>" for script in scripts),

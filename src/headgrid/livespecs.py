@@ -51,8 +51,16 @@ _LOOK = replace(
 _LABEL = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
 # Around what is chosen: a line that is seen on light and on dark cells.
 _RING = (("white", 4), ("#111111", 2))
-# Cells of the overview grow by this, to hold text of this size.
+# Decimal numbers while they are short: the ticks are those of the page, and not Vega's, whose
+# own labels would have too few digits for them.
+_TICK = (
+    "datum.value==0?'0':abs(datum.value)<0.001||abs(datum.value)>=100000?"
+    "format(datum.value,'.3~e'):format(datum.value,'.4~r')"
+)
+# Cells of the overview grow by this, to hold text of this size; a few rows grow more, up to
+# this height of all or of each, as the colour bar beside them has a title.
 _ZOOM, _NUMBERS = (1.25, 1.2), 9.5
+_LEAST_HEIGHT, _ROW_HEIGHT = 150, 40
 
 
 def draw_live_overview(
@@ -96,9 +104,11 @@ def draw_live_overview(
             bars.append(encoding["color"]["legend"])
         for channel in "x", "y":
             encoding[channel]["axis"]["labelOverlap"] = "greedy"
-    for side, channel, zoom in ("width", "x", _ZOOM[0]), ("height", "y", _ZOOM[1]):
-        count = len(panel["layer"][0]["encoding"][channel]["scale"]["domain"])
-        panel[side] = count * round(panel[side] / count * zoom)
+    columns, rows = (len(_cells(spec)["encoding"][channel]["scale"]["domain"]) for channel in "xy")
+    panel["width"] = columns * round(panel["width"] / columns * _ZOOM[0])
+    row = round(panel["height"] / rows * _ZOOM[1])
+    panel["height"] = rows * max(row, min(_ROW_HEIGHT, _LEAST_HEIGHT // rows))
+    spec["bounds"] = "full"
     for bar in bars:
         bar["gradientLength"] = panel["height"]
     panel["layer"] += _rings(_cells(spec), {"x": "chosen_head", "y": "chosen_layer"})
@@ -268,7 +278,7 @@ def _follow_range(color: dict[str, Any], palette: Palette) -> None:
         "labelOverlap": False,
         "labelExpr": (
             "(range_below&&datum.value==range_low?'\u2264\u2009':"
-            f"range_above&&datum.value==range_high?'\u2265\u2009':'')+({_LABEL})"
+            f"range_above&&datum.value==range_high?'\u2265\u2009':'')+({_TICK})"
         ),
     }
 

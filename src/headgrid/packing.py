@@ -75,10 +75,8 @@ def pack_numbers(values: npt.NDArray[np.floating]) -> bytes:
     exponents = np.zeros(rounded.shape, dtype="<i2")
     exponents[some] = np.floor(np.log10(size[some])) - (DIGITS - 1)
     whole = np.zeros(rounded.shape, dtype="<i2")
-    whole[some] = [
-        round(value / 10.0**exponent)
-        for value, exponent in zip(rounded[some].tolist(), exponents[some].tolist(), strict=True)
-    ]
+    # A number of so few digits: what powers of ten lack in the last bit is rounded away.
+    whole[some] = np.rint(rounded[some] / 10.0 ** exponents[some].astype(np.float64))
     whole[np.isnan(rounded)] = NO_VALUE
     planes = [numbers.view(np.uint8).reshape(-1, 2).T for numbers in (whole, exponents)]
     return np.concatenate(planes).tobytes()
