@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         OutputError,
         RenderError,
     )
+    from headgrid.explorer import explore
     from headgrid.measures import measure_table
     from headgrid.options import FigureOptions
     from headgrid.page import fragment
@@ -61,6 +62,7 @@ _MODULES = {
         "OutputError",
         "RenderError",
     ],
+    "explorer": ["explore"],
     "measures": ["measure_table"],
     "options": ["FigureOptions"],
     "page": ["fragment"],
@@ -92,6 +94,7 @@ __all__ = [
     "Survey",
     "change_table",
     "compare",
+    "explore",
     "fragment",
     "head_statistics",
     "heatmap",

@@ -108,6 +108,18 @@ def start_code() -> str:
 
 
 @cache
+def explorer_code() -> str:
+    """Return the script of the explorer's page; `start_code` has to stand before it."""
+    return check_script(_read("explorer.js"))
+
+
+@cache
+def explorer_style() -> str:
+    """Return the style of the explorer's page."""
+    return " ".join(_read("explorer.css").replace("__FONT__", FONT_FAMILY).split())
+
+
+@cache
 def fragment_code() -> str:
     """Return the script that draws the one figure before it."""
     return check_script(f"({_fragment_function()})(document.currentScript.previousElementSibling);")

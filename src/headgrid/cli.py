@@ -12,6 +12,7 @@ import click
 from headgrid import __version__
 from headgrid.commands.assets import assets
 from headgrid.commands.compare import compare
+from headgrid.commands.explore import explore
 from headgrid.commands.pick import pick
 from headgrid.commands.render import demo, render
 from headgrid.commands.shared import complain, show_warning
@@ -76,5 +77,5 @@ def main() -> None:
     warnings.showwarning = show_warning
 
 
-for command in (assets, compare, demo, pick, record, render, stats, survey):
+for command in (assets, compare, demo, explore, pick, record, render, stats, survey):
     main.add_command(command)

@@ -109,7 +109,7 @@
     return Promise.all(figures.map((figure) => new Figure(figure).start()));
   }
 
-  window.headgrid = { start };
+  window.headgrid = { options, start };
   if (document.readyState === "loading") {
     document.addEventListener("DOMContentLoaded", () => start());
   } else {

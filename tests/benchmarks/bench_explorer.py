@@ -1,0 +1,130 @@
+"""What an explorer costs: `python -m tests.benchmarks.bench_explorer [CAPTURES...]`.
+
+Prints the size of the page, how long Chromium takes to open it (until its figures are
+drawn), and how long a click on the overview and a move of the mouse over the map take:
+from the event until the next frame, and as time of the page's thread. Of folders of
+captures that are given, and of synthetic runs (30 layers, 12 heads).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tests.benchmarks import captures, processes
+
+import headgrid
+
+LAYERS = 30
+STEPS = 30
+console = Console(width=110)
+
+_CLICKS = """async (steps) => {
+  const main = document.querySelector("main");
+  const drawn = () => new Promise((done) => {
+    const look = () => main.dataset.shown === location.hash
+      ? requestAnimationFrame(() => setTimeout(done, 0)) : setTimeout(look, 0);
+    look();
+  });
+  const cells = [...document.querySelectorAll("#overview .headgrid_cells_marks path")];
+  const times = [];
+  for (let step = 1; step <= steps; step++) {
+    const cell = cells[(step * 37) % 360];
+    const { x, y, width, height } = cell.getBoundingClientRect();
+    const at = { bubbles: true, clientX: x + width / 2, clientY: y + height / 2 };
+    const start = performance.now();
+    for (const type of ["pointerdown", "pointerup", "mousedown", "mouseup", "click"]) {
+      cell.dispatchEvent(new MouseEvent(type, at));
+    }
+    await drawn();
+    times.push(performance.now() - start);
+  }
+  return times;
+}"""
+
+_MOVES = """async (steps) => {
+  const cells = [...document.querySelectorAll("#map .headgrid_cells_marks path")];
+  const times = [];
+  for (let step = 1; step <= steps; step++) {
+    const cell = cells[(step * 41) % cells.length];
+    const { x, y, width, height } = cell.getBoundingClientRect();
+    const at = { bubbles: true, clientX: x + width / 2, clientY: y + height / 2 };
+    const start = performance.now();
+    for (const type of ["mouseover", "pointermove", "mousemove"]) {
+      cell.dispatchEvent(new MouseEvent(type, at));
+    }
+    await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)));
+    times.push(performance.now() - start);
+  }
+  return times;
+}"""
+
+
+def make_noise(layer: int, frames: int = 72) -> headgrid.Capture:
+    """Return float32 noise with every pair visible: the most that a page can hold."""
+    values = np.random.default_rng(layer).normal(size=(12, frames, frames)) * 5
+    return headgrid.Capture.from_array(values.astype(np.float32), layer=layer)
+
+
+def measure_page(table: Table, name: str, path: Path, browser: Any) -> None:
+    """Add a row with what a page costs."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900})
+    page = context.new_page()
+    start = time.perf_counter()
+    page.goto(path.as_uri())
+    while page.evaluate("document.querySelector('main').dataset.state") == "loading":
+        page.wait_for_timeout(5)
+    opened = time.perf_counter() - start
+    session = context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    row = [name, f"{path.stat().st_size / 1e6:.2f}", f"{opened:.2f}"]
+    for script in (_CLICKS, _MOVES):
+        before = _thread_seconds(session)
+        times = page.evaluate(script, STEPS)
+        spent = (_thread_seconds(session) - before) / STEPS
+        row += [f"{statistics.median(times):.0f} / {max(times):.0f}", f"{1000 * spent:.0f}"]
+    table.add_row(*row)
+    context.close()
+
+
+def _thread_seconds(session: Any) -> float:
+    metrics = session.send("Performance.getMetrics")["metrics"]
+    return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
+
+
+def main() -> None:
+    """Measure and print."""
+    from playwright.sync_api import sync_playwright
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="*", type=Path, help="folders of captures")
+    arguments = parser.parse_args()
+    table = Table(title=f"the explorer in Chromium; {processes.load()}")
+    columns = ("captures", "MB", "open s", "click ms (most)", "thread ms", "move ms (most)")
+    for column in (*columns, "thread ms"):
+        table.add_column(column, justify="right")
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        runs: dict[str, Any] = {str(given): given for given in arguments.folders}
+        for frames in (21, 72):
+            name = f"{LAYERS} x 12 x {frames} x {frames}"
+            runs[name] = [captures.make(frames, layer=layer) for layer in range(LAYERS)]
+        runs["30 x 12 x 72 x 72, noise"] = [make_noise(layer) for layer in range(LAYERS)]
+        for name, given in runs.items():
+            page = headgrid.explore(given, Path(folder, "explorer.html"))
+            measure_page(table, name, page, browser)
+        browser.close()
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
