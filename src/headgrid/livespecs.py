@@ -17,6 +17,7 @@ from headgrid.capture import Capture
 from headgrid.grids import CELLS, Panels, draw_maps, draw_profiles, map_size
 from headgrid.layout import UNSEEN_COLOR, Records, configure, finish_chart
 from headgrid.looks import INK, Look
+from headgrid.measures import measure_title
 from headgrid.options import FigureOptions
 from headgrid.panels import draw_overview
 from headgrid.policy import check_spec
@@ -111,6 +112,8 @@ def draw_live_overview(
     spec["bounds"] = "full"
     for bar in bars:
         bar["gradientLength"] = panel["height"]
+        bar["title"] = measure_title(name, statistic)  # on one line: there is room now
+        bar.pop("titlePadding", None)
     panel["layer"] += _rings(_cells(spec), {"x": "chosen_head", "y": "chosen_layer"})
     return _with_parameters(spec, {"chosen_layer": None, "chosen_head": None})
 

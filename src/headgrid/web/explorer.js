@@ -376,9 +376,9 @@
       for (const [id, end, shown] of [["low", state.low, low], ["high", state.high, high]]) {
         const input = find(id);
         input.disabled = range !== "fixed";
-        input.removeAttribute("aria-invalid");
         if (document.activeElement !== input) input.value = range === "fixed" ? end : shown;
       }
+      this.markFixed(); // what somebody is writing stays marked while something else is drawn
       find("overview-note").textContent = `${title}: ${description}. Layer ${layer}, head ${head}: ${print(record?.[statistic])}.`;
       find("profile-title").textContent =
         query === null ? `Profile of the last block (${model.lastBlock})` : `Profile of query frame ${query}`;
@@ -433,11 +433,19 @@
       return this.draw();
     }
 
-    readFixed() {
+    markFixed() {
       const [low, high] = ["low", "high"].map((id) => find(id).valueAsNumber);
       const valid = isRange(low, high);
-      for (const id of ["low", "high"]) find(id).setAttribute("aria-invalid", !valid);
-      if (valid) this.change({ low, high, range: "fixed" });
+      for (const id of ["low", "high"]) {
+        if (valid) find(id).removeAttribute("aria-invalid");
+        else find(id).setAttribute("aria-invalid", "true");
+      }
+      return valid;
+    }
+
+    readFixed() {
+      const [low, high] = ["low", "high"].map((id) => find(id).valueAsNumber);
+      if (this.markFixed()) this.change({ low, high, range: "fixed" });
       else this.say("The low end has to be a number below the high end.");
     }
 
