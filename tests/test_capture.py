@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 import headgrid
 from headgrid import Capture, CaptureError
+from headgrid.labels import sink_titles
 from synthetic import block_capture, waves
 
 FULL, LAST = "full_frame_attention", "last_block_frame_attention"
@@ -371,3 +372,8 @@ def test_blocks_of_more_frames_than_there_can_be_are_refused():
         Capture.from_array(np.ones((1, 1, 1)), block_sizes=[10**7], key_frames=[5])
     with pytest.raises(CaptureError, match=r"block_sizes lists 20,001 numbers"):
         Capture.from_array(np.ones((1, 1, 1)), block_sizes=[1] * 20_001)
+
+
+def test_a_last_block_that_was_not_recorded_is_drawn_without_scores():
+    capture = Capture.from_array(np.ones((2, 3, 3)), last_block=np.full((2, 3), np.nan))
+    assert sink_titles(capture) == ["H0 (sink=n/a)", "H1 (sink=n/a)"]

@@ -303,7 +303,7 @@ def _other_header(rng: random.Random, header: str) -> str:
             "<M8[s]",
         )
         codes += ("|V4", "<f3", "f" * 3000, "<U0", "|S0", "\x1b[31m")
-        return re.sub(r"'descr': '[^']*'", f"'descr': {rng.choice(codes)!r}", header)
+        return re.sub(r"'descr': '[^']*'", lambda _: f"'descr': {rng.choice(codes)!r}", header)
     if kind == 1:
         fields = "[('a\\n', '<f4'), ('b', '<f4', (2,))]"
         return re.sub(r"'descr': '[^']*'", lambda _: f"'descr': {fields}", header)
