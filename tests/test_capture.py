@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import headgrid
 from headgrid import Capture, CaptureError
+from headgrid.labels import sink_titles
 from synthetic import block_capture, waves
 
 FULL, LAST = "full_frame_attention", "last_block_frame_attention"
@@ -307,3 +309,71 @@ def test_all_sixty_published_captures_are_valid(shared):
         assert [c.layer_index for c in captures] == list(range(30))
         assert {c.num_visible for c in captures} == {12 * pairs}
         assert not [w for c in captures for w in c.warnings]
+
+
+HOSTILE = "a\n\x1b[31m\u202e\ud800" + "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {HOSTILE: 1},
+        {"num_heads": HOSTILE},
+        {"num_frame_per_block": HOSTILE},
+        {"num_frame_per_block": np.ones((3, 3))},
+        {"layer_index": HOSTILE},
+        {"statistic": HOSTILE},
+        {"is_logits": HOSTILE},
+        {"is_logits": [1, [2, 3]]},
+        {"block_sizes": HOSTILE},
+        {"block_sizes": [-1] * 500},
+        {"key_frames": {HOSTILE: HOSTILE}},
+    ],
+    ids=lambda data: next(iter(data))[:20].strip(),
+)
+def test_what_a_file_says_is_shown_short_and_printable(data):
+    if HOSTILE not in data:
+        data = {"layer_index": 0, "full_frame_attention": np.ones((1, 2, 2)), **data}
+    with pytest.raises(CaptureError) as caught:
+        Capture.from_dict(data)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+def test_last_rows_near_the_end_of_float64_are_refused_by_name():
+    rows = np.full((1, 4), 1.7e308)
+    with pytest.raises(CaptureError, match=r"last_block_frame_attention has values up to 1\.7e"):
+        Capture.from_array(np.ones((1, 4, 4)), last_block=rows)
+
+
+def test_a_signalling_nan_is_a_frame_that_was_not_recorded():
+    bits = np.full((1, 3, 3), 0x3F800000, dtype=np.uint32)
+    bits[0, 2, 1] = 0x7FA00001
+    capture = Capture.from_array(bits.view(np.float32), last_block=bits.view(np.float32)[:, 2])
+    assert capture.num_visible == 8
+    assert np.isnan(headgrid.sink_scores(capture)).all()  # two visible keys are too few
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((10_001, 1, 1), "with at most 10,000 heads"),
+        ((1, 20_001, 1), "with at most 20,000 query frames"),
+        ((1, 1, 20_001), "with at most 20,000 key frames"),
+    ],
+)
+def test_more_than_can_be_looked_at_is_refused(shape, said):
+    with pytest.raises(CaptureError, match=said):
+        Capture.from_array(np.broadcast_to(np.float32(1), shape))
+
+
+def test_blocks_of_more_frames_than_there_can_be_are_refused():
+    with pytest.raises(CaptureError, match=r"sum to 10000000 .*expected at most 20,000 frames"):
+        Capture.from_array(np.ones((1, 1, 1)), block_sizes=[10**7], key_frames=[5])
+    with pytest.raises(CaptureError, match=r"block_sizes lists 20,001 numbers"):
+        Capture.from_array(np.ones((1, 1, 1)), block_sizes=[1] * 20_001)
+
+
+def test_a_last_block_that_was_not_recorded_is_drawn_without_scores():
+    capture = Capture.from_array(np.ones((2, 3, 3)), last_block=np.full((2, 3), np.nan))
+    assert sink_titles(capture) == ["H0 (sink=n/a)", "H1 (sink=n/a)"]

@@ -475,3 +475,15 @@ def test_text_that_the_terminal_can_not_show_is_no_traceback(tmp_path):
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
     assert "no such file" in done.stderr
+
+
+def test_a_folder_whose_name_is_no_text_is_printed_on_one_line(tmp_path):
+    folder = tmp_path / os.fsdecode(b"run_0 \xff\n\x1b[31m")
+    headgrid.save_capture(block_capture(layer=3), folder / "layer3.npz")
+    (folder / "layer4.npz").write_bytes(b"PK")
+    command = [sys.executable, "-m", "headgrid", "render", str(tmp_path), "-o", str(tmp_path / "o")]
+    done = subprocess.run([*command, "--figure", "perhead"], capture_output=True, check=False)
+    assert done.returncode == 1
+    (line,) = done.stdout.decode().splitlines()
+    assert line.endswith("/run_0 \ufffd\u240a\u241b[31m/layer3_perhead_grid.svg")
+    assert done.stderr.decode().replace("\n", "").isprintable()

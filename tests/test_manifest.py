@@ -145,6 +145,15 @@ def test_a_job_that_no_run_writes_is_not_done(tmp_path, draw, job):
     assert not Manifest(tmp_path, "render", OPTIONS, resume=True).is_done("a.pt", "11")
 
 
+@pytest.mark.parametrize("name", ["a\x00.svg", "a\ud800.svg", "x" * 300, "."])
+def test_a_name_that_no_file_can_have_is_not_done(tmp_path, draw, name):
+    finish(tmp_path, {"a.pt": ("11", draw("a.svg"))})
+    found = json.loads((tmp_path / NAME).read_bytes())
+    found["jobs"]["a.pt"]["outputs"] = {name: hash_bytes(b"<svg/>")}
+    (tmp_path / NAME).write_text(json.dumps(found))
+    assert not Manifest(tmp_path, "render", OPTIONS, resume=True).is_done("a.pt", "11")
+
+
 def test_nothing_is_written_where_nothing_was_finished(tmp_path):
     finish(tmp_path / "out", {})
     assert not (tmp_path / "out").exists()

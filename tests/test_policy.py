@@ -216,6 +216,7 @@ HARMLESS = [
     "mine * width",
     "datum.é",
     "'it\\'s'",
+    "(datum.a / 2) / [1, 2][0] / width",
 ]
 FORBIDDEN = {
     "datum.constructor": "constructor",
@@ -238,6 +239,11 @@ FORBIDDEN = {
     "(function(){})()": "function",
     "item.mark": "item",
     "sequence(1e9)": "sequence",
+    "pad('x', 1e9)": "pad",
+    "timeSequence('second', 0, 1e15)": "timeSequence",
+    "test(/(.+)+!/, 'aaaa')": "test",
+    "replace('aaaa', /(.+)+!/, '')": "/",
+    "/a/": "/",
 }
 
 

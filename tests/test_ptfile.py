@@ -760,3 +760,10 @@ def test_no_name_stands_for_anything_outside_headgrid() -> None:
         if isinstance(meaning, Call):
             assert meaning.function.__module__.startswith("headgrid.")
         assert not name.startswith(("os", "posix", "subprocess", "sys"))
+
+
+def test_text_of_numpy_that_is_none_is_refused() -> None:
+    whole = saved({"a": np.array(["鹰鹰"])}, pickle_protocol=5)
+    content = whole.replace("鹰".encode("utf-32-le"), b"\xff" * 4)
+    assert content != whole
+    assert "text with a character" in refusal(content)

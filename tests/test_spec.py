@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from headgrid import RenderError, heatmap, perhead, to_json, to_spec
+from headgrid.render import render
 from synthetic import block_capture
 
 both = pytest.mark.parametrize("draw", [heatmap, perhead])
@@ -110,3 +111,74 @@ def test_the_name_of_the_records_placeholder_may_occur_in_text():
     assert json.loads(to_json(spec)) == spec
     spec = {"a": "headgrid-records-5b1f0c", "data": {"values": [{"a": 1}]}}
     assert json.loads(to_json(spec)) == spec
+
+
+def nested(levels):
+    """Return a specification nested so deep, and a specification around one."""
+    title, spec = "a", {"mark": "bar", "data": {"values": []}}
+    for _ in range(levels):
+        title, spec = [title], {"hconcat": [spec]}
+    return [{"mark": "bar", "data": {"values": []}, "title": title}, spec]
+
+
+@pytest.mark.parametrize("levels", [101, 3000])
+@pytest.mark.parametrize("format", ["svg", "html", "json"])
+def test_a_specification_that_is_too_deep_is_refused(levels, format):
+    for spec in nested(levels):
+        with pytest.raises(RenderError, match=r"nested more than 100 levels|does not have"):
+            render(spec, format)
+
+
+def test_deep_data_and_metadata_are_refused():
+    for place in ("data", "usermeta", "datasets"):
+        deep = []
+        for _ in range(5000):
+            deep = [deep]
+        spec = {"mark": "bar", "data": {"values": []}, place: {"values": deep}}
+        with pytest.raises(RenderError, match="a value that JSON does not have"):
+            render(spec, "json")
+
+
+@pytest.mark.parametrize("name", [["a"], {}, 3, None])
+def test_data_of_a_name_that_is_none_is_left_alone(name):
+    spec = {"mark": "bar", "data": {"name": name}, "datasets": {"a": []}}
+    assert to_spec(spec) == spec
+
+
+@pytest.mark.parametrize(
+    ("domain", "colors"),
+    [
+        ([], []),
+        ([0, 0], ["red", "blue"]),
+        ([1, 0], ["red", "blue"]),
+        (["a", None], ["red", "blue"]),
+        ([0, 1], [1, 2]),
+        ([0, 10**400], ["red", "blue"]),
+        ([0, 1], ["red"]),
+    ],
+)
+def test_a_scale_that_is_not_ours_is_left_to_vega(domain, colors):
+    scale = {"domain": domain, "range": colors, "interpolate": "rgb"}
+    color = {"field": "a", "type": "quantitative", "scale": scale}
+    spec = {"mark": "rect", "data": {"values": [{"a": 1}]}, "encoding": {"color": color}}
+    message = ""
+    try:
+        drawing = render(spec, "svg").decode()
+    except RenderError as error:
+        drawing, message = "</svg>\n", str(error)
+    assert drawing.endswith("</svg>\n")
+    assert message.isprintable()
+    assert len(message) < 600
+
+
+def test_a_config_and_a_facet_that_are_none_do_not_stop_the_drawing():
+    spec = {"mark": "bar", "data": {"values": [{"a": 1}]}, "config": [1], "facet": {"field": {}}}
+    with pytest.raises(RenderError):
+        render(spec, "svg")
+
+
+@pytest.mark.parametrize("size", [{"padding": 1e9}, {"padding": 1e300}])
+def test_a_drawing_without_a_size_is_refused(size):
+    spec = {"mark": "bar", "data": {"values": [{"a": 1}]}, **size}
+    with pytest.raises(RenderError, match="expected a width and a height above 0"):
+        render(spec, "svg")

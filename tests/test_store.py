@@ -404,6 +404,55 @@ def test_npz_arrays_that_claim_too_much_are_refused(shape: Any, tmp_path: Path) 
     assert "layer3.npz: " in refusal(tmp_path / "layer3.npz")
 
 
+def npz_entry(header: str, body: bytes = b"") -> bytes:
+    """A `.npy` whose header may say anything."""
+    raw = header.encode("latin1")
+    return b"\x93NUMPY\x01\x00" + len(raw).to_bytes(2, "little") + raw + body
+
+
+def packed_bits_flipped(content: bytes) -> bytes:
+    """A `.npz` whose first entry does not unpack."""
+    start = 30 + int.from_bytes(content[26:28], "little") + int.from_bytes(content[28:30], "little")
+    return content[:start] + b"\xff" * 8 + content[start + 8 :]
+
+
+TEXT = "{'descr': '<U1', 'fortran_order': False, 'shape': SHAPE}\n"
+BAD_ENTRIES = {
+    "a header that is not closed": npz_entry("{'descr': '<f4', 'shape': (\n"),
+    "a header of wrong indents": npz_entry("{}\n  {\n {\n"),
+    "a header that is deep": npz_entry("-" * 9000 + "1\n"),
+    "a shape that overflows": npz_entry(
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**62}, {2**62})}}\n"
+    ),
+    "text that is none": npz_entry(TEXT.replace("SHAPE", "()"), b"\xff" * 4),
+    "texts that are none": npz_entry(TEXT.replace("SHAPE", "(2,)"), b"\xff" * 8),
+}
+
+
+@pytest.mark.parametrize("entry", BAD_ENTRIES.values(), ids=BAD_ENTRIES.keys())
+def test_entries_that_numpy_stumbles_over_are_refused(entry: bytes, tmp_path: Path) -> None:
+    path = save_capture(example(), tmp_path / "layer3.npz")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("prompt2.npy", entry)
+    assert "the file is damaged" in refusal(path)
+
+
+def test_a_packed_npz_that_does_not_unpack_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "layer3.npz"
+    np.savez_compressed(path, full_frame_attention=np.ones((1, 9, 9)))
+    path.write_bytes(packed_bits_flipped(path.read_bytes()))
+    assert "the file is damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("flag", [0x20, 0x40])
+def test_a_zip_of_a_kind_that_python_does_not_know_is_refused(flag: int, tmp_path: Path) -> None:
+    path = save_capture(example(), tmp_path / "layer3.npz")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= flag
+    path.write_bytes(content)
+    refusal(path)
+
+
 def test_safetensors_headers_that_claim_too_much_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "layer3.safetensors"
     path.write_bytes((2**40).to_bytes(8, "little") + b"{}")

@@ -530,6 +530,38 @@ def test_a_damaged_state_is_not_taken_up(tmp_path, damage):
     again.spool.close()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"value_range": [-9e9, 9e9]},
+        {"parts": 10**9},
+        {"digests": {}},
+        {"spool": [-1, [], "a"]},
+        {"failures": [[]]},
+        {"moments": [["", 10**400]]},
+        {"checksum": "a"},
+    ],
+)
+def test_a_state_that_somebody_edited_is_not_taken_up(tmp_path, change):
+    from headgrid import reading
+    from headgrid.folders import find_captures, place_captures
+
+    files, _ = find_captures(write_runs(tmp_path / "in", ["run_0", "run_1"]))
+    places = place_captures(files)
+    state = tmp_path / "state"
+    whole = reading.read_files(files, places, folder=state)
+    expected = whole.value_range, whole.parts, whole.digests
+    whole.spool.close()
+    with np.load(state / "state.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    about = json.loads(arrays["about"].tobytes()) | change
+    arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    np.savez(state / "state.npz", **arrays)
+    again = reading.read_files(files, places, folder=state, resume=True)
+    assert (again.value_range, again.parts, again.digests) == expected
+    again.spool.close()
+
+
 def test_ctrl_c_ends_with_one_line_and_code_130_and_can_be_resumed(corpus, tmp_path):
     out = tmp_path / "out"
     arguments = [corpus / "in", "-o", out, "--jobs", 2]

@@ -5,23 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from headgrid.errors import RenderError
 from headgrid.spec import Spec
 
 _PANEL_MARKS = 150  # 150 kB of V8's heap, measured with 9,000 panels; a cell takes about 1 kB
 
+#: The engine reads JSON up to 128 levels; figures have about 12.
+MAX_DEPTH = 100
 
-def walk(node: Any, path: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield path, key and value of everything in a specification but its data and ``usermeta``."""
+
+def walk(node: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, str, Any]]:
+    """Yield path, key and value of everything in a specification but its data and ``usermeta``.
+
+    Raises
+    ------
+    RenderError
+        Where it is nested more than `MAX_DEPTH` levels.
+    """
+    if depth > MAX_DEPTH:
+        raise RenderError(
+            f"the specification is nested more than {MAX_DEPTH} levels, expected a Vega-Lite chart"
+        )
     if isinstance(node, Mapping):
         for key, value in node.items():
             is_data = key == "values" and path.rpartition(".")[2] == "data"
             if key in ("datasets", "usermeta") or is_data:
                 continue
             yield f"{path}.{key}".lstrip("."), str(key), value
-            yield from walk(value, f"{path}.{key}")
+            yield from walk(value, f"{path}.{key}", depth + 1)
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            yield from walk(value, f"{path}[{index}]")
+            yield from walk(value, f"{path}[{index}]", depth + 1)
 
 
 def records_of(spec: Spec) -> Iterator[Any]:
@@ -59,7 +73,8 @@ def count_marks(spec: Spec) -> int:
     weight = sum(0.5 if mark in ("line", "area", "trail") else 1.0 for mark in marks) - frames
     values, panels = 0, set()
     facet = spec.get("facet")
-    field = facet.get("field") if isinstance(facet, Mapping) else None
+    named = facet.get("field") if isinstance(facet, Mapping) else None
+    field = named if isinstance(named, str) else None
     for record in records_of(spec):
         if isinstance(record, Mapping):
             lengths = [len(value) for value in record.values() if isinstance(value, list)]

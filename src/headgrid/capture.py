@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.errors import CaptureError
+from headgrid.errors import CaptureError, shorten_text
 from headgrid.fields import (
     FULL,
     LAST,
@@ -395,7 +395,8 @@ def _read_schema(data: Mapping[str, Any], source: str, layer: int | None, run: s
     if last_frames is None:
         last_frames = layout.last_block() if layout is not None else query_frames[-1:]
         if full is not None:
-            last_frames = tuple(f for f in last_frames if f in query_frames) or query_frames[-1:]
+            known = {*query_frames}
+            last_frames = tuple(f for f in last_frames if f in known) or query_frames[-1:]
     _check_last_frames(last_frames, layout, query_frames, last is None, source)
     capture = Capture(
         layer_index=read_layer(given, layer, source),
@@ -440,12 +441,12 @@ def _fit_blocks(
             return None
         try:
             per_block = read_int(per_block)
-        except (TypeError, ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError, RuntimeError):
             per_block = 0
         if per_block < 1:
+            shown = shorten_text(repr(data["num_frame_per_block"]), 60, quote=False)
             raise CaptureError(
-                f"{source}: num_frame_per_block is {data['num_frame_per_block']!r}, expected a "
-                "whole number, at least 1"
+                f"{source}: num_frame_per_block is {shown}, expected a whole number, at least 1"
             )
         blocks = split_into_blocks(len(frames), per_block)
         if blocks[-1] != per_block and len(blocks) > 1:
@@ -502,6 +503,11 @@ def _check_last_frames(
     derive: bool,
     source: str,
 ) -> None:
+    if len({*last_frames}) < len(last_frames):
+        raise CaptureError(
+            f"{source}: last_block_query_frames is {shorten_list(last_frames)}, which names a "
+            "frame twice, expected each query frame of the last block once"
+        )
     known = set(query_frames) if derive or layout is None else {*layout.frames}
     unknown = [frame for frame in last_frames if frame not in known]
     if unknown and (derive or layout is not None):
@@ -513,15 +519,17 @@ def _check_last_frames(
 
 def _mean_of_last_rows(capture: Capture) -> Array:
     """Mean over the last block's query rows, of what is visible, [heads, key]."""
-    rows = [capture.query_frames.index(frame) for frame in capture.last_block_query_frames]
+    positions = {frame: position for position, frame in enumerate(capture.query_frames)}
+    rows = [positions[frame] for frame in capture.last_block_query_frames]
     assert capture.full_frame_attention is not None
     means = np.full((len(capture.full_frame_attention), len(capture.key_frames)), np.nan)
     for head in range(len(means)):
-        block = capture.full_frame_attention[head][rows].astype(np.float64)
-        block[~capture.attendable[rows]] = np.nan
-        seen = ~np.isnan(block)
-        counts = seen.sum(axis=0)
-        with np.errstate(over="ignore", invalid="ignore"):  # refused afterwards, by name
+        # Infinities are refused afterwards, by name; NaN of the signalling kind is NaN.
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = capture.full_frame_attention[head][rows].astype(np.float64)
+            block[~capture.attendable[rows]] = np.nan
+            seen = ~np.isnan(block)
+            counts = seen.sum(axis=0)
             totals = np.where(seen, block, 0.0).sum(axis=0)
         np.divide(totals, counts, out=means[head], where=counts > 0)
     return means
@@ -545,15 +553,15 @@ def _check_values(capture: Capture) -> None:
     if math.isinf(largest):
         _refuse_infinities(capture)
     elif largest > _MAX_VALUE:
-        raise CaptureError(
-            f"{capture.source}: {name} has values up to {largest:.3g}, expected magnitudes up to "
-            f"{_MAX_VALUE:g}; store NaN where nothing was recorded"
-        )
+        raise CaptureError(_too_large(capture, name, largest))
     rows = capture.last_block_rows
     found = np.argwhere(np.isinf(rows))
     if len(found):
         where = "; ".join(f"head {h}, key {capture.key_frames[k]}" for h, k in found[:3])
         raise CaptureError(_infinite(capture, LAST, len(found), where))
+    largest = float(np.fmax.reduce(np.abs(rows), axis=None, initial=0.0))
+    if largest > _MAX_VALUE:
+        raise CaptureError(_too_large(capture, LAST, largest))
 
 
 def _refuse_infinities(capture: Capture) -> None:
@@ -568,6 +576,13 @@ def _refuse_infinities(capture: Capture) -> None:
         ]
     if count:
         raise CaptureError(_infinite(capture, FULL, count, "; ".join(first)))
+
+
+def _too_large(capture: Capture, name: str, largest: float) -> str:
+    return (
+        f"{capture.source}: {name} has values up to {largest:.3g}, expected magnitudes up to "
+        f"{_MAX_VALUE:g}; store NaN where nothing was recorded"
+    )
 
 
 def _infinite(capture: Capture, name: str, count: int, where: str) -> str:

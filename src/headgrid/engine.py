@@ -11,7 +11,7 @@ import threading
 from functools import cache
 from typing import Any
 
-from headgrid.errors import RenderError
+from headgrid.errors import RenderError, shorten_text
 from headgrid.fonts import find_font_folders, without_system_fonts
 
 # Threads may draw their first figures at the same time.
@@ -157,4 +157,5 @@ def _find_version(schema: str, available: list[str]) -> Any:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if "Error" in line), lines[0] if lines else "no reason")
+    found = next((line for line in lines if "Error" in line), lines[0] if lines else "no reason")
+    return shorten_text(found, 400, quote=False)

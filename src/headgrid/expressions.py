@@ -18,7 +18,8 @@ def _words(text: str) -> frozenset[str]:
 
 
 #: Functions whose result depends on their arguments alone (and `now`), by the
-#: groups of Vega's own list: https://vega.github.io/vega/docs/expressions/
+#: groups of Vega's own list: https://vega.github.io/vega/docs/expressions/. Without those
+#: that make much of little: sequences, padding, and patterns, whose search may never end.
 FUNCTIONS = _words(
     """
     isArray isBoolean isDate isDefined isFinite isNaN isNumber isObject isRegExp isString isValid
@@ -26,14 +27,13 @@ FUNCTIONS = _words(
     if abs acos asin atan atan2 ceil clamp cos exp floor hypot log max min pow random round sin
     sqrt tan
     now datetime date day dayofyear year quarter month week hours minutes seconds milliseconds time
-    timezoneoffset timeOffset timeSequence timeUnitSpecifier utc utcdate utcday utcdayofyear
+    timezoneoffset timeOffset timeUnitSpecifier utc utcdate utcday utcdayofyear
     utcyear utcquarter utcmonth utcweek utchours utcminutes utcseconds utcmilliseconds utcOffset
-    utcSequence
     extent clampRange indexof inrange join lastindexof length lerp peek pluck reverse slice span
-    sort substring split trim lower upper pad parseFloat parseInt replace truncate
+    sort substring split trim lower upper parseFloat parseInt replace truncate
     format monthAbbrevFormat monthFormat dayFormat dayAbbrevFormat timeFormat timeParse utcFormat
     utcParse
-    regexp test rgb hsl lab hcl luminance contrast
+    rgb hsl lab hcl luminance contrast
     """
 )
 CONSTANTS = _words(
@@ -91,6 +91,7 @@ def find_forbidden(text: str, names: Collection[str] = (), *, selector: bool = F
         if (
             (kind == "string" and _plain(word) in FORBIDDEN and _is_member(parts, position))
             or (kind == "sign" and not _SIGN.fullmatch(word))
+            or (word == "/" and not selector and not _ends_value(parts, position - 1))
             or (kind == "name" and _is_forbidden(word, before, after, names, selector=selector))
         ):
             return word
@@ -112,6 +113,12 @@ def _is_forbidden(
     if after[:1] == [":"] and before in ("{", ","):
         return False
     return word not in FUNCTIONS if called else word not in CONSTANTS and word not in names
+
+
+def _ends_value(parts: list[tuple[str | None, str]], position: int) -> bool:
+    """Whether a value may end here, so that a slash after it divides and begins no pattern."""
+    kind, word = parts[position] if position >= 0 else (None, "")
+    return kind in ("name", "number", "string") or word in (")", "]", "}")
 
 
 def _is_member(parts: list[tuple[str | None, str]], position: int) -> bool:

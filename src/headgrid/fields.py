@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.errors import CaptureError, near_miss
-from headgrid.frames import shorten_list
+from headgrid.errors import CaptureError, near_miss, shorten_text
+from headgrid.frames import MAX_FRAMES, shorten_list
 
 Array = npt.NDArray[Any]
 
@@ -36,6 +36,12 @@ LAST = "last_block_frame_attention"
 
 #: The axes are drawn in floating-point numbers, and labels have their limits.
 _MAX_FRAME = 10**8
+
+#: A head takes some 20 µs to read; a file of a few bytes can claim millions.
+MAX_HEADS = 10_000
+
+#: Of a file's keys, so many are looked at for a near miss.
+_MAX_KEYS = 200
 
 
 def split_statistic(statistic: str) -> tuple[str, str]:
@@ -80,7 +86,9 @@ def read_array(
         ) from None
     if array.dtype.kind not in "fiu":
         found = (
-            f"is {type(data[name]).__name__}" if array.ndim == 0 else f"has {array.dtype} values"
+            f"is {type(data[name]).__name__}"
+            if array.ndim == 0
+            else f"has {_show(array.dtype)} values"
         )
         raise CaptureError(f"{source}: {name} {found}, expected real numbers (float16 to float64)")
     if array.ndim != len(axes):
@@ -92,8 +100,16 @@ def read_array(
             f"{source}: {name} has shape {array.shape}, that is zero {noun}; "
             f"{expected}, each at least 1"
         )
+    for axis, size in zip(axes, array.shape, strict=True):
+        most = MAX_HEADS if axis == "heads" else MAX_FRAMES
+        if size > most:
+            raise CaptureError(
+                f"{source}: {name} has shape {array.shape}, {expected} with at most {most:,} "
+                f"{'heads' if axis == 'heads' else f'{axis} frames'}; store fewer, or pool them"
+            )
     if array.dtype.kind in "iu" or array.dtype.itemsize > 8:
-        array = array.astype(np.float64)
+        with np.errstate(over="ignore"):  # infinity is refused by name, where it is visible
+            array = array.astype(np.float64)
     view = array.view()
     view.flags.writeable = False  # a capture is frozen, and so are its arrays
     return view
@@ -121,10 +137,9 @@ def check_head_counts(
     except (TypeError, ValueError, OverflowError, RuntimeError):
         agrees = False
     if not agrees:
-        shown = str(stated)[:60]
         raise CaptureError(
-            f"{source}: head counts disagree: num_heads says {shown}, the arrays hold {heads}; "
-            "expected the same number (correct or omit num_heads)"
+            f"{source}: head counts disagree: num_heads says {_show(stated)}, the arrays hold "
+            f"{heads}; expected the same number (correct or omit num_heads)"
         )
 
 
@@ -144,11 +159,16 @@ def read_frames(data: Mapping[str, Any], name: str, source: str) -> tuple[int, .
         values = as_array(data[name])
         if values.ndim != 1:
             raise ValueError(name)
+        if len(values) > MAX_FRAMES:
+            raise CaptureError(
+                f"{source}: {name} lists {len(values):,} numbers, expected at most {MAX_FRAMES:,}"
+            )
         numbers = tuple(read_int(value) for value in values)
+    except CaptureError:
+        raise
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        shown = str(data[name]).replace("\n", " ")[:60]
         raise CaptureError(
-            f"{source}: {name} is {shown}, expected a list of whole numbers"
+            f"{source}: {name} is {_show(data[name])}, expected a list of whole numbers"
         ) from None
     if name != "block_sizes" and not numbers:
         return None
@@ -200,8 +220,8 @@ def read_layer(data: Mapping[str, Any], layer: int | None, source: str) -> int:
     except (TypeError, ValueError, OverflowError, RuntimeError):
         number = -1
     if number < 0:
-        shown = str(data["layer_index"])[:60]
-        raise CaptureError(f"{source}: layer_index is {shown!r}, expected a whole number from 0")
+        shown = shorten_text(str(data["layer_index"]), 60)
+        raise CaptureError(f"{source}: layer_index is {shown}, expected a whole number from 0")
     return number
 
 
@@ -212,19 +232,27 @@ def read_statistic(data: Mapping[str, Any], source: str) -> str:
     statistic = data["statistic"]
     if isinstance(statistic, str) and statistic in STATISTICS:
         return statistic
-    shown = str(statistic)[:60]
+    shown = _show(statistic)
     raise CaptureError(
-        f"{source}: statistic is {shown!r}, expected one of {', '.join(STATISTICS)}"
+        f"{source}: statistic is '{shown}', expected one of {', '.join(STATISTICS)}"
         f"{near_miss(shown, STATISTICS)}"
     )
 
 
 def _read_bool(data: Mapping[str, Any], name: str, source: str) -> bool:
     value = data.get(name, True)
-    flags = as_array(value)
+    try:
+        flags = as_array(value)
+    except (TypeError, ValueError, RuntimeError):  # a ragged list, a sparse tensor
+        flags = np.empty(0)
     if flags.size != 1 or flags.dtype.kind not in "biuf" or flags.item() not in (0, 1):
-        raise CaptureError(f"{source}: {name} is {str(value)[:60]!r}, expected True or False")
+        raise CaptureError(f"{source}: {name} is '{_show(value)}', expected True or False")
     return bool(flags.item())
+
+
+def _show(value: Any) -> str:
+    """Return a value of a file for a message."""
+    return shorten_text(str(value), 60, quote=False)
 
 
 def read_text(data: Mapping[str, Any], name: str) -> str:
@@ -257,10 +285,10 @@ def clean_name(name: str) -> str:
 
 def describe_keys(data: Mapping[str, Any], source: str) -> str:
     """Return what keys there are instead, with the near miss of an array."""
-    names = [str(key) for key in data]
+    names = [_show(key) for key in data]
     if not names:
         return "the file holds no keys at all"
-    for name in names:
+    for name in names[:_MAX_KEYS]:
         for wanted in (FULL, LAST):
             if near_miss(name, [wanted]):
                 return f"there is {name!r}, did you mean {wanted!r}?"

@@ -26,10 +26,11 @@ from headgrid.errors import (
 )
 from headgrid.fields import Array, as_array
 from headgrid.files import MIB, read_or_map
+from headgrid.frames import MAX_FRAMES
 from headgrid.ptfile import NotReadable, read_pt
 from headgrid.tensors import widen
 from headgrid.torchfile import read_with_torch, write_pt
-from headgrid.values import MAX_SIZE, check_expansion
+from headgrid.values import MAX_SIZE, check_characters, check_expansion
 from headgrid.zips import BoundedFile, list_entries, unpacked_limit
 
 #: Keys whose lists are arrays in a `.npz`, so that others can read them as well.
@@ -90,9 +91,6 @@ def _read_pt(path: Path) -> Any:
 
 # .npz
 
-#: What numpy raises for a damaged file.
-_NPZ_ERRORS = (zipfile.BadZipFile, ValueError, EOFError, OSError, MemoryError)
-
 
 def _read_npz(path: Path) -> dict[str, Any]:
     with BoundedFile(path, "rb") as file:
@@ -115,15 +113,16 @@ def _read_npz(path: Path) -> dict[str, Any]:
             data = {name: _read_entry(archive, name, path.name) for name in archive.files}
     except CaptureError:
         raise
-    except _NPZ_ERRORS as error:
+    except Exception as error:  # noqa: BLE001 - zipfile and numpy raise anything
         raise _damaged_npz(path.name, error) from None
     return _merge_json(path.name, data)
 
 
 def _read_entry(archive: Any, name: str, source: str) -> Any:
     try:
-        value = archive[name]
-    except _NPZ_ERRORS as error:
+        with np.errstate(all="ignore"):  # of the product of a shape
+            value = archive[name]
+    except Exception as error:  # noqa: BLE001 - zlib, numpy and the tokenizer behind it
         if "allow_pickle" in str(error):
             raise CaptureError(
                 f"{source}: {shorten_text(name)} holds Python objects, which can hold code and "
@@ -134,6 +133,7 @@ def _read_entry(archive: Any, name: str, source: str) -> Any:
         raise CaptureError(
             f"{source}: {shorten_text(name)} is no array, expected what numpy.savez writes"
         )
+    check_characters(source, value)
     return value.item() if value.ndim == 0 and value.dtype.kind in "biufcUS" else value
 
 
@@ -147,7 +147,9 @@ def _merge_json(source: str, data: dict[str, Any]) -> dict[str, Any]:
         data.update(values)
     for name, value in data.items():
         is_list = text is None or name in LIST_KEYS
-        if is_list and isinstance(value, np.ndarray) and value.ndim == 1:
+        if not is_list or not isinstance(value, np.ndarray) or value.ndim != 1:
+            continue
+        if len(value) <= MAX_FRAMES:  # as a list, 64 MiB of bytes would take 512
             data[name] = value.tolist()
     return data
 

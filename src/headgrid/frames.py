@@ -15,6 +15,9 @@ import numpy.typing as npt
 
 from headgrid.errors import CaptureError
 
+#: Frames along an axis, or in all blocks: a file of a few bytes can claim any number.
+MAX_FRAMES = 20_000
+
 
 @dataclass(frozen=True)
 class BlockLayout:
@@ -96,10 +99,15 @@ def layout_blocks(
     sizes = tuple(int(size) for size in block_sizes)
     if not sizes or min(sizes) < 1:
         raise CaptureError(
-            f"{source}: block_sizes is {list(sizes)}, expected the number of frames in each "
-            "block, each at least 1; omit block_sizes if every frame attends every frame"
+            f"{source}: block_sizes is [{shorten_list(sizes)}], expected the number of frames in "
+            "each block, each at least 1; omit block_sizes if every frame attends every frame"
         )
     total, numbers = sum(sizes), tuple(frames)
+    if total > MAX_FRAMES:
+        raise CaptureError(
+            f"{source}: block_sizes sum to {total} ({shorten_list(sizes)}), expected at most "
+            f"{MAX_FRAMES:,} frames; correct or omit block_sizes"
+        )
     if total == len(numbers):
         return BlockLayout(numbers, sizes)
     if total > len(numbers):

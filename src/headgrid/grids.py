@@ -460,7 +460,7 @@ def _value_axis(panels: Panels, look: Look) -> Any:
 
 def _row_limits(panels: Panels) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return the lowest and the highest value of each profile's axis, zero included."""
-    rows = panels.rows
+    rows = panels.rows.astype(np.float64)  # the room around them may be beyond float32
     return np.nanmin(rows, axis=1, initial=0.0), np.nanmax(rows, axis=1, initial=0.0)
 
 

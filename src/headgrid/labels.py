@@ -171,7 +171,7 @@ def group_title(
 
 def sink_titles(capture: Capture) -> list[str]:
     """Return the panel titles of the per-head grid, such as ``H0 (sink=7.14)``."""
-    largest = float(np.nanmax(np.abs(capture.last_block_rows), initial=0.0))
+    largest = float(np.fmax.reduce(np.abs(capture.last_block_rows), axis=None, initial=0.0))
     decimals = 2 if capture.is_logits else 3
     plain = 10.0**-decimals * 5 <= largest < 1e7 or largest == 0
     style = f".{decimals}f" if plain else ".1e"

@@ -7,6 +7,7 @@ format alike, whoever wrote the specification:
 - a ``$schema`` that is not Vega-Lite's, which would let Vega itself read it;
 - expressions with a name that Vega-Lite's expressions do not need: what they may
   use is ``datum``, the chart's own parameters, and functions of their arguments;
+- amounts that the engine does not survive (see `amounts`);
 - settings of the page: form fields elsewhere on it, images as mouse pointers,
   options of vega-embed other than the name of a theme.
 
@@ -19,6 +20,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from headgrid.amounts import count_sequence, refuse_amounts
 from headgrid.anatomy import records_of, walk
 from headgrid.errors import RenderError, shorten_text
 from headgrid.expressions import find_forbidden
@@ -82,6 +84,7 @@ expected data inside the specification; nothing is fetched or linked
         _refuse_page_settings(path, key, value)
         _refuse_expressions(path, key, value, names)
     _refuse_pictures(spec)
+    refuse_amounts(spec)
     return _without_embed_options(spec)
 
 
@@ -123,7 +126,7 @@ def _refuse_page_settings(path: str, key: str, value: Any) -> None:
         (key == "cursor" and not re.fullmatch(r"[a-z-]{1,20}", str(value)))
         or (key == "element" and ".bind." in f".{path}")
         or (key in ("signals", "events") and path.startswith("config."))
-        or (path.endswith("data.sequence") and _length(value) > MAX_MARKS)
+        or (path.endswith("data.sequence") and count_sequence(value) > MAX_MARKS)
     )
     if wrong:
         raise RenderError(
@@ -247,15 +250,6 @@ def _parameter_names(spec: Spec) -> Iterator[str]:
             for entry in value:
                 if isinstance(entry, Mapping) and isinstance(entry.get("name"), str):
                     yield entry["name"]
-
-
-def _length(sequence: Any) -> float:
-    """Return how many rows a generator of data makes."""
-    try:
-        step = abs(float(sequence.get("step", 1)))
-        return abs(float(sequence["stop"]) - float(sequence.get("start", 0))) / step
-    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError):
-        return float("inf")
 
 
 def _without_embed_options(spec: Spec) -> Spec:

@@ -19,7 +19,7 @@ from typing import Any
 from headgrid import engine, page
 from headgrid import svg as svg_
 from headgrid.anatomy import count_marks, walk
-from headgrid.errors import RenderError, check_choice
+from headgrid.errors import RenderError, check_choice, shorten_text
 from headgrid.labels import FONT_FAMILY, SERIF_FAMILY, clean_text
 from headgrid.options import EMBEDS, FORMATS
 from headgrid.policy import check_drawing, check_spec
@@ -199,12 +199,14 @@ def _rasterise(drawing: str, ppi: float, executor: Executor | None = None) -> by
 
 def _safe_text(spec: Spec) -> str:
     """Return the specification as JSON that the renderer survives, in the layout font."""
-    config = {"aria": False, **(spec.get("config") or {})}
+    own = spec.get("config")
+    config = {"aria": False, **own} if isinstance(own, Mapping) else {"aria": False}
     try:
         text = json.dumps({**spec, "config": config}, allow_nan=False, separators=(",", ":"))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
+        found = shorten_text(str(error).partition("\n")[0], 200, quote=False)
         raise RenderError(
-            f"the specification holds a value that JSON does not have ({error})"
+            f"the specification holds a value that JSON does not have ({found})"
         ) from None
     text = _ESCAPE.sub(_clean_escape, text)
     for family in _PICTURE_FONTS:
@@ -229,12 +231,22 @@ def _gradients(spec: Spec) -> list[list[tuple[float, str]]]:
     for _, key, value in walk(spec):
         if key != "scale" or not isinstance(value, Mapping) or value.get("interpolate") != "rgb":
             continue
-        domain, colors = value.get("domain"), value.get("range")
-        if isinstance(domain, list) and isinstance(colors, list) and len(domain) == len(colors):
+        domain: Any = value.get("domain")
+        colors: Any = value.get("range")
+        if _is_scale(domain, colors):
             low, high = domain[0], domain[-1]
             offsets = [round((stop - low) / (high - low), 6) for stop in domain]
             found.append(list(zip(offsets, colors, strict=True)))
     return found if any(stops != found[0] for stops in found) else found[:1]
+
+
+def _is_scale(domain: Any, colors: Any) -> bool:
+    """Whether these are stops, increasing, and a colour for each."""
+    if not isinstance(domain, list) or not isinstance(colors, list) or len(domain) < 2:
+        return False
+    numbers = all(isinstance(stop, (int, float)) and math.isfinite(stop) for stop in domain)
+    texts = all(isinstance(color, str) for color in colors)
+    return numbers and texts and len(domain) == len(colors) and domain[0] < domain[-1]
 
 
 def _refuse_too_many_marks(spec: Spec) -> None:

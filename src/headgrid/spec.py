@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 
-from headgrid.errors import RenderError
+from headgrid.errors import RenderError, shorten_text
 
 Spec: TypeAlias = dict[str, Any]
 
@@ -61,7 +61,10 @@ def to_spec(chart: ChartLike | Mapping[str, Any], *, validate: bool = True) -> S
         raise RenderError(
             f"found {type(chart).__name__}, expected an altair chart or a Vega-Lite specification"
         )
-    return _with_inline_data(spec)
+    try:
+        return _with_inline_data(spec)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _unwritable(error) from None
 
 
 def to_json(chart: ChartLike | Mapping[str, Any]) -> str:
@@ -84,12 +87,17 @@ def to_json(chart: ChartLike | Mapping[str, Any]) -> str:
             stand_in += "-"
         outline = _dump({**rest, "data": {**rest["data"], "values": stand_in}}, indent=1)
         lines = ",\n".join(f"   {_dump(record)}" for record in records)
-    except (TypeError, ValueError) as error:
-        raise RenderError(
-            f"the specification holds a value that JSON does not have ({error}); "
-            "expected text, finite numbers, lists and dictionaries"
-        ) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _unwritable(error) from None
     return outline.replace(f'"{stand_in}"', f"[\n{lines}\n  ]", 1) + "\n"
+
+
+def _unwritable(error: Exception) -> RenderError:
+    found = shorten_text(str(error).partition("\n")[0], 200, quote=False)
+    return RenderError(
+        f"the specification holds a value that JSON does not have ({found}); "
+        "expected text, finite numbers, lists and dictionaries"
+    )
 
 
 def _dump(value: Any, indent: int | None = None) -> str:
@@ -112,7 +120,7 @@ def _with_inline_data(spec: Spec) -> Spec:
     if not (isinstance(data, Mapping) and isinstance(datasets, Mapping)):
         return spec
     name = data.get("name")
-    if name not in datasets or not str(name).startswith("data-"):
+    if not isinstance(name, str) or name not in datasets or not name.startswith("data-"):
         return spec
     others = {key: value for key, value in datasets.items() if key != name}
     rest = {key: value for key, value in spec.items() if key != "datasets"}

@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from lxml import etree
 
-from headgrid.errors import RenderError
+from headgrid.errors import RenderError, shorten_text
 from headgrid.labels import clean_text
 from headgrid.svgcells import merge_cells
 from headgrid.svgmarks import (
@@ -36,6 +36,8 @@ _MARKS = re.compile(
     r'(?:cells|tiles|frame|bars|line|points|faint)_marks"'
 )
 _SIZE = re.compile(r'^<svg[^<>]* width="([\d.]+)pt" height="([\d.]+)pt"')
+#: Ten thousand pages; PDF readers give up long before.
+_MAX_POINTS = 10_000_000
 _VIEW_BOX = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
 _REFERENCE = re.compile(r"url\(#([^()]+)\)")
 # Most of the elements of a figure draw nothing; they need not be parsed.
@@ -354,8 +356,13 @@ def _find_title(root: etree._Element) -> str:
 def _write_head(root: etree._Element, title: str, description: str) -> None:
     """Put size, role, title and description where screen readers and layouts look for them."""
     box = _VIEW_BOX.search(f'viewBox="{root.get("viewBox")}"')
-    assert box is not None
-    width, height = float(box[1]), float(box[2])
+    width, height = (float(box[1]), float(box[2])) if box else (0.0, 0.0)
+    if not (0 < width <= _MAX_POINTS and 0 < height <= _MAX_POINTS):
+        found = shorten_text(str(root.get("viewBox")), 60)
+        raise RenderError(
+            f"the drawing has the viewBox {found}, expected a width and a height above 0, up to "
+            f"{_MAX_POINTS:,} points; correct the chart's width and height"
+        )
     root.attrib.clear()
     root.set("class", "marks")
     root.set("width", f"{shorten_number(width)}pt")

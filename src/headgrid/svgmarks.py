@@ -84,7 +84,8 @@ def shorten_number(text: str | float) -> str:
     number = float(text)
     if abs(number) < 1e-6:
         return "0"
-    return np.format_float_positional(np.float32(number), unique=True, trim="-")
+    with np.errstate(over="ignore"):  # what is beyond is infinitely far away
+        return np.format_float_positional(np.float32(number), unique=True, trim="-")
 
 
 def shorten_numbers(text: str) -> str:

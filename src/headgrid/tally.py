@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from array import array
@@ -9,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -173,6 +173,7 @@ class Tally:
         for position, moments in enumerate(self.moments.values()):
             for name, value in moments.to_arrays().items():
                 arrays[f"{position}/{name}"] = value
+        arrays["checksum"] = np.asarray(_checksum(arrays))
         with replace_file(self.folder / _STATE) as file:
             np.savez(file, allow_pickle=False, **arrays)
 
@@ -204,13 +205,15 @@ class Tally:
         if self.folder is None:
             return False
         try:
-            with np.load(self.folder / _STATE, allow_pickle=False) as arrays:
-                about = _unpack(arrays["about"])
-                if about["fingerprint"] != fingerprint or not self.spool.keep(*about["spool"]):
-                    return False
-                self._restore(about, arrays)
-        # A file that is not what `save` wrote can fail in all of these ways.
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
+            with np.load(self.folder / _STATE, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            if str(arrays.pop("checksum")) != _checksum(arrays):
+                return False
+            about = _unpack(arrays["about"])
+            if about["fingerprint"] != fingerprint or not self.spool.keep(*about["spool"]):
+                return False
+            self._restore(about, arrays)
+        except Exception:  # noqa: BLE001 - a file that `save` did not write can fail in any way
             return False
         return True
 
@@ -242,6 +245,16 @@ class Tally:
 
 def _below(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> dict[str, npt.NDArray[Any]]:
     return {key.partition("/")[2]: arrays[key] for key in arrays if key.partition("/")[0] == name}
+
+
+def _checksum(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Return what tells whether any name, shape, type or value has changed."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {arrays[name].shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _pack(value: Any) -> npt.NDArray[np.uint8]:

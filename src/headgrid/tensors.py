@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from headgrid.calls import Budget, Call, Exotic, Name, Part, Unfinished, broken, describe
 from headgrid.errors import CaptureError, shorten_text
+from headgrid.values import check_characters
 from headgrid.zips import Archive
 
 Array = npt.NDArray[Any]
@@ -200,6 +201,7 @@ class NumpyCalls:
         if not kind.isnative:
             self.budget.spend(len(data))
             array = array.astype(kind.newbyteorder("="))
+        check_characters(self.budget.name, array)
         return array
 
 

@@ -4,12 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from headgrid.errors import CaptureError, damaged
 
 MAX_DEPTH = 64
 #: Values and characters that text of a file (JSON, metadata) may be written out to.
 MAX_SIZE = 64_000_000
+_LAST_CHARACTER = 0x10FFFF
 _PLAIN = "expected plain dictionaries and lists; write the capture anew"
+
+
+def check_characters(name: str, array: npt.NDArray[Any]) -> None:
+    """Refuse an array of text that is none: any number of 32 bits, which Python can not print.
+
+    Raises
+    ------
+    CaptureError
+        Where one of them is no character.
+
+    Examples
+    --------
+    >>> check_characters("a.npz", np.array(["a", "鹰"]))
+    >>> check_characters("a.npz", np.array([2**31 - 1], dtype="u4").view("<U1"))
+    Traceback (most recent call last):
+    headgrid.errors.CaptureError: a.npz: the file is damaged (text with a character 2147483647), ...
+    """
+    for part in array.dtype.names or ():
+        check_characters(name, array[part])
+    if array.dtype.kind != "U" or not array.size * array.dtype.itemsize:
+        return
+    codes = np.frombuffer(array.tobytes(), np.dtype("u4").newbyteorder(array.dtype.byteorder))
+    if codes.max() > _LAST_CHARACTER:
+        raise damaged(name, f"text with a character {codes.max()}", "text of Unicode")
 
 
 def check_expansion(name: str, value: Any, limit: int, unfinished: type | None = None) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from headgrid.commands.shared import show_path
+
 
 @click.command()
 @click.option(
@@ -26,4 +28,4 @@ def assets(folder: Path) -> None:
     """
     from headgrid.assets import write_assets
 
-    click.echo(str(write_assets(folder)))
+    show_path(write_assets(folder))

@@ -13,6 +13,7 @@ from headgrid.commands.shared import (
     check_ppi,
     make_options,
     ppi_option,
+    show_path,
     style_options,
     warn,
 )
@@ -73,7 +74,7 @@ def compare(
         from headgrid.files import write_bytes
 
         content = changes.to_csv(index=False, lineterminator="\n")
-        click.echo(str(write_bytes(table, content.encode("utf-8"))))
+        show_path(write_bytes(table, content.encode("utf-8")))
     click.echo(_print_changes(changes.head(top), captures[0].statistic))
 
 

@@ -17,6 +17,7 @@ from headgrid.commands.shared import (
     inputs_argument,
     make_options,
     ppi_option,
+    show_path,
     style_options,
     warn,
 )
@@ -118,7 +119,7 @@ def write_figure(chart: Any, files: Sequence[Path], ppi: float) -> None:
     formats = [file.suffix.lower().removeprefix(".") for file in files]
     contents = render_all(spec, formats, ppi=ppi)
     for file, content in zip(files, contents, strict=True):
-        click.echo(str(write_bytes(file, content)))
+        show_path(write_bytes(file, content))
     click.echo(spec["description"])
 
 

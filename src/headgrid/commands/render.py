@@ -24,6 +24,7 @@ from headgrid.commands.shared import (
     make_options,
     output_option,
     run_options,
+    show_path,
     show_progress,
     stop,
 )
@@ -154,7 +155,7 @@ def _render(inputs: Sequence[Path], folder: Path, wanted: _Wanted, run: _Run) ->
         if shared is not None and plan.jobs:
             from headgrid.assets import write_assets
 
-            click.echo(str(write_assets(shared, executor=workers.renderer or workers.executor)))
+            show_path(write_assets(shared, executor=workers.renderer or workers.executor))
         with _open_manifest(folder, wanted, run, plan) as manifest:
             errors = [*plan.failures, *_draw(plan, wanted, shared, workers, manifest)]
     if errors:
@@ -247,6 +248,6 @@ def _draw(
                 complain(outcome)
             else:
                 for path in outcome:
-                    click.echo(str(path))
+                    show_path(path)
             advance()
     return errors

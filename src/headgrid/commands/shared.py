@@ -344,8 +344,17 @@ def warn(text: object) -> None:
     click.echo(f"headgrid: warning: {_one_line(text)}", err=True)
 
 
+def show_path(path: Path) -> None:
+    """Print the name of a file that was written, on one line that every terminal can show."""
+    from headgrid.labels import clean_text
+
+    click.echo(clean_text(str(path)).replace("\n", "\u240a"))
+
+
 def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
+    from headgrid.labels import clean_text
+
+    return clean_text(" ".join(str(text).split()))
 
 
 def show_warning(

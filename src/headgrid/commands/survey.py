@@ -22,6 +22,7 @@ from headgrid.commands.shared import (
     locate_inputs,
     output_option,
     run_options,
+    show_path,
     show_progress,
     stop,
     warn,
@@ -254,7 +255,7 @@ def _write(found: Survey, work: _Work, wanted: Figures) -> list[HeadgridError]:
                 errors.append(outcome)
                 complain(outcome)
             else:
-                click.echo(str(outcome))
+                show_path(outcome)
     found.close()
     if not errors:
         remove_state(work.state)
