@@ -64,3 +64,33 @@ def test_other_values_are_refused_with_what_was_expected(field, value, message):
 def test_a_template_is_filled_once():
     text = fill_title("{layer}|{run}|{prompt}|{{x}}", layer=3, run="r", prompt="{layer}")
     assert text == "3|r|{layer}|{x}"
+
+
+HUGE = 10**5000
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"columns": "x" * 5000},
+        {"columns": -HUGE},
+        {"palette": "漢" * 100_000},
+        {"palette": HUGE},
+        {"cells": "a\n\x1b[31m\ud800"},
+        {"title": b"x" * 5000},
+        {"title": "{" + "x" * 5000 + "}"},
+        {"title": "x" * 5000 + "{"},
+        {"width": HUGE},
+        {"width": "x" * 5000},
+        {"color_range": (0, HUGE)},
+        {"color_range": ("x" * 5000, 1)},
+        {"color_range": "x" * 5000},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_a_value_that_can_not_be_is_shown_short_and_printable(options):
+    with pytest.raises(OptionError) as caught:
+        FigureOptions(**options)
+    assert str(caught.value).isprintable()
+    assert "expected" in str(caught.value)
+    assert len(str(caught.value)) < 400

@@ -292,13 +292,16 @@ class Capture:
                 "the per-head figure is possible without it (--figure perhead)"
             )
         matrix = _at_least_float32(self.full_frame_attention[head])
-        return np.where(self.attendable, matrix, np.asarray(np.nan, dtype=matrix.dtype))
+        # A signalling NaN becomes a quiet one: it would warn wherever it is converted.
+        seen = self.attendable & ~np.isnan(matrix)
+        return np.where(seen, matrix, np.asarray(np.nan, dtype=matrix.dtype))
 
     @cached_property
     def last_block_rows(self) -> Array:
         """The last block's rows [heads, key] as float32 or float64, NaN where unseen."""
         rows = _at_least_float32(self.last_block_frame_attention)
-        return np.where(self._last_attendable, rows, np.asarray(np.nan, dtype=rows.dtype))
+        seen = self._last_attendable & ~np.isnan(rows)
+        return np.where(seen, rows, np.asarray(np.nan, dtype=rows.dtype))
 
     @cached_property
     def _extents(self) -> list[tuple[float, float, int]]:

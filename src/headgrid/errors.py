@@ -67,9 +67,8 @@ def check_choice(name: str, found: object, choices: Iterable[str]) -> str:
     listed = list(choices)
     if isinstance(found, str) and found in listed:
         return found
-    raise OptionError(
-        f"{name} is {found!r}, expected one of {', '.join(listed)}{near_miss(str(found), listed)}"
-    )
+    hint = near_miss(found[:80], listed) if isinstance(found, str) else ""
+    raise OptionError(f"{name} is {show_value(found)}, expected one of {', '.join(listed)}{hint}")
 
 
 def damaged(source: str, finding: str, expected: str) -> CaptureError:
@@ -93,6 +92,18 @@ def describe_error(error: BaseException) -> str:
         return "it needs more memory than there is"
     text = getattr(error, "strerror", None) or str(error).partition("\n")[0]
     return f"can not be opened ({text})" if isinstance(error, OSError) else text
+
+
+def show_value(value: object) -> str:
+    r"""Return what somebody gave for a message: as Python writes it, and short.
+
+    >>> show_value("svgg\n"), len(show_value("x" * 1000))
+    ("'svgg\\n'", 83)
+    """
+    try:
+        return shorten_text(repr(value), quote=False)
+    except (RecursionError, ValueError):  # too deep, or a number of thousands of digits
+        return f"a {type(value).__name__}"
 
 
 def shorten_text(text: str, length: int = 80, *, quote: bool = True) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 
-from headgrid.errors import OptionError
+from headgrid.errors import OptionError, show_value
 
 #: Points of 1/72 inch in each unit.
 UNITS = {"pt": 1.0, "in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4}
@@ -41,10 +42,11 @@ def read_length(name: str, value: object) -> float:
         if found and (found[2].lower() or "pt") in UNITS:
             points = float(found[1]) * UNITS[found[2].lower() or "pt"]
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        points = float(value)
+        with suppress(OverflowError):  # of a whole number with hundreds of digits
+            points = float(value)
     if not _SHORTEST <= points <= _LONGEST:
         raise OptionError(
-            f"{name} is {value!r}, expected points or a number with one of {', '.join(UNITS)} "
-            f"(13.97cm), {_SHORTEST:g} to {_LONGEST:,.0f} points in all"
+            f"{name} is {show_value(value)}, expected points or a number with one of "
+            f"{', '.join(UNITS)} (13.97cm), {_SHORTEST:g} to {_LONGEST:,.0f} points in all"
         )
     return round(points, 6)

@@ -6,7 +6,7 @@ import string
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from headgrid.errors import OptionError, check_choice, near_miss
+from headgrid.errors import OptionError, check_choice, near_miss, shorten_text, show_value
 from headgrid.lengths import read_length
 from headgrid.scales import PALETTES, ColorRange, ColorRule, PaletteName, check_color_rule
 
@@ -72,7 +72,9 @@ class FigureOptions:
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, bool) or not isinstance(self.columns, int) or self.columns < 1:
-            raise OptionError(f"columns is {self.columns!r}, expected a whole number, at least 1")
+            raise OptionError(
+                f"columns is {show_value(self.columns)}, expected a whole number, at least 1"
+            )
         check_choice("palette", self.palette, PALETTES)
         check_choice("cells", self.cells, CELLS)
         check_choice("theme", self.theme, THEMES)
@@ -100,18 +102,18 @@ def fill_title(template: str, *, layer: int | str, run: str, prompt: str) -> str
 
 def _check_template(template: object) -> None:
     if not isinstance(template, str):
-        raise OptionError(f"title is {template!r}, expected text")
+        raise OptionError(f"title is {show_value(template)}, expected text")
     try:
         fields = list(string.Formatter().parse(template))
     except ValueError as error:
         raise OptionError(
-            f"title is {template!r} ({error}), expected text with {{layer}}, {{run}} or "
+            f"title is {show_value(template)} ({error}), expected text with {{layer}}, {{run}} or "
             "{prompt}; write {{ and }} for braces"
         ) from None
     for _, name, spec, conversion in fields:
         if name is not None and (name not in TITLE_FIELDS or spec or conversion):
             raise OptionError(
-                f"title has the field {{{name}}}, expected one of "
+                f"title has the field {{{shorten_text(name, 40, quote=False)}}}, expected one of "
                 f"{', '.join('{' + field + '}' for field in TITLE_FIELDS)}"
-                f"{near_miss(name, TITLE_FIELDS)}; write {{{{ and }}}} for braces"
+                f"{near_miss(name[:40], TITLE_FIELDS)}; write {{{{ and }}}} for braces"
             )

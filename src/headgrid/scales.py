@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture import Capture
-from headgrid.errors import OptionError, check_choice
+from headgrid.errors import OptionError, check_choice, show_value
 from headgrid.fields import split_statistic
 from headgrid.quantiles import RELATIVE_ERROR, QuantileSketch
 from headgrid.shown import show_card
@@ -242,7 +242,8 @@ def parse_color_range(text: str) -> ColorRule | tuple[float, float]:
             return _check_limits(float(low), float(high))
         except ValueError:
             raise OptionError(
-                f"color range is {text!r}, expected two numbers LO,HI with LO below HI, as in -5,10"
+                f"color range is {show_value(text)}, expected two numbers LO,HI with LO below HI, "
+                "as in -5,10"
             ) from None
     return check_color_rule(text)  # type: ignore[return-value]
 
@@ -262,9 +263,10 @@ def check_color_rule(rule: object) -> str | tuple[float, float]:
     if isinstance(rule, (tuple, list)) and len(rule) == 2:
         try:
             limits = float(rule[0]), float(rule[1])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise OptionError(
-                f"color range is {rule!r}, expected two numbers (low, high) with low below high"
+                f"color range is {show_value(rule)}, expected two numbers (low, high) with low "
+                "below high"
             ) from None
         return _check_limits(*limits)
     if isinstance(rule, str) and rule in COLOR_RULES:

@@ -109,8 +109,7 @@ def visible_groups(
     rows : array, shape (group, visible), float64
         Their values, none of them NaN.
     """
-    with np.errstate(invalid="ignore"):  # NaN of the signalling kind is NaN
-        rows = capture.last_block_rows.astype(np.float64)
+    rows = capture.last_block_rows.astype(np.float64)
     seen = ~np.isnan(rows)
     if bool((seen == seen[0]).all()):
         patterns, member = seen[:1], np.zeros(len(rows), dtype=np.intp)

@@ -103,12 +103,14 @@ color_ranges = st.one_of(
     st.tuples(reals, reals),
     st.tuples(st.floats(-1e3, -1e-3), st.floats(1e-3, 1e3)),
     st.lists(odd, max_size=3),
+    st.tuples(st.just(-1.0), numbers.map(lambda number: number**99)),
     st.builds(ColorRange, st.floats(-9, -1), st.floats(1, 9), st.just("given")),
 )
 lengths = st.one_of(
     st.sampled_from(["13.97cm", "140mm", "5.5in", "396pt", "0cm", "-3mm", "1e400pt", "nancm", "9"]),
     st.floats(),
     st.floats(1, 3000),
+    numbers.map(lambda number: number**99),
     texts,
 )
 
