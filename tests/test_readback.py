@@ -234,7 +234,7 @@ def test_an_unrecorded_pair_is_not_painted_and_is_told_from_zero():
     grid = cell_grid(drawing, panel, capture)
     assert grid[1, 1].tolist() == [-1, -1, -1]
     assert grid[2, 2].tolist() != [-1, -1, -1]
-    assert "#ececec" in {s.style["fill"] for s in drawing.shapes if s.filled and panel.contains(s)}
+    assert "#ddd" in {s.style["fill"] for s in drawing.shapes if s.filled and panel.contains(s)}
 
 
 def test_the_line_breaks_where_a_key_was_not_recorded():

@@ -127,7 +127,7 @@ def test_cells_read_back_cover_the_visible_pairs_in_their_colours(name):
     color_range = resolve_color_range("symmetric", [capture])
     scale = ColorScale(color_range, palette_for(capture.statistic, "rdbu"))
     drawing = read_svg(pair_of(name, "heatmap")[1])
-    panels = [s for s in drawing.shapes if s.style.get("fill") == "#ececec"]
+    panels = [s for s in drawing.shapes if s.style.get("fill") == "#ddd"]
     x0, y0, x1, y1 = panels[0].box
     cell = (x1 - x0) * (y1 - y0) / len(capture.key_frames) / len(capture.query_frames)
     for head, group in enumerate(drawing.marks["cells"]):
@@ -188,7 +188,7 @@ def inner_colors(image, drawing, scale):
     The outermost half point is left to the ticks, and a pixel to the frame.
     """
     shapes = read_svg(drawing).shapes
-    x0, y0, x1, y1 = next(s.box for s in shapes if s.style.get("fill") == "#ececec")
+    x0, y0, x1, y1 = next(s.box for s in shapes if s.style.get("fill") == "#ddd")
     edge = 0.5 * scale + 1
     rows = slice(int(np.ceil(y0 * scale + edge)), int(y1 * scale - edge))
     columns = slice(int(np.ceil(x0 * scale + edge)), int(x1 * scale - edge))

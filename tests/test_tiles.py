@@ -108,7 +108,7 @@ def test_an_image_stands_exactly_where_the_cells_would_stand():
         from headgrid.render import _rasterise
 
         image = np.array(Image.open(io.BytesIO(_rasterise(drawing, 72))).convert("RGB"))
-        panel = next(s for s in read_svg(drawing).shapes if s.style.get("fill") == "#ececec").box
+        panel = next(s for s in read_svg(drawing).shapes if s.style.get("fill") == "#ddd").box
         x0, y0, x1, y1 = (round(edge) for edge in panel)
         pictures[cells] = image[y0:y1, x0:x1]
     assert pictures["image"].shape == (210, 210, 3)

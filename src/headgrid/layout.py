@@ -20,7 +20,7 @@ Drawn = TypeVar("Drawn")
 
 #: Names of marks that the finishing stage may touch.
 FRAME, LABELS, HALO = "headgrid_frame", "headgrid_labels", "headgrid_halo"
-UNSEEN_COLOR = "#ececec"
+UNSEEN_COLOR = "#dddddd"
 #: What `show_where` takes for an axis that no panel has.
 NOWHERE = "false"
 

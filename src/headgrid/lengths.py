@@ -45,8 +45,9 @@ def read_length(name: str, value: object) -> float:
         with suppress(OverflowError):  # of a whole number with hundreds of digits
             points = float(value)
     if not _SHORTEST <= points <= _LONGEST:
+        size = f", that is {points:,.4g} pt" if math.isfinite(points) else ""
         raise OptionError(
-            f"{name} is {show_value(value)}, expected points or a number with one of "
+            f"{name} is {show_value(value)}{size}, expected points or a number with one of "
             f"{', '.join(UNITS)} (13.97cm), {_SHORTEST:g} to {_LONGEST:,.0f} points in all"
         )
     return round(points, 6)

@@ -177,7 +177,7 @@ def draw_overview(
     matrix = _Matrix(name, statistic, rows, heads, scale, look, pooled.value_range, wanted)
     chart = _facet_sets(matrix.draw(), table, matrix.look)
     records = _records(table, name)
-    title = _title(options, f"{measure_title(name, statistic)} by Layer and Head", rows)
+    title = _title(options, f"{measure_title(name, statistic)} by Layer and Head", rows, summary)
     caption = (
         f"{measure_title(name, statistic)} ({MEASURES[name].description}), layer x head"
         f"{', ' + description if description else ''}. Color range {color_range.low:g} to "
@@ -224,7 +224,7 @@ def draw_trend(
         )
         + "faint lines: each head's mean over runs."
     )
-    title = _title(options, f"{measure_title(name, statistic)} by Layer", layers)
+    title = _title(options, f"{measure_title(name, statistic)} by Layer", layers, summary)
     return finish_chart(
         chart,
         records,
@@ -505,7 +505,11 @@ def _facet_sets(panel: Any, table: pd.DataFrame, look: Look) -> alt.FacetChart:
     return chart
 
 
-def _title(options: FigureOptions, own: str, layers: Sequence[int]) -> list[str]:
+def _title(
+    options: FigureOptions, own: str, layers: Sequence[int], summary: pd.DataFrame
+) -> list[str]:
     if options.title is None:
-        return [own]
+        least, most = int(summary["runs"].min()), int(summary["runs"].max())
+        runs = f"{most}" if least == most else f"{least} to {most}"
+        return [own, f"Mean over {runs} Runs"] if most > 1 else [own]
     return labels.group_title(options.title, [], 70, layers)

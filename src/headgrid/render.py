@@ -147,11 +147,29 @@ def _call(executor: Executor | None, function: Callable[..., Any], *args: Any) -
 def _finish(spec: Spec, raw: str) -> str:
     description = clean_text(str(spec.get("description", "")))
     family = _family(spec)
-    drawing = svg_.finish(raw, LAYOUT_FONT, family, description, gradients=_gradients(spec))
+    drawing = svg_.finish(
+        raw, LAYOUT_FONT, family, description, title=_title(spec), gradients=_gradients(spec)
+    )
     width = _wanted_width(spec)
     drawing = drawing if width is None else svg_.set_width(drawing, width)
     check_drawing(drawing)
     return drawing
+
+
+def _title(spec: Spec) -> str | None:
+    """Return an empty title for a figure of ours without one; None: what is drawn says it.
+
+    The first text of a grid with rows is the name of a row.
+    """
+    usermeta = spec.get("usermeta")
+    ours = isinstance(usermeta, Mapping) and "headgrid" in usermeta
+    if not ours:
+        return None
+    title = spec.get("title")
+    text = title.get("text") if isinstance(title, Mapping) else title
+    if isinstance(text, list):
+        return " ".join(map(str, text[:-1] if len(text) > 1 else text))
+    return str(text or "")
 
 
 def _family(spec: Spec) -> str:

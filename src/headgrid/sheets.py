@@ -114,8 +114,8 @@ def sheet(
         return draw_sheet(by_layer, chosen)
     name = _choose_set(source.sets, set)
     of_set = {layer: c for (owner, layer), c in source.captures.items() if owner == name}
-    where = f"set {labels.shorten_text(name)}, " if name else ""
-    return draw_sheet(of_set, chosen, layers=source.layers, description=where + source.description)
+    where = f"set {labels.shorten_text(name)}" if len(source.sets) > 1 else source.description
+    return draw_sheet(of_set, chosen, layers=source.layers, description=where)
 
 
 def draw_sheet(
@@ -389,8 +389,19 @@ def _title(options: FigureOptions, maps: _Sheet) -> list[str]:
         return labels.group_title(options.title, maps.captures, 100)
     if not maps.look.own_title:
         return []
-    span = f"{maps.layers[0]}-{maps.layers[-1]}" if len(maps.layers) > 1 else str(maps.layers[0])
-    return [f"Layers {span}: 2D Attention Maps (All Heads)"]
+    several = len(maps.layers) > 1
+    which = f"Layers {maps.layers[0]}-{maps.layers[-1]}" if several else f"Layer {maps.layers[0]}"
+    runs = {capture.run for capture in maps.captures}
+    of = (
+        f" ({labels.shorten_text(maps.first.run, 40)})" if len(runs) == 1 and maps.first.run else ""
+    )
+    queries, keys = (
+        f"{frames[0]}-{frames[-1]}" for frames in (maps.first.query_frames, maps.first.key_frames)
+    )
+    return [
+        f"{which}: 2D Attention Maps (All Heads){of}",
+        f"Query Frames: {queries} (upwards), Key Frames: {keys} (to the right)",
+    ]
 
 
 def _caption(maps: _Sheet, vectors: bool, description: str) -> str:

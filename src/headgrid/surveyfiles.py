@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headgrid.errors import HeadgridError, RenderError
+from headgrid.errors import HeadgridError, HeadgridWarning, RenderError
 from headgrid.fields import has_mean
 from headgrid.files import write_bytes
+from headgrid.frames import shorten_list
 from headgrid.options import FigureOptions
 from headgrid.tables import write_frame, write_tables
 
@@ -95,7 +97,15 @@ def write_survey(
             yield error
         else:
             manifest.add(name, digest, written)
-    manifest.remove_outdated()
+    outdated = manifest.remove_outdated()
+    if outdated:
+        names = shorten_list([path.relative_to(folder).as_posix() for path in outdated])
+        warnings.warn(
+            f"{folder}: {len(outdated)} files of an earlier survey are not made by this one and "
+            f"were removed ({names})",
+            HeadgridWarning,
+            stacklevel=2,
+        )
 
 
 def digest_inputs(survey: Survey) -> str:
@@ -203,7 +213,7 @@ def _draw_sheet(survey: Survey, set: str | None, figures: Figures) -> Any:
         captures,
         figures.options,
         layers=survey.layers,
-        description=("" if set is None else f"set {shorten_text(set)}, ") + survey.description,
+        description=survey.description if set is None else f"set {shorten_text(set)}",
     )
 
 

@@ -239,6 +239,7 @@ def _draw(
     from headgrid.batch import run_jobs
 
     errors: list[HeadgridError] = []
+    unchanged = 0
     how: dict[str, Any] = {"ppi": wanted.ppi, "embed": wanted.embed, "shared": shared}
     how |= {"executor": workers.executor, "renderer": workers.renderer, "manifest": manifest}
     with show_progress(len(plan.jobs)) as advance:
@@ -247,7 +248,10 @@ def _draw(
                 errors.append(outcome)
                 complain(outcome)
             else:
+                unchanged += not outcome
                 for path in outcome:
                     show_path(path)
             advance()
+    if unchanged:
+        click.echo(f"headgrid: {unchanged} of {len(plan.jobs)} captures are unchanged", err=True)
     return errors

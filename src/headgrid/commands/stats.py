@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 def stats(inputs: tuple[str, ...], format: str) -> None:
     """Print the statistics of captures: diagonal and first-key means, and each head's sink."""
     from headgrid.batch import read_capture
+    from headgrid.folders import place_captures
     from headgrid.report import REPORTS
     from headgrid.store import find_captures
 
@@ -33,9 +34,12 @@ def stats(inputs: tuple[str, ...], format: str) -> None:
     files, failures = find_captures(inputs)
     captures: list[Capture] = []
     errors: list[HeadgridError] = [*failures]
-    for file in files:
+    places = place_captures(files)
+    several = len({place.set for place in places}) > 1
+    for file, place in zip(files, places, strict=True):
         try:
-            captures.append(read_capture(file))
+            capture = read_capture(file)
+            captures.append(capture.replace(run=place.text) if several else capture)
         except HeadgridError as error:
             errors.append(error)
     for text in write(captures):

@@ -169,6 +169,10 @@
       for (const [name, value] of Object.entries(parameters)) this.view.signal(name, value);
       if (values && values !== this.values) this.view.data(spec.data.name, values);
       this.values = values;
+      // Labels of another length need another size of the drawing.
+      const ends = [parameters.range_low, parameters.range_high].join();
+      if (ends !== this.ends) this.view.resize();
+      this.ends = ends;
       await this.view.runAsync();
     }
   }
