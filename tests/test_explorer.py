@@ -778,3 +778,22 @@ def test_one_of_several_sets_is_shown(cli, capture_file, tmp_path):
     assert cli(*folders, "-o", tmp_path / "a.html", "--set", "dogs").exit_code == 0
     assert cli(*folders, "-o", tmp_path / "a.html", "--run", "cats/run_0").exit_code == 0
     assert "cats/run_0" in (tmp_path / "a.html").read_text("utf-8")
+
+
+def test_longer_labels_of_the_color_bar_are_not_cut_when_the_range_changes(open_page):
+    seen = open_page(make_run(3, heads=2, blocks=(3,) * 7), "#range=fixed&low=-9&high=9")
+    inside = (
+        "() => { const svg = document.querySelector('#map svg').getBoundingClientRect();"
+        "return [...document.querySelectorAll('#map svg text')].every("
+        "t => t.getBoundingClientRect().right <= svg.right + 1) }"
+    )
+    assert seen.page.evaluate(inside)
+    for end, value in (("low", "-0.01234"), ("high", "0.01234")):
+        seen.page.fill(f"#{end}", value)
+        seen.page.keyboard.press("Enter")
+    seen.page.locator("#map .role-legend-label text", has_text="0.01234").first.wait_for()
+    for _ in range(50):
+        if seen.page.evaluate(inside):
+            break
+        seen.page.wait_for_timeout(50)
+    assert seen.page.evaluate(inside)
