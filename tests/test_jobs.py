@@ -1,5 +1,6 @@
 """Many captures in one go: processes, threads and a cluster; killed, interrupted and resumed."""
 
+import asyncio
 import errno
 import json
 import multiprocessing
@@ -636,6 +637,15 @@ def test_what_a_worker_raises_is_raised_here(cluster):
         assert list(map_in_order(executor, abs, [-2, 3], window=2)) == [2, 3]
         with pytest.raises(TypeError, match="bad operand"):
             list(map_in_order(executor, abs, ["text"], window=2))
+
+
+def test_a_cluster_can_be_used_where_an_event_loop_is_running(cluster):
+    async def cell():
+        with open_pool(1, cluster.scheduler_address) as executor:
+            return list(map_in_order(executor, abs, [-2, 3], window=2))
+
+    with ThreadPoolExecutor(1) as thread:  # another test's loop may be running in this one
+        assert thread.submit(lambda: asyncio.run(cell())).result() == [2, 3]  # as in a notebook
 
 
 def test_workers_of_another_version_are_refused(cluster, monkeypatch):

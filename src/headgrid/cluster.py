@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -118,6 +118,12 @@ def _translate(error: BaseException) -> BaseException:
     return error
 
 
+def _run_apart(start: Callable[[], Coroutine[Any, Any, str]]) -> str:
+    """Run a coroutine in a thread: in a notebook an event loop is running in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(start())).result()
+
+
 def _connect(address: str) -> Any:
     try:
         import distributed
@@ -129,7 +135,7 @@ def _connect(address: str) -> Any:
     _silence_log()
     # A client whose scheduler does not answer can not be closed either, so ask beforehand.
     try:
-        found = asyncio.run(_ask_for_type(address))
+        found = _run_apart(partial(_ask_for_type, address))
     except Exception as error:  # noqa: BLE001 - every kind of address fails in its own way
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise _no_scheduler(address, f"no dask scheduler answers there ({reason})") from None
