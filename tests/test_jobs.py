@@ -183,7 +183,8 @@ def test_what_is_done_and_unchanged_is_left(tree, whole):
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.svg")}
     bytes_before = contents(whole)
     done = run(tree, "-o", whole, "--resume", "--color-range", "shared")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == f"headgrid: {COUNT} of {COUNT} captures are unchanged\n"
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*.svg")} == before
     assert contents(whole) == bytes_before
 
@@ -234,8 +235,9 @@ def test_inputs_that_are_gone_or_broken_leave_the_manifest(tree, whole):
     done = run(tree, "-o", whole, "--resume", "--color-range", "shared")
     assert done.returncode == 1
     assert done.stdout == ""
-    first, last = done.stderr.splitlines()
+    first, unchanged, last = done.stderr.splitlines()
     assert "run_1/layer1.npz" in first
+    assert unchanged == f"headgrid: {COUNT - 2} of {COUNT - 2} captures are unchanged"
     assert last == f"headgrid: 1 of {COUNT - 1} inputs failed"
     assert {"run_0/layer0.npz", "run_1/layer1.npz"}.isdisjoint(listed(whole)["jobs"])
     assert len(listed(whole)["jobs"]) == COUNT - 2
