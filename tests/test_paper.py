@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,7 +135,10 @@ def test_serif_is_in_svg_and_pdf():
     assert (
         'font-family="Times New Roman, DejaVu Serif, Times, serif"' in render(spec, "svg").decode()
     )
-    assert render(spec, "pdf") != render(headgrid.to_spec(heatmap(block_capture(2))), "pdf")
+    fonts = [name for name in (b"LiberationSerif", b"DejaVuSerif") if name in render(spec, "pdf")]
+    if not list(Path("/usr/share/fonts").rglob("*Serif*.ttf")):
+        pytest.skip("no serif font is here")
+    assert fonts
 
 
 def test_the_look_survives_what_a_user_configures():

@@ -171,11 +171,16 @@ def group_title(
 
 def sink_titles(capture: Capture) -> list[str]:
     """Return the panel titles of the per-head grid, such as ``H0 (sink=7.14)``."""
+    return [f"H{head} (sink={score})" for head, score in enumerate(sink_texts(capture))]
+
+
+def sink_texts(capture: Capture) -> list[str]:
+    """Return each head's sink score as figures print it: ``7.14``, or ``n/a``."""
     largest = float(np.fmax.reduce(np.abs(capture.last_block_rows), axis=None, initial=0.0))
     decimals = 2 if capture.is_logits else 3
     plain = 10.0**-decimals * 5 <= largest < 1e7 or largest == 0
     style = f".{decimals}f" if plain else ".1e"
-    return [f"H{head} (sink={_score(s, style)})" for head, s in enumerate(sink_scores(capture))]
+    return [_score(score, style) for score in sink_scores(capture)]
 
 
 def heatmap_caption(capture: Capture, color_range: ColorRange, how: str = "") -> str:

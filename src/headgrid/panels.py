@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from headgrid import labels, scales
+from headgrid.capture import Capture
 from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.layout import (
     UNSEEN_COLOR,
@@ -52,6 +53,14 @@ class Surveyed(Protocol):
         """The layers expected in a run, missing ones included."""
 
     @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the sets."""
+
+    @property
+    def captures(self) -> Mapping[tuple[str, int], Capture]:
+        """One capture for each set and layer: the run's, or the mean over runs."""
+
+    @property
     def description(self) -> str:
         """How many runs, layers and heads there are."""
 
@@ -85,15 +94,10 @@ def overview(survey: Surveyed, statistic: str = "sink", **options: Any) -> alt.F
     CaptureError
         Where no head has the measure.
     """
-    check_choice("statistic", statistic, MEASURES)
-    _expect_survey(survey)
+    summary = _summarise(survey, statistic)
+    chosen, about = FigureOptions(**options), survey.description
     return draw_overview(
-        survey.summary(statistic),
-        statistic,
-        survey.statistic,
-        FigureOptions(**options),
-        layers=survey.layers,
-        description=survey.description,
+        summary, statistic, survey.statistic, chosen, layers=survey.layers, description=about
     )
 
 
@@ -123,15 +127,9 @@ def trend(survey: Surveyed, statistic: str = "sink", **options: Any) -> alt.Face
     CaptureError
         Where no head has the measure.
     """
-    check_choice("statistic", statistic, MEASURES)
-    _expect_survey(survey)
-    return draw_trend(
-        survey.summary(statistic),
-        statistic,
-        survey.statistic,
-        FigureOptions(**options),
-        description=survey.description,
-    )
+    summary = _summarise(survey, statistic)
+    chosen, about = FigureOptions(**options), survey.description
+    return draw_trend(summary, statistic, survey.statistic, chosen, description=about)
 
 
 def draw_overview(
@@ -438,12 +436,15 @@ def _trend_panel(
     return alt.layer(faint, zero, band, line, points)
 
 
-def _expect_survey(found: object) -> None:
-    if not hasattr(found, "summary"):
+def _summarise(survey: Surveyed, measure: str) -> pd.DataFrame:
+    """Return the summary of a measure, after a look at what was given."""
+    check_choice("statistic", measure, MEASURES)
+    if not hasattr(survey, "summary"):
         raise CaptureError(
-            f"found {type(found).__name__}, expected a survey; make it of captures or paths, with "
+            f"found {type(survey).__name__}, expected a survey; make it of captures or paths, with "
             "headgrid.survey"
         )
+    return survey.summary(measure)
 
 
 def _expect_values(summary: pd.DataFrame, name: str, statistic: str) -> None:

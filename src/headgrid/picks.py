@@ -292,7 +292,7 @@ class _Chosen:
         return Stack(vconcat=rows)
 
     def _sinks(self, row: Panels) -> list[str]:
-        return [f"sink={_sink(capture, head)}" for capture, head in row.heads]
+        return [f"sink={labels.sink_texts(capture)[head]}" for capture, head in row.heads]
 
     def _panels(self, look: Look, width: float = 0, size: float = 1) -> Panels:
         """Return the panels with the longest labels that fit into so many units of width."""
@@ -332,12 +332,8 @@ class _Chosen:
 
 def _describe(capture: Capture, head: int) -> str:
     run = f"{labels.shorten_text(capture.run, 60)}, " if capture.run else ""
-    return f"{run}layer {capture.layer_index}, head {head}, sink {_sink(capture, head)}"
-
-
-def _sink(capture: Capture, head: int) -> str:
-    """Return the sink score as the per-head figure prints it."""
-    return labels.sink_titles(capture)[head].partition("sink=")[2].removesuffix(")")
+    sink = labels.sink_texts(capture)[head]
+    return f"{run}layer {capture.layer_index}, head {head}, sink {sink}"
 
 
 def _letter(number: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import altair as alt
 
@@ -28,6 +28,7 @@ from headgrid.layout import (
 )
 from headgrid.looks import Look, find_look
 from headgrid.options import FigureOptions
+from headgrid.panels import Surveyed
 from headgrid.scales import ColorRule
 from headgrid.spec import MAX_MARKS
 from headgrid.tidy import pair_table
@@ -40,26 +41,6 @@ _GAP = 4
 #: How far the outer labels of a map's axis stand from its corners.
 _INSET = 2
 _LEFT_ROOM, _BAR_ROOM = 64, 60
-
-
-class Surveyed(Protocol):
-    """What the sheet reads of a survey."""
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The layers expected in a run, missing ones included."""
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """Names of the sets."""
-
-    @property
-    def captures(self) -> Mapping[tuple[str, int], Capture]:
-        """One capture for each set and layer: the run's, or the mean over runs."""
-
-    @property
-    def description(self) -> str:
-        """How many runs, layers and heads there are."""
 
 
 def sheet(

@@ -48,22 +48,14 @@ def output_option(text: str, **options: Any) -> Callable[[Command], Command]:
     )
 
 
-def format_options(command: Command) -> Command:
-    """Add the options that say which files are written."""
-    options = [
-        click.option(
-            "--format",
-            "formats",
-            default="svg",
-            show_default=True,
-            metavar="LIST",
-            help="Any of svg,png,pdf,html,json, separated by commas.",
-        ),
-        ppi_option,
-        embed_option,
-    ]
-    return _add(options, command)
-
+format_option = click.option(
+    "--format",
+    "formats",
+    default="svg",
+    show_default=True,
+    metavar="LIST",
+    help="Any of svg,png,pdf,html,json, separated by commas.",
+)
 
 ppi_option = click.option(
     "--ppi", type=float, default=300, show_default=True, help="Pixels per inch of a PNG."
@@ -140,7 +132,7 @@ def figure_options(command: Command) -> Command:
         metavar="heatmap|perhead",
         help="Which figure; both by default.",
     )
-    return format_options(figure(style_options(command)))
+    return _add([format_option, ppi_option, embed_option, figure], style_options(command))
 
 
 def run_options(command: Command) -> Command:

@@ -18,9 +18,12 @@ from headgrid.commands.shared import (
     check_run,
     complain,
     count_jobs,
+    format_option,
     inputs_argument,
     locate_inputs,
+    make_options,
     output_option,
+    ppi_option,
     run_options,
     show_path,
     show_progress,
@@ -63,15 +66,8 @@ _SEVERAL = 400
     metavar="NAME",
     help="One more measure to draw and compare, beside the sink score: a column of statistics.csv.",
 )
-@click.option(
-    "--format",
-    "formats",
-    default="svg",
-    show_default=True,
-    metavar="LIST",
-    help="Any of svg,png,pdf,html,json, separated by commas.",
-)
-@click.option("--ppi", type=float, default=300, show_default=True, help="Pixels per inch of a PNG.")
+@format_option
+@ppi_option
 @click.option(
     "--color-range",
     default="quantile",
@@ -152,24 +148,13 @@ def _read_options(
     statistics: Sequence[str],
     formats: str,
     ppi: float,
-    color_range: str,
-    palette: str,
-    theme: str,
-    cells: str,
+    **style: Any,
 ) -> Figures:
     from headgrid.measures import MEASURES
-    from headgrid.options import FigureOptions
-    from headgrid.scales import parse_color_range
     from headgrid.surveyfiles import Figures
 
     names = check_list("statistic", ["sink", *statistics], tuple(MEASURES))
-    options = FigureOptions(
-        palette=palette,  # type: ignore[arg-type]
-        color_range=parse_color_range(color_range),
-        cells=cells,  # type: ignore[arg-type]
-        theme=theme,  # type: ignore[arg-type]
-    )
-    return Figures(names, check_formats(formats), options, check_ppi(ppi))
+    return Figures(names, check_formats(formats), make_options(**style), check_ppi(ppi))
 
 
 def _read(work: _Work) -> Survey:
