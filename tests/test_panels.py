@@ -241,3 +241,12 @@ def test_a_width_that_leaves_too_little_is_an_error(draw):
     table = summary(sets=("A", "B", "C"))
     with pytest.raises(OptionError, match=r"leaves \d+ pt for each of 3 panels"):
         draw(table, "sink", "logit", FigureOptions(width="6cm"))
+
+
+def test_the_trend_of_one_layer_shows_its_heads_as_points_in_the_middle():
+    drawing = drawn(trend_of(summary(layers=(3,))))
+    faint = [shape for group in drawing.marks["faint"] for shape in group]
+    assert len(faint) == 3
+    places = [(shape.box[0] + shape.box[2]) / 2 for shape in faint]
+    (tick,) = [t for t in drawing.texts if t.content == "3" and t.anchor == "middle"]
+    assert places == pytest.approx([tick.x] * 3, abs=1)

@@ -388,12 +388,13 @@ def _trend_panel(
 ) -> alt.LayerChart | alt.FacetChart:
     width = wanted or (180 if look.border_axes else _TREND_WIDTH)
     height = min(width * 0.6, _TREND_HEIGHT)
+    alone = len(layers) == 1  # then there is no line to draw
     count = layers[-1] - layers[0] + 1
     ticks = list(range(count)) if count <= _MOST_TICKS else scales.frame_ticks(count)
     x = (
         alt.X("layer:Q")
         .title("Layer")
-        .scale(domain=[layers[0], max(layers[-1], layers[0] + 1)], nice=False, padding=6)
+        .scale(domain=[layers[0] - alone, layers[-1] + alone], nice=False, padding=6)
         .axis(grid=False, values=[layers[0] + tick for tick in ticks])
     )
     title = measure_title(name, statistic)
@@ -405,9 +406,14 @@ def _trend_panel(
         view=alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width),
     )
     tooltip = ["set:N", "layer:O", f"{name}:Q", "std:Q", "runs:Q"]
+    grey: dict[str, Any] = {"color": "#888888", "opacity": 0.45, "aria": False}
+    heads = (
+        base.mark_point(**grey, size=12)
+        if alone
+        else base.mark_line(**grey, strokeWidth=0.8 * look.line_width)
+    )
     faint = (
-        base.mark_line(color="#888888", opacity=0.45, strokeWidth=0.8 * look.line_width, aria=False)
-        .transform_filter(of_head)
+        heads.transform_filter(of_head)
         .encode(x=x, y=y, detail="head:N", tooltip=["head:O", *tooltip])
         .properties(name=FAINT)
     )
