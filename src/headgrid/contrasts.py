@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
@@ -14,18 +15,24 @@ from headgrid import labels, scales
 from headgrid.capture import Capture, expect_capture
 from headgrid.charts import as_vectors
 from headgrid.comparison import subtract
-from headgrid.grids import CELLS, TILES, map_size, nest, unfold
+from headgrid.grids import (
+    CELLS,
+    Panels,
+    cell_marks,
+    map_labels,
+    map_size,
+    nest,
+    scale_mark,
+    tile_marks,
+    unfold,
+)
 from headgrid.layout import (
-    UNSEEN_COLOR,
     Records,
     color_channel,
     describe_range,
     facet_panels,
     finish_chart,
-    frame_axis,
-    inside_label,
     panel_frame,
-    tile_axis,
 )
 from headgrid.looks import LOOKS, Look, fit_maps
 from headgrid.options import FigureOptions
@@ -128,30 +135,27 @@ class _Trio:
     def first(self) -> Capture:
         return self.captures[0]
 
-    @property
-    def _names(self) -> list[str]:
-        return [f"Head {head}: {part}" for head in range(self.first.num_heads) for part in _PARTS]
+    @cached_property
+    def panels(self) -> Panels:
+        heads = range(self.first.num_heads)
+        names = [f"Head {head}: {part}" for head in heads for part in _PARTS]
+        return Panels(
+            tuple((capture, head) for head in heads for capture in self.captures),
+            f"{json.dumps(names)}[datum.value]",
+            self.columns,
+            "panel",
+            tuple(name.replace("Head ", "H") for name in names),
+        )
 
     def draw_cells(self) -> tuple[alt.FacetChart, Records]:
         """Draw every visible pair as a rectangle."""
         statistic, keys = self.first.statistic, self.first.key_frames
-        axes = {
-            "x": frame_axis(alt.X("key:O"), keys, "Key Frame", shown=self._border("bottom")),
-            "y": frame_axis(
-                alt.Y("query:O"),
-                self.first.query_frames,
-                "Query Frame",
-                upwards=True,
-                shown=self._border("left"),
-            ),
-        }
         tooltip = ["head:O", "part:N", "query:O", "key:O", f"{statistic}:Q"]
         layers = [
-            alt.Chart(name=name, view=alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None))
-            .mark_rect(aria=False)
+            cell_marks(self.panels, self.look, name)
             .transform_filter(f"datum.panel%3{sign}2")
             .transform_calculate(color=scale.expression(statistic))
-            .encode(**self._color(scale), tooltip=tooltip, **axes)
+            .encode(**self._color(scale), tooltip=tooltip)
             for name, sign, scale in (
                 (CELLS, "<", self.values),
                 (f"difference_{CELLS}", "==", self.changes),
@@ -164,40 +168,16 @@ class _Trio:
 
     def draw_tiles(self) -> tuple[alt.FacetChart, Records]:
         """Draw every map as one image."""
-        width, height = map_size(self.first, self.look)
-        pools = [
-            pool_factor(len(frames)) for frames in (self.first.key_frames, self.first.query_frames)
-        ]
-        tiles = (
-            alt.Chart(name=TILES, view=alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None))
-            .mark_image(width=width, height=height, aspect=False, smooth=False, aria=False)
-            .encode(
-                x=tile_axis(
-                    alt.X, self.first.key_frames, pools[0], "Key Frame", self._border("bottom")
-                ),
-                y=tile_axis(
-                    alt.Y, self.first.query_frames, pools[1], "Query Frame", self._border("left")
-                ),
-                url="tile:N",
-            )
-        )
-        # Images have no colour channel; invisible marks carry the scales, and their legends.
         bars = [
-            alt.Chart()
-            .mark_rect(aria=False, opacity=0)
-            .transform_filter("datum.panel==0")
-            .transform_calculate(color=repr(scale.range.low))
-            .encode(**self._color(scale))
+            scale_mark(scale, "datum.panel==0", **self._color(scale))
             for scale in (self.values, self.changes)
         ]
+        of_part = (self.values, self.values, self.changes)
         records: Records = [
-            {"panel": 3 * head + part, "tile": head_tile(capture, head, scale)}
-            for head in range(self.first.num_heads)
-            for part, (capture, scale) in enumerate(
-                zip(self.captures, (self.values, self.values, self.changes), strict=True)
-            )
+            {"panel": number, "tile": head_tile(capture, head, of_part[number % 3])}
+            for number, (capture, head) in enumerate(self.panels.heads)
         ]
-        return self._facet([*bars, tiles]), records
+        return self._facet([*bars, tile_marks(self.panels, self.look)]), records
 
     def _table(self) -> pd.DataFrame:
         """Return the tidy table of all panels, the difference in the column of the statistic."""
@@ -208,16 +188,9 @@ class _Trio:
             tables.append(table.assign(panel=3 * table["panel"] + part))
         return pd.concat(tables).sort_values(["panel", "query", "key"], ignore_index=True)
 
-    def _border(self, side: str) -> str:
-        if not self.look.border_axes:
-            return ""
-        if side == "left":
-            return f"(parent.panel%{self.columns}==0)"
-        return f"(parent.panel>={3 * self.first.num_heads - self.columns})"
-
     def _color(self, scale: scales.ColorScale) -> dict[str, Any]:
         """Return the channel of a scale: two channels have two scales, and a colour bar each."""
-        rows = -(-3 * self.first.num_heads // self.columns)
+        rows = self.panels.grid_rows
         height = map_size(self.first, self.look)[1]
         total = rows * height + (rows - 1) * self.look.map_row_gap
         half = (min(total, self.look.bar_length) - 4 * self.look.bar_title) / 2
@@ -235,16 +208,10 @@ class _Trio:
     def _facet(self, layers: list[alt.Chart]) -> alt.FacetChart:
         width, height = map_size(self.first, self.look)
         frame = panel_frame(width, height, ["panel"], self.look)
-        marks = [frame, *layers]
-        if self.look.inside_labels:
-            inset = scales.shorten_float(2 / self.look.unit, 6)
-            place = (width - inset, height - inset, "bottom")
-            names = [name.replace("Head ", "H") for name in self._names]
-            marks += inside_label(names, "panel", *place, self.look.map_title, self.look)
+        marks = [frame, *layers, *map_labels(self.panels, self.look)]
         panel = alt.layer(*marks).properties(width=width, height=height)
-        label = f"{json.dumps(self._names)}[datum.value]"
         size = min(self.look.map_title, 9 / self.look.unit)
-        return facet_panels(panel, "panel", self.columns, self.look, label, size)
+        return facet_panels(panel, "panel", self.columns, self.look, self.panels.label, size)
 
 
 def _name(capture: Capture) -> str:

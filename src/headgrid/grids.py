@@ -257,44 +257,84 @@ def _color(
     return colored if legend else colored.legend(None)
 
 
-def _map_labels(panels: Panels, look: Look, width: int, height: int) -> list[alt.Chart]:
+def map_labels(panels: Panels, look: Look) -> list[alt.Chart]:
     """Return labels at the bottom right: a causal map has no data there."""
     if not look.inside_labels:
         return []
+    width, height = map_size(panels.first, look)
     inset = scales.shorten_float(2 / look.unit, 6)
     place = (width - inset, height - inset, "bottom")
     return inside_label(panels.inside, panels.field, *place, look.map_title, look)
 
 
-def _draw_cells(
-    panels: Panels, scale: scales.ColorScale, look: Look, legend: bool
-) -> tuple[alt.LayerChart | alt.FacetChart, Records]:
+def cell_marks(panels: Panels, look: Look, name: str = CELLS) -> alt.Chart:
+    """Return the cells of a map as rectangles on axes of frames, still without colour."""
     capture = panels.first
-    statistic = capture.statistic
-    width, height = map_size(capture, look)
+    title = labels.fit_title("Query Frame", map_size(capture, look)[1], look.axis_title)
     key = frame_axis(
         alt.X("key:O"), capture.key_frames, "Key Frame", shown=panels.border("bottom", look)
     )
     query = frame_axis(
         alt.Y("query:O"),
         capture.query_frames,
-        labels.fit_title("Query Frame", height, look.axis_title),
+        title,
         upwards=True,
         shown=panels.border("left", look),
         extent=panels.extent,
     )
-    cells = (
-        alt.Chart(name=CELLS, view=alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None))
+    cells: alt.Chart = (
+        alt.Chart(name=name, view=alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None))
         .mark_rect(aria=False)
+        .encode(x=key, y=query)
+    )
+    return cells
+
+
+def tile_marks(panels: Panels, look: Look) -> alt.Chart:
+    """Return a map as one image, of the field ``tile``, on axes of frames."""
+    capture = panels.first
+    width, height = map_size(capture, look)
+    keys, queries = (pool_factor(len(f)) for f in (capture.key_frames, capture.query_frames))
+    title = labels.fit_title("Query Frame", height, look.axis_title)
+    bottom, left = (panels.border(side, look) for side in ("bottom", "left"))
+    tiles: alt.Chart = (
+        alt.Chart(name=TILES, view=alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None))
+        .mark_image(width=width, height=height, aspect=False, smooth=False, aria=False)
         .encode(
-            x=key,
-            y=query,
-            color=_color(alt.Color("color:Q"), panels, scale, look, height, legend),
-            tooltip=panels.tooltip("query:O", "key:O", f"{statistic}:Q"),
+            x=tile_axis(alt.X, capture.key_frames, keys, "Key Frame", bottom),
+            y=tile_axis(alt.Y, capture.query_frames, queries, title, left, panels.extent),
+            url=alt.Url("tile:N"),
         )
     )
+    return tiles
+
+
+def scale_mark(scale: scales.ColorScale, where: str, **channel: Any) -> alt.Chart:
+    """Return an invisible mark that carries a scale and its legend: images have no colour channel.
+
+    ``where`` is the filter of the one panel that has it.
+    """
+    mark: alt.Chart = (
+        alt.Chart()
+        .mark_rect(aria=False, opacity=0)
+        .transform_filter(where)
+        .transform_calculate(color=repr(scale.range.low))
+        .encode(**channel)
+    )
+    return mark
+
+
+def _draw_cells(
+    panels: Panels, scale: scales.ColorScale, look: Look, legend: bool
+) -> tuple[alt.LayerChart | alt.FacetChart, Records]:
+    capture, statistic = panels.first, panels.statistic
+    width, height = map_size(capture, look)
+    cells = cell_marks(panels, look).encode(
+        color=_color(alt.Color("color:Q"), panels, scale, look, height, legend),
+        tooltip=panels.tooltip("query:O", "key:O", f"{statistic}:Q"),
+    )
     frame = panel_frame(width, height, [panels.field], look)
-    layers = [frame, cells, *_map_labels(panels, look, width, height)]
+    layers = [frame, cells, *map_labels(panels, look)]
     panel = alt.layer(*layers).properties(width=width, height=height)
     table = (
         pair_table(capture) if panels.field == "head" else panel_pairs(panels.heads, panels.field)
@@ -305,27 +345,7 @@ def _draw_cells(
 def _draw_tiles(
     panels: Panels, scale: scales.ColorScale, look: Look, legend: bool
 ) -> tuple[alt.LayerChart | alt.FacetChart, Records]:
-    capture = panels.first
-    pools = [pool_factor(len(frames)) for frames in (capture.key_frames, capture.query_frames)]
-    width, height = map_size(capture, look)
-    tiles = (
-        alt.Chart(name=TILES, view=alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None))
-        .mark_image(width=width, height=height, aspect=False, smooth=False, aria=False)
-        .encode(
-            x=tile_axis(
-                alt.X, capture.key_frames, pools[0], "Key Frame", panels.border("bottom", look)
-            ),
-            y=tile_axis(
-                alt.Y,
-                capture.query_frames,
-                pools[1],
-                labels.fit_title("Query Frame", height, look.axis_title),
-                panels.border("left", look),
-                panels.extent,
-            ),
-            url=alt.Url("tile:N"),
-        )
-    )
+    width, height = map_size(panels.first, look)
     # An image has no colour channel; the frame carries the scale, and its legend.
     frame = (
         panel_frame(width, height, [panels.field], look)
@@ -335,7 +355,7 @@ def _draw_tiles(
             fillOpacity=alt.FillOpacityValue(0),
         )
     )
-    layers = [frame, tiles, *_map_labels(panels, look, width, height)]
+    layers = [frame, tile_marks(panels, look), *map_labels(panels, look)]
     panel = alt.layer(*layers).properties(width=width, height=height)
     records: Records = [
         {panels.field: number, "tile": head_tile(owner, head, scale)}

@@ -14,7 +14,7 @@ from headgrid.capture import Capture, expect_capture
 from headgrid.charts import VECTOR_CELLS
 from headgrid.errors import CaptureError, OptionError, RenderError
 from headgrid.frames import expected_layers
-from headgrid.grids import CELLS, TILES, expect_alike, nest, unfold
+from headgrid.grids import CELLS, TILES, expect_alike, nest, scale_mark, unfold
 from headgrid.layout import (
     UNSEEN_COLOR,
     Grid,
@@ -234,14 +234,8 @@ class _Sheet:
             .transform_filter("!datum.missing")
             .encode(x=axes[0], y=axes[1], url="tile:N")
         )
-        # An image has no colour channel; an invisible mark carries the scale, and its legend.
-        legend = (
-            alt.Chart()
-            .mark_rect(aria=False, opacity=0)
-            .transform_filter(f"datum.layer=={self.first.layer_index}&&datum.head==0")
-            .transform_calculate(color=repr(self.scale.range.low))
-            .encode(fill=self._color(alt.Fill("color:Q")))
-        )
+        where = f"datum.layer=={self.first.layer_index}&&datum.head==0"
+        legend = scale_mark(self.scale, where, fill=self._color(alt.Fill("color:Q")))
         records: Records = [
             {
                 "layer": capture.layer_index,
