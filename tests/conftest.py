@@ -1,6 +1,7 @@
 """Fixtures: the shared data where there is one, and small synthetic captures."""
 
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +97,25 @@ def _tensors(data):
     if isinstance(data, dict):
         return {key: _tensors(value) for key, value in data.items()}
     return data
+
+
+@pytest.fixture
+def cli(monkeypatch):
+    """Return a function that runs a command in this process, its renderer included."""
+    from click.testing import CliRunner
+
+    from headgrid.cli import main
+
+    @contextmanager
+    def here():
+        yield None
+
+    monkeypatch.setattr("headgrid.workers.rendering_process", here)
+
+    def run(*arguments):
+        result = CliRunner().invoke(main, [str(a) for a in arguments])
+        assert "Traceback" not in result.output
+        assert "internal error" not in result.output
+        return result
+
+    return run

@@ -8,58 +8,20 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 import headgrid
+from commandline import files_under, run_process
 from headgrid import Capture, save_capture
 from synthetic import block_capture, waves
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 FULL = "full_frame_attention"
-
-
-@pytest.fixture
-def cli(monkeypatch):
-    """Return a function that runs a command in this process, its renderer included."""
-    from headgrid.cli import main
-
-    @contextmanager
-    def here():
-        yield None
-
-    monkeypatch.setattr("headgrid.workers.rendering_process", here)
-
-    def run(*arguments):
-        result = CliRunner().invoke(main, [str(a) for a in arguments])
-        assert "Traceback" not in result.output
-        assert "internal error" not in result.output
-        return result
-
-    return run
-
-
-def run_process(*arguments, **options):
-    """Run the command as a user does."""
-    return subprocess.run(
-        [sys.executable, "-m", "headgrid", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-        check=False,
-        **options,
-    )
-
-
-def files_under(folder):
-    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
 # render
