@@ -1,7 +1,7 @@
 """A capture file -> the heatmap grid of its twelve heads."""
 
 import headgrid
-from headgrid.demo import TITLE, demo_folder
+from headgrid.capture.demo import TITLE, demo_folder
 
 
 def chart():

@@ -1,7 +1,7 @@
 """A capture file -> the per-head grid, the sink score over each head."""
 
 import headgrid
-from headgrid.demo import TITLE, demo_folder
+from headgrid.capture.demo import TITLE, demo_folder
 
 
 def chart():

@@ -9,7 +9,7 @@ the site's own files.
 from pathlib import Path
 
 import headgrid
-from headgrid.demo import TITLE, demo_folder
+from headgrid.capture.demo import TITLE, demo_folder
 
 PAGE = """<!doctype html>
 <html lang="en">

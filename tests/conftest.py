@@ -2,13 +2,13 @@
 
 import signal
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import headgrid
 from browser import open_visits, start_chromium
+from places import SHARED
 from synthetic import block_capture
 
 pytest_plugins = ["pytester"]
@@ -24,10 +24,9 @@ FAILED = pytest.StashKey[bool]()
 @pytest.fixture(scope="session")
 def shared():
     """Return the folder of real captures; skip where it is absent."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
-    if not (folder / "data").is_dir():
+    if not (SHARED / "data").is_dir():
         pytest.skip("the shared captures are not here")
-    return folder
+    return SHARED
 
 
 @pytest.fixture(scope="session")
@@ -104,13 +103,13 @@ def cli(monkeypatch):
     """Return a function that runs a command in this process, its renderer included."""
     from click.testing import CliRunner
 
-    from headgrid.cli import main
+    from headgrid.cli.main import main
 
     @contextmanager
     def here():
         yield None
 
-    monkeypatch.setattr("headgrid.workers.rendering_process", here)
+    monkeypatch.setattr("headgrid.batch.workers.rendering_process", here)
 
     def run(*arguments):
         result = CliRunner().invoke(main, [str(a) for a in arguments])

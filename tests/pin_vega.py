@@ -12,7 +12,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from headgrid.assets import BUILDS
+from headgrid.web.assets import BUILDS
 
 TABLE = Path(__file__).resolve().parents[1] / "src" / "headgrid" / "web" / "cdn.json"
 

@@ -5,131 +5,54 @@
     capture = headgrid.load_capture("layer3.pt")
     headgrid.save(headgrid.heatmap(capture), "layer3_2d_heatmap.svg")
 
-Captures in (`load_capture`, `Capture.from_array`, or `record` from a running
-model), tidy tables and statistics
-in the middle, altair charts on top, files out. A name is imported when it is
-first used, so that ``import headgrid`` costs nothing.
+Captures in
+    Capture              one layer's recorded frame attention, frozen and checked
+    load_capture         read a capture file: .pt, .npz or .safetensors
+    load_run             read every layer of a folder
+    save_capture         write a capture file
+    record               watch a running torch model: a capture for each layer
+    record_runs          the same for many prompts, one folder each
+
+Tables and numbers
+    pair_table           every visible (query, key) pair as a row
+    profile_table        every visible key of the last block's row as a row
+    sink_scores          each head's sink score
+    head_statistics      first, mid, last and sink of every head
+    layer_statistics     diagonal and first-key mean of every layer
+    measure_table        all measures of every head
+    subtract             the difference of two captures, as a capture
+    change_table         the largest changes between two captures
+    survey, Survey       many captures together: layers, runs and sets
+    resolve_color_range  a colour rule and captures -> the numbers of the scale
+
+Charts (altair)
+    heatmap              the query x key map of each head
+    perhead              the last block's row of each head, and its sink score
+    pick                 chosen heads side by side
+    compare              two captures and their difference
+    sheet                every head of every layer as a small map
+    overview             layers x heads, one measure as colour and number
+    trend                a measure over the layers
+
+Files and pages out
+    save                 a chart as .svg, .png, .pdf, .html or .json
+    to_spec, to_json     the Vega-Lite specification of a chart
+    fragment             a chart as HTML for a page of your own
+    explore              a run as one page to look around in
+    write_assets         the script that pages and fragments share
+
+Options and errors
+    FigureOptions        how a figure is drawn
+    ColorRange           the values at the two ends of a colour scale
+    HeadgridError        base of CaptureError, OptionError, OutputError, RecordError
+                         and RenderError
+    HeadgridWarning      something in the input is odd
+
+A name is imported when it is first used, so that ``import headgrid`` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from headgrid.assets import write_assets
-    from headgrid.capture import Capture
-    from headgrid.charts import heatmap, perhead
-    from headgrid.comparison import change_table, subtract
-    from headgrid.contrasts import compare
-    from headgrid.errors import (
-        CaptureError,
-        HeadgridError,
-        HeadgridWarning,
-        OptionError,
-        OutputError,
-        RenderError,
-    )
-    from headgrid.explorer import explore
-    from headgrid.measures import measure_table
-    from headgrid.options import FigureOptions
-    from headgrid.page import fragment
-    from headgrid.panels import overview, trend
-    from headgrid.picks import pick
-    from headgrid.recorder.problems import RecordError
-    from headgrid.recorder.runs import record_runs
-    from headgrid.recorder.session import record
-    from headgrid.saving import save
-    from headgrid.scales import ColorRange, resolve_color_range
-    from headgrid.sheets import sheet
-    from headgrid.spec import to_json, to_spec
-    from headgrid.stats import head_statistics, layer_statistics, sink_scores
-    from headgrid.store import load_capture, load_run, save_capture
-    from headgrid.surveys import Survey, survey
-    from headgrid.tidy import pair_table, profile_table
+from headgrid._version import __version__ as __version__
 
-__version__ = "0.1.0"
-
-_MODULES = {
-    "assets": ["write_assets"],
-    "capture": ["Capture"],
-    "charts": ["heatmap", "perhead"],
-    "comparison": ["change_table", "subtract"],
-    "contrasts": ["compare"],
-    "errors": [
-        "CaptureError",
-        "HeadgridError",
-        "HeadgridWarning",
-        "OptionError",
-        "OutputError",
-        "RenderError",
-    ],
-    "explorer": ["explore"],
-    "measures": ["measure_table"],
-    "options": ["FigureOptions"],
-    "page": ["fragment"],
-    "panels": ["overview", "trend"],
-    "picks": ["pick"],
-    "recorder": ["RecordError", "record", "record_runs"],
-    "saving": ["save"],
-    "scales": ["ColorRange", "resolve_color_range"],
-    "sheets": ["sheet"],
-    "spec": ["to_json", "to_spec"],
-    "stats": ["head_statistics", "layer_statistics", "sink_scores"],
-    "store": ["load_capture", "load_run", "save_capture"],
-    "surveys": ["Survey", "survey"],
-    "tidy": ["pair_table", "profile_table"],
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-__all__ = [
-    "Capture",
-    "CaptureError",
-    "ColorRange",
-    "FigureOptions",
-    "HeadgridError",
-    "HeadgridWarning",
-    "OptionError",
-    "OutputError",
-    "RecordError",
-    "RenderError",
-    "Survey",
-    "change_table",
-    "compare",
-    "explore",
-    "fragment",
-    "head_statistics",
-    "heatmap",
-    "layer_statistics",
-    "load_capture",
-    "load_run",
-    "measure_table",
-    "overview",
-    "pair_table",
-    "perhead",
-    "pick",
-    "profile_table",
-    "record",
-    "record_runs",
-    "resolve_color_range",
-    "save",
-    "save_capture",
-    "sheet",
-    "sink_scores",
-    "subtract",
-    "survey",
-    "to_json",
-    "to_spec",
-    "trend",
-    "write_assets",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'headgrid' has no attribute {name!r}")
-    value = getattr(import_module(f"headgrid.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

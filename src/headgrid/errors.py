@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from headgrid.text import shorten_text
+
 
 class HeadgridError(Exception):
     """Base of every error that headgrid raises on purpose."""
@@ -25,6 +27,10 @@ class OptionError(HeadgridError, ValueError):
 
 class RenderError(HeadgridError, RuntimeError):
     """A specification could not be turned into a picture."""
+
+
+class RecordError(HeadgridError, RuntimeError):
+    """The model's attention calls do not fit what was asked of the recorder."""
 
 
 class OutputError(HeadgridError, OSError):
@@ -101,17 +107,6 @@ def show_value(value: object) -> str:
     ("'svgg\\n'", 83)
     """
     try:
-        return shorten_text(repr(value), quote=False)
+        return shorten_text(repr(value), 80)
     except (RecursionError, ValueError):  # too deep, or a number of thousands of digits
         return f"a {type(value).__name__}"
-
-
-def shorten_text(text: str, length: int = 80, *, quote: bool = True) -> str:
-    r"""Return text from a file for a message: short, printable, on one line.
-
-    >>> shorten_text("two\nlines", 6)
-    "'two?li...'"
-    """
-    clean = "".join(c if c.isprintable() else "?" for c in text[:length])
-    clean += "..." if len(text) > length else ""
-    return f"'{clean}'" if quote else clean

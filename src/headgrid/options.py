@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import re
 import string
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from headgrid.errors import OptionError, check_choice, near_miss, shorten_text, show_value
-from headgrid.lengths import read_length
-from headgrid.scales import PALETTES, ColorRange, ColorRule, PaletteName, check_color_rule
+from headgrid.errors import OptionError, check_choice, near_miss, show_value
+from headgrid.text import shorten_text
 
+PaletteName = Literal["rdbu", "custom"]
+PALETTES: tuple[str, ...] = get_args(PaletteName)
+ColorRule = Literal["symmetric", "shared", "minmax", "quantile"]
+COLOR_RULES: tuple[str, ...] = get_args(ColorRule)
 FigureName = Literal["heatmap", "perhead"]
 FormatName = Literal["svg", "png", "pdf", "html", "json"]
 FIGURES: tuple[str, ...] = get_args(FigureName)
@@ -24,6 +30,29 @@ THEMES: tuple[str, ...] = get_args(ThemeName)
 FontName = Literal["sans", "serif"]
 FONTS: tuple[str, ...] = get_args(FontName)
 TITLE_FIELDS = ("layer", "run", "prompt")
+
+#: Points of 1/72 inch in each unit.
+UNITS = {"pt": 1.0, "in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4}
+_LENGTH = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z]*)\s*")
+#: Narrower nothing can be read; wider no renderer's page can be.
+_SHORTEST, _LONGEST = 36.0, 14_400.0
+
+#: Below this, steps of a scale are no longer numbers.
+SMALLEST_SPAN = 1e-290
+
+
+@dataclass(frozen=True)
+class ColorRange:
+    """The values at the two ends of the colour scale, and the rule that found them."""
+
+    low: float
+    high: float
+    rule: str
+
+    def _repr_html_(self) -> str:
+        from headgrid.web.cards import show_color_range
+
+        return show_color_range(self)
 
 
 @dataclass(frozen=True)
@@ -44,7 +73,7 @@ class FigureOptions:
         are filled in. None: the figure's own (the paper theme has none).
     cells : {"auto", "vector", "image"}
         Cells of a heatmap as vector shapes, or one PNG tile per head in the same
-        chart. ``auto``: vector up to `headgrid.charts.VECTOR_CELLS` visible cells.
+        chart. ``auto``: vector up to `headgrid.charts.heatmap.VECTOR_CELLS` visible cells.
     theme : {"default", "paper"}
         ``paper``: text of 6 to 8 points, hairlines, labels inside the panels, axes
         at the border of the grid only, one value axis for all profiles.
@@ -113,7 +142,105 @@ def _check_template(template: object) -> None:
     for _, name, spec, conversion in fields:
         if name is not None and (name not in TITLE_FIELDS or spec or conversion):
             raise OptionError(
-                f"title has the field {{{shorten_text(name, 40, quote=False)}}}, expected one of "
+                f"title has the field {{{shorten_text(name, 40)}}}, expected one of "
                 f"{', '.join('{' + field + '}' for field in TITLE_FIELDS)}"
                 f"{near_miss(name[:40], TITLE_FIELDS)}; write {{{{ and }}}} for braces"
             )
+
+
+def parse_color_range(text: str) -> ColorRule | tuple[float, float]:
+    """Return the colour rule, or the two numbers, that a command-line text names.
+
+    Raises
+    ------
+    OptionError
+        For anything else, with the choices and the near miss.
+
+    Examples
+    --------
+    >>> parse_color_range("-5,10")
+    (-5.0, 10.0)
+    """
+    if "," in text:
+        low, _, high = text.partition(",")
+        try:
+            return _check_limits(float(low), float(high))
+        except ValueError:
+            raise OptionError(
+                f"color range is {show_value(text)}, expected two numbers LO,HI with LO below HI, "
+                "as in -5,10"
+            ) from None
+    return check_color_rule(text)  # type: ignore[return-value]
+
+
+def check_color_rule(rule: object) -> str | tuple[float, float]:
+    """Return a colour rule, or two numbers, that are valid.
+
+    Raises
+    ------
+    OptionError
+        Otherwise, with the choices and the near miss.
+    """
+    if isinstance(rule, ColorRange):
+        return _check_limits(rule.low, rule.high)
+    if hasattr(rule, "tolist"):  # a numpy array
+        rule = rule.tolist()
+    if isinstance(rule, (tuple, list)) and len(rule) == 2:
+        try:
+            limits = float(rule[0]), float(rule[1])
+        except (TypeError, ValueError, OverflowError):
+            raise OptionError(
+                f"color range is {show_value(rule)}, expected two numbers (low, high) with low "
+                "below high"
+            ) from None
+        return _check_limits(*limits)
+    if isinstance(rule, str) and rule in COLOR_RULES:
+        return rule
+    choices = [*COLOR_RULES, "LO,HI (two numbers)"]
+    return check_choice("color range", rule, choices)
+
+
+def _check_limits(low: float, high: float) -> tuple[float, float]:
+    if not (math.isfinite(high - low) and high - low > SMALLEST_SPAN):
+        raise OptionError(
+            f"color range is {low:g},{high:g}, expected two finite numbers LO,HI with LO below HI"
+        )
+    return low, high
+
+
+def read_length(name: str, value: object) -> float:
+    """Return a length in points.
+
+    Parameters
+    ----------
+    name : str
+        What it is the length of, for the message.
+    value : float or str
+        Points, or a number with one of the units pt, in, cm and mm.
+
+    Raises
+    ------
+    OptionError
+        For anything else, and for lengths outside 36 to 14,400 points (half an
+        inch to 200 inches, the largest page of a PDF).
+
+    Examples
+    --------
+    >>> read_length("width", "13.97cm"), read_length("width", 396)
+    (396.0, 396.0)
+    """
+    points = math.nan
+    if isinstance(value, str):
+        found = _LENGTH.fullmatch(value)
+        if found and (found[2].lower() or "pt") in UNITS:
+            points = float(found[1]) * UNITS[found[2].lower() or "pt"]
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        with suppress(OverflowError):  # of a whole number with hundreds of digits
+            points = float(value)
+    if not _SHORTEST <= points <= _LONGEST:
+        size = f", that is {points:,.4g} pt" if math.isfinite(points) else ""
+        raise OptionError(
+            f"{name} is {show_value(value)}{size}, expected points or a number with one of "
+            f"{', '.join(UNITS)} (13.97cm), {_SHORTEST:g} to {_LONGEST:,.0f} points in all"
+        )
+    return round(points, 6)

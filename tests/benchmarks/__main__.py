@@ -15,7 +15,7 @@ from rich.table import Table
 from tests.benchmarks import captures, processes
 
 import headgrid
-from headgrid.render import render
+from headgrid.render.convert import render
 
 FRAMES = (21, 72, 144, 200)
 FORMATS = ("svg", "png", "pdf", "json")

@@ -58,8 +58,8 @@ def check_drawing(drawing: str, *, ours: bool) -> None:
 
 def draw(chart, *, formats=("svg",), ours: bool = True) -> None:
     """Draw a chart or a specification; the same one only once."""
-    from headgrid.render import render_all
-    from headgrid.spec import to_spec
+    from headgrid.charts.spec import to_spec
+    from headgrid.render.convert import render_all
 
     spec = to_spec(chart, validate=False)
     with suppress(TypeError, ValueError, RecursionError):
@@ -134,7 +134,7 @@ def run_command(case: dict) -> str:
     """A command line: exit code 0, 1 or 2, and nothing but sentences on stderr."""
     from click.testing import CliRunner
 
-    from headgrid.cli import main
+    from headgrid.cli.main import main
 
     with warnings.catch_warnings():
         result = CliRunner().invoke(main, case["arguments"])
@@ -238,7 +238,7 @@ def main() -> None:
     # What the code under test prints must not come between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="ascii", buffering=1)
     os.dup2(2, 1)
-    from headgrid.engine import warm_up
+    from headgrid.render.vega import warm_up
 
     warm_up()
     answers.write("ready\n")

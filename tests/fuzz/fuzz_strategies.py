@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 from fuzz_mutations import EDGES, edit_tree, odd_schema_value, odd_value
 from hypothesis import strategies as st
 
-from headgrid.fields import STATISTICS
-from headgrid.scales import ColorRange
-
-SPECS = Path(__file__).parents[2] / "specs"
+from headgrid.capture.statistic import STATISTICS
+from headgrid.options import ColorRange
+from places import SPECS
 
 #: Text as prompts, titles and names of folders have it, and worse.
 texts = st.one_of(

@@ -12,9 +12,9 @@ import numpy as np
 from fuzz_mutations import edit_tree, mutate_bytes, odd_value
 
 import headgrid
-from headgrid.folders import find_captures, place_captures
-from headgrid.reading import read_files
-from headgrid.surveys import survey_tally
+from headgrid.capture.folders import find_captures, place_captures
+from headgrid.survey.reading import read_files
+from headgrid.survey.surveys import survey_tally
 from synthetic import block_capture
 
 

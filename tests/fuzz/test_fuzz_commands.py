@@ -14,9 +14,9 @@ from fuzz_mutations import edit_json_text, mutate_file
 from fuzz_seeds import seeds
 from fuzz_surveys import damage_state, make_runs, take_survey
 
+from headgrid.batch.manifest import NAME, Manifest, hash_bytes
+from headgrid.capture.store import load_capture
 from headgrid.errors import HeadgridError
-from headgrid.manifest import NAME, Manifest, hash_bytes
-from headgrid.store import load_capture
 
 KEYS = {"a.pt": ["a.svg"], "run_0/b.pt": ["run_0/b.svg", "run_0/b.png"], 'x"\n.pt': ["c.svg"]}
 

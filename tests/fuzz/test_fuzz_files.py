@@ -10,7 +10,8 @@ from fuzz_harness import SEED
 from fuzz_mutations import edit_schema, mutate_file
 from fuzz_seeds import schema_variants, seeds, to_npz, to_pt, to_safetensors, to_tensors
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+from places import SHARED
+
 SUFFIXES = (".pt", ".npz", ".safetensors")
 FULL, LAST = "full_frame_attention", "last_block_frame_attention"
 
@@ -96,7 +97,10 @@ def test_wrong_dictionaries_end_in_a_figure_or_a_sentence(lab):
 
 
 def test_damaged_real_files_end_in_a_figure_or_a_sentence(lab, shared):
-    files = {f"{n}.pt": (SHARED / n / "layer3.pt").read_bytes() for n in ("frames21", "frames72")}
+    files = {
+        f"{n}.pt": (SHARED / "data" / n / "layer3.pt").read_bytes()
+        for n in ("frames21", "frames72")
+    }
     fuzz_files(lab, files, ".pt", 40)
     assert lab.tally["CaptureError"] > 10
 
@@ -114,6 +118,6 @@ def test_very_many_wrong_dictionaries(lab):
 
 @pytest.mark.nightly
 def test_very_many_damaged_real_files(lab, shared):
-    paths = sorted(SHARED.rglob("*.pt"))
+    paths = sorted(SHARED / "data".rglob("*.pt"))
     files = {f"{path.parent.name}-{path.stem}.pt": path.read_bytes() for path in paths}
     fuzz_files(lab, files, ".pt", 2_000)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,9 +11,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from recorder_brute import all_logits, equal_frames, mean_by_frame, spy
 
+from places import EXAMPLES
+
 
 def load_toy() -> ModuleType:
-    path = Path(__file__).parents[2] / "examples" / "record_toy_model.py"
+    path = EXAMPLES / "record_toy_model.py"
     spec = importlib.util.spec_from_file_location("record_toy_model", path)
     assert spec is not None
     assert spec.loader is not None

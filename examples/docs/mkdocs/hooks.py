@@ -12,7 +12,7 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 import headgrid
-from headgrid.demo import TITLE, demo_folder
+from headgrid.capture.demo import TITLE, demo_folder
 
 # The charts plugin looks for these three names among the scripts of a site. headgrid's one
 # script holds them all; its name has a hash, so that browsers can keep it for ever.

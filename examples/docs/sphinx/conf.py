@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from sphinxext_altair import altairplot
 
 import headgrid
-from headgrid.demo import TITLE, demo_folder
+from headgrid.capture.demo import TITLE, demo_folder
 from headgrid.inert import make_inert
 
 project = "Attention of a synthetic layer"

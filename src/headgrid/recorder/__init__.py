@@ -11,9 +11,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from headgrid.errors import RecordError
     from headgrid.recorder.calls import AttentionCall
     from headgrid.recorder.policy import CallInfo, Counted, FromArgument, Growing, SinkWindow
-    from headgrid.recorder.problems import RecordError
     from headgrid.recorder.recording import Recording
     from headgrid.recorder.runs import record_runs
     from headgrid.recorder.session import record
@@ -24,7 +24,7 @@ _HOME = {
     "Counted": "policy",
     "FromArgument": "policy",
     "Growing": "policy",
-    "RecordError": "problems",
+    "RecordError": "session",
     "Recording": "recording",
     "SinkWindow": "policy",
     "record": "session",

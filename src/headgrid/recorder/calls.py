@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from headgrid.recorder.problems import RecordError
+from headgrid.errors import RecordError
 
 #: A sum added to a logit at or below this hides the pair: libraries write
 #: -10000, -1e9, the dtype's minimum or -inf to mean "do not attend".

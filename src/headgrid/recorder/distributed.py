@@ -13,10 +13,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from headgrid.errors import RecordError
 from headgrid.recorder.calls import AttentionCall
 from headgrid.recorder.layers import LayerRecord, Matrix, merge_spans
 from headgrid.recorder.pooling import pool_sums
-from headgrid.recorder.problems import RecordError
 from headgrid.recorder.segments import FrameSlices, Segments, Spans
 
 

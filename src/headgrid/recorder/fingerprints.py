@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from headgrid.frames import shorten_list
-from headgrid.recorder.problems import RecordError
+from headgrid.errors import RecordError
 from headgrid.recorder.segments import FrameSlices, Segments, Spans
+from headgrid.text import shorten_list
 
 #: Numbers kept of each pooled key: random projections, so that no frame pair collides.
 WIDTH = 4

@@ -10,13 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from headgrid.capture import Capture
-from headgrid.frames import shorten_list
+from headgrid._version import __version__
+from headgrid.capture.model import Capture
+from headgrid.errors import RecordError
 from headgrid.recorder import distributed
 from headgrid.recorder.layers import LayerRecord, Matrix
 from headgrid.recorder.options import RecordOptions
-from headgrid.recorder.problems import RecordError, fitting_frame_sizes, list_sites
+from headgrid.recorder.problems import fitting_frame_sizes, list_sites
 from headgrid.recorder.segments import Segments
+from headgrid.text import shorten_list
 
 Array = npt.NDArray[Any]
 
@@ -194,7 +196,6 @@ def _describe(
 
 
 def _versions() -> dict[str, str]:
-    from headgrid import __version__
 
     found = {"headgrid": __version__}
     for name in PACKAGES:

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 import torch
 
+from headgrid.errors import RecordError
 from headgrid.recorder.calls import AttentionCall, check_call
 from headgrid.recorder.imports import ImportWatcher
-from headgrid.recorder.problems import RecordError
 from headgrid.recorder.readers import Reader
 from headgrid.recorder.rebind import rebind
 from headgrid.recorder.targets import Target, find_targets, touches_target

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from headgrid.errors import RecordError
 from headgrid.recorder.fingerprints import HOW_TO_DECLARE, Fingerprints
 from headgrid.recorder.logits import PairSums
-from headgrid.recorder.problems import RecordError
 from headgrid.recorder.segments import Segments, Spans
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from headgrid.errors import RecordError
 from headgrid.recorder.calls import HIDING_BIAS, AttentionCall
-from headgrid.recorder.problems import RecordError
 from headgrid.recorder.segments import FrameSlices
 
 HIDDEN, WHOLE, CUT = 0, 1, 2

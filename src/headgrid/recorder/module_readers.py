@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from headgrid.errors import RecordError
 from headgrid.recorder.calls import AttentionCall
-from headgrid.recorder.problems import RecordError
 from headgrid.recorder.readers import Reader, as_mask
 
 

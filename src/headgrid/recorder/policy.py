@@ -13,8 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from headgrid.errors import OptionError, near_miss
-from headgrid.recorder.problems import RecordError
+from headgrid.errors import OptionError, RecordError, near_miss
 from headgrid.recorder.segments import Segments, Spans, count_tokens
 from headgrid.recorder.sites import CallSite
 

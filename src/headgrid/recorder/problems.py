@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from headgrid.errors import HeadgridError
-
-
-class RecordError(HeadgridError, RuntimeError):
-    """The model's attention calls do not fit what was asked of the recorder."""
-
 
 def fitting_frame_sizes(tokens: int, wanted: int) -> str:
     """Return the divisors of a token count that lie nearest to a wanted frame size.

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from headgrid.errors import RecordError
 from headgrid.recorder.calls import AttentionCall
-from headgrid.recorder.problems import RecordError
 
 #: A function with the arguments of the one it reads.
 Reader = Callable[..., AttentionCall]

@@ -9,8 +9,8 @@ from typing import TypeAlias
 
 import torch
 
-from headgrid.capture import Capture
-from headgrid.errors import near_miss
+from headgrid.capture.model import Capture
+from headgrid.errors import RecordError, near_miss
 from headgrid.recorder import distributed
 from headgrid.recorder.calls import AttentionCall, choose_batch
 from headgrid.recorder.finish import build_captures
@@ -18,7 +18,7 @@ from headgrid.recorder.intercept import Commit
 from headgrid.recorder.layers import LayerFacts, LayerRecord
 from headgrid.recorder.options import RecordOptions, match_path
 from headgrid.recorder.plans import PlanCache
-from headgrid.recorder.problems import RecordError, list_sites
+from headgrid.recorder.problems import list_sites
 from headgrid.recorder.segments import Spans
 from headgrid.recorder.sites import CallSite, find_site, hint_kind, module_path, unwrap
 from headgrid.recorder.step import Step
@@ -88,7 +88,7 @@ class Recording:
         its own. In a run over several processes that share one model, only the
         first process writes.
         """
-        from headgrid.store import save_capture
+        from headgrid.capture.store import save_capture
 
         folder = Path(directory)
         if self.options.shard is not None and distributed.rank() != 0:

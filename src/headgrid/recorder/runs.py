@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from headgrid.errors import OptionError
-from headgrid.labels import shorten_text
 from headgrid.recorder import distributed
 from headgrid.recorder.recording import Model, Recording
 from headgrid.recorder.session import record
+from headgrid.text import shorten_text
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from headgrid.errors import OptionError
-from headgrid.recorder.problems import RecordError
+from headgrid.errors import OptionError, RecordError
 
 
 def run_script(script: str, arguments: Sequence[str], *, module: bool = False) -> None:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from headgrid.errors import OptionError
-from headgrid.frames import shorten_list
+from headgrid.text import shorten_list
 
 #: Token positions in the order in which they lie in a tensor: ``(start, stop)`` pieces.
 Spans = tuple[tuple[int, int], ...]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from headgrid.errors import RecordError
 from headgrid.recorder import distributed
 from headgrid.recorder.calls import AttentionCall
 from headgrid.recorder.fingerprints import keys_changed
@@ -16,7 +17,7 @@ from headgrid.recorder.layers import LayerRecord
 from headgrid.recorder.logits import PairSums, sum_logits
 from headgrid.recorder.policy import CallInfo
 from headgrid.recorder.pooling import pool_sums
-from headgrid.recorder.problems import RecordError, fitting_frame_sizes
+from headgrid.recorder.problems import fitting_frame_sizes
 from headgrid.recorder.segments import FrameSlices, Segments, Spans, count_tokens
 from headgrid.recorder.sites import CallSite
 from headgrid.recorder.softmax import sum_softmax

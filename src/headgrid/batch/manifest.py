@@ -1,0 +1,333 @@
+"""Inputs that became files -> `headgrid-jobs.json`: what a resumed run need not do again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from headgrid._version import __version__
+from headgrid.capture.files import replace_file
+from headgrid.errors import OutputError
+
+#: The manifest's name in the folder of the output.
+NAME = "headgrid-jobs.json"
+
+_PACKAGES = ("altair", "pillow", "vl-convert-python")
+_FLUSH_SECONDS = 1.0
+#: The manifest is written at most this share of the time, however large it grows.
+_FLUSH_SHARE = 0.02
+
+
+class Manifest:
+    """The finished jobs of one folder, with what their files were made of.
+
+    Only what is finished is listed, and all of it was made by one command with one set
+    of options and versions; where those change, the list starts anew. It holds no times
+    and no absolute paths, so the same work gives the same bytes.
+
+    Parameters
+    ----------
+    folder : Path
+        The root of the output, where `NAME` is written.
+    command : str
+        What makes the files, such as ``render``.
+    options : mapping
+        Everything that shapes the files apart from the inputs; JSON-able.
+    color_range : (low, high), optional
+        The colour range that was resolved over all inputs, in the statistic's unit.
+    resume : bool
+        Read the list of an earlier run, if it was made by the same command, options,
+        colour range and versions.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = Path(folder, "a.svg")
+    ...     _ = made.write_bytes(b"<svg/>")
+    ...     with Manifest(Path(folder), "render", {"columns": 4}) as manifest:
+    ...         manifest.add("layer0.pt", "f00d", {made: hash_bytes(b"<svg/>")})
+    ...     again = Manifest(Path(folder), "render", {"columns": 4}, resume=True)
+    ...     again.is_done("layer0.pt", "f00d"), again.is_done("layer0.pt", "beef")
+    (True, False)
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        command: str,
+        options: Mapping[str, Any],
+        *,
+        color_range: tuple[float, float] | None = None,
+        resume: bool = False,
+    ) -> None:
+        self._folder = folder
+        self._head: dict[str, Any] = {
+            "headgrid": __version__,
+            "command": command,
+            "options": dict(options),
+            "color_range": None if color_range is None else list(color_range),
+            "versions": package_versions(),
+        }
+        # What an earlier run has left counts once `is_done` or `keep` has seen it.
+        self._earlier, self._made = self._read()
+        if not resume:
+            self._earlier = {}
+        self._lines: dict[str, str] = {}
+        self._kept: set[str] = set()
+        self._changed = True
+        self._next_flush = 0.0  # the first job counts at once
+
+    @property
+    def path(self) -> Path:
+        """The manifest's file."""
+        return self._folder / NAME
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of command, options, colour range and versions in hexadecimal."""
+        return hash_bytes(_dump(self._head).encode("utf-8", "backslashreplace"))
+
+    def is_done(self, key: str, digest: str, fingerprint: str | None = None) -> bool:
+        """Whether a job is finished and nothing has changed since.
+
+        Parameters
+        ----------
+        key : str
+            The input, as `name_inputs` spells it.
+        digest : str
+            SHA-256 of the input's content.
+        fingerprint : str, optional
+            What it was made with has to have this `fingerprint`; by default that of
+            this manifest, which is what its earlier list was made with.
+
+        Returns
+        -------
+        bool
+            Then the job is listed again. False where the input is new or has another
+            content, and where one of its files is missing or altered.
+        """
+        found = self._earlier.get(key)
+        if found is None or found["digest"] != digest:
+            return False
+        if fingerprint is not None and fingerprint != self.fingerprint:
+            return False
+        outputs: dict[str, str] = found["outputs"]
+        if any(_hash_file(self._folder / name) != made for name, made in outputs.items()):
+            return False
+        self._list(key, found)
+        return True
+
+    def add(self, key: str, digest: str, outputs: Mapping[Path, str]) -> None:
+        """List a finished job, and write the manifest if the last time is a while ago.
+
+        Parameters
+        ----------
+        key : str
+            The input, as `name_inputs` spells it.
+        digest : str
+            SHA-256 of the input's content.
+        outputs : mapping of Path to str
+            The files that it became, below the manifest's folder, and the SHA-256 of each.
+        """
+        named = {_relative(path, self._folder): made for path, made in outputs.items()}
+        self._list(key, {"digest": digest, "outputs": named})
+        if time.monotonic() < self._next_flush:
+            return
+        try:
+            self.flush()
+        except OutputError:  # a full disk may have room again at the end
+            self._next_flush = time.monotonic() + _FLUSH_SECONDS
+
+    def outputs(self, key: str) -> set[str]:
+        """Return the files that an earlier run made of an input, below the manifest's folder."""
+        found = self._earlier.get(key)
+        return set(found["outputs"]) if found else set()
+
+    def remove_outdated(self) -> list[Path]:
+        """Remove the files that an earlier run of the command made and this one did not.
+
+        Only files below the folder that are byte for byte as they were listed; for
+        commands whose folder holds the result of one run.
+
+        Returns
+        -------
+        list of Path
+            The files that were removed.
+        """
+        removed = []
+        for name, made in sorted(self._made.items()):
+            path = self._folder / name
+            inside = not Path(name).is_absolute() and ".." not in Path(name).parts
+            if name in self._kept or not inside or _hash_file(path) != made:
+                continue
+            with suppress(OSError):
+                path.unlink()
+                removed.append(path)
+                for parent in Path(name).parents[:-1]:
+                    (self._folder / parent).rmdir()  # only where it is empty
+        return removed
+
+    def flush(self) -> None:
+        """Write the manifest, whole or not at all; none where nothing was ever finished.
+
+        Raises
+        ------
+        OutputError
+            Where it can not be written.
+        """
+        if not self._changed or not (self._lines or self.path.exists()):
+            return
+        started = time.monotonic()
+        text = self._to_text()
+        with replace_file(self.path) as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+        self._changed = False
+        now = time.monotonic()
+        self._next_flush = now + max(_FLUSH_SECONDS, (now - started) / _FLUSH_SHARE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.flush()
+        except OutputError:
+            if error is None:
+                raise
+
+    def _list(self, key: str, job: Mapping[str, Any]) -> None:
+        self._lines[key] = f"  {_dump(key)}: {_dump(job)}"
+        self._kept.update(job["outputs"])
+        self._changed = True
+
+    def _to_text(self) -> str:
+        """Return the text: sorted, one line a job."""
+        outline = json.dumps({**self._head, "jobs": {}}, indent=1, sort_keys=True)
+        if not self._lines:
+            return outline + "\n"
+        lines = ",\n".join(self._lines[key] for key in sorted(self._lines))
+        # No text inside has a line end of its own, so this is the one place.
+        return outline.replace('\n "jobs": {}', f'\n "jobs": {{\n{lines}\n }}', 1) + "\n"
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the jobs of an earlier run, and the files of all jobs of that command.
+
+        No jobs where it was another run, and nothing where the list is damaged.
+        """
+        try:
+            found = json.loads(self.path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}, {}
+        jobs = found.pop("jobs", None) if isinstance(found, dict) else None
+        if not isinstance(jobs, dict) or found.get("command") != self._head["command"]:
+            return {}, {}
+        sound = {key: job for key, job in jobs.items() if _is_job(job)}
+        made = {name: hash for job in sound.values() for name, hash in job["outputs"].items()}
+        # Through JSON, as tuples become lists there.
+        same = found == json.loads(json.dumps(self._head))
+        return (sound if same else {}), made
+
+
+def name_inputs(paths: Iterable[Path], inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
+    """Return a name for every file that does not depend on where the inputs lie.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Files, each one of the inputs or below one.
+    inputs : iterable of path
+        Files and folders, as they were given.
+
+    Returns
+    -------
+    list of str
+        Each path from the folder that all inputs have in common, with ``/`` between its
+        parts. All are different.
+
+    Examples
+    --------
+    >>> name_inputs([Path("in/run_0/layer1.pt"), Path("x/layer2.pt")], ["in", "x/layer2.pt"])
+    ['in/run_0/layer1.pt', 'x/layer2.pt']
+    >>> name_inputs([Path("in/run_0/layer1.pt")], ["in"])
+    ['run_0/layer1.pt']
+    """
+    files = [_absolute(path) for path in paths]
+    given = [_absolute(Path(path)) for path in inputs]
+    known = set(files)
+    folders = [path.parent if path in known else path for path in given]
+    try:
+        base = os.path.commonpath(folders) if folders else os.curdir
+    except ValueError:  # on several drives
+        base = ""
+    names: dict[str, None] = {}
+    for file in files:
+        name = Path(os.path.relpath(file, base) if base else file).as_posix()
+        # Two spellings may end up as one where a link is followed by "..".
+        number = 1
+        while (unique := name if number == 1 else f"{name} ({number})") in names:
+            number += 1
+        names[unique] = None
+    return list(names)
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.normpath(path.absolute()))
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the other packages that shape a figure's bytes."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def hash_bytes(content: bytes) -> str:
+    """Return the SHA-256 of bytes in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal; nothing where there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):  # of a name with NUL, too
+        return ""
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _is_job(job: Any) -> bool:
+    if not isinstance(job, dict) or set(job) != {"digest", "outputs"}:
+        return False
+    digest, outputs = job["digest"], job["outputs"]
+    if not isinstance(digest, str) or not isinstance(outputs, dict) or not outputs:
+        return False
+    return all(isinstance(made, str) and _stays_below(name) for name, made in outputs.items())
+
+
+def _stays_below(name: str) -> bool:
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(", ", ": "), sort_keys=True)

@@ -1,0 +1,1 @@
+"""Files <-> the frozen `Capture`, one layer's recorded frame attention."""

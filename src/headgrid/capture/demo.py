@@ -1,0 +1,40 @@
+"""The package's own data -> a folder of synthetic captures to draw.
+
+Block-causal logits of 21 frames in blocks of 3 and 12 heads, made by
+``examples/make_demo_captures.py``: sink, recent, diagonal, periodic, uniform
+and other shapes that a reader recognises. Nothing of it was recorded from a model.
+
+A second folder holds one layer of all-MiniLM-L6-v2 (Apache-2.0), recorded by
+``examples/make_real_demo.py``: 12 heads, 20 sentences as frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+
+#: Title template of the demo's figures: nobody shall take them for a recording.
+TITLE = "Layer {layer} of a synthetic demonstration (not recorded from a model)"
+
+REAL_TITLE = "Layer {layer} of all-MiniLM-L6-v2 (sentences as frames)"
+
+
+@contextmanager
+def demo_folder(*, real: bool = False) -> Iterator[Path]:
+    """Give the path of the folder that holds the bundled captures.
+
+    Parameters
+    ----------
+    real : bool
+        The recorded capture in place of the synthetic ones.
+
+    Examples
+    --------
+    >>> with demo_folder() as folder:
+    ...     sorted(path.name for path in folder.glob("*.pt"))
+    ['layer0.pt', 'layer1.pt']
+    """
+    with as_file(files("headgrid.capture") / ("demo_real" if real else "demo_captures")) as folder:
+        yield folder

@@ -1,0 +1,1 @@
+"""Tables -> altair charts, facetted by head."""

@@ -1,0 +1,289 @@
+"""Values and a rule -> resolved colour scale; frame counts -> ticks and panel sizes.
+
+The one place that decides colours. Charts take only what is resolved here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headgrid.capture.model import Capture
+from headgrid.capture.statistic import STATISTICS
+from headgrid.errors import check_choice
+from headgrid.options import PALETTES, SMALLEST_SPAN, ColorRange
+from headgrid.text import shorten_float
+
+#: Colours are quantised to so many steps, as matplotlib's colour maps are.
+STEPS = 256
+
+# Low to high. ColorBrewer's RdBu with 11 classes, red high.
+_RDBU = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"
+# The second palette of the figures' first version, turned so that red is high.
+_CUSTOM = "1d4680 3c7fb9 79b0d4 c2deec f0f4f5 fddac3 eea17e d15c4c 98202c"
+# Every fifth colour of viridis (CC0, by S. van der Walt and N. Smith): linear
+# RGB between them stays within one level of the 256 published colours.
+_VIRIDIS = (
+    "440154 46085c 471063 481769 481d6f 482475 472a7a 46307e 453781 433d84 414287 3f4889 3d4e8a "
+    "3a538b 38598c 355e8d 33638d 31688e 2e6d8e 2c718e 2a768e 297b8e 27808e 25848e 23898e 218e8d "
+    "20928c 1f978b 1e9c89 1fa188 21a585 24aa83 28ae80 2eb37c 35b779 3dbc74 46c06f 50c46a 5ac864 "
+    "65cb5e 70cf57 7cd250 89d548 95d840 a2da37 b0dd2f bddf26 cae11f d8e219 e5e419 f1e51d fde725"
+)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colour stops from low to high, equally spaced, with linear RGB between them."""
+
+    name: str
+    colors: tuple[str, ...] = field(repr=False)
+    diverging: bool
+
+    def rgb(self, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+        """Return the colours at positions from 0 to 1, shape (..., 3)."""
+        stops = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in self.colors])
+        at = np.linspace(0.0, 1.0, len(stops))
+        channels = [np.interp(positions, at, stops[:, channel]) for channel in range(3)]
+        return np.floor(np.stack(channels, axis=-1) + 0.5).astype(np.uint8)
+
+
+def _palette(name: str, colors: str, diverging: bool) -> Palette:
+    return Palette(name, tuple(f"#{color}" for color in colors.split()), diverging)
+
+
+_PALETTES = {
+    "rdbu": _palette("rdbu", _RDBU, True),
+    "custom": _palette("custom", _CUSTOM, True),
+    "viridis": _palette("viridis", _VIRIDIS, False),
+}
+
+
+@dataclass(frozen=True)
+class ColorScale:
+    """A colour range on a palette, in `STEPS` steps.
+
+    A diverging palette keeps its middle colour at zero, with each side scaled
+    on its own where the range is not symmetric.
+    """
+
+    range: ColorRange
+    palette: Palette
+
+    def _repr_html_(self) -> str:
+        from headgrid.web.cards import show_color_scale
+
+        return show_color_scale(self)
+
+    @property
+    def stops(self) -> list[tuple[float, str]]:
+        """The value and the colour of every palette stop within the range, increasing."""
+        colors = self.palette.colors
+        positions = np.linspace(0.0, 1.0, len(colors))
+        low, high = self._span()
+        return [
+            (shorten_float(self._value_at(float(position))), color)
+            for position, color in zip(positions, colors, strict=True)
+            if low <= position <= high
+        ]
+
+    def steps(self, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Return the palette step, 0 to 255, of each value; values beyond the range clamp."""
+        index = np.floor(self._positions(np.asarray(values, dtype=np.float64)) * STEPS)
+        start, end = self._span()
+        return np.asarray(np.clip(index, start * STEPS, end * STEPS - 1), dtype=np.int64)
+
+    def rgb(self, values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+        """Return the colour of each value, shape (..., 3), one of 256."""
+        return np.asarray(self.colors()[self.steps(values)])
+
+    def colors(self) -> npt.NDArray[np.uint8]:
+        """Return the colour of each palette step, shape (256, 3)."""
+        return self.palette.rgb(np.arange(STEPS) / (STEPS - 1))
+
+    def dark_beyond(self) -> tuple[float, float]:
+        """Return the values below and above which colours are dark: what is written there is white.
+
+        Infinite where that end of the scale is light. Dark is a relative luminance
+        below 0.25, where white has more contrast than black (WCAG 2, with some room).
+        """
+        linear = (self.colors() / 255.0) ** 2.2
+        dark = linear @ np.array([0.2126, 0.7152, 0.0722]) < 0.25
+        start, end = self._span()
+        used = dark[int(start * STEPS) : int(end * STEPS)]
+        lowest = int(np.argmin(used)) if not used.all() else 0
+        highest = int(np.argmin(used[::-1])) if not used.all() else 0
+        below = self._value_at(start + lowest / STEPS) if lowest else -math.inf
+        above = self._value_at(end - highest / STEPS) if highest else math.inf
+        return shorten_float(below), shorten_float(above)
+
+    def expression(self, field: str) -> str:
+        """Return the Vega expression that quantises ``datum.field`` to the value of its step.
+
+        The scale of the chart gives that value the colour that `rgb` gives.
+        """
+        low, high = self.range.low, self.range.high
+        start, end = self._span()
+        if self.palette.diverging and low < 0 < high and not math.isclose(-low, high):
+            negative = _step_expression(field, (low, 0.0), (0.0, 0.5))
+            positive = _step_expression(field, (0.0, high), (0.5, 1.0))
+            return f"datum.{field}<0?{negative}:{positive}"
+        return _step_expression(field, (low, high), (start, end))
+
+    def _span(self) -> tuple[float, float]:
+        """Return the part of the palette that the range uses."""
+        if not self.palette.diverging:
+            return 0.0, 1.0
+        return (0.5 if self.range.low >= 0 else 0.0), (0.5 if self.range.high <= 0 else 1.0)
+
+    def _positions(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        low, high = self.range.low, self.range.high
+        if self.palette.diverging and low < 0 < high:
+            below, above = 0.5 - 0.5 * values / low, 0.5 + 0.5 * values / high
+            return np.where(values < 0, below, above)
+        start, end = self._span()
+        return start + (values - low) / (high - low) * (end - start)
+
+    def _value_at(self, position: float) -> float:
+        low, high = self.range.low, self.range.high
+        if self.palette.diverging and low < 0 < high:
+            return low - low * 2 * position if position < 0.5 else high * 2 * (position - 0.5)
+        start, end = self._span()
+        return low + (position - start) / (end - start) * (high - low)
+
+
+def palette_for(statistic: str, name: str) -> Palette:
+    """Return the palette of a statistic: the named one where values have two signs.
+
+    Parameters
+    ----------
+    statistic : str
+        Logits and differences diverge around zero; masses, entropies and
+        deviations are never negative and get viridis.
+    name : {"rdbu", "custom"}
+        The diverging palette.
+
+    Raises
+    ------
+    OptionError
+        For an unknown name.
+    """
+    check_choice("palette", name, PALETTES)
+    return _PALETTES[name if STATISTICS[statistic].signed else "viridis"]
+
+
+def frame_ticks(count: int) -> list[int]:
+    """Return the positions, 0 to ``count - 1``, that get a tick: never more than 8.
+
+    Every 5 frames up to 30, every 10 up to 60, every 20 beyond (or the next
+    round step that keeps to 8), and the last; a regular tick closer than half a
+    step to the last gives way to it, unless it is the first: that frame is where
+    sinks are.
+
+    >>> frame_ticks(21)
+    [0, 5, 10, 15, 20]
+    >>> frame_ticks(72)
+    [0, 20, 40, 60, 71]
+    """
+    base = 5 if count <= 30 else 10 if count <= 60 else 20
+    steps = (m * 10**e for e in range(1, 19) for m in (1, 2, 5))
+    for step in (base, *(s for s in steps if s > base)):
+        ticks = [t for t in range(0, count - 1, step) if not t or count - 1 - t >= step / 2]
+        ticks.append(count - 1)
+        if len(ticks) <= 8:
+            return ticks
+    raise AssertionError(count)
+
+
+def value_ticks(low: float, high: float, count: int) -> list[float]:
+    """Return round values between two limits, about ``count`` of them, at steps of 1, 2 or 5.
+
+    >>> value_ticks(-1.0, 8.3, 6)
+    [0.0, 2.0, 4.0, 6.0, 8.0]
+    """
+    low, high = float(low), float(high)
+    if not high - low > SMALLEST_SPAN:
+        return [low]
+    power = math.floor(math.log10((high - low) / count))
+    error = (high - low) / count / 10.0**power
+    # The limits between the steps are their geometric means.
+    factor = 10 if error >= 50**0.5 else 5 if error >= 10**0.5 else 2 if error >= 2**0.5 else 1
+    step = factor * 10.0**power
+    return [shorten_float(n * step) for n in range(math.ceil(low / step), int(high // step) + 1)]
+
+
+def cell_size(count: int, panel: int = 216) -> int:
+    """Return the whole number of points a cell of ``count`` takes, for a panel of about ``panel``.
+
+    >>> [cell_size(count) for count in (1, 21, 72, 200)]
+    [216, 10, 3, 1]
+    """
+    return max(1, round(panel / count))
+
+
+def _step_expression(
+    field: str, values: tuple[float, float], positions: tuple[float, float]
+) -> str:
+    """Return the expression for one straight piece of the scale."""
+    (low, high), (start, end) = values, positions
+    first, last = int(start * STEPS), int(end * STEPS) - 1
+    offset = f"+{first}" if first else ""
+    scale = _number(STEPS * (end - start) / (high - low))
+    above = f"(datum.{field}{_minus(low)})" if low else f"datum.{field}"
+    index = f"clamp(floor({above}*{scale}{offset}),{first},{last})"
+    index = f"({index}{_minus(start * (STEPS - 1))})" if start else index
+    width = _number((high - low) / (end - start) / (STEPS - 1))
+    return f"{index}*{width}{_minus(-low)}"
+
+
+def _number(value: float) -> str:
+    """Return a number as short text without losing a bit of it."""
+    return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+
+
+def _minus(value: float) -> str:
+    """Return the text that subtracts a number in a Vega expression."""
+    value = float(value)
+    if value == 0:
+        return ""
+    return f"-{_number(value)}" if value > 0 else f"+{_number(-value)}"
+
+
+def saturates(value_range: tuple[float, float], color_range: ColorRange) -> tuple[bool, bool]:
+    """Return whether values lie below, and whether they lie above, the colour range.
+
+    Parameters
+    ----------
+    value_range : (float, float)
+        Smallest and largest value, as `Capture.value_range` gives them.
+    color_range : ColorRange
+
+    Examples
+    --------
+    >>> saturates((-1.0, 9.0), ColorRange(-5.0, 5.0, "quantile"))
+    (False, True)
+    """
+    low, high = _open_range(color_range)
+    return value_range[0] < low, value_range[1] > high
+
+
+def count_saturated(capture: Capture, color_range: ColorRange) -> int:
+    """Return how many visible values lie beyond the colour range."""
+    if capture.full_frame_attention is None or not any(saturates(capture.value_range, color_range)):
+        return 0
+    low, high = _open_range(color_range)
+    total = 0
+    for head in range(capture.num_heads):
+        matrix: npt.NDArray[Any] = capture.head_matrix(head)
+        total += int(np.count_nonzero((matrix > high) | (matrix < low)))
+    return total
+
+
+def _open_range(color_range: ColorRange) -> tuple[float, float]:
+    """Return the range with the slack that its ends, rounded to 9 digits, need."""
+    low, high = color_range.low, color_range.high
+    slack = 1e-8 * max(abs(low), abs(high))
+    return low - slack, high + slack

@@ -1,0 +1,1 @@
+"""Arguments -> calls -> exit codes: one module for each command."""

@@ -1,0 +1,31 @@
+"""Arguments of ``headgrid assets`` -> the script that pages and fragments share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from headgrid.cli.shared import show_path
+
+
+@click.command()
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where the script goes.",
+)
+def assets(folder: Path) -> None:
+    """Write the one script that many pages share.
+
+    It holds Vega and draws every headgrid figure of the page that loads it, also
+    where the Content-Security-Policy is "default-src 'self'". Prints its path; the
+    name holds the version and a hash of the content.
+    """
+    from headgrid.web.assets import write_assets
+
+    show_path(write_assets(folder))

@@ -1,1 +1,0 @@
-"""Arguments -> calls: one module for each command."""

@@ -1,0 +1,1 @@
+"""Specification -> bytes of SVG, PNG, PDF and JSON."""

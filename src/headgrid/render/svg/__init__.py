@@ -1,0 +1,1 @@
+"""Vega's SVG -> small, seamless, deterministic SVG with live text."""

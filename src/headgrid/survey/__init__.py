@@ -1,0 +1,1 @@
+"""Many captures -> one table, and mean maps across layers, runs and sets."""

@@ -1,0 +1,409 @@
+"""What was read of many captures -> tables, maps and colour ranges across layers, runs and sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from headgrid.capture.blocks import expected_layers
+from headgrid.capture.folders import Place
+from headgrid.capture.model import Capture
+from headgrid.capture.quantiles import QuantileSketch
+from headgrid.errors import HeadgridError, check_choice
+from headgrid.options import ColorRange, ColorRule
+from headgrid.shown import show_card
+from headgrid.survey.moments import CaptureMoments, Moments
+from headgrid.survey.parts import COLUMNS, Form
+from headgrid.survey.spool import Record
+from headgrid.survey.stability import icc_from_moments, rank_agreement
+from headgrid.survey.tally import Tally
+from headgrid.tables.measures import COUNTS
+from headgrid.tables.ranges import resolve_color_range
+from headgrid.text import shorten_list
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Input(NamedTuple):
+    """A capture that a survey has read; ``digest`` is that of its file, empty without one."""
+
+    place: Place
+    layer: int
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Survey:
+    """Captures of layers, runs and sets, looked at together; made by `survey`.
+
+    Attributes
+    ----------
+    form : Form
+        What all captures share: statistic, heads, frames and blocks.
+    failures : tuple of HeadgridError
+        The files that could not be used.
+    warnings : tuple of str
+        What was odd in the files, once for each kind.
+    """
+
+    form: Form
+    failures: tuple[HeadgridError, ...]
+    warnings: tuple[str, ...]
+    _tally: Tally
+
+    @property
+    def statistic(self) -> str:
+        """What the values are."""
+        return self.form.statistic
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Smallest and largest visible value of all captures."""
+        return self._tally.value_range
+
+    @property
+    def value_sketch(self) -> QuantileSketch:
+        """All visible values of all captures, for pooled quantiles."""
+        return self._tally.sketch
+
+    @property
+    def num_heads(self) -> int:
+        """Number of heads."""
+        return self.form.num_heads
+
+    @cached_property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the sets, in natural order; one empty name where there are none."""
+        return tuple(dict.fromkeys(place.set for place in self._runs))
+
+    @property
+    def num_runs(self) -> int:
+        """Number of runs, of all sets together."""
+        return len(self._runs)
+
+    @property
+    def num_runs_of(self) -> dict[str, int]:
+        """Number of runs of each set."""
+        return {set: sum(place.set == set for place in self._runs) for set in self.sets}
+
+    @cached_property
+    def layers(self) -> tuple[int, ...]:
+        """Numbers of the layers that a whole run has: those found, and gaps between them.
+
+        Layers that were recorded at a regular step (0, 4, 8, ...) have no gaps.
+        """
+        return expected_layers(layer for layers in self._runs.values() for layer in layers)
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """A sentence for every group of runs that lack the same layers."""
+        lacking: dict[tuple[int, ...], list[str]] = {}
+        for place, found in self._runs.items():
+            absent = tuple(layer for layer in self.layers if layer not in found)
+            if absent:
+                lacking.setdefault(absent, []).append(place.text or "the run")
+        return tuple(
+            f"{shorten_list(runs)}{f' ({len(runs)} runs)' if len(runs) > 6 else ''}: "
+            f"layer{'s' if len(absent) > 1 else ''} {shorten_list(absent)} "
+            f"{'are' if len(absent) > 1 else 'is'} missing, expected every layer of "
+            f"{self.layers[0]} to {self.layers[-1]} in every run; their places stay empty"
+            for absent, runs in lacking.items()
+        )
+
+    @cached_property
+    def statistics(self) -> pd.DataFrame:
+        """One row per set x run x layer x head.
+
+        ``set``, ``run``, ``layer``, ``head``, ``statistic`` (what the values
+        are), and the measures of `headgrid.tables.measures.MEASURES`, not rounded; NaN
+        where there is no such value.
+        """
+        import pandas as pd
+
+        columns: dict[str, list[Any]] = {}
+        for piece in self.pieces():
+            for name, values in piece.items():
+                columns.setdefault(name, []).extend(values)
+        return pd.DataFrame(columns)
+
+    def pieces(self) -> Iterator[dict[str, list[Any]]]:
+        """Yield the columns of `statistics` of one capture after another."""
+        heads = self.num_heads
+        for place, layer, record in self._records():
+            same = {"set": place.set, "run": place.run, "layer": layer}
+            measured = dict(zip(COLUMNS, record.T.tolist(), strict=True))
+            for name in COUNTS:
+                measured[name] = list(map(int, measured[name]))
+            yield {
+                **{name: [value] * heads for name, value in same.items()},
+                "head": list(range(heads)),
+                "statistic": [self.statistic] * heads,
+                **measured,
+            }
+
+    def summary(self, name: str = "sink") -> pd.DataFrame:
+        """Return mean and standard deviation over the runs of one measure of each head.
+
+        Parameters
+        ----------
+        name : str
+            One of `headgrid.tables.measures.MEASURES`.
+
+        Returns
+        -------
+        DataFrame
+            One row per set x layer x head: ``set``, ``layer``, ``head``,
+            ``runs`` (that have such a value), ``mean``, ``std`` (of the sample;
+            NaN below two runs). Behind the heads of a layer stands a row whose
+            ``head`` is <NA>, of the mean over the heads of each run.
+
+        Raises
+        ------
+        OptionError
+            For an unknown measure, with the choices and the near miss.
+        """
+        import pandas as pd
+
+        column = _column(name)
+        heads = [*range(self.num_heads), None]
+        parts = [
+            pd.DataFrame(
+                {
+                    "set": set,
+                    "layer": layer,
+                    "head": heads,
+                    "runs": moments.count[:, column],
+                    "mean": moments.mean[:, column],
+                    "std": moments.std[:, column],
+                }
+            )
+            for (set, layer), moments in self._moments.items()
+        ]
+        frame = pd.concat(parts, ignore_index=True)
+        return frame.astype({"layer": "Int64", "head": "Int64"})
+
+    def stability(self, *names: str) -> pd.DataFrame:
+        """Return how well heads keep their differences from run to run.
+
+        The one-way intraclass correlation ICC(1,1), with heads as targets and
+        runs as ratings; see `headgrid.survey.stability.icc_oneway`.
+
+        Parameters
+        ----------
+        *names : str
+            Of `headgrid.tables.measures.MEASURES`; by default ``"sink"``.
+
+        Returns
+        -------
+        DataFrame
+            One row per set, measure and scope: ``set``, ``measure``, ``scope``
+            (``"layer"``: the heads of one layer; ``"all"``: those of all
+            layers), ``layer`` (<NA> for all), ``heads``, ``runs`` (the most that
+            a head has), ``icc`` (NaN where it is undefined, as for one run).
+        """
+        import pandas as pd
+
+        rows = []
+        for set in self.sets:
+            for name in names or ("sink",):
+                column = _column(name)
+                for scope, layer, keys in self._scopes(set):
+                    moments = [self._moments[key] for key in keys]
+                    count, mean, m2 = (
+                        np.concatenate([getattr(one, part)[:-1, column] for one in moments])
+                        for part in ("count", "mean", "m2")
+                    )
+                    same = {"set": set, "measure": name, "scope": scope, "layer": layer}
+                    sizes = {"heads": int((count > 0).sum()), "runs": int(count.max())}
+                    rows.append({**same, **sizes, "icc": icc_from_moments(count, mean, m2)})
+        return pd.DataFrame(rows).astype({"layer": "Int64"})
+
+    def agreement(self, *names: str) -> pd.DataFrame:
+        """Return how far the sets agree on the order of the heads.
+
+        Spearman's rank correlation of the heads' means over runs; see
+        `headgrid.survey.stability.rank_agreement`.
+
+        Parameters
+        ----------
+        *names : str
+            Of `headgrid.tables.measures.MEASURES`; by default ``"sink"``.
+
+        Returns
+        -------
+        DataFrame
+            One row per pair of sets, measure and scope: ``set_a``, ``set_b``,
+            ``measure``, ``scope``, ``layer`` (as in `stability`), ``heads``,
+            ``rho``. Empty where there is one set.
+        """
+        import pandas as pd
+
+        columns = ["set_a", "set_b", "measure", "scope", "layer", "heads", "rho"]
+        rows = []
+        for name in names or ("sink",):
+            for scope, layer, scores in self._scores(_column(name)):
+                same = {"measure": name, "scope": scope, "layer": layer}
+                rows += [
+                    {"set_a": a, "set_b": b, **same, "heads": heads, "rho": rho}
+                    for a, b, rho, heads in rank_agreement(scores)
+                ]
+        frame = pd.DataFrame(rows, columns=columns)
+        frame["order"] = frame.groupby(["measure", "set_a", "set_b"], sort=False).ngroup()
+        frame = frame.sort_values("order", kind="stable").drop(columns="order")
+        return frame.reset_index(drop=True).astype({"layer": "Int64"})
+
+    @cached_property
+    def captures(self) -> Mapping[tuple[str, int], Capture]:
+        """The capture of each (set, layer): the mean over its runs.
+
+        The runs' own where each layer of each set has one run; else all are means, of
+        one run too, so that they hold one statistic.
+        """
+        ordered = sorted(self._tally.moments, key=lambda key: (self.sets.index(key[0]), key[1]))
+        moments = {key: self._tally.moments[key] for key in ordered}
+        alone = all(one.runs == 1 for one in moments.values())
+        return {key: (alone and one.single) or one.mean_capture() for key, one in moments.items()}
+
+    def captures_of(self, set: str) -> dict[int, Capture]:
+        """Return the capture of each layer of one set; see `captures`."""
+        return {layer: capture for (own, layer), capture in self.captures.items() if own == set}
+
+    def pooled_captures(self) -> dict[int, Capture]:
+        """Return the capture of each layer: the mean over the runs of all sets together."""
+        if len(self.sets) == 1:
+            return self.captures_of(self.sets[0])
+        pooled: dict[int, CaptureMoments] = {}
+        for set, layer in self.captures:
+            moments = self._tally.moments[set, layer]
+            pooled[layer] = pooled[layer].merge(moments) if layer in pooled else moments
+        return {layer: moments.mean_capture() for layer, moments in sorted(pooled.items())}
+
+    def deviation(self, set: str, layer: int) -> Capture | None:
+        """Return the standard deviation over runs of each cell; None below two runs."""
+        moments = self._tally.moments[set, layer]
+        return moments.deviation_capture() if moments.runs > 1 else None
+
+    def inputs(self) -> Iterator[Input]:
+        """Yield what was read, in the order of sets, runs and layers."""
+        tally = self._tally
+        for number in (tally.order[position] for position in self._order):
+            about = tally.layers[number], tally.sources[number], tally.digests[number]
+            yield Input(tally.places[number], *about)
+
+    def close(self) -> None:
+        """Let go of the file that holds the rows, where there is one."""
+        self._tally.spool.close()
+
+    def color_range(self, rule: ColorRule | tuple[float, float] | ColorRange) -> ColorRange:
+        """Return the numbers that a colour rule gives for all values of all captures together.
+
+        Raises
+        ------
+        OptionError
+            For an unknown rule, with the choices and the near miss.
+        """
+        return resolve_color_range(rule, [self])
+
+    @property
+    def description(self) -> str:
+        """How many sets, runs, layers and heads there are."""
+        sets = f"{len(self.sets)} sets, " if len(self.sets) > 1 else ""
+        return (
+            f"{sets}{_count(self.num_runs, 'run')}, {_count(len(self.layers), 'layer')} x "
+            f"{_count(self.num_heads, 'head')}"
+        )
+
+    def __repr__(self) -> str:
+        captures = _count(len(self._tally.order), "capture")
+        return f"<Survey of {captures}: {self.description}, {self.statistic}>"
+
+    def _repr_html_(self) -> str:
+        return show_card("survey", self)
+
+    @cached_property
+    def _order(self) -> list[int]:
+        """Positions of the records in the order of sets, runs and layers."""
+        tally = self._tally
+        keys = {place: place.order for place in {*tally.places}}
+        files = list(tally.order)
+        return sorted(
+            range(len(files)), key=lambda n: (keys[tally.places[files[n]]], tally.layers[files[n]])
+        )
+
+    def _records(self) -> Iterator[tuple[Place, int, Record]]:
+        tally = self._tally
+        for position, record in zip(self._order, tally.spool.read(self._order), strict=True):
+            number = tally.order[position]
+            yield tally.places[number], tally.layers[number], record
+
+    @cached_property
+    def _runs(self) -> dict[Place, set[int]]:
+        """The layers that were found of each run, in the order of sets and runs."""
+        runs: dict[Place, set[int]] = {}
+        for position in self._order:
+            number = self._tally.order[position]
+            runs.setdefault(self._tally.places[number], set()).add(self._tally.layers[number])
+        return runs
+
+    @cached_property
+    def _moments(self) -> dict[tuple[str, int], Moments]:
+        """Moments over runs of each (set, layer), [heads + 1, measures]: heads, then their mean."""
+        moments: dict[tuple[str, int], Moments] = {}
+        for place, layer, record in self._records():
+            key, one = (place.set, layer), Moments.of(np.vstack([record, _mean_of_heads(record)]))
+            moments[key] = moments[key].merge(one) if key in moments else one
+        return dict(sorted(moments.items(), key=lambda item: self._key_order(item[0])))
+
+    def _key_order(self, key: tuple[str, int]) -> tuple[int, int]:
+        return self.sets.index(key[0]), key[1]
+
+    def _scopes(self, set: str) -> Iterator[tuple[str, int | None, list[tuple[str, int]]]]:
+        """Yield the groups of heads that are looked at together: of a layer, and of all."""
+        keys = [key for key in self._moments if key[0] == set]
+        for key in keys:
+            yield "layer", key[1], [key]
+        yield "all", None, keys
+
+    def _scores(
+        self, column: int
+    ) -> Iterator[tuple[str, int | None, dict[str, npt.NDArray[np.float64]]]]:
+        """Yield the heads' means by set, of each layer and of all; NaN where a set lacks it."""
+        lacking = np.full(self.num_heads, np.nan)
+        means = {
+            (set, layer): self._moments[set, layer].mean[:-1, column]
+            if (set, layer) in self._moments
+            else lacking
+            for set in self.sets
+            for layer in self.layers
+        }
+        for layer in self.layers:
+            yield "layer", layer, {set: means[set, layer] for set in self.sets}
+        together = {
+            set: np.concatenate([means[set, layer] for layer in self.layers]) for set in self.sets
+        }
+        yield "all", None, together
+
+
+def _mean_of_heads(record: Record) -> Record:
+    """Return the mean of each measure over the heads that have it."""
+    seen = ~np.isnan(record)
+    counts = seen.sum(axis=0)
+    totals = np.where(seen, record, 0.0).sum(axis=0)
+    means = np.full(record.shape[1], np.nan)
+    np.divide(totals, counts, out=means, where=counts > 0)
+    return means
+
+
+def _column(name: str) -> int:
+    return COLUMNS.index(check_choice("statistic", name, COLUMNS))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

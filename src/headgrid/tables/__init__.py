@@ -1,0 +1,1 @@
+"""Captures -> long-form DataFrames and statistics; the one place that rounds."""

@@ -1,0 +1,153 @@
+"""Two captures -> their difference, and the table of its largest changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from headgrid.capture.model import Capture
+from headgrid.capture.statistic import STATISTICS
+from headgrid.errors import CaptureError, OptionError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Rows of the table of changes.
+TOP = 20
+
+
+def subtract(a: Capture, b: Capture) -> Capture:
+    """Return B - A as a capture.
+
+    Parameters
+    ----------
+    a, b : Capture
+        With the same statistic, heads and frames.
+
+    Returns
+    -------
+    Capture
+        ``full_frame_attention`` [heads, query, key] and the last-block rows in float64,
+        statistic ``logit_difference`` (``mass_difference``, ...); a pair that one of the
+        two has not seen is unseen. Layer and run are those of B.
+
+    Raises
+    ------
+    CaptureError
+        Where the two do not go together; the text says in what they differ.
+
+    Examples
+    --------
+    >>> a, b = (Capture.from_array([[[1.0, 2.0], [3.0, v]]]) for v in (4.0, 9.0))
+    >>> subtract(a, b).head_matrix(0)
+    array([[0., 0.],
+           [0., 5.]])
+    """
+    expect_comparable(a, b)
+    base = STATISTICS[a.statistic].base
+    matrices = None
+    if a.full_frame_attention is not None and b.full_frame_attention is not None:
+        matrices = np.stack(
+            [
+                b.head_matrix(head).astype(np.float64) - a.head_matrix(head)
+                for head in range(a.num_heads)
+            ]
+        )
+    return Capture.from_array(
+        matrices,
+        last_block=b.last_block_rows.astype(np.float64) - a.last_block_rows,
+        layer=b.layer_index,
+        block_sizes=b.block_sizes,
+        query_frames=b.query_frames if matrices is not None else None,
+        key_frames=b.key_frames,
+        last_block_query_frames=b.last_block_query_frames,
+        statistic=f"{base}_difference",
+        run=b.run,
+    ).replace(source=f"{b.source} - {a.source}")
+
+
+def change_table(a: Capture, b: Capture, *, top: int | None = TOP) -> pd.DataFrame:
+    """Return the pairs that differ most between two captures.
+
+    Parameters
+    ----------
+    a, b : Capture
+        With the same statistic, heads and frames, and a full matrix each.
+    top : int or None
+        So many rows at most; None: every pair that both have seen.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``head``, ``query``, ``key`` (frame numbers), ``a``, ``b`` and
+        ``difference`` (b - a), float64 as the captures hold them, sorted by the
+        magnitude of the difference, largest first, then by head, query and key.
+
+    Raises
+    ------
+    CaptureError
+        Where the two do not go together, or have no full matrix.
+    OptionError
+        Where ``top`` is below 1.
+
+    Examples
+    --------
+    >>> a, b = (Capture.from_array([[[1.0, 2.0], [3.0, v]]]) for v in (4.0, 9.0))
+    >>> print(change_table(a, b, top=1).to_string(index=False))
+     head  query  key   a   b  difference
+        0      1    1 4.0 9.0         5.0
+    """
+    import pandas as pd
+
+    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
+        raise OptionError(f"top is {top!r}, expected a whole number, at least 1")
+    expect_comparable(a, b)
+    heads, queries, keys, before, after = [], [], [], [], []
+    for head in range(a.num_heads):
+        was, now = (c.head_matrix(head).astype(np.float64) for c in (a, b))
+        query, key = np.nonzero(~np.isnan(was + now))
+        heads.append(np.full(len(query), head))
+        queries.append(np.asarray(a.query_frames)[query])
+        keys.append(np.asarray(a.key_frames)[key])
+        before.append(was[query, key])
+        after.append(now[query, key])
+    columns = {
+        name: np.concatenate(parts)
+        for name, parts in (
+            ("head", heads),
+            ("query", queries),
+            ("key", keys),
+            ("a", before),
+            ("b", after),
+        )
+    }
+    change = columns["b"] - columns["a"]
+    order = np.argsort(-np.abs(change), kind="stable")[:top]
+    table = pd.DataFrame({name: values[order] for name, values in columns.items()})
+    table["difference"] = change[order]
+    return table
+
+
+def expect_comparable(a: Capture, b: Capture) -> None:
+    """Refuse captures that can not be subtracted; the text says in what they differ."""
+    if a.statistic != b.statistic:
+        raise CaptureError(
+            f"{a.source} holds {a.statistic} and {b.source} holds {b.statistic}, expected one "
+            "statistic; record both alike"
+        )
+    for name, mine, other in (
+        ("heads", a.num_heads, b.num_heads),
+        ("query frames", a.query_frames, b.query_frames),
+        ("key frames", a.key_frames, b.key_frames),
+    ):
+        if mine != other:
+            counts = (mine, other) if isinstance(mine, int) else (len(mine), len(other))  # type: ignore[arg-type]
+            raise CaptureError(
+                f"{a.source} has {counts[0]} {name}, {b.source} has {counts[1]}"
+                f"{', or other frame numbers' if counts[0] == counts[1] else ''}; expected the "
+                "same in both; record both alike"
+            )
+    for one, two in ((a, b), (b, a)):
+        if one.full_frame_attention is None and two.full_frame_attention is not None:
+            one.head_matrix(0)  # says what is missing

@@ -1,0 +1,265 @@
+"""Specifications in a test suite: compare with a golden file, explain the difference, refresh.
+
+In a test, with the fixture that headgrid's pytest plugin brings::
+
+    def test_the_heatmap_of_layer_3(headgrid_golden):
+        headgrid_golden(headgrid.heatmap(capture), "layer3_heatmap")
+
+compares with ``specs/layer3_heatmap.vl.json``; ``pytest --headgrid-refresh``
+writes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headgrid.capture.files import write_bytes
+from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
+from headgrid.errors import HeadgridError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIX = ".vl.json"
+_SHOWN = 10
+
+
+class GoldenMismatchError(HeadgridError, AssertionError):
+    """A specification is not the one in the golden file."""
+
+
+def assert_matches_golden(
+    chart: ChartLike | Mapping[str, Any],
+    golden: str | Path,
+    *,
+    refresh: bool = False,
+    tolerance: float = 0.0,
+) -> None:
+    """Compare a chart with its golden file.
+
+    Parameters
+    ----------
+    chart : altair chart or mapping
+        What is drawn now.
+    golden : path
+        The file to compare with, named ``NAME.vl.json``.
+    refresh : bool
+        Write the file instead of comparing.
+    tolerance : float
+        Largest difference of a value that passes, in the unit of the statistic.
+
+    Raises
+    ------
+    GoldenMismatchError
+        Where the file is missing, or differs: the text says which encodings and
+        which cells (head, query, key, old, new).
+    """
+    path = Path(golden)
+    if refresh:
+        write_bytes(path, to_json(chart).encode("utf-8"))
+        return
+    if not path.exists():
+        raise GoldenMismatchError(
+            f"{path} does not exist, expected a golden specification; refresh it "
+            "(pytest --headgrid-refresh) and look at what it draws"
+        )
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise GoldenMismatchError(
+            f"{path} is not JSON ({error}); refresh it (pytest --headgrid-refresh)"
+        ) from None
+    if not isinstance(old, Mapping):
+        raise GoldenMismatchError(
+            f"{path} holds {type(old).__name__}, expected a specification; refresh it "
+            "(pytest --headgrid-refresh)"
+        )
+    differences = compare_specs(old, chart, tolerance=tolerance)
+    if differences:
+        raise GoldenMismatchError(
+            f"{path.name}: the chart differs from the golden specification\n"
+            + "\n".join(f"  {line}" for line in differences)
+            + "\n  refresh with pytest --headgrid-refresh if the change is meant"
+        )
+
+
+def compare_specs(
+    old: ChartLike | Mapping[str, Any],
+    new: ChartLike | Mapping[str, Any],
+    *,
+    tolerance: float = 0.0,
+) -> list[str]:
+    """Return what differs between two specifications, a line each; empty where nothing does.
+
+    Examples
+    --------
+    >>> old = {"mark": "bar", "encoding": {"x": {"field": "a"}}}
+    >>> compare_specs(old, {"mark": "bar", "encoding": {"x": {"field": "b"}}})
+    ["encoding.x.field: 'a' -> 'b'"]
+    """
+    # Through JSON, so that tuples equal lists and 1.0 equals what a file gives back.
+    before, after = (json.loads(to_json(spec)) for spec in (old, new))
+    lines = list(_compare(_without_data(before), _without_data(after), ""))
+    cells_before, cells_after = _cells(before), _cells(after)
+    names = _value_names(before), _value_names(after)
+    if names[0] != names[1]:
+        lines.append(f"the values are named {', '.join(names[1])} and were {', '.join(names[0])}")
+    changed = []
+    for cell in dict.fromkeys([*cells_before, *cells_after]):
+        was, now = cells_before.get(cell), cells_after.get(cell)
+        if was != now and not _close(was, now, tolerance):
+            changed.append((cell, was, now))
+    if changed:
+        lines.append(f"{len(changed)} of {len(cells_after)} cells differ")
+        lines += [f"  {_describe_cell(*change)}" for change in changed[:_SHOWN]]
+        if len(changed) > _SHOWN:
+            lines.append(f"  ... and {len(changed) - _SHOWN} more")
+    return lines
+
+
+def read_table(chart: ChartLike | Mapping[str, Any]) -> pd.DataFrame:
+    """Return the tidy table that a specification holds, one row a visible value.
+
+    Parameters
+    ----------
+    chart : altair chart or mapping
+        What `heatmap` or `perhead` returned, or a golden file's content.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``head``, ``query`` (for a heatmap), ``key`` and the statistic,
+        rounded as the figure shows it.
+
+    Raises
+    ------
+    HeadgridError
+        Where the specification holds no such values, as with cells drawn as images.
+
+    Examples
+    --------
+    >>> from headgrid import Capture, perhead
+    >>> print(read_table(perhead(Capture.from_array(last_block=[[5.0, 1.5]]))))
+       head  key  logit
+    0     0    0    5.0
+    1     0    1    1.5
+    """
+    import pandas as pd
+
+    spec = to_spec(chart)
+    names = _value_names(spec)
+    if len(names) != 1:
+        raise HeadgridError(
+            "the specification holds no values by frame, expected one that heatmap or perhead "
+            "made; cells that were drawn as an image can not be read back (use cells='vector')"
+        )
+    rows = [
+        dict(cell) | {names[0]: number}
+        for cell, number in _cells(spec).items()
+        if number is not None
+    ]
+    return pd.DataFrame(rows)
+
+
+def find_orphans(folder: str | Path, names: Iterable[str]) -> list[str]:
+    """Return the golden files in a folder that belong to none of the names.
+
+    Parameters
+    ----------
+    folder : path
+        Where the golden files lie.
+    names : iterable of str
+        The names in use, without suffix.
+    """
+    known = {f"{name}{SUFFIX}" for name in names}
+    return sorted(p.name for p in Path(folder).glob(f"*{SUFFIX}") if p.name not in known)
+
+
+def _without_data(spec: Spec) -> Spec:
+    return {key: value for key, value in spec.items() if key != "data"}
+
+
+def _records(spec: Spec) -> list[Any]:
+    data = spec.get("data")
+    records = data.get("values") if isinstance(data, Mapping) else None
+    return records if isinstance(records, list) else []
+
+
+def _value_names(spec: Spec) -> list[str]:
+    return sorted({name for record in _records(spec) for name in _arrays(record)})
+
+
+def _cells(spec: Spec) -> dict[tuple[tuple[str, Any], ...], Any]:
+    """Return every value by what identifies it: (("head", 0), ("query", 1), ("key", 2))."""
+    keys = _key_frames(spec)
+    cells: dict[tuple[tuple[str, Any], ...], Any] = {}
+
+    def put(cell: tuple[tuple[str, Any], ...], value: Any) -> None:
+        again = cell
+        while again in cells:
+            again = (*cell, ("again", again[-1][1] + 1 if again[-1][0] == "again" else 1))
+        cells[again] = value
+
+    for row, record in enumerate(_records(spec)):
+        arrays = _arrays(record)
+        if not arrays:
+            cells[(("row", row),)] = record
+            continue
+        index = tuple((name, value) for name, value in record.items() if name not in arrays)
+        for name, values in arrays.items():
+            column = index if len(arrays) == 1 else (*index, ("column", name))
+            for position, value in enumerate(values):
+                put((*column, ("key", keys[position] if position < len(keys) else position)), value)
+    return cells
+
+
+def _arrays(record: Any) -> dict[str, list[Any]]:
+    if not isinstance(record, Mapping):
+        return {}
+    return {str(name): value for name, value in record.items() if isinstance(value, list)}
+
+
+def _key_frames(spec: Any) -> list[Any]:
+    """Return the domain of the first scale over the field ``key``."""
+    if isinstance(spec, Mapping):
+        if spec.get("field") == "key" and isinstance(spec.get("scale"), Mapping):
+            return list(spec["scale"].get("domain", []))
+        children: Iterable[Any] = (value for name, value in spec.items() if name != "data")
+    else:
+        children = spec if isinstance(spec, list) else ()
+    return next((found for child in children if (found := _key_frames(child))), [])
+
+
+def _compare(old: Any, new: Any, path: str) -> Iterator[str]:
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys([*old, *new]):
+            below = f"{path}.{key}".lstrip(".")
+            if key not in new:
+                yield f"{below}: {_short(old[key])} is gone"
+            elif key not in old:
+                yield f"{below}: {_short(new[key])} is new"
+            else:
+                yield from _compare(old[key], new[key], below)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _compare(before, after, f"{path}[{index}]")
+    elif old != new:
+        yield f"{path}: {_short(old)} -> {_short(new)}"
+
+
+def _close(was: Any, now: Any, tolerance: float) -> bool:
+    numbers = isinstance(was, (int, float)) and isinstance(now, (int, float))
+    return numbers and abs(was - now) <= tolerance
+
+
+def _describe_cell(cell: tuple[tuple[str, Any], ...], was: Any, now: Any) -> str:
+    where = ", ".join(f"{name} {value}" for name, value in cell)
+    return f"{where}: {_short(was)} -> {_short(now)}"
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,170 @@
+"""Any text -> text that is safe to draw and to print: cleaned, shortened, wrapped, measured.
+
+Every text that data can reach passes `clean_text` before it is drawn.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+_MAX_LINES = 4
+#: Average width of a letter as a share of its size: measured on Liberation Sans.
+_LETTER = 0.48
+_PROMPT_LENGTH = 200
+# Line and paragraph separators break the expressions that Vega makes of text.
+# Overrides of the writing direction would mirror whatever follows them.
+_SEPARATORS = {
+    "\u202d": "\ufffd",
+    "\u202e": "\ufffd",
+    "\u2028": " ",
+    "\u2029": " ",
+    "\t": " ",
+    "\u0085": " ",
+}
+
+
+def clean_text(text: str) -> str:
+    r"""Return text that is safe to draw: control characters made visible.
+
+    Control characters end the process inside the renderer, and lone surrogates
+    have no UTF-8. C0 controls become their control pictures, all else that is
+    no character becomes U+FFFD; line ends become ``\n``.
+
+    >>> clean_text("a\x1b[31mb\r\nc")
+    'a␛[31mb\nc'
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(_clean_character(character) for character in text)
+
+
+def wrap_text(text: str, width: int, lines: int = _MAX_LINES) -> list[str]:
+    """Return text in lines of at most ``width`` columns, at most so many, ended by "…" if cut.
+
+    A wide (East Asian) character counts two columns, a combining one none.
+
+    >>> wrap_text("one two three", 8)
+    ['one two', 'three']
+    >>> wrap_text("one two three four", 8, lines=2)
+    ['one two', 'three…']
+    """
+    wrapped: list[str] = []
+    for paragraph in clean_text(text[: 64 * width * lines]).split("\n"):
+        wrapped += _wrap_paragraph(paragraph, width)
+        if len(wrapped) > lines:
+            break
+    while len(wrapped) > 1 and not wrapped[-1]:
+        wrapped.pop()
+    if len(wrapped) <= lines:
+        return wrapped
+    return [*wrapped[: lines - 1], _truncate(wrapped[lines - 1], width - 1).rstrip() + "…"]
+
+
+def shorten_text(text: str, length: int = _PROMPT_LENGTH) -> str:
+    """Return clean text on one line, cut to about ``length`` characters."""
+    flat = " ".join(clean_text(text[: 4 * length]).split())
+    cut = len(flat) > length or len(text) > 4 * length
+    return flat[: length - 1] + "…" if cut else flat
+
+
+def fit_title(text: str, length: float, size: float) -> str | list[str]:
+    """Return a title that stands along so much room, in several lines where one is too long.
+
+    >>> fit_title("Attention Logits", 100, 7), fit_title("Attention Logits", 40, 7)
+    ('Attention Logits', ['Attention', 'Logits'])
+    """
+    longest = max(map(_text_columns, text.split()), default=1)
+    lines = wrap_text(text, max(longest, int(length / (_LETTER * size))))
+    return text if len(lines) == 1 else lines
+
+
+def quote_text(text: str, length: int = 80) -> str:
+    r"""Return shortened text in quotes, for a message.
+
+    >>> quote_text("two\nlines", 6)
+    "'two l…'"
+    """
+    return f"'{shorten_text(text, length)}'"
+
+
+def shorten_list(values: Sequence[object], shown: int = 6) -> str:
+    """Return the values as text, the middle left out where there are many.
+
+    >>> shorten_list(range(21))
+    '0, 1, 2, ..., 18, 19, 20'
+    """
+    texts = [str(value) for value in values]
+    if len(texts) > shown:
+        half = shown // 2
+        texts = [*texts[:half], "...", *texts[-half:]]
+    return ", ".join(texts)
+
+
+def shorten_float(value: float, digits: int = 9) -> float:
+    """Return the value with so many significant digits, so that its text is short.
+
+    >>> shorten_float(0.1428571492433548)
+    0.142857149
+    """
+    return float(f"{value:.{digits}g}")
+
+
+def clean_name(name: str) -> str:
+    r"""Return the name of a folder with lone surrogates as U+FFFD.
+
+    They stand for bytes that are no UTF-8, and no file or table can hold them.
+
+    >>> clean_name("run_\udcff")
+    'run_�'
+    """
+    return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _clean_character(character: str) -> str:
+    if character == "\n":
+        return character
+    if character in _SEPARATORS:
+        return _SEPARATORS[character]
+    code = ord(character)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    if code == 0x7F:
+        return "\u2421"
+    no_character = unicodedata.category(character) in ("Cc", "Cs") or (code & 0xFFFE) == 0xFFFE
+    return "\ufffd" if no_character or 0xFDD0 <= code <= 0xFDEF else character
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _text_columns(text: str) -> int:
+    return sum(_columns(character) for character in text)
+
+
+def _truncate(text: str, width: int) -> str:
+    used = 0
+    for position, character in enumerate(text):
+        used += _columns(character)
+        if used > width:
+            return text[:position]
+    return text
+
+
+def _wrap_paragraph(paragraph: str, width: int) -> list[str]:
+    lines, line = [], ""
+    for word in paragraph.split(" "):
+        candidate = f"{line} {word}" if line else word
+        if _text_columns(candidate) <= width:
+            line = candidate
+            continue
+        if line:
+            lines.append(line)
+        while _text_columns(word) > width:  # a word without spaces, as in Chinese
+            head = _truncate(word, width)
+            lines.append(head)
+            word = word[len(head) :]
+        line = word
+    return [*lines, line]

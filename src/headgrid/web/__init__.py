@@ -1,0 +1,1 @@
+"""Charts and surveys -> HTML: pages, the explorer, and what a notebook shows."""

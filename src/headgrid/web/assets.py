@@ -1,0 +1,195 @@
+"""Vega's libraries and headgrid's start code -> the one script that pages share.
+
+The script is at once an ES module and a plain script (a page opened from disk may
+load no module), sets ``vegaEmbed``, and draws every figure it finds. What comes
+from a CDN instead is pinned in ``web/cdn.json``: exact versions, each with the hash
+of its content.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headgrid._version import __version__
+from headgrid.capture.files import write_bytes
+from headgrid.charts.labels import FONT_FAMILY
+from headgrid.errors import OptionError, OutputError, RenderError
+from headgrid.render import vega as engine
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+#: Where the light page finds Vega: the published build files of the npm registry.
+CDN = "https://cdn.jsdelivr.net/npm/"
+#: Build file of each library, in the order in which a page loads them.
+BUILDS = {
+    "vega": "build/vega.min.js",
+    "vega-lite": "build/vega-lite.min.js",
+    "vega-embed": "build/vega-embed.min.js",
+}
+
+#: What a specification that names no version is taken for: what headgrid itself makes.
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+
+_bundles: dict[str, str] = {}
+
+
+def write_assets(folder: str | Path, *, schema: str = "", executor: Executor | None = None) -> Path:
+    """Write the script that pages and fragments share.
+
+    Parameters
+    ----------
+    folder : path
+        Made where there is none.
+    schema : str
+        ``$schema`` of the figures; by default that of headgrid's own.
+    executor : concurrent.futures.Executor, optional
+        Where the engine runs; by default here.
+
+    Returns
+    -------
+    Path
+        ``headgrid-VERSION-HASH.js``. The same versions of headgrid and vl-convert
+        write the same bytes; another content has another name, so that it can be
+        cached for ever.
+
+    Raises
+    ------
+    OutputError
+        Where the file can not be written.
+    """
+    script = shared_script(schema, executor).encode("utf-8")
+    path = Path(folder) / script_name(schema, executor)
+    try:
+        if path.read_bytes() == script:
+            return path
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise OutputError(
+            f"{path}: can not be read ({error.strerror}), expected a script of headgrid or a free "
+            "place; move it away"
+        ) from None
+    return write_bytes(path, script)
+
+
+def script_name(schema: str = "", executor: Executor | None = None) -> str:
+    """Return the name of the shared script: versioned, with a hash of its content."""
+    digest = hashlib.sha256(shared_script(schema, executor).encode("utf-8")).hexdigest()
+    return f"headgrid-{__version__}-{digest[:12]}.js"
+
+
+def shared_script(schema: str = "", executor: Executor | None = None) -> str:
+    """Return the text of the shared script: Vega, Vega-Lite, vega-embed and the start code."""
+    return f"{load_bundle(schema, executor)}\n{start_code()}"
+
+
+def load_bundle(schema: str = "", executor: Executor | None = None) -> str:
+    """Return Vega, Vega-Lite and vega-embed as one script that leaves no other names behind."""
+    schema = schema or SCHEMA
+    if schema not in _bundles:
+        make: Callable[[str], Any] = engine.bundle_javascript
+        raw = make(schema) if executor is None else executor.submit(make, schema).result()
+        _bundles[schema] = check_script(f"(()=>{{{raw}\n}})();")
+    return _bundles[schema]
+
+
+@cache
+def start_code() -> str:
+    """Return the script that draws every figure of a page, its style inside."""
+    style = " ".join(_read("style.css").replace("__FONT__", FONT_FAMILY).split())
+    return check_script(_read("start.js").replace('"__STYLE__"', json.dumps(style)))
+
+
+@cache
+def explorer_code() -> str:
+    """Return the script of the explorer's page; `start_code` has to stand before it."""
+    return check_script(_read("explorer.js"))
+
+
+@cache
+def explorer_style() -> str:
+    """Return the style of the explorer's page."""
+    return " ".join(_read("explorer.css").replace("__FONT__", FONT_FAMILY).split())
+
+
+@cache
+def fragment_code() -> str:
+    """Return the script that draws the one figure before it."""
+    return check_script(f"({_fragment_function()})(document.currentScript.previousElementSibling);")
+
+
+@cache
+def notebook_code(schema: str = "") -> str:
+    """Return the script that offers to make the picture before it live.
+
+    It draws as `fragment_code` does: at once where the page has vega-embed, and else when
+    somebody presses its button, which loads the pinned files of the CDN. Where Vega-Lite's
+    version is not pinned there is no button.
+    """
+    try:
+        pinned = pinned_scripts(schema)
+    except (OptionError, RenderError):
+        pinned = []
+    code = " ".join(_read("notebook.js").split())
+    # Longest part last: it may hold no mark that is replaced.
+    code = code.replace('"__SCRIPTS__"', json.dumps(pinned))
+    return check_script(code.replace('"__DRAW__"', _fragment_function()))
+
+
+def _fragment_function() -> str:
+    return " ".join(_read("fragment.js").split())
+
+
+def pinned_scripts(schema: str = "") -> list[tuple[str, str]]:
+    """Return address and integrity hash of each library on the CDN, in loading order.
+
+    Raises
+    ------
+    OptionError
+        Where the Vega-Lite that a specification names is not pinned.
+    """
+    table: dict[str, dict[str, list[str]]] = json.loads(_read("cdn.json"))
+    wanted = engine.find_versions(schema or SCHEMA)["vega-lite"]
+    if wanted not in table:
+        raise OptionError(
+            f"embed is 'cdn' and the specification is for Vega-Lite {wanted}, expected one of "
+            f"{', '.join(table)}, whose files are pinned; use embed='inline'"
+        )
+    return [
+        (f"{CDN}{name}@{version}/{BUILDS[name]}", integrity)
+        for name, (version, integrity) in table[wanted].items()
+    ]
+
+
+def check_script(text: str) -> str:
+    """Return a script that may stand in a page, where ``</script`` would end it."""
+    lowered = text.lower()
+    for mark in ("</script", "<script", "<!--"):
+        if mark in lowered:
+            raise RenderError(
+                f"a library holds {mark!r}, expected a script that can stand in a page; use "
+                "embed='assets' or report it with the version of vl-convert-python"
+            )
+    return text
+
+
+def hash_source(text: str) -> str:
+    """Return the source expression with which a Content-Security-Policy allows a script.
+
+    >>> hash_source("alert(1)")
+    "'sha256-bhHHL3z2vDgxUt0W3dWQOrprscmda2Y5pLsLg4GF+pI='"
+    """
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def _read(name: str) -> str:
+    return files("headgrid.web").joinpath(name).read_text(encoding="utf-8")

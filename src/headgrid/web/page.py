@@ -1,0 +1,256 @@
+"""Charts -> HTML: a page that stands alone, or a fragment for a page that has vega-embed.
+
+The specification stands in the page as inert JSON, and what draws it is a script
+that is the same for every figure; so nothing that data say is ever markup or code.
+A page also carries a Content-Security-Policy that names its scripts by their
+hashes and allows nothing else: no connection, no picture from elsewhere, no
+``eval``. Vega's expressions are interpreted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
+from headgrid.errors import OptionError, check_choice
+from headgrid.inert import make_inert
+from headgrid.options import EMBEDS
+from headgrid.render.anatomy import count_marks
+from headgrid.render.policy import check_spec
+from headgrid.text import clean_text, shorten_text
+from headgrid.web import assets
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+#: Marks up to which a figure is drawn as SVG in the browser, and as pixels beyond: 33,000
+#: (72 frames) take 0.3 s longer than pixels in Chromium, and print and zoom sharply.
+SVG_MARKS = 60_000
+
+_TITLE_LENGTH, _STAND_IN_LENGTH, _CAPTION_LENGTH = 200, 80, 2000
+
+_PAGE = """\
+<!doctype html>
+<html lang="en" class="headgrid-page">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta name="generator" content="headgrid">
+{icon}<title>{title}</title>
+</head>
+<body>
+<main>
+<h1>{title}</h1>
+{figure}
+<noscript><p>The figure above is drawn by a script, and this browser runs none.</p></noscript>
+</main>
+{scripts}
+</body>
+</html>
+"""
+
+# Browsers ask the site of a page for an icon, unless there is one; a strict site allows
+# none but its own.
+_NO_ICON = '<link rel="icon" href="data:,">\n'
+
+_FIGURE = """\
+<figure class="headgrid" id="{id}" role="figure" aria-label="{caption}"{renderer}>
+<div class="headgrid-view" role="img" aria-label="{title}" tabindex="0">{picture}</div>
+{data}{figcaption}</figure>"""
+
+
+def fragment(
+    chart: ChartLike | Mapping[str, Any],
+    *,
+    loader: bool = True,
+    caption: bool = True,
+    id: str | None = None,
+) -> str:
+    """Return the smallest HTML that draws a chart on a page that has vega-embed.
+
+    Parameters
+    ----------
+    chart : altair chart or mapping
+        What `heatmap` and `perhead` return, or a Vega-Lite specification.
+    loader : bool
+        End with the small script that hands the figure to ``vegaEmbed``; the same
+        for every figure. False: nothing but inert HTML, for pages whose
+        Content-Security-Policy allows no script inside; the script that
+        `write_assets` (``headgrid assets``) writes finds such figures and draws them.
+    caption : bool
+        Show the figure's caption under it. It is the figure's label either way.
+    id : str, optional
+        The figure's ``id``; by default one that follows from its content, so that
+        only the same figure twice on a page needs another.
+
+    Returns
+    -------
+    str
+        A ``<figure>``, and the loader after it.
+
+    Raises
+    ------
+    RenderError
+        Where the specification asks for something outside itself.
+    OptionError
+        Where ``id`` is not one.
+
+    Examples
+    --------
+    >>> html = fragment({"mark": "bar", "data": {"values": []}, "title": "a < b"}, loader=False)
+    >>> print(html.splitlines()[1])
+    <div class="headgrid-view" role="img" aria-label="a &lt; b" tabindex="0"></div>
+    """
+    if id is not None and (not id or any(c.isspace() or not c.isprintable() for c in id)):
+        raise OptionError(f"id is {id!r}, expected text without spaces")
+    figure = write_figure(to_spec(chart), caption=caption, id=id)
+    return f"{figure}\n" + (f"<script>{assets.fragment_code()}</script>\n" if loader else "")
+
+
+def write_page(
+    spec: Spec, *, embed: str = "inline", base: str = "", executor: Executor | None = None
+) -> str:
+    """Return the page of a specification.
+
+    Parameters
+    ----------
+    spec : dict
+        A Vega-Lite specification.
+    embed : {"inline", "cdn", "assets"}
+        Where Vega comes from: inside the page; from a CDN, exact versions with
+        integrity hashes; or from the script that `headgrid.web.assets.write_assets`
+        has written.
+    base : str
+        Of ``assets``: relative address of the folder that holds the script, empty
+        or ending in ``/``.
+    executor : concurrent.futures.Executor, optional
+        Where the engine runs; by default here.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    RenderError
+        Where the specification asks for something outside itself.
+    OptionError
+        For an unknown ``embed``, or a Vega-Lite that is not pinned.
+    """
+    check_choice("embed", embed, EMBEDS)
+    spec = _prepare(spec)
+    scripts, sources = _scripts(embed, str(spec["$schema"]), base, executor)
+    rules = {
+        "default-src": "'none'",
+        "script-src": " ".join(sources),
+        "img-src": "data:",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    return _PAGE.format(
+        policy=escape("; ".join(f"{name} {value}" for name, value in rules.items()), quote=True),
+        icon="" if embed == "assets" else _NO_ICON,
+        title=escape(find_title(spec)[0]),
+        figure=write_figure(spec),
+        scripts="\n".join(scripts),
+    )
+
+
+def write_figure(
+    spec: Spec, *, caption: bool = True, id: str | None = None, picture: str = "", data: bool = True
+) -> str:
+    """Return the ``<figure>`` of a specification, without any script that draws it.
+
+    Parameters
+    ----------
+    spec : dict
+        A Vega-Lite specification.
+    caption, id
+        See `fragment`.
+    picture : str
+        HTML that is shown until a script draws the figure.
+    data : bool
+        Hold the specification, as inert JSON, so that a script can.
+
+    Raises
+    ------
+    RenderError
+        Where the specification asks for something outside itself.
+    """
+    spec = _prepare(spec)
+    text = make_inert(to_json(spec))
+    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    label = find_caption(spec)
+    return _FIGURE.format(
+        id=escape(clean_text(id or f"headgrid-{digest[:12]}"), quote=True),
+        caption=escape(label, quote=True),
+        title=escape(", ".join(find_title(spec)), quote=True),
+        renderer=' data-renderer="canvas"' if count_marks(spec) > SVG_MARKS else "",
+        picture=picture,
+        data=f'<script type="application/json">{text.strip()}</script>\n' if data else "",
+        figcaption=f"<figcaption>{escape(label)}</figcaption>\n" if caption else "",
+    )
+
+
+def find_title(spec: Spec) -> list[str]:
+    """Return the title lines of a specification, or the start of its caption; never empty.
+
+    >>> find_title({"title": {"text": ["Layer 3", "Query: frames"]}})
+    ['Layer 3', 'Query: frames']
+    >>> find_title({"description": "layer 3: Attention Logits"})
+    ['layer 3: Attention Logits']
+    """
+    title = spec.get("title")
+    text = title.get("text") if isinstance(title, Mapping) else title
+    lines = text if isinstance(text, list) else [text]
+    clean = [shorten_text(line, _TITLE_LENGTH) for line in lines[:4] if isinstance(line, str)]
+    caption = shorten_text(_own_caption(spec), _STAND_IN_LENGTH)
+    return [line for line in clean if line] or [caption or "Figure"]
+
+
+def find_caption(spec: Spec) -> str:
+    """Return the caption of a specification, or for want of one its title."""
+    return shorten_text(_own_caption(spec), _CAPTION_LENGTH) or ", ".join(find_title(spec))
+
+
+def _own_caption(spec: Spec) -> str:
+    usermeta = spec.get("usermeta")
+    ours = usermeta.get("headgrid") if isinstance(usermeta, Mapping) else None
+    caption = ours.get("caption") if isinstance(ours, Mapping) else None
+    text = caption if isinstance(caption, str) else spec.get("description")
+    return text if isinstance(text, str) else ""
+
+
+def _prepare(spec: Spec) -> Spec:
+    """Check a specification; without ``$schema`` vega-embed would guess what it is."""
+    checked = check_spec(spec)
+    return checked if checked.get("$schema") else {"$schema": assets.SCHEMA, **checked}
+
+
+def _scripts(
+    embed: str, schema: str, base: str, executor: Executor | None
+) -> tuple[list[str], list[str]]:
+    """Return the script elements of a page, and the sources that its policy has to allow."""
+    start = assets.start_code()
+    inline = f"<script>{start}</script>"
+    if embed == "assets":
+        source = quote(base, safe="/:.") + assets.script_name(schema, executor)
+        return [f'<script src="{source}"></script>'], ["'self'"]
+    if embed == "cdn":
+        pinned = assets.pinned_scripts(schema)
+        tags = [
+            f'<script src="{source}" integrity="{integrity}" crossorigin="anonymous"></script>'
+            for source, integrity in pinned
+        ]
+        return [*tags, inline], [*(source for source, _ in pinned), assets.hash_source(start)]
+    bundle = assets.load_bundle(schema, executor)
+    return (
+        [f"<script>{bundle}</script>", inline],
+        [assets.hash_source(bundle), assets.hash_source(start)],
+    )

@@ -1,0 +1,769 @@
+"""Reading .pt without torch: what torch wrote comes back, and nothing in a file ever runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from headgrid.capture.calls import Budget, Call, Name, PlainCalls
+from headgrid.capture.ptfile import NotReadable, read_pt
+from headgrid.capture.tensors import NumpyCalls, StorageType, TensorCalls
+from headgrid.capture.zips import Archive, BoundedFile
+from headgrid.errors import CaptureError
+from places import SHARED
+
+torch = pytest.importorskip("torch")
+
+DTYPES = [
+    torch.float16,
+    torch.bfloat16,
+    torch.float32,
+    torch.float64,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+    torch.bool,
+    torch.complex64,
+    torch.float8_e4m3fn,
+    torch.float8_e5m2,
+]
+WIDENED = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+CHANGES = ["transpose", "slice", "step", "expand", "unsqueeze"]
+many = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+# Helpers
+
+
+def read_bytes(content: bytes) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "layer3.pt")
+        path.write_bytes(content)
+        return read_pt(path)
+
+
+def saved(value: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer, **options)
+    return buffer.getvalue()
+
+
+def reread(value: Any, **options: Any) -> Any:
+    return read_bytes(saved(value, **options))
+
+
+def zipped(program: bytes, *, method: int = zipfile.ZIP_STORED, **entries: bytes) -> bytes:
+    """A `.pt` around a pickle; keyword `_0=...` is the storage `data/0`."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("archive/data.pkl", program)
+        for name, content in entries.items():
+            inner = f"data/{name[1:]}" if name.startswith("_") else name
+            archive.writestr(f"archive/{inner}", content)
+    return buffer.getvalue()
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def number(value: int) -> bytes:
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def tuple_of(*parts: bytes) -> bytes:
+    return b"(" + b"".join(parts) + b"t"
+
+
+def tensor(
+    size: tuple[int, ...],
+    strides: tuple[int, ...],
+    *,
+    offset: int = 0,
+    length: int = 6,
+    storage: str = "FloatStorage",
+    key: str = "0",
+) -> bytes:
+    """The operations that rebuild a tensor."""
+    reference = tuple_of(
+        text("storage"), f"ctorch\n{storage}\n".encode(), text(key), text("cpu"), number(length)
+    )
+    arguments = tuple_of(
+        reference + b"Q",
+        number(offset),
+        tuple_of(*map(number, size)),
+        tuple_of(*map(number, strides)),
+        b"\x89",
+        b"ccollections\nOrderedDict\n)R",
+    )
+    return b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"R"
+
+
+def program(body: bytes) -> bytes:
+    return b"\x80\x02" + body + b"."
+
+
+def expected(value: Any) -> Any:
+    """What `read_pt` should make of a value, by way of torch's own conversion."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach()
+        return (value.float() if value.dtype in WIDENED else value).numpy()
+    if isinstance(value, torch.Size):
+        return tuple(value)
+    if isinstance(value, (torch.dtype, torch.device)):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: expected(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(expected(part) for part in value)
+    return value
+
+
+def assert_same(found: Any, wanted: Any) -> None:
+    if isinstance(wanted, np.ndarray):
+        assert isinstance(found, np.ndarray)
+        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+        np.testing.assert_array_equal(found, wanted)
+    elif isinstance(wanted, dict):
+        assert isinstance(found, dict)
+        assert list(found) == list(wanted)
+        for key in wanted:
+            assert_same(found[key], wanted[key])
+    elif isinstance(wanted, (list, tuple)):
+        assert type(found) is type(wanted)
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            assert_same(one, other)
+    else:
+        assert type(found) is type(wanted)
+        assert found == wanted or (found != found and wanted != wanted)
+
+
+def refusal(content: bytes) -> str:
+    with pytest.raises(CaptureError) as caught:
+        read_bytes(content)
+    message = str(caught.value)
+    assert message.startswith("layer3.pt: ")
+    assert "expected" in message.lower()
+    assert "\n" not in message
+    assert len(message) < 400
+    return message
+
+
+# What torch wrote comes back
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Any:
+    """Tensors as they come out of models: cut, turned, expanded, sharing their storage."""
+    dtype = draw(st.sampled_from(DTYPES))
+    shape = draw(st.lists(st.integers(0, 5), max_size=4))
+    seed = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    base = torch.randn(shape, generator=seed) * 8
+    base = (base.abs() if not (dtype.is_floating_point or dtype == torch.bool) else base).to(dtype)
+    if base.is_floating_point() and base.numel() and draw(st.booleans()):
+        base.view(-1)[0] = float("nan")
+    for change in draw(st.lists(st.sampled_from(CHANGES))):
+        base = reshaped(draw, base, change)
+    return base
+
+
+def reshaped(draw: st.DrawFn, base: Any, change: str) -> Any:
+    if change == "unsqueeze" and base.dim() < 6:
+        return base.unsqueeze(draw(st.integers(0, base.dim())))
+    if not base.dim():
+        return base
+    axis = draw(st.integers(0, base.dim() - 1))
+    length = base.shape[axis]
+    if change == "transpose":
+        return base.transpose(axis, draw(st.integers(0, base.dim() - 1)))
+    if change == "slice" and length:
+        start = draw(st.integers(0, length - 1))
+        return base.narrow(axis, start, draw(st.integers(0, length - start)))
+    if change == "step" and length > 1:
+        return base[(slice(None),) * axis + (slice(None, None, 2),)]
+    if change == "expand" and length == 1:
+        shape = list(base.shape)
+        shape[axis] = draw(st.integers(1, 4))
+        return base.expand(shape)
+    return base
+
+
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary(max_size=20)
+    | st.sampled_from([torch.float16, torch.bfloat16, torch.device("cuda:1"), torch.Size([2, 3])]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(st.text(max_size=8) | st.integers(0, 99), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@many
+@given(st.lists(tensors(), min_size=1, max_size=5))
+def test_every_tensor_equals_the_one_that_torch_saved(values: list[Any]) -> None:
+    assert_same(reread(values), expected(values))
+
+
+@many
+@given(plain, st.sampled_from([2, 3, 4, 5]))
+def test_plain_values_come_back_with_their_types(value: Any, protocol: int) -> None:
+    assert_same(reread({"value": value}, pickle_protocol=protocol), expected({"value": value}))
+
+
+@many
+@given(tensors(), st.integers(1, 4))
+def test_tensors_that_share_a_storage_share_memory(base: Any, count: int) -> None:
+    found = reread([base] + [base.detach() for _ in range(count)])
+    for view in found:
+        assert_same(view, expected(base))
+    if found[0].size and base.dtype not in WIDENED:
+        assert all(np.shares_memory(found[0], view) for view in found)
+
+
+def test_every_bfloat16_and_float8_value_is_exact() -> None:
+    bits16 = torch.arange(2**16).to(torch.int32).to(torch.uint16)
+    bits8 = torch.arange(256).to(torch.uint8)
+    for raw, dtype in ((bits16, WIDENED[0]), (bits8, WIDENED[1]), (bits8, WIDENED[2])):
+        assert_same(reread(raw.view(dtype)), expected(raw.view(dtype)))
+
+
+def test_parameters_sets_and_ordered_dictionaries_are_read() -> None:
+    state = torch.nn.Linear(3, 2).state_dict()
+    found = reread({"state": state, "tags": {"a", "b"}, "frozen": frozenset({1})})
+    assert isinstance(found["state"], OrderedDict)
+    assert_same(dict(found["state"]), expected(dict(state)))
+    assert (found["tags"], found["frozen"]) == ({"a", "b"}, frozenset({1}))
+    parameter = torch.nn.Parameter(torch.ones(2))
+    assert_same(reread([parameter]), expected([parameter]))
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "<i8", ">i4", "u2", "<f2", ">f4", "f8", "c16", "<U5"])
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_numpy_arrays_and_scalars_inside_are_read(dtype: str, protocol: int) -> None:
+    array = np.arange(12).reshape(3, 4).astype(dtype)
+    value = {"c": array, "f": np.asfortranarray(array), "same": array, "scalar": array[1, 2]}
+    found = reread(value | {"empty": array[:0]}, pickle_protocol=protocol)
+    for name in ("c", "f", "same"):
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype.isnative
+    assert found["same"] is found["c"]
+    assert found["empty"].shape == (0, 4)
+    assert found["scalar"] == array[1, 2].item()
+    assert not isinstance(found["scalar"], np.generic)
+
+
+def test_paths_and_ranges_become_text_and_lists() -> None:
+    found = reread({"out": Path("/runs/a"), "frames": range(3, 6), "numpy text": np.str_("")})
+    assert found == {"out": "/runs/a", "frames": [3, 4, 5], "numpy text": ""}
+
+
+def test_big_endian_files_are_swapped() -> None:
+    values = np.array([1.5, -2.0, 3.25, 0, 5, 6], dtype=">f4")
+    content = zipped(program(tensor((2, 3), (3, 1))), _0=values.tobytes(), byteorder=b"big")
+    assert_same(read_bytes(content), values.reshape(2, 3).astype("=f4"))
+
+
+def test_repacked_zips_are_read() -> None:
+    values = np.zeros(6, dtype="<f4")
+    content = zipped(program(tensor((6,), (1,))), method=zipfile.ZIP_DEFLATED, _0=values.tobytes())
+    assert_same(read_bytes(content), values)
+
+
+@pytest.mark.parametrize("name", ["layer3.pt", "注意力.pt", "run:1 é.pt"])
+def test_any_file_name_may_be_the_prefix(name: str, tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, str(tmp_path / name))
+    assert_same(read_pt(tmp_path / name), {"a": np.ones(2, dtype=np.float32)})
+
+
+def test_arrays_are_read_only() -> None:
+    assert not reread(torch.ones(3)).flags.writeable
+    assert not reread(torch.ones(3).bfloat16()).flags.writeable
+
+
+@pytest.mark.parametrize("folder", ["frames21", "frames72"])
+def test_real_captures_equal_what_torch_loads(folder: str) -> None:
+    files = sorted((SHARED / "data" / folder).glob("*.pt"))
+    if not files:
+        pytest.skip("the recorded captures are not here")
+    for file in files:
+        assert_same(read_pt(file), expected(torch.load(file, weights_only=True)))
+
+
+def test_reading_does_not_import_torch(tmp_path: Path) -> None:
+    torch.save({"layer_index": 3, "a": torch.ones(2).half()}, tmp_path / "layer3.pt")
+    code = (
+        "import sys; from pathlib import Path; from headgrid.capture.ptfile import read_pt; "
+        "print(read_pt(Path(sys.argv[1]))['layer_index'], "
+        "sorted({'torch', 'pandas', 'altair'} & set(sys.modules)))"
+    )
+    assert run_python(code, str(tmp_path / "layer3.pt")).split("\n")[0] == "3 []"
+
+
+def run_python(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_large_files_are_mapped_and_not_copied(tmp_path: Path) -> None:
+    path = tmp_path / "layer3.pt"
+    torch.save({"a": torch.zeros(64, 1024, 1024, dtype=torch.float16)}, path)
+    code = """
+import resource, sys
+from pathlib import Path
+from headgrid.capture.ptfile import read_pt
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+a = read_pt(Path(sys.argv[1]))['a']
+assert a.shape == (64, 1024, 1024) and a[63, 5, 5] == 0
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) // 1024)
+"""
+    pytest.importorskip("resource")
+    assert int(run_python(code, str(path))) < 40  # of 128 MiB
+
+
+# What is exotic is torch's
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.eye(3).to_sparse(),
+        lambda: torch.ones(2, dtype=torch.complex64).conj(),
+        lambda: torch.ones(2, dtype=torch.complex64).conj().imag,
+        lambda: torch.empty(2, device="meta"),
+        lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_exotic_tensors_are_left_to_torch(make: Any) -> None:
+    with pytest.raises(NotReadable):
+        reread({"a": make()})
+
+
+def test_the_format_before_zip_is_left_to_torch() -> None:
+    with pytest.raises(NotReadable, match=r"torch before 1\.6"):
+        reread({"a": torch.ones(2)}, _use_new_zipfile_serialization=False)
+
+
+def test_limits_hold_in_files_that_are_left_to_torch() -> None:
+    doubling = b"]q\x00" + b"".join(
+        b"](h%ch%ceq%c0" % (bytes([i]), bytes([i]), bytes([i + 1])) for i in range(60)
+    )
+    body = b"ctorch\nunheard_of\n0" + doubling + b"h\x3c"
+    assert "repeat themselves" in refusal(zipped(program(body)))
+
+
+# What is code is refused by name
+
+
+class Bomb:
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+    ("function", "arguments", "named"),
+    [
+        (exec, ("1/0",), "builtins.exec"),
+        (eval, ("1/0",), "builtins.eval"),
+        (getattr, ("", "join"), "builtins.getattr"),
+        (subprocess.run, (["false"],), "(subprocess|commands).run"),
+        (pickle.loads, (b"N.",), "_?pickle.loads"),
+        (np.load, ("x",), "numpy.load"),
+    ],
+)
+def test_code_is_refused_by_name(function: Any, arguments: Any, named: str, protocol: int) -> None:
+    message = refusal(reread_bomb(Bomb(function, *arguments), protocol))
+    # Protocol 2 uses the names of Python 2.
+    assert re.search(f"asks for {named}, which is code and not data; it was not run", message)
+    assert "torch.save(dict)" in message
+
+
+def reread_bomb(bomb: Bomb, protocol: int) -> bytes:
+    return zipped(pickle.dumps({"a": bomb}, protocol))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"cos\nsystem\n" + text("false") + b"\x85R",
+        b"cposix\nsystem\n" + text("false") + b"\x85R",
+        b"(ios\nsystem\n",
+        b"c__builtin__\neval\n" + text("1/0") + b"\x85R",
+        b"(cos\nsystem\n" + text("false") + b"o",
+        b"ccollections\nOrderedDict\n)\x81",
+        b"ccollections\nOrderedDict\n)}\x92",
+        b"\x82\x01",
+        b"\x83\x01\x00",
+        b"\x84\x01\x00\x00\x00",
+        b"ctorch\nFloatStorage\n)R",
+        text("os") + b")R",
+        b"}}b",
+        b"cnumpy\nndarray\n)R",
+        b"ccopyreg\n_reconstructor\n)R",
+        b"c\x1b[31mred\nx" * 50 + b"\n",
+    ],
+)
+def test_operations_that_build_objects_are_refused(body: bytes) -> None:
+    message = refusal(zipped(program(body)))
+    assert "which is code and not data; it was not run" in message
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("name", ["hub.load", "load", "_utils.__builtins__", "nn.Linear"])
+def test_names_within_torch_are_never_called(name: str) -> None:
+    module, _, last = f"torch.{name}".rpartition(".")
+    with pytest.raises(NotReadable, match=f"torch.{name}"):
+        read_bytes(zipped(program(f"c{module}\n{last}\n".encode() + b")R")))
+
+
+def test_numpy_arrays_of_objects_are_refused() -> None:
+    message = refusal(zipped(pickle.dumps(np.array([print], dtype=object), 2)))
+    assert "asks for builtins.print" in message or "dtype 'O8'" in message
+
+
+# What is broken or hostile is refused
+
+
+@pytest.mark.parametrize(
+    ("size", "strides", "offset", "length", "found"),
+    [
+        ((7,), (1,), 0, 6, "reaches value 6 of the 6 stored"),
+        ((6,), (1,), 1, 6, "reaches value 6 of the 6 stored"),
+        ((2, 2), (5, 1), 0, 6, "reaches value 6 of the 6 stored"),
+        ((2,), (2**47,), 0, 6, "reaches value"),
+        ((-1,), (1,), 0, 6, "has -1 in its shape, strides or offset"),
+        ((2,), (-1,), 1, 6, "has -1 in its shape"),
+        ((2,), (1,), -1, 6, "has -1 in its shape"),
+        ((2**63,), (0,), 0, 6, "in its shape"),
+        ((2**40,), (0,), 0, 6, "repeats 6 stored values"),
+        ((2**30, 2**30, 2**30), (0, 0, 0), 0, 6, "repeats 6 stored values"),
+        ((2, 2), (1,), 0, 6, "has 1 strides"),
+        ((1,) * 33, (1,) * 33, 0, 6, "not a short list"),
+        ((7,), (1,), 0, 7, "has 24 of 28 bytes"),
+        ((2**40,), (1,), 0, 2**40, "has 24 of"),
+        ((0, 2**47, 2**47), (1, 1, 1), 0, 6, "damaged"),
+    ],
+)
+def test_a_view_never_leaves_its_storage(
+    size: Any, strides: Any, offset: int, length: int, found: str
+) -> None:
+    body = tensor(size, strides, offset=offset, length=length)
+    assert found in refusal(zipped(program(body), _0=bytes(24)))
+
+
+@many
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=4), st.integers(0, 30))
+def test_a_view_is_read_exactly_if_it_fits(axes: list[tuple[int, int]], offset: int) -> None:
+    size, strides = tuple(n for n, _ in axes), tuple(step for _, step in axes)
+    values = np.arange(20, dtype="<f4")
+    content = zipped(program(tensor(size, strides, offset=offset, length=20)), _0=values.tobytes())
+    positions = [
+        offset + sum(i * step for i, step in zip(index, strides, strict=True))
+        for index in np.ndindex(*size)
+    ]
+    if positions and max(positions) >= 20:
+        assert "reaches value" in refusal(content)
+    else:
+        found = read_bytes(content)
+        assert found.shape == size
+        assert found.ravel().tolist() == positions
+
+
+@pytest.mark.parametrize("key", ["../0", "/etc/passwd", "", "9"])
+def test_storages_that_are_not_there_are_refused(key: str) -> None:
+    assert "damaged" in refusal(zipped(program(tensor((6,), (1,), key=key)), _0=bytes(24)))
+
+
+def test_one_storage_has_one_length() -> None:
+    body = b"(" + tensor((6,), (1,)) + tensor((5,), (1,), length=5) + b"l"
+    assert "two lengths" in refusal(zipped(program(body), _0=bytes(24)))
+
+
+def nested(levels: int) -> bytes:
+    return b"]" * levels + b"a" * (levels - 1)
+
+
+def doubled(levels: int, kind: bytes) -> bytes:
+    start = {b"\x86": b")", b"l": b"]"}[kind]
+    step = b"2\x86" if kind == b"\x86" else None
+    if step is not None:
+        return start + step * levels
+    return start + b"".join(
+        b"r" + struct.pack("<I", i) + b"0(" + 2 * (b"j" + struct.pack("<I", i)) + b"l"
+        for i in range(levels)
+    )
+
+
+HOSTILE = {
+    "deep lists": (nested(100_000), "nested more than"),
+    "deep tuples": (b")" + b"\x85" * 200_000, "nested more than"),
+    "deep tuples as a key": (b"})" + b"\x85" * 200_000 + b"Ns", "member is a tuple"),
+    "doubling tuples": (doubled(60, b"\x86"), "repeat themselves"),
+    "doubling tuples as a key": (b"}" + doubled(60, b"\x86") + b"Ns", "member is a tuple"),
+    "doubling lists": (doubled(60, b"l"), "repeat themselves"),
+    "repeated text": (text("x" * 10**6) + b"q\x000]" + b"h\x00a" * 90_000, "repeat themselves"),
+    "a list that holds itself": (b"]q\x00h\x00a", "holds itself"),
+    "a dictionary that holds itself": (b"}q\x00Nh\x00s", "holds itself"),
+    "a far memo": (b"Nr\xff\xff\xff\xff0j\xfe\xff\xff\xff", "damaged"),
+    "a giant integer": (
+        b"\x8b" + struct.pack("<i", 10**6) + b"\x7f" * 10**6,
+        "an integer of 7,999,999 bits",
+    ),
+    "a giant decimal": (b"L" + b"9" * 10**6 + b"L\n", "damaged"),
+    "a negative length": (b"\x8b" + struct.pack("<i", -1), "damaged"),
+    "wrong escapes": (b"S'\\e'\n0", "damaged"),
+    "claimed text": (b"\x8d" + struct.pack("<Q", 2**62) + b"x", "damaged"),
+    "claimed bytes": (b"\x96" + struct.pack("<Q", 2**40) + b"x", "damaged"),
+    "text that is not UTF-8": (b"X\x02\x00\x00\x00\xff\xff", "damaged"),
+    "very many operations": (b"N0" * 2_000_000 + b"N", "operations"),
+    "very many lists": (b"]" * 3_000_000, "operations"),
+    "copies of text": (
+        text("x" * 10**6)
+        + b"q\x000c_codecs\nencode\nq\x010]"
+        + b"(h\x01h\x00X\x06\x00\x00\x00latin1\x86Re" * 5_000,
+        "makes more than",
+    ),
+    "a giant range": (
+        b"c__builtin__\nxrange\n\x8a\x08" + struct.pack("<q", 2**62) + b"\x85R",
+        "makes more than|damaged",
+    ),
+    "colliding keys": (
+        b"}(" + b"".join(number(i * (2**61 - 1)) + b"N" for i in range(1, 30_000)) + b"u",
+        "member is a int",
+    ),
+    "doubling lists as a name": (doubled(60, b"l") + text("x") + b"\x93", "a name that is no text"),
+    "a long storage key": (tensor((6,), (1,), key="k" * 10**6), "is missing"),
+    "an unhashable key": (b"}]Ns", "member is a list"),
+    "an empty stack": (b"0", "damaged"),
+    "no mark": (b"t", "damaged"),
+    "half a pair": (b"}(Nu", "damaged"),
+    "no end": (b"(", "damaged"),
+    "an unknown memo": (b"h\x07", "damaged"),
+    "an unknown operation": (b"\xff", "damaged"),
+    "a text reference": (b"Pabc\n", "operation PERSID"),
+    "a storage left behind": (b"ctorch\nFloatStorage\n", "leaves a storagetype behind"),
+    "an unfinished array": (b"cnumpy.core.multiarray\n_reconstruct\n)R", "leaves a"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pickles_end_in_one_sentence(name: str) -> None:
+    body, found = HOSTILE[name]
+    assert re.search(found, refusal(zipped(program(body))))
+
+
+def test_hostile_pickles_take_little_memory(tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    for index, (body, _) in enumerate(HOSTILE.values()):
+        (tmp_path / f"{index}.pt").write_bytes(zipped(program(body)))
+    code = """
+import resource, sys
+from pathlib import Path
+from headgrid.capture.ptfile import read_pt
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for path in Path(sys.argv[1]).iterdir():
+    try:
+        read_pt(path)
+    except ValueError:
+        pass
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    assert int(run_python(code, str(tmp_path))) < 200
+
+
+@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_damaged_captures_never_crash(data: st.DataObject) -> None:
+    content = bytearray(GOOD)
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(content)) | st.just(len(content)))
+    try:
+        read_bytes(bytes(content[:cut]))
+    except CaptureError as error:
+        assert str(error).startswith("layer3.pt: ")  # noqa: PT017
+    except NotReadable:
+        pass
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.integers(0, 255) | st.sampled_from(list(b"()]}lRbQ2q0h0\x85\x86ctase."))))
+def test_random_pickles_never_crash(operations: list[int]) -> None:
+    with contextlib.suppress(CaptureError, NotReadable):
+        read_bytes(zipped(b"\x80\x02" + bytes(operations)))
+
+
+GOOD = saved({"layer_index": 3, "a": torch.arange(6.0).half(), "b": [1, 2], "c": np.ones(2)})
+
+
+# Zips
+
+
+def patched_zip(change: Any) -> bytes:
+    """A sound `.pt` whose entries were changed before its table of contents was written."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("archive/data.pkl", program(tensor((6,), (1,))))
+        archive.writestr("archive/data/0", bytes(24))
+        change(archive)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/cron", "../up", "archive/../../up", "..", "a\\..\\b", "archive/..", "x\x00y"]
+)
+def test_names_that_lead_out_are_refused(name: str) -> None:
+    info = zipfile.ZipInfo("archive/zzzz")
+    info.filename = info.orig_filename = name
+
+    assert "leads out of it" in refusal(patched_zip(lambda archive: archive.writestr(info, b"")))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_zips_that_lie_are_refused() -> None:
+    def twice(archive: zipfile.ZipFile) -> None:
+        archive.writestr("archive/data/0", bytes(24))
+
+    def longer(archive: zipfile.ZipFile) -> None:
+        archive.filelist[1].file_size = archive.filelist[1].compress_size = 2**31
+
+    def other_size(archive: zipfile.ZipFile) -> None:
+        archive.filelist[1].file_size = 25
+
+    def shorter(archive: zipfile.ZipFile) -> None:
+        archive.filelist[1].file_size = archive.filelist[1].compress_size = 20
+
+    def encrypted(archive: zipfile.ZipFile) -> None:
+        archive.filelist[1].flag_bits |= 1
+
+    def moved(archive: zipfile.ZipFile) -> None:
+        archive.filelist[1].header_offset -= 1
+
+    def overlapping(archive: zipfile.ZipFile) -> None:
+        archive.filelist[0].file_size = archive.filelist[0].compress_size = 400
+
+    def renamed(archive: zipfile.ZipFile) -> None:
+        archive.filelist[1].filename = "archive/data/1"
+        archive.writestr("archive/data/0", b"")
+
+    for change, found in [
+        (twice, "the same name"),
+        (longer, "longer than the file"),
+        (other_size, "states two sizes"),
+        (shorter, "states two sizes"),
+        (encrypted, "is encrypted"),
+        (moved, "overlap|no header"),
+        (overlapping, "overlap|longer than"),
+        (renamed, "has 0 of 24 bytes|another header"),
+    ]:
+        assert re.search(found, refusal(patched_zip(change))), change.__name__
+
+
+def test_compressed_bombs_are_refused() -> None:
+    body = tensor((2**26,), (1,), length=2**26)
+    bomb = zipped(program(body), method=zipfile.ZIP_DEFLATED, _0=bytes(2**28))
+    assert "unpacks to 268,435,456 bytes" in refusal(bomb)
+    small = zipped(program(tensor((6,), (1,))), method=zipfile.ZIP_DEFLATED, _0=bytes(2**24))
+    assert read_bytes(small).tolist() == [0] * 6  # no more than the tensor needs is unpacked
+    big = zipped(program(text("x" * 2**26)), method=zipfile.ZIP_DEFLATED)
+    assert "data.pkl has 67,108,87" in refusal(big)
+
+
+def test_giant_tables_of_contents_are_refused() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        entry = zipfile.ZipInfo("archive/data.pkl")
+        entry.comment = b"x" * 60_000
+        for index in range(40):
+            entry = zipfile.ZipInfo(f"archive/{index}")
+            entry.comment = b"x" * 60_000
+            archive.writestr(entry, b"")
+    assert "table of contents of more than 2 MiB" in refusal(buffer.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"not a capture", "is no capture"),
+        (pickle.dumps({"a": 1}), "bare pickle"),
+        (GOOD[: len(GOOD) // 2], "cut short"),
+        (GOOD[:100], "cut short"),
+        (zipped(b"")[:-1], "cut short"),
+        (zipped(b""), "damaged"),
+    ],
+)
+def test_files_that_are_no_captures_are_told_apart(content: bytes, found: str) -> None:
+    assert found in refusal(content)
+
+
+def test_a_zip_without_pickle_says_what_it_holds() -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.ones(2))
+    assert "rename it to .npz" in refusal(buffer.getvalue())
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("word/document.xml", "")
+    assert "no data.pkl ('word/document.xml')" in refusal(buffer.getvalue())
+
+
+def test_a_program_of_torchscript_is_no_capture() -> None:
+    assert "TorchScript" in refusal(zipped(b"", **{"constants.pkl": b""}))
+
+
+def test_no_name_stands_for_anything_outside_headgrid() -> None:
+    budget = Budget("layer3.pt")
+    content = zipped(program(b"N"))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "layer3.pt")
+        path.write_bytes(content)
+        with BoundedFile(path, "rb") as file:
+            archive = Archive(path.name, file)
+    libraries = [PlainCalls(budget), NumpyCalls(budget), TensorCalls(budget, archive, "archive/")]
+    for name, meaning in [item for library in libraries for item in library.names().items()]:
+        assert isinstance(meaning, (Call, Name, StorageType)) or meaning == name
+        if isinstance(meaning, Call):
+            assert meaning.function.__module__.startswith("headgrid.")
+        assert not name.startswith(("os", "posix", "subprocess", "sys"))
+
+
+def test_text_of_numpy_that_is_none_is_refused() -> None:
+    whole = saved({"a": np.array(["鹰鹰"])}, pickle_protocol=5)
+    content = whole.replace("鹰".encode("utf-32-le"), b"\xff" * 4)
+    assert content != whole
+    assert "text with a character" in refusal(content)

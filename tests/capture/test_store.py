@@ -1,0 +1,702 @@
+"""Files and folders to captures and back: same values, and one clear sentence otherwise."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+import warnings
+import zipfile
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from headgrid.capture import formats
+from headgrid.capture.files import replace_file, write_bytes
+from headgrid.capture.model import Capture
+from headgrid.capture.store import CaptureFile, find_captures, load_capture, load_run, save_capture
+from headgrid.errors import CaptureError, HeadgridWarning, OptionError, OutputError
+from places import SHARED
+
+torch = pytest.importorskip("torch")
+safetensors_torch = pytest.importorskip("safetensors.torch")
+
+FORMATS = (".pt", ".pth", ".npz", ".safetensors")
+FULL = "full_frame_attention"
+LAST = "last_block_frame_attention"
+PROMPT = '一只鹰 <b>&"quoted"</b>\n\t🦅 ‮ 42'
+
+
+def example(**changes: Any) -> Capture:
+    values = np.arange(2 * 4 * 4, dtype=np.float32).reshape(2, 4, 4) - 7
+    options: dict[str, Any] = {"layer": 3, "block_sizes": [1, 3], "prompt": PROMPT}
+    return Capture.from_array(values, **options | changes)
+
+
+def names_in(folder: str | Path) -> list[str]:
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def assert_same_capture(found: Capture, wanted: Capture) -> None:
+    for name in (
+        "layer_index",
+        "block_sizes",
+        "query_frames",
+        "key_frames",
+        "last_block_query_frames",
+        "statistic",
+        "prompt",
+    ):
+        assert getattr(found, name) == getattr(wanted, name), name
+    for name in (FULL, LAST):
+        one, other = getattr(found, name), getattr(wanted, name)
+        assert (one is None) == (other is None)
+        if other is not None:
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+    assert_same_values(found.metadata, wanted.metadata)
+
+
+def assert_same_values(found: Any, wanted: Any) -> None:
+    if isinstance(wanted, np.ndarray):
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found, wanted)
+    elif isinstance(wanted, dict):
+        assert set(found) == set(wanted)
+        for key in wanted:
+            assert_same_values(found[key], wanted[key])
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            assert_same_values(one, other)
+    elif isinstance(wanted, float) and math.isnan(wanted):
+        assert math.isnan(found)
+    else:
+        assert (type(found), found) == (type(wanted), wanted)
+
+
+def refusal(path: Path | str, kind: type[Exception] = CaptureError) -> str:
+    with pytest.raises(kind) as caught:
+        load_capture(path)
+    message = str(caught.value)
+    assert message.startswith((f"{Path(path).name}: ", f"{path}: "))
+    assert "\n" not in message
+    assert "weights_only=False" not in message
+    return message
+
+
+# A capture comes back as it was saved
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def captures(draw: st.DrawFn) -> Capture:
+    heads, blocks = (
+        draw(st.integers(1, 3)),
+        draw(st.lists(st.integers(1, 3), min_size=1, max_size=3)),
+    )
+    frames = sum(blocks)
+    dtype = draw(st.sampled_from([np.float16, np.float32, np.float64]))
+    numbers = np.random.default_rng(draw(st.integers(0, 99)))
+    full = numbers.normal(size=(heads, frames, frames)).astype(dtype)
+    if draw(st.booleans()):
+        full[:, 1:, 0] = np.nan
+    metadata = draw(
+        st.dictionaries(
+            st.text(min_size=1).filter(lambda key: key not in formats.LIST_KEYS),
+            values,
+            max_size=4,
+        )
+    )
+    known = {*Capture.from_array(full).to_dict(), "num_heads", "num_frame_per_block"}
+    metadata = {key: value for key, value in metadata.items() if key not in known}
+    if draw(st.booleans()):
+        metadata["array"] = numbers.integers(0, 9, size=draw(st.integers(0, 3)))
+    return Capture.from_array(
+        full,
+        layer=draw(st.integers(0, 99)),
+        block_sizes=blocks if draw(st.booleans()) else None,
+        query_frames=range(7, 7 + frames),
+        key_frames=range(7, 7 + frames),
+        statistic=draw(st.sampled_from(["logit", "mass", "entropy"])),
+        prompt=draw(st.text()),
+        metadata=metadata,
+    )
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(captures())
+def test_every_format_gives_back_what_was_saved(suffix: str, capture: Capture) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = save_capture(capture, Path(folder, f"any{suffix}"))
+        assert_same_capture(load_capture(path), capture)
+        assert names_in(folder) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_capture_without_full_matrix_comes_back(suffix: str, tmp_path: Path) -> None:
+    capture = Capture.from_array(last_block=np.array([[1.0, np.nan, 2.0]]), layer=4)
+    assert_same_capture(load_capture(save_capture(capture, tmp_path / f"a{suffix}")), capture)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_real_captures_come_back_from_every_format(suffix: str, tmp_path: Path) -> None:
+    file = SHARED / "data" / "frames21" / "layer3.pt"
+    if not file.exists():
+        pytest.skip("the recorded captures are not here")
+    capture = load_capture(file)
+    assert (capture.layer_index, capture.num_heads, capture.block_sizes) == (3, 12, (3,) * 7)
+    assert_same_capture(load_capture(save_capture(capture, tmp_path / f"a{suffix}")), capture)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_same_capture_gives_the_same_bytes(suffix: str, tmp_path: Path) -> None:
+    one = save_capture(example(), tmp_path / f"one{suffix}").read_bytes()
+    assert save_capture(example(), tmp_path / f"two{suffix}").read_bytes() == one
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_long_text_and_long_arrays_come_back(suffix: str, tmp_path: Path) -> None:
+    metadata = {"text": "x" * 10**6, "list": ["鹰" * 10**6], "array": np.arange(10**6)}
+    capture = example(metadata=metadata)
+    assert_same_capture(load_capture(save_capture(capture, tmp_path / f"a{suffix}")), capture)
+
+
+def test_others_can_read_what_headgrid_saves(tmp_path: Path) -> None:
+    capture = example(metadata={"seed": 7})
+    by_torch = torch.load(save_capture(capture, tmp_path / "a.pt"), weights_only=True)
+    assert by_torch[FULL].shape == (2, 4, 4)
+    assert by_torch["block_sizes"] == [1, 3]
+    with np.load(save_capture(capture, tmp_path / "a.npz")) as by_numpy:
+        assert by_numpy[FULL].shape == (2, 4, 4)
+        assert by_numpy["block_sizes"].tolist() == [1, 3]
+        assert (by_numpy["prompt"].item(), by_numpy["seed"].item()) == (PROMPT, 7)
+    by_safetensors = safetensors_torch.load_file(save_capture(capture, tmp_path / "a.safetensors"))
+    assert by_safetensors[FULL].shape == (2, 4, 4)
+
+
+def test_loading_needs_no_torch_and_no_pandas(tmp_path: Path) -> None:
+    for suffix in FORMATS:
+        save_capture(example(), tmp_path / f"layer3{suffix}")
+    code = (
+        "import sys; from headgrid.capture.store import load_run; "
+        "print(len(load_run(sys.argv[1])), sorted({'torch', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "4 []", done.stderr
+
+
+def test_a_file_of_torch_before_zip_is_read(tmp_path: Path) -> None:
+    data = {FULL: torch.ones(1, 2, 2).bfloat16(), "dtype": torch.bfloat16, "x": torch.ones(2)}
+    torch.save(data, tmp_path / "layer5.pt", _use_new_zipfile_serialization=False)
+    capture = load_capture(tmp_path / "layer5.pt")
+    assert (capture.layer_index, capture.metadata["dtype"]) == (5, "torch.bfloat16")
+    assert isinstance(capture.metadata["x"], np.ndarray)
+    assert capture.full_frame_attention is not None
+    assert capture.full_frame_attention.dtype == np.float32
+
+
+def test_a_sparse_tensor_is_refused_by_name(tmp_path: Path) -> None:
+    torch.save({"layer_index": 1, FULL: torch.eye(2).to_sparse()}, tmp_path / "a.pt")
+    assert f"{FULL} is not an array" in refusal(tmp_path / "a.pt")
+
+
+# The files of others
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_every_floating_dtype_is_read(dtype: str, suffix: str, tmp_path: Path) -> None:
+    tensor = torch.randn(2, 3, 3).to(getattr(torch, dtype))
+    path = tmp_path / f"layer1{suffix}"
+    save = torch.save if suffix == ".pt" else safetensors_torch.save_file
+    save({FULL: tensor}, path)
+    found = load_capture(path).full_frame_attention
+    assert found is not None
+    assert found.dtype == ("float32" if dtype == "bfloat16" else dtype)
+    np.testing.assert_array_equal(found, tensor.double().numpy())
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_float8_in_safetensors_is_read(dtype: str, tmp_path: Path) -> None:
+    tensor = torch.randn(1, 4, 4).to(getattr(torch, dtype))
+    safetensors_torch.save_file({FULL: tensor}, tmp_path / "layer1.safetensors")
+    found = load_capture(tmp_path / "layer1.safetensors").full_frame_attention
+    np.testing.assert_array_equal(found, tensor.float().numpy())
+
+
+def test_safetensors_metadata_of_others_is_read(tmp_path: Path) -> None:
+    stated = {"prompt": "42", "block_sizes": "[1, 2]", "seed": "7", "model": "wan", "bad": "[1"}
+    path = tmp_path / "layer12.safetensors"
+    safetensors_torch.save_file({FULL: torch.ones(1, 3, 3)}, path, metadata=stated)
+    capture = load_capture(path)
+    assert (capture.layer_index, capture.prompt, capture.block_sizes) == (12, "42", (1, 2))
+    assert capture.metadata == {"seed": 7, "model": "wan", "bad": "[1"}
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_npz_of_others_is_read(write: Any, tmp_path: Path) -> None:
+    path = tmp_path / "layer_07.npz"
+    write(
+        path,
+        **{FULL: np.ones((1, 3, 3))},
+        block_sizes=[1, 2],
+        prompt="a",
+        seed=7,
+        tags=["x", "y"],
+        flag=True,
+    )
+    capture = load_capture(path)
+    assert (capture.layer_index, capture.prompt, capture.block_sizes) == (7, "a", (1, 2))
+    assert capture.metadata == {"seed": 7, "tags": ["x", "y"], "flag": True}
+
+
+def test_the_file_name_gives_the_layer_only_where_the_file_does_not(tmp_path: Path) -> None:
+    torch.save({FULL: torch.ones(1, 2, 2)}, tmp_path / "Layer12_step3.pt")
+    assert load_capture(tmp_path / "Layer12_step3.pt").layer_index == 12
+    torch.save({FULL: torch.ones(1, 2, 2), "layer_index": 4}, tmp_path / "layer9.pt")
+    assert load_capture(tmp_path / "layer9.pt", run="run_1").run == "run_1"
+    assert load_capture(tmp_path / "layer9.pt").layer_index == 4
+    torch.save({FULL: torch.ones(1, 2, 2)}, tmp_path / "a.pt")
+    assert "layer_index is absent" in refusal(tmp_path / "a.pt")
+
+
+def test_warnings_point_at_the_caller(tmp_path: Path) -> None:
+    torch.save({FULL: torch.ones(1, 3, 3), "block_sizes": [2]}, tmp_path / "layer0.pt")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_capture(tmp_path / "layer0.pt")
+        load_run(tmp_path)
+    assert [warning.filename for warning in caught] == [__file__, __file__]
+    assert all(warning.category is HeadgridWarning for warning in caught)
+    assert "layer0.pt: block_sizes sum to 2" in str(caught[0].message)
+
+
+# What is no capture
+
+
+def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
+    (tmp_path / "layer3.pt").touch()
+    message = refusal(tmp_path / "layer3.ptt")
+    assert message.startswith(f"{tmp_path / 'layer3.ptt'}: there is no such file")
+    assert "did you mean 'layer3.pt'?" in message
+    assert "there is no folder" in refusal(tmp_path / "no" / "layer3.pt")
+    assert "there is no" in refusal(tmp_path / "layer3.pt" / "layer3.pt")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    assert "is a folder, expected a file" in refusal(tmp_path)
+    (tmp_path / "layer.pt").mkdir()
+    assert "is a folder, expected a file" in refusal(tmp_path / "layer.pt")
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_empty_and_foreign_files_are_refused(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"layer3{suffix}"
+    path.touch()
+    assert "the file is empty (0 bytes)" in refusal(path)
+    path.write_text("a text file that is longer than a header")
+    refusal(path)
+    path.write_bytes(b"PK\x03\x04" + bytes(40))
+    refusal(path)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_truncated_files_are_refused(suffix: str, tmp_path: Path) -> None:
+    path = save_capture(example(), tmp_path / f"layer3{suffix}")
+    content = path.read_bytes()
+    for length in [*range(1, 64, 7), *range(64, len(content) - 1, 97), len(content) - 1]:
+        path.write_bytes(content[:length])
+        refusal(path)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=5))
+def test_damaged_files_never_crash(suffix: str, changes: list[tuple[int, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = save_capture(example(metadata={"a": [1, {"b": None}]}), f"{folder}/layer3{suffix}")
+        content = bytearray(path.read_bytes())
+        for position, value in changes:
+            content[position % len(content)] = value
+        path.write_bytes(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                load_capture(path)
+            except CaptureError as error:
+                assert str(error).startswith("layer3.")  # noqa: PT017
+
+
+def test_an_unknown_suffix_is_refused_with_the_choices(tmp_path: Path) -> None:
+    (tmp_path / "layer3.npy").write_bytes(b"x")
+    message = refusal(tmp_path / "layer3.npy")
+    assert "the suffix is '.npy', expected one of .pt, .pth, .npz, .safetensors" in message
+    assert "did you mean" in message
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (torch.ones(12, 21, 21), r"holds a tensor \(12, 21, 21\), expected a dictionary with full"),
+        ([torch.ones(2)], r"holds a list of 1 values, expected a dictionary"),
+        (3, r"holds a int, expected a dictionary"),
+        ({}, r"neither full_frame_attention .* the file holds no keys"),
+        ({"full_frame_atention": torch.ones(1, 2, 2)}, "did you mean 'full_frame_attention'"),
+        ({FULL: torch.ones(2, 2)}, r"has shape \(2, 2\), expected \(heads, query, key\)"),
+        ({FULL: "text"}, "expected real numbers"),
+    ],
+)
+def test_other_content_is_described(value: Any, found: str, tmp_path: Path) -> None:
+    torch.save(value, tmp_path / "layer3.pt")
+    with pytest.raises(CaptureError, match=r"^layer3\.pt: .*" + found):
+        load_capture(tmp_path / "layer3.pt")
+
+
+class Model:
+    pass
+
+
+def test_code_is_not_run_and_not_advised(tmp_path: Path) -> None:
+    torch.save({"model": Model()}, tmp_path / "layer3.pt")
+    assert "Model, which is code and not data; it was not run" in refusal(tmp_path / "layer3.pt")
+    torch.save({"model": Model()}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
+    assert "torch does not read it as data either" in refusal(tmp_path / "a.pt")
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "b.pt")
+    assert "asks for torch.nn.modules.linear.Linear" in refusal(tmp_path / "b.pt")
+
+
+def test_objects_in_npz_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "layer3.npz", prompt=np.array([{}], dtype=object))
+    message = refusal(tmp_path / "layer3.npz")
+    assert "'prompt' holds Python objects" in message
+    assert "allow_pickle" not in message
+
+
+def test_npz_bombs_are_refused(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "layer3.npz", **{FULL: np.zeros((1, 2**12, 2**12))})
+    assert "unpack to 134,217,8" in refusal(tmp_path / "layer3.npz")
+
+
+@pytest.mark.parametrize("shape", [(2**40,), (2**62, 4), (-1,)])
+def test_npz_arrays_that_claim_too_much_are_refused(shape: Any, tmp_path: Path) -> None:
+    header = repr({"descr": "<f8", "fortran_order": False, "shape": shape}).encode() + b"\n"
+    with zipfile.ZipFile(tmp_path / "layer3.npz", "w") as archive:
+        member = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + bytes(64)
+        archive.writestr(f"{FULL}.npy", member)
+    assert "layer3.npz: " in refusal(tmp_path / "layer3.npz")
+
+
+def npz_entry(header: str, body: bytes = b"") -> bytes:
+    """A `.npy` whose header may say anything."""
+    raw = header.encode("latin1")
+    return b"\x93NUMPY\x01\x00" + len(raw).to_bytes(2, "little") + raw + body
+
+
+def packed_bits_flipped(content: bytes) -> bytes:
+    """A `.npz` whose first entry does not unpack."""
+    start = 30 + int.from_bytes(content[26:28], "little") + int.from_bytes(content[28:30], "little")
+    return content[:start] + b"\xff" * 8 + content[start + 8 :]
+
+
+TEXT = "{'descr': '<U1', 'fortran_order': False, 'shape': SHAPE}\n"
+BAD_ENTRIES = {
+    "a header that is not closed": npz_entry("{'descr': '<f4', 'shape': (\n"),
+    "a header of wrong indents": npz_entry("{}\n  {\n {\n"),
+    "a header that is deep": npz_entry("-" * 9000 + "1\n"),
+    "a shape that overflows": npz_entry(
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({2**62}, {2**62})}}\n"
+    ),
+    "text that is none": npz_entry(TEXT.replace("SHAPE", "()"), b"\xff" * 4),
+    "texts that are none": npz_entry(TEXT.replace("SHAPE", "(2,)"), b"\xff" * 8),
+}
+
+
+@pytest.mark.parametrize("entry", BAD_ENTRIES.values(), ids=BAD_ENTRIES.keys())
+def test_entries_that_numpy_stumbles_over_are_refused(entry: bytes, tmp_path: Path) -> None:
+    path = save_capture(example(), tmp_path / "layer3.npz")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("prompt2.npy", entry)
+    assert "the file is damaged" in refusal(path)
+
+
+def test_a_packed_npz_that_does_not_unpack_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "layer3.npz"
+    np.savez_compressed(path, full_frame_attention=np.ones((1, 9, 9)))
+    path.write_bytes(packed_bits_flipped(path.read_bytes()))
+    assert "the file is damaged" in refusal(path)
+
+
+@pytest.mark.parametrize("flag", [0x20, 0x40])
+def test_a_zip_of_a_kind_that_python_does_not_know_is_refused(flag: int, tmp_path: Path) -> None:
+    path = save_capture(example(), tmp_path / "layer3.npz")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"PK\x01\x02") + 8] |= flag
+    path.write_bytes(content)
+    refusal(path)
+
+
+def test_safetensors_headers_that_claim_too_much_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "layer3.safetensors"
+    path.write_bytes((2**40).to_bytes(8, "little") + b"{}")
+    assert "the header claims 1,099,511,627,776 bytes" in refusal(path)
+    header = json.dumps({FULL: {"dtype": "F32", "shape": [9], "data_offsets": [0, 9]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(9))
+    assert "the file is damaged" in refusal(path)
+
+
+def test_unreadable_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_capture(example(), tmp_path / "layer3.npz")
+
+    def deny(path: Path) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setitem(formats.READERS, ".npz", deny)
+    assert "can not be opened (Permission denied), expected a readable file" in refusal(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "layer3.pt")
+    assert "device or pipe" in refusal(tmp_path / "layer3.pt")
+
+
+# Saving
+
+
+def test_an_unknown_suffix_can_not_be_saved(tmp_path: Path) -> None:
+    with pytest.raises(
+        OptionError, match=r"the suffix of a\.npzz is '\.npzz'.*did you mean '\.npz'"
+    ):
+        save_capture(example(), tmp_path / "a.npzz")
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_folder_that_is_not_there_is_made(suffix: str, tmp_path: Path) -> None:
+    path = save_capture(example(), tmp_path / "not" / "there" / f"a{suffix}")
+    assert load_capture(path).num_visible
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [(object(), "a object"), ({"deep": [print]}, "a builtin"), ({(1, 2): 3}, "a key that is")],
+)
+def test_metadata_that_no_file_holds_is_named(
+    suffix: str, value: Any, found: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CaptureError, match=f"metadata 'odd' holds {found}.*expected numbers"):
+        save_capture(example(metadata={"odd": value}), tmp_path / f"a{suffix}")
+    assert names_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize(
+    ("metadata", "found"),
+    [
+        ({"odd": b"x"}, "'odd' holds a bytes"),
+        ({"odd": {3: 4}}, "'odd' holds a dictionary with the key 3"),
+        ({"odd": [np.ones(2)]}, "'odd' holds a nested array"),
+        ({"../odd": np.ones(2)}, "'../odd' holds an array under a name with signs"),
+        ({7: "x"}, "'7' holds a key that is a int"),
+    ],
+)
+def test_metadata_that_the_format_can_not_hold_is_named(
+    suffix: str, metadata: Any, found: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CaptureError, match=found):
+        save_capture(example(metadata=metadata), tmp_path / f"a{suffix}")
+    assert names_in(tmp_path) == []
+    path = save_capture(example(metadata=metadata), tmp_path / "a.pt")
+    assert_same_values(dict(load_capture(path).metadata), metadata)
+
+
+def test_tensors_and_numpy_numbers_in_metadata_are_saved(tmp_path: Path) -> None:
+    metadata = {"t": torch.ones(2).bfloat16(), "n": np.float32(0.5), "s": np.str_("x"), "p": (1, 2)}
+    for suffix in FORMATS:
+        path = save_capture(example(metadata=metadata), tmp_path / f"a{suffix}")
+        found = load_capture(path).metadata
+        assert found["t"].tolist() == [1, 1]
+        assert (found["n"], found["s"], list(found["p"])) == (0.5, "x", [1, 2])
+
+
+def test_a_failure_leaves_the_old_file_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save_capture(example(), tmp_path / "a.npz")
+    before = path.read_bytes()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array", fail)
+    with pytest.raises(OutputError, match="No space left on device"):
+        save_capture(example(layer=9), path)
+    assert (path.read_bytes(), names_in(tmp_path)) == (before, ["a.npz"])
+
+
+def test_a_mapped_file_can_be_replaced_by_its_own_capture(tmp_path: Path) -> None:
+    capture = Capture.from_array(np.zeros((2, 1500, 1500), dtype=np.float32) + 1)
+    path = save_capture(capture, tmp_path / "layer0.pt")
+    assert path.stat().st_size >= 2**24
+    found = load_capture(path)
+    save_capture(found.replace(prompt="new"), path)
+    assert found.full_frame_attention is not None
+    assert float(found.full_frame_attention[1, 7, 7]) == 1
+    assert load_capture(path).prompt == "new"
+
+
+def test_a_name_as_long_as_a_name_can_be_is_written(tmp_path: Path) -> None:
+    path = save_capture(example(), tmp_path / ("鹰" * 83 + ".npz"))
+    assert names_in(tmp_path) == [path.name]
+
+
+def test_an_interrupted_block_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = write_bytes(tmp_path / "new" / "folder" / "a.svg", b"old")
+
+    def interrupt() -> None:
+        with replace_file(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert (path.read_bytes(), names_in(path.parent)) == (b"old", ["a.svg"])
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_output_error(tmp_path: Path) -> None:
+    touch(tmp_path / "a")
+    with pytest.raises(OutputError, match=r"b\.svg: can not be written .*expected a folder"):
+        write_bytes(tmp_path / "a" / "b.svg", b"")
+    assert names_in(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permission bits")
+def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    path = save_capture(example(), tmp_path / "a.npz")
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+# Folders
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_folders_are_searched_in_natural_order(tmp_path: Path) -> None:
+    names = ["run_10/layer2.pt", "run_2/layer10.pt", "run_2/Layer2.npz", "run_2/layer3.safetensors"]
+    hidden = [".git/layer0.pt", "run_2/.layer0.pt", "run_2/notes.txt"]
+    touch(*(tmp_path / name for name in [*names, *hidden, "layer1.pt"]))
+    files, errors = find_captures(tmp_path)
+    assert errors == []
+    assert [file.path.relative_to(tmp_path).as_posix() for file in files] == [
+        "layer1.pt",
+        "run_2/Layer2.npz",
+        "run_2/layer3.safetensors",
+        "run_2/layer10.pt",
+        "run_10/layer2.pt",
+    ]
+    assert files[0] == CaptureFile(tmp_path / "layer1.pt", PurePath(), "")
+    assert files[1] == CaptureFile(tmp_path / "run_2/Layer2.npz", PurePath("run_2"), "run_2")
+
+
+def test_a_file_is_relative_to_its_own_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "run_000" / "layer0.pt")
+    files, _ = find_captures([tmp_path / "run_000" / "layer0.pt"])
+    assert files == [CaptureFile(tmp_path / "run_000" / "layer0.pt", PurePath(), "run_000")]
+
+
+def test_the_run_is_known_from_within_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "run-3" / "sub" / "layer0.pt", tmp_path / "run-3" / "layer0.pt")
+    monkeypatch.chdir(tmp_path / "run-3")
+    assert [file.run for file in find_captures(".")[0]] == ["run-3", ""]
+    assert [file.run for file in find_captures("layer0.pt")[0]] == ["run-3"]
+
+
+def test_a_file_reached_twice_appears_once(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "layer0.pt", tmp_path / "a" / "layer1.pt")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "layer9.pt").symlink_to(tmp_path / "a" / "layer1.pt")
+    files, errors = find_captures(
+        [tmp_path / "a" / "layer1.pt", tmp_path, tmp_path / "a" / ".." / "a", tmp_path / "a"]
+    )
+    assert [file.path.name for file in files] == ["layer1.pt", "layer0.pt"]
+    assert errors == []
+
+
+def test_links_that_lead_back_are_harmless(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "b" / "layer0.pt")
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "self").symlink_to(".")
+    (tmp_path / "a" / "broken").symlink_to("nowhere")
+    files, errors = find_captures(tmp_path / "a")
+    assert [file.path.name for file in files] == ["layer0.pt"]
+    assert errors == []
+
+
+def test_bad_inputs_are_reported_beside_the_good_ones(tmp_path: Path) -> None:
+    touch(
+        tmp_path / "run_0" / "layer0.pt", tmp_path / "plots" / "a.png", tmp_path / "plots" / "b.png"
+    )
+    (tmp_path / "empty").mkdir()
+    files, errors = find_captures(
+        [tmp_path / name for name in ("plots", "run_00", "empty", "plots/a.png", "run_0")]
+    )
+    assert [file.run for file in files] == ["run_0"]
+    texts = [str(error) for error in errors]
+    assert "holds no capture (found 2 .png), expected .pt, .pth" in texts[0]
+    assert "there is no such file or folder" in texts[1]
+    assert "did you mean 'run_0'?" in texts[1]
+    assert "found no files" in texts[2]
+    assert "the suffix is '.png'" in texts[3]
+
+
+def test_a_run_is_all_layers_in_order(tmp_path: Path) -> None:
+    folder = tmp_path / "eagle"
+    folder.mkdir()
+    for layer in (10, 2, 0):
+        save_capture(example(layer=layer), folder / f"layer{layer}.npz")
+    captures = load_run(folder)
+    assert [capture.layer_index for capture in captures] == [0, 2, 10]
+    assert {capture.run for capture in captures} == {"eagle"}
+
+
+def test_the_first_bad_layer_of_a_run_is_raised(tmp_path: Path) -> None:
+    save_capture(example(), tmp_path / "layer0.npz")
+    touch(tmp_path / "layer1.npz")
+    with pytest.raises(CaptureError, match=r"^layer1\.npz: the file is empty"):
+        load_run(tmp_path)
+
+
+def test_a_run_must_be_a_folder_with_captures(tmp_path: Path) -> None:
+    touch(tmp_path / "a.txt", tmp_path / "run_0" / "layer0.pt")
+    with pytest.raises(CaptureError, match=r"holds no capture \(found 1 \.txt\)"):
+        load_run(tmp_path)
+    with pytest.raises(CaptureError, match="is a file, expected a folder"):
+        load_run(tmp_path / "a.txt")
+    with pytest.raises(CaptureError, match=r"there is no such folder.*did you mean 'run_0'"):
+        load_run(tmp_path / "run_00")

@@ -1,0 +1,253 @@
+"""The overview and the trend, read back from specification and picture."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import headgrid
+from headgrid import CaptureError, FigureOptions, OptionError
+from headgrid.charts.overview import draw_overview, draw_trend
+from headgrid.charts.scales import ColorScale, palette_for
+from headgrid.render.convert import render
+from headgrid.tables.ranges import resolve_color_range
+from svgreader import read_svg
+
+
+def summary(sets=("",), layers=(0, 1, 2), heads=3, runs=4, missing=()):
+    """Return a summary whose numbers are known: 10 * layer + head, + 100 for the second set."""
+    rows = []
+    for position, name in enumerate(sets):
+        for layer in layers:
+            values = [
+                np.nan if (layer, head) in missing else 10.0 * layer + head + 100 * position
+                for head in range(heads)
+            ]
+            for head, value in [*enumerate(values), (pd.NA, np.nanmean(values))]:
+                std = 0.5 + layer if runs > 1 else np.nan
+                rows.append((name, layer, head, runs, value, std))
+    table = pd.DataFrame(rows, columns=["set", "layer", "head", "runs", "mean", "std"])
+    return table.astype({"layer": "Int64", "head": "Int64"})
+
+
+def overview_of(table, name="sink", statistic="logit", **options):
+    layers = options.pop("layers", None)
+    return headgrid.to_spec(
+        draw_overview(table, name, statistic, FigureOptions(**options), layers=layers)
+    )
+
+
+def drawn(spec):
+    return read_svg(render(spec, "svg").decode())
+
+
+def cells_of(drawing):
+    """Return the colour at the middle of each cell, by the numbers of its row and column."""
+    found = {}
+    for group in drawing.marks["cells"]:
+        for shape in group:
+            for x0, y0, x1, y1 in shape.areas():
+                found[x0, y0, x1, y1] = tuple(shape.color)
+    return found
+
+
+def color_at(cells, x, y):
+    return next((c for (x0, y0, x1, y1), c in cells.items() if x0 < x < x1 and y0 < y < y1), None)
+
+
+def test_each_number_stands_on_the_colour_of_its_value():
+    table = summary()
+    drawing = drawn(overview_of(table))
+    cells = cells_of(drawing)
+    values = table.loc[table["head"].notna(), "mean"]
+    found = resolve_color_range((-values.max(), values.max()), [])
+    scale = ColorScale(found, palette_for("logit", "rdbu"))
+    for value in values:
+        text = next(t for t in drawing.texts if t.content == f"{value:.2f}")
+        assert color_at(cells, text.x, text.y - 2) == tuple(map(int, scale.rgb(value)))
+
+
+def test_the_margins_are_the_means():
+    records = overview_of(summary())["data"]["values"]
+    by_layer = {r["layer"]: r["sink"] for r in records if "layer" in r and "head" not in r}
+    by_head = {r["head"]: r["sink"] for r in records if "head" in r and "layer" not in r}
+    (grand,) = [r["sink"] for r in records if "head" not in r and "layer" not in r]
+    assert by_layer == {0: 1.0, 1: 11.0, 2: 21.0}
+    assert by_head == {0: 10.0, 1: 11.0, 2: 12.0}
+    assert grand == 11.0
+
+
+def test_margins_do_not_shape_the_color_range_and_carry_no_spread_of_their_own():
+    spec = overview_of(summary())
+    assert spec["usermeta"]["headgrid"]["color_range"] == [-22.0, 22.0]
+    assert all("std" not in r for r in spec["data"]["values"] if "layer" not in r)
+
+
+def test_a_missing_layer_is_a_blank_row_with_its_number():
+    drawing = drawn(overview_of(summary(layers=(0, 1, 3)), layers=(0, 1, 2, 3)))
+    cells = cells_of(drawing)
+    labels = {t.content: t.y for t in drawing.texts if t.content in ("0", "1", "2", "3")}
+    column = next(t.x for t in drawing.texts if t.content == "10.00")
+    assert color_at(cells, column, labels["1"] - 2) is not None
+    assert color_at(cells, column, labels["2"] - 2) is None
+
+
+def test_a_head_without_a_value_is_grey_and_has_no_number():
+    spec = overview_of(summary(missing={(1, 1)}))
+    (record,) = [r for r in spec["data"]["values"] if r.get("layer") == 1 and r.get("head") == 1]
+    assert "sink" not in record
+    svg = render(spec, "svg").decode()
+    assert svg.count('"#ddd"') == 1
+    assert ">11.00<" in svg  # the margin of head 1 and of the whole
+    assert sum(t.content.endswith(".00") for t in read_svg(svg).texts) == 8 + 3 + 3 + 1
+
+
+def test_text_on_dark_cells_is_white_and_on_light_ones_black():
+    table = summary()
+    svg = render(overview_of(table), "svg").decode()
+    drawing = read_svg(svg)
+    cells = cells_of(drawing)
+    for element in drawing.root.iter("{http://www.w3.org/2000/svg}text"):
+        if element.text in ("0.00", "22.00"):
+            white = "fff" in element.get("fill", "") or element.get("fill") == "white"
+            text = next(t for t in drawing.texts if t.content == element.text)
+            assert white == (sum(color_at(cells, text.x, text.y - 2)) < 380)
+
+
+def test_sets_stand_side_by_side_on_one_scale():
+    spec = overview_of(summary(sets=("A", "B")))
+    assert spec["columns"] == 2
+    assert spec["usermeta"]["headgrid"]["color_range"] == [-122.0, 122.0]
+    texts = [t.content for t in drawn(spec).texts]
+    assert {"A", "B", "22.00", "122.00"} <= set(texts)
+
+
+def test_statistics_without_sign_are_viridis_from_zero():
+    spec = overview_of(summary(), name="entropy", statistic="mass")
+    assert spec["usermeta"]["headgrid"]["color_range"] == [0.0, 22.0]
+    assert "#fde725" in str(spec)
+
+
+def test_values_beyond_the_range_are_told_by_the_colour_bar():
+    texts = [t.content for t in drawn(overview_of(summary(), color_range=(-5, 10))).texts]
+    assert "\u2265\u200910" in texts
+    assert not any(text.startswith("\u2264") for text in texts)
+
+
+def test_tooltips_hold_every_number():
+    spec = overview_of(summary(sets=("A",)))
+    record = next(r for r in spec["data"]["values"] if r.get("layer") == 2 and r.get("head") == 1)
+    assert record == {
+        "panel": 0, "set": "A", "layer": 2, "head": 1, "runs": 4, "sink": 21.0, "std": 2.5,
+    }  # fmt: skip
+    cells = next(part for part in spec["spec"]["layer"] if part.get("name") == "headgrid_cells")
+    fields = [entry["field"] for entry in cells["encoding"]["tooltip"]]
+    assert fields == ["set", "layer", "head", "sink", "std", "runs"]
+
+
+def test_many_layers_and_heads_get_smaller_cells_without_numbers():
+    table = summary(layers=range(100), heads=128)
+    drawing = drawn(overview_of(table))
+    assert drawing.width < 2000
+    assert drawing.height < 2000
+    assert len(drawing.texts) < 250
+
+
+@pytest.mark.parametrize("draw", [draw_overview, draw_trend])
+def test_a_measure_that_nothing_has_is_an_error(draw):
+    table = summary()
+    table["mean"] = np.nan
+    with pytest.raises(CaptureError, match=r"entropy has no value in any head.*need masses"):
+        draw(table, "entropy", "logit", FigureOptions())
+
+
+def test_an_unknown_measure_names_the_nearest():
+    with pytest.raises(OptionError, match=r"statistic is 'snk'.*did you mean 'sink'\?"):
+        headgrid.overview(None, "snk")
+    with pytest.raises(OptionError, match=r"statistic is 'snk'.*did you mean 'sink'\?"):
+        headgrid.trend(None, "snk")
+
+
+def trend_of(table):
+    return headgrid.to_spec(draw_trend(table, "sink", "logit", FigureOptions()))
+
+
+def scale_of(drawing):
+    """Return the function from a value to its height, from two labels of the axis."""
+    labels = sorted(
+        (float(t.content.replace("\u2212", "-")), t.y)
+        for t in drawing.texts
+        if t.anchor == "end" and t.content.replace("\u2212", "").replace(".", "").isdigit()
+    )
+    (low, y0), (high, y1) = labels[0], labels[-1]
+    return lambda value: y0 + (value - low) / (high - low) * (y1 - y0) - 2.1
+
+
+def test_the_thick_line_is_the_mean_and_there_is_a_faint_line_for_each_head():
+    drawing = drawn(trend_of(summary()))
+    height = scale_of(drawing)
+    (line,) = drawing.marks["line"]
+    (mean,) = line
+    np.testing.assert_allclose(mean.points[:, 1], [height(v) for v in (1, 11, 21)], atol=0.6)
+    faint = [shape for group in drawing.marks["faint"] for shape in group]
+    assert len(faint) == 3
+    ends = sorted(shape.points[-1, 1] for shape in faint)
+    np.testing.assert_allclose(ends, [height(v) for v in (22, 21, 20)], atol=0.6)
+
+
+def test_the_band_is_one_deviation_to_both_sides():
+    drawing = drawn(trend_of(summary()))
+    height = scale_of(drawing)
+    areas = [s for s in drawing.shapes if "area" in s.classes and s.filled]
+    (band,) = areas
+    expected = [height(v) for v in (1.5, 12.5, 23.5, 18.5, 9.5, 0.5)]
+    np.testing.assert_allclose(sorted(band.points[:, 1]), sorted(expected), atol=0.6)
+
+
+def test_without_spread_there_is_no_band_and_the_caption_says_so():
+    spec = trend_of(summary(runs=1))
+    assert "no spread, as there is one run" in spec["description"]
+    assert not [s for s in drawn(spec).shapes if "area" in s.classes and s.filled]
+
+
+def test_sets_share_the_axes_of_the_trend():
+    spec = trend_of(summary(sets=("A", "B")))
+    drawing = drawn(spec)
+    texts = [t.content for t in drawing.texts]
+    assert texts.count("Layer") == 2
+    assert texts.count("120") == 2
+
+
+def test_hostile_set_names_are_text():
+    name = "</script><b>\u202e\x00{x}"
+    for spec in (overview_of(summary(sets=("A", name))), trend_of(summary(sets=("A", name)))):
+        svg = render(spec, "svg").decode()
+        assert "&lt;/script&gt;" in svg
+        assert "\u202e" not in svg
+
+
+@pytest.mark.parametrize("draw", [draw_overview, draw_trend])
+@pytest.mark.parametrize("sets", [("",), ("A", "B")])
+@pytest.mark.parametrize("theme", ["default", "paper"])
+def test_a_figure_has_the_width_asked_for_with_text_of_its_size(draw, sets, theme):
+    options = FigureOptions(width="17.8cm", theme=theme)
+    table = summary(sets=sets, layers=range(12), heads=8)
+    svg = render(headgrid.to_spec(draw(table, "sink", "logit", options)), "svg").decode()
+    width, drawing = float(svg.split('width="')[1].split("pt")[0]), read_svg(svg)
+    assert width == pytest.approx(options.points, abs=1e-3)
+    assert 0.85 < width / drawing.width < 1.2
+
+
+@pytest.mark.parametrize("draw", [draw_overview, draw_trend])
+def test_a_width_that_leaves_too_little_is_an_error(draw):
+    table = summary(sets=("A", "B", "C"))
+    with pytest.raises(OptionError, match=r"leaves \d+ pt for each of 3 panels"):
+        draw(table, "sink", "logit", FigureOptions(width="6cm"))
+
+
+def test_the_trend_of_one_layer_shows_its_heads_as_points_in_the_middle():
+    drawing = drawn(trend_of(summary(layers=(3,))))
+    faint = [shape for group in drawing.marks["faint"] for shape in group]
+    assert len(faint) == 3
+    places = [(shape.box[0] + shape.box[2]) / 2 for shape in faint]
+    (tick,) = [t for t in drawing.texts if t.content == "3" and t.anchor == "middle"]
+    assert places == pytest.approx([tick.x] * 3, abs=1)

@@ -1,0 +1,183 @@
+"""The sheet, read back from the picture."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import headgrid
+from headgrid import Capture, CaptureError, OptionError, RenderError, resolve_color_range, sheet
+from headgrid.capture.blocks import expected_layers
+from headgrid.charts.scales import ColorScale, palette_for
+from headgrid.render.convert import render
+from svgreader import read_svg
+from synthetic import block_capture, waves
+
+
+def captures(layers=(0, 1, 2), heads=3, blocks=(2, 3), **options):
+    return [block_capture(heads, blocks, scale=n + 1.0, layer=n, **options) for n in layers]
+
+
+def svg_of(chart):
+    return render(headgrid.to_spec(chart, validate=False), "svg").decode()
+
+
+def frames_of(drawing):
+    """Return the box of each map by row and column, from the frames alone."""
+    boxes = [shape.box for group in drawing.marks["frame"] for shape in group]
+    rows = sorted({round(box[1]) for box in boxes})
+    columns = sorted({round(box[0]) for box in boxes})
+    return {(rows.index(round(b[1])), columns.index(round(b[0]))): b for b in boxes}
+
+
+def test_every_visible_pair_of_every_layer_and_head_has_the_colour_of_its_value():
+    layers = captures()
+    drawing = read_svg(svg_of(sheet(layers, color_range="symmetric")))
+    frames = frames_of(drawing)
+    assert len(frames) == 9
+    scale = ColorScale(resolve_color_range("symmetric", layers), palette_for("logit", "rdbu"))
+    areas = [
+        (*area, tuple(shape.color))
+        for group in drawing.marks["cells"]
+        for shape in group
+        for area in shape.areas()
+    ]
+    for (row, column), (left, _, right, bottom) in frames.items():
+        matrix = layers[row].head_matrix(column)
+        size = (right - left) / 5
+        for query in range(5):
+            for key in range(5):
+                x, y = left + (key + 0.5) * size, bottom - (query + 0.5) * size
+                found = [a[4] for a in areas if a[0] < x < a[2] and a[1] < y < a[3]]
+                if np.isnan(matrix[query, key]):
+                    assert not found
+                else:
+                    value = headgrid.tables.tidy.round_values(matrix[[query], key])[0]
+                    assert found == [tuple(map(int, scale.rgb(value)))]
+
+
+def test_one_color_range_is_resolved_over_all_layers():
+    layers = captures()
+    for rule in ("symmetric", "quantile", "minmax"):
+        spec = headgrid.to_spec(sheet(layers, color_range=rule))
+        found = resolve_color_range(rule, layers)
+        assert spec["usermeta"]["headgrid"]["color_range"] == [found.low, found.high]
+
+
+def test_rows_and_columns_have_live_labels_and_there_is_one_colour_bar():
+    texts = [t.content for t in read_svg(svg_of(sheet(captures((0, 7))))).texts]
+    assert {"Layer 0", "Layer 7", "Head 0", "Head 1", "Head 2"} <= set(texts)
+    assert texts.count("Attention Logits") == 1
+
+
+@pytest.mark.parametrize("cells", ["vector", "image"])
+def test_the_place_of_a_missing_layer_is_blank_but_named(cells):
+    drawing = read_svg(svg_of(sheet(captures((0, 1, 3)), cells=cells)))
+    frames = frames_of(drawing)
+    assert len(frames) == 9  # no frame in the missing row
+    texts = {t.content: t for t in drawing.texts}
+    names = ["Layer 0", "Layer 1", "Layer 2", "Layer 3"]
+    heights = [texts[name].y for name in names]
+    np.testing.assert_allclose(np.diff(heights), heights[1] - heights[0], atol=0.1)
+    assert len({round(texts[name].box()[0], 1) for name in names}) == 1
+    low, high = texts["Layer 1"].y + 8, texts["Layer 3"].y - 8
+    shown = [s for s in drawing.shapes if low < (s.box[1] + s.box[3]) / 2 < high and s.filled]
+    assert not [s for s in shown if "legend" not in s.classes and s.box[2] < 200]
+
+
+def test_the_caption_names_missing_layers_and_saturation():
+    spec = headgrid.to_spec(sheet(captures((0, 1, 3)), color_range=(-1, 1)))
+    assert "Missing layers: 2." in spec["description"]
+    assert "values saturate" in spec["description"]
+
+
+def test_layers_recorded_at_a_step_have_no_blank_rows():
+    assert expected_layers([0, 5, 10]) == (0, 5, 10)
+    assert expected_layers([3]) == (3,)
+    assert expected_layers([2, 3, 5, 9]) == tuple(range(2, 10))
+
+
+def test_image_tiles_hold_the_same_colours_as_cells():
+    layers = captures()
+    spec = headgrid.to_spec(sheet(layers, cells="image", color_range="symmetric"))
+    scale = ColorScale(resolve_color_range("symmetric", layers), palette_for("logit", "rdbu"))
+    for record in spec["data"]["values"]:
+        data = base64.b64decode(record["tile"].partition(",")[2])
+        pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))[::-1]
+        matrix = layers[record["layer"]].head_matrix(record["head"])
+        np.testing.assert_array_equal(pixels[..., 3] == 0, np.isnan(matrix))
+        seen = ~np.isnan(matrix)
+        values = headgrid.tables.tidy.round_values(matrix[seen])
+        np.testing.assert_array_equal(pixels[seen][:, :3], scale.rgb(values))
+
+
+def test_large_maps_become_images_of_at_most_72_pixels_that_keep_their_extremes():
+    values = waves(1, 100, 100)
+    values[0, 50, 37] = 99.0
+    spec = headgrid.to_spec(sheet([Capture.from_array(values)]))
+    (record,) = spec["data"]["values"]
+    image = Image.open(io.BytesIO(base64.b64decode(record["tile"].partition(",")[2])))
+    assert image.size == (50, 50)
+    assert (0x67, 0x00, 0x1F) in set(image.convert("RGB").get_flattened_data())
+    assert "A pixel pools 2 frames along an axis" in spec["description"]
+
+
+def test_vectors_are_refused_beyond_what_the_renderer_survives():
+    many = [Capture.from_array(waves(12, 150, 150), layer=n) for n in range(2)]
+    with pytest.raises(RenderError, match=r"the sheet has 540,000 cells, expected at most 400,000"):
+        sheet(many, cells="vector")
+
+
+def test_mixed_shapes_and_statistics_are_refused_with_both_names():
+    layers = captures()
+    with pytest.raises(CaptureError, match=r"query frames .* \(6\), .* \(5\)"):
+        sheet([*layers, block_capture(3, (2, 4), layer=9)])
+    with pytest.raises(CaptureError, match=r"has 2 heads, .* has 3; expected the same"):
+        sheet([*layers, block_capture(2, (2, 3), layer=9)])
+    with pytest.raises(CaptureError, match="expected one statistic"):
+        sheet([*layers, block_capture(3, (2, 3), layer=9, statistic="mass")])
+
+
+def test_two_captures_of_one_layer_are_refused():
+    with pytest.raises(CaptureError, match=r"4 captures are of 3 layers"):
+        sheet([*captures(), captures()[0]])
+
+
+def test_no_capture_is_an_error():
+    with pytest.raises(CaptureError, match="there is no capture for the sheet"):
+        sheet([])
+
+
+def test_the_sheet_has_the_width_that_is_asked_for():
+    svg = svg_of(sheet(captures(), width="13.97cm"))
+    assert 'width="396pt"' in svg
+    with pytest.raises(OptionError, match=r"leaves 0 pt for each of 40 maps"):
+        sheet(captures(heads=40), width="5cm")
+
+
+def test_the_real_sheets_keep_their_size(shared):
+    for frames, limit in ((21, 1_500_000), (72, 3_000_000)):
+        folder = shared / f"data/frames{frames}"
+        layers = [headgrid.load_capture(folder / f"layer{n}.pt") for n in range(30)]
+        svg = svg_of(sheet(layers, color_range="quantile"))
+        assert len(svg.encode()) <= limit
+        drawing = read_svg(svg)
+        assert len(frames_of(drawing)) == 360
+        assert ("image" in svg) == (frames == 72)
+
+
+def test_joining_the_cells_of_a_row_changes_no_pixel_and_saves_bytes(monkeypatch):
+    rng = np.random.default_rng(5)
+    layers = [
+        Capture.from_array(rng.normal(size=(6, 15, 15)), block_sizes=[3] * 5, layer=n)
+        for n in range(4)
+    ]
+    spec = headgrid.to_spec(sheet(layers), validate=False)
+    joined, picture = render(spec, "svg"), render(spec, "png", ppi=144)
+    monkeypatch.setattr("headgrid.render.svg.finish.join_rows", lambda root: None)
+    apart = render(spec, "svg")
+    assert render(spec, "png", ppi=144) == picture
+    assert len(joined) < 0.75 * len(apart)
+    assert joined.count(b"sheet_headgrid_cells") <= 2 * 4

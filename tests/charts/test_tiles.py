@@ -1,0 +1,164 @@
+"""Cells as one image per head: pixels, pooling, limits."""
+
+import base64
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+import headgrid
+from headgrid.charts import heatmap as charts
+from headgrid.charts.scales import ColorScale, palette_for
+from headgrid.charts.tiles import pool_extremes, pool_factor, tile_table
+from headgrid.render.convert import render_svg
+from headgrid.tables.ranges import resolve_color_range
+from headgrid.tables.tidy import round_values
+from svgreader import read_svg
+from synthetic import block_capture
+
+
+def pixels(uri):
+    raw = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
+    return np.array(Image.open(io.BytesIO(raw)).convert("RGBA"))
+
+
+def scale_of(capture):
+    color_range = resolve_color_range("symmetric", [capture])
+    return ColorScale(color_range, palette_for(capture.statistic, "rdbu"))
+
+
+def test_a_tile_has_a_pixel_a_cell_with_frame_0_at_the_bottom_and_nothing_where_unseen():
+    capture = block_capture(2, (2, 3, 1))
+    scale = scale_of(capture)
+    for head, uri in enumerate(tile_table(capture, scale)["tile"]):
+        image = pixels(uri)[::-1]
+        matrix = capture.head_matrix(head)
+        seen = ~np.isnan(matrix)
+        assert image.shape == (6, 6, 4)
+        assert (image[..., 3] == np.where(seen, 255, 0)).all()
+        assert (image[seen][:, :3] == scale.rgb(round_values(matrix[seen]))).all()
+
+
+def test_a_tile_of_all_256_colours_and_unseen_pairs_keeps_both():
+    values = np.linspace(-1, 1, 30 * 30).reshape(1, 30, 30)
+    values[0, 3, 4] = np.nan
+    capture = headgrid.Capture.from_array(values)
+    scale = scale_of(capture)
+    image = pixels(tile_table(capture, scale)["tile"][0])[::-1]
+    assert image[3, 4, 3] == 0
+    seen = ~np.isnan(values[0])
+    assert (image[seen][:, :3] == scale.rgb(round_values(values[0][seen]))).all()
+    assert len(np.unique(image[seen], axis=0)) == 256
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        elements=st.floats(-100, 100, width=32) | st.just(float("nan")),
+    ),
+    st.integers(1, 4),
+    st.integers(1, 4),
+)
+def test_a_pool_keeps_the_value_of_largest_magnitude(matrix, rows, columns):
+    pooled = pool_extremes(matrix, rows, columns)
+    for r in range(pooled.shape[0]):
+        for c in range(pooled.shape[1]):
+            pool = matrix[r * rows : (r + 1) * rows, c * columns : (c + 1) * columns]
+            values = pool[~np.isnan(pool)]
+            if not len(values):
+                assert np.isnan(pooled[r, c])
+            else:
+                assert abs(pooled[r, c]) == np.abs(values).max()
+                assert pooled[r, c] in values
+
+
+def test_a_sink_one_frame_wide_does_not_vanish_when_1024_frames_are_pooled():
+    values = np.zeros((1, 1024, 1024), dtype=np.float16)
+    values[0, :, 0] = 8.0
+    capture = headgrid.Capture.from_array(values)
+    chart = headgrid.heatmap(capture)
+    spec = headgrid.to_spec(chart)
+    image = pixels(spec["data"]["values"][0]["tile"])
+    assert image.shape[:2] == (512, 512)
+    assert (image[:, 0, :3] == (103, 0, 31)).all()
+    assert (image[:, 1:, :3] == image[0, 1, :3]).all()
+    caption = spec["usermeta"]["headgrid"]["caption"]
+    assert "a pixel pools 2 query x 2 key frames and shows the value of largest" in caption
+
+
+@pytest.mark.parametrize("count", [1, 2, 200, 511, 512, 513, 1000, 1025, 4096, 10_000])
+def test_a_tile_never_has_more_pixels_than_its_panel(count):
+    pixels_wide = -(-count // pool_factor(count))
+    assert pixels_wide <= 512
+    assert headgrid.charts.scales.cell_size(pixels_wide) * pixels_wide >= pixels_wide
+
+
+def test_an_image_stands_exactly_where_the_cells_would_stand():
+    capture = block_capture(3, (3,) * 7)
+    pictures = {}
+    for cells in ("vector", "image"):
+        drawing = render_svg(headgrid.to_spec(headgrid.heatmap(capture, cells=cells)))
+        from headgrid.render.convert import _rasterise
+
+        image = np.array(Image.open(io.BytesIO(_rasterise(drawing, 72))).convert("RGB"))
+        panel = next(s for s in read_svg(drawing).shapes if s.style.get("fill") == "#ddd").box
+        x0, y0, x1, y1 = (round(edge) for edge in panel)
+        pictures[cells] = image[y0:y1, x0:x1]
+    assert pictures["image"].shape == (210, 210, 3)
+    assert (pictures["image"] == pictures["vector"]).all()
+
+
+def test_labels_colour_bar_and_frames_are_those_of_the_vector_form():
+    capture = headgrid.Capture.from_array(
+        np.ones((2, 4, 30)), query_frames=[5, 7, 9, 11], key_frames=range(100, 130)
+    )
+    texts = [
+        sorted(
+            text.content
+            for text in read_svg(
+                render_svg(headgrid.to_spec(headgrid.heatmap(capture, cells=cells)))
+            ).texts
+        )
+        for cells in ("vector", "image")
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_auto_draws_vectors_within_the_budget_and_images_beyond(monkeypatch):
+    capture = block_capture(2, (3,) * 7)
+    monkeypatch.setattr(charts, "VECTOR_CELLS", capture.num_visible)
+    assert "tile" not in headgrid.to_spec(headgrid.heatmap(capture))["data"]["values"][0]
+    monkeypatch.setattr(charts, "VECTOR_CELLS", capture.num_visible - 1)
+    assert "tile" in headgrid.to_spec(headgrid.heatmap(capture))["data"]["values"][0]
+
+
+def test_too_many_vector_cells_are_an_error_that_says_what_to_do():
+    capture = headgrid.Capture.from_array(np.zeros((1, 700, 700), dtype=np.float16))
+    expected = r"490,000 cells, expected at most 400,000 as .* \(cells='image', --cells image"
+    with pytest.raises(headgrid.RenderError, match=expected):
+        headgrid.heatmap(capture, cells="vector")
+
+
+@pytest.mark.nightly
+def test_twelve_heads_of_4096_frames_stay_below_1536_megabytes(tmp_path):
+    program = """
+import resource, sys
+import numpy as np, headgrid
+values = np.zeros((12, 4096, 4096), dtype=np.float32)
+values[:, :, 0] = 5.0
+capture = headgrid.Capture.from_array(values, block_sizes=[64] * 64)
+headgrid.save(headgrid.heatmap(capture), sys.argv[1])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "big.svg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) / 1024 < 1536
+    assert (tmp_path / "big.svg").stat().st_size < 2_000_000

@@ -1,0 +1,84 @@
+"""Every example runs, and draws what its golden file holds."""
+
+import importlib.util
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import headgrid
+from headgrid.capture.demo import demo_folder
+from headgrid.testing import find_orphans
+from places import ROOT
+
+EXAMPLES = {
+    path.stem: path
+    for path in sorted((ROOT / "examples").glob("*.py"))
+    if "\ndef chart(" in path.read_text(encoding="utf-8")
+}
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(f"example_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 8
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_draws_its_golden_specification(name, headgrid_golden):
+    headgrid_golden(load(EXAMPLES[name]).chart(), name)
+
+
+def test_no_golden_is_without_an_example():
+    assert find_orphans(ROOT / "specs", EXAMPLES) == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_golden_is_canonical(name, request):
+    import json
+
+    if request.config.getoption("--headgrid-refresh"):
+        pytest.skip("the goldens are being written")
+    text = (ROOT / "specs" / f"{name}.vl.json").read_text(encoding="utf-8")
+    assert headgrid.to_json(json.loads(text)) == text
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_example_saves_an_svg_when_it_is_run(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES[name]), run_name="__main__")
+    (written,) = tmp_path.iterdir()
+    assert written.name == f"{name}.svg"
+    assert capsys.readouterr().out.strip() == written.name
+    assert written.read_text(encoding="utf-8").rstrip().endswith("</svg>")
+
+
+def test_the_bundled_captures_are_what_their_script_makes(tmp_path):
+    script = ROOT / "examples/make_demo_captures.py"
+    subprocess.run([sys.executable, script, tmp_path], check=True, capture_output=True)
+    with demo_folder() as folder:
+        bundled = {p.name: headgrid.load_capture(p) for p in folder.glob("*.pt")}
+    made = {p.name: headgrid.load_capture(p) for p in tmp_path.glob("*.pt")}
+    assert bundled.keys() == made.keys() == {"layer0.pt", "layer1.pt"}
+    for name, capture in made.items():
+        old, new = bundled[name].to_dict(), capture.to_dict()
+        assert old.keys() == new.keys()
+        for key, value in new.items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(old[key], value)
+                assert old[key].dtype == value.dtype
+            else:
+                assert old[key] == value
+
+
+def test_the_bundled_captures_are_plainly_labelled_as_synthetic():
+    with demo_folder() as folder:
+        for path in folder.glob("*.pt"):
+            assert "synthetic" in headgrid.load_capture(path).prompt

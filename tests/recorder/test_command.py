@@ -1,0 +1,223 @@
+"""``headgrid record`` on a script that knows nothing of headgrid -> the files of the API."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from headgrid import load_capture
+from headgrid.cli.record import record as command
+from headgrid.recorder import record
+
+MODEL = """
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class Layer(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.project = torch.nn.Linear(16, 48)
+
+    def forward(self, x):
+        q, k, v = self.project(x).unflatten(2, (3, 2, 8)).permute(2, 0, 3, 1, 4)
+        return x + scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class Encoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(Layer() for _ in range(3))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def run(seed):
+    torch.manual_seed(seed)
+    model = Encoder()
+    with torch.no_grad():
+        return model(torch.randn(1, 24, 16))
+"""
+
+SCRIPT = """
+import sys
+
+import tiny_model
+
+if __name__ == "__main__":
+    assert sys.argv[1] == "--seed", sys.argv
+    print("sum", float(tiny_model.run(int(sys.argv[2])).sum()), *sys.argv[3:])
+    if sys.argv[3:] == ["fail"]:
+        sys.exit(3)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    """A script and the model it imports, in a folder of their own."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "tiny_model.py").write_text(MODEL)
+    (folder / "generate.py").write_text(SCRIPT)
+    return folder / "generate.py"
+
+
+@pytest.fixture(autouse=True)
+def forget_the_model() -> Any:
+    yield
+    sys.modules.pop("tiny_model", None)
+
+
+def invoke(*arguments: Any) -> Any:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def run_by_api(script: Path, seed: int, **options: Any) -> list[Any]:
+    spec = importlib.util.spec_from_file_location("tiny_model", script.parent / "tiny_model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with record(**{"tokens_per_frame": 6, **options}) as recording:
+        module.run(seed)
+    return recording.captures
+
+
+def test_a_script_run_in_a_process_of_its_own_gives_the_files_of_the_api(
+    script: Path, tmp_path: Path
+) -> None:
+    code = "from headgrid.cli.record import record; record()"
+    options = ["--tokens-per-frame", "6", "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *options, "--", script.name, "--seed", "3"],
+        cwd=script.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = run_by_api(script, 3)
+    files = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in files] == ["layer0.pt", "layer1.pt", "layer2.pt"]
+    for path, capture in zip(files, expected, strict=True):
+        found = load_capture(path)
+        np.testing.assert_array_equal(found.full_frame_attention, capture.full_frame_attention)
+        assert found.layer_index == capture.layer_index
+        assert found.metadata["module_path"] == capture.metadata["module_path"]
+        assert found.metadata["model_class"] == "Encoder"
+
+
+def test_options_reach_the_recorder(script: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "--segments", "0,5,24", "--layers", "0,layers.2", "--statistic", "mass",
+        "--model", "Encoder", "--prompt", "an eagle", "-o", tmp_path / "out",
+        "--", script, "--seed", "1",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    expected = run_by_api(script, 1, tokens_per_frame=None, segments=[0, 5, 24], statistic="mass")
+    for number in (0, 2):
+        found = load_capture(tmp_path / "out" / f"layer{number}.pt")
+        assert (found.statistic, found.prompt) == ("mass", "an eagle")
+        np.testing.assert_array_equal(
+            found.full_frame_attention, expected[number].full_frame_attention
+        )
+    assert not (tmp_path / "out" / "layer1.pt").exists()
+
+
+@pytest.mark.parametrize("spelling", ["option", "argument"])
+def test_a_module_is_run_by_name(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
+) -> None:
+    monkeypatch.chdir(script.parent)
+    flags = ["--tokens-per-frame", 6, "-o", tmp_path / "out"]
+    named = ["-m", "generate", "--"] if spelling == "option" else ["--", "-m", "generate"]
+    result = invoke(*flags, *named, "--seed", 1)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "out" / "layer2.pt").exists()
+
+
+def test_many_prompts_write_a_folder_each(script: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("first\n\nsecond one\n")
+    result = invoke(
+        "--tokens-per-frame", 6, "-o", tmp_path / "out",
+        "--prompts", tmp_path / "prompts.txt", "--seed", 4, "--seed", 5,
+        "--", script, "--seed", "{seed}", "{prompt}",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "second one" in result.output
+    facts = json.loads((tmp_path / "out" / "run_001" / "run.json").read_text())
+    assert (facts["prompt"], facts["seed"]) == ("second one", 5)
+    assert facts["arguments"] == ["--seed", "{seed}", "{prompt}"]
+    found = load_capture(tmp_path / "out" / "run_001" / "layer1.pt").full_frame_attention
+    expected = run_by_api(script, 5)[1].full_frame_attention
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_script_that_fails_writes_nothing(script: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "--tokens-per-frame", 6, "-o", tmp_path / "out", "--", script, "--seed", 1, "fail"
+    )
+    assert result.exit_code == 1
+    assert "exited with 3, so nothing was written" in result.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "text"),
+    [
+        (["--tokens-per-frame", 7], 1, "4, 6 or 8 tokens per frame would fit"),
+        (["--tokens-per-frame", 6, "--forwards", "lats"], 2, "did you mean 'last'"),
+        (["--tokens-per-frame", 6, "--layers", "9"], 1, "layers=9 matches none of the 3 layers"),
+        (["--segments", "0,x"], 2, "expected token positions"),
+        (["--function", "no_reader"], 2, "expected PATH=READER"),
+        (["--tokens-per-frame", 6, "--key-position", "call:no.such"], 2, "cannot be imported"),
+    ],
+)
+def test_bad_use_is_one_sentence_and_an_exit_code(
+    script: Path, tmp_path: Path, flags: list[Any], code: int, text: str
+) -> None:
+    result = invoke(*flags, "-o", tmp_path / "out", "--", script, "--seed", 1)
+    assert result.exit_code == code
+    assert text in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_missing_script_is_wrong_usage(tmp_path: Path) -> None:
+    flags = ["--tokens-per-frame", 6, "-o", tmp_path]
+    assert "there is no such script" in invoke(*flags, "--", tmp_path / "nope.py").output
+    assert "no script is given" in invoke(*flags).output
+
+
+def test_positions_may_be_functions_of_the_users(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_positions.py").write_text("def first(info):\n    return 0\n")
+    result = invoke(
+        "--tokens-per-frame", 6, "--query-position", "call:my_positions.first",
+        "-o", tmp_path / "out", "--", script, "--seed", 1,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    observed = load_capture(tmp_path / "out" / "layer0.pt").metadata["observation"]
+    assert observed["query_position"] == "callable first"
+
+
+def test_the_captures_are_drawn_by_headgrid(script: Path, tmp_path: Path) -> None:
+    assert invoke(
+        "--tokens-per-frame", 6, "-o", tmp_path / "out", "--", script, "--seed", 1
+    ).exit_code == 0  # fmt: skip
+    import headgrid
+
+    spec = headgrid.to_spec(headgrid.heatmap(headgrid.load_capture(tmp_path / "out/layer1.pt")))
+    assert "Layer 1" in json.dumps(spec)

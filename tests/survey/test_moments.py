@@ -1,0 +1,431 @@
+import io
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import headgrid
+from headgrid import Capture, CaptureError, load_capture, save_capture
+from headgrid.capture.statistic import BASE_STATISTICS, STATISTICS
+from headgrid.survey.moments import CaptureMoments, Moments
+from synthetic import block_capture, visible_pairs
+
+BLOCKS = (2, 3)
+
+
+def run_captures(count, *, unrecorded=0.0, seed=0, heads=3, dtype=np.float64, **options):
+    """Return captures of one layer; unseen pairs hold 99, so that they would show."""
+    random = np.random.default_rng(seed)
+    ends = np.repeat(np.cumsum(BLOCKS), BLOCKS)
+    unseen = np.arange(5)[None, :] >= ends[:, None]
+    captures = []
+    for number in range(count):
+        values = random.normal(2, 3, size=(heads, 5, 5))
+        values[random.random(values.shape) < unrecorded] = np.nan
+        values[:, 0, 0] = random.normal(size=heads)
+        values[:, unseen] = 99.0
+        captures.append(
+            Capture.from_array(
+                values.astype(dtype),
+                block_sizes=BLOCKS,
+                layer=3,
+                run=f"run_{number:03d}",
+                **options,
+            )
+        )
+    return captures
+
+
+def merge_all(captures):
+    moments = CaptureMoments.of(captures[0])
+    for capture in captures[1:]:
+        moments = moments.merge(CaptureMoments.of(capture))
+    return moments
+
+
+def stack_visible(captures):
+    """Return [runs, heads, query, key] and [runs, heads, key], NaN where unseen."""
+    full = [
+        [capture.head_matrix(head) for head in range(capture.num_heads)] for capture in captures
+    ]
+    return np.array(full, float), np.array([c.last_block_rows for c in captures], float)
+
+
+def reference(values, ddof):
+    """Return the mean, or the deviation, over the first axis in two passes, cell by cell."""
+    found = np.full(values.shape[1:], np.nan)
+    for cell in np.ndindex(found.shape):
+        column = [v for v in values[(slice(None), *cell)] if not np.isnan(v)]
+        if len(column) > ddof:
+            center = sum(column) / len(column)
+            squares = sum((v - center) ** 2 for v in column)
+            found[cell] = center if ddof == 0 else np.sqrt(squares / (len(column) - 1))
+    return found
+
+
+def arrays_of(moments):
+    return {name: (array.dtype.str, array.tobytes()) for name, array in moments.to_arrays().items()}
+
+
+@pytest.mark.parametrize("unrecorded", [0.0, 0.2, 0.6])
+@pytest.mark.parametrize("count", [2, 3, 17])
+def test_mean_and_deviation_equal_those_of_two_passes(count, unrecorded):
+    captures = run_captures(count, unrecorded=unrecorded)
+    full, rows = stack_visible(captures)
+    moments = merge_all(captures)
+    mean, deviation = moments.mean_capture(), moments.deviation_capture()
+    for found, ddof in ((mean, 0), (deviation, 1)):
+        np.testing.assert_allclose(
+            found.full_frame_attention, reference(full, ddof), rtol=1e-10, atol=1e-12
+        )
+        np.testing.assert_allclose(
+            found.last_block_frame_attention, reference(rows, ddof), rtol=1e-10, atol=1e-12
+        )
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.integers(0, 1000))
+def test_parts_merge_into_the_moments_of_all_runs(sizes, seed):
+    captures = run_captures(sum(sizes) + 1, unrecorded=0.3, seed=seed)
+    ends = np.cumsum([0, *sizes])
+    parts = [merge_all(captures[start:end]) for start, end in pairwise(ends)]
+    merged = parts[0]
+    for part in [*parts[1:], CaptureMoments.of(captures[-1])]:
+        merged = merged.merge(part)
+    full, _ = stack_visible(captures)
+    assert merged.runs == len(captures)
+    np.testing.assert_allclose(
+        merged.mean_capture().full_frame_attention, reference(full, 0), rtol=1e-10, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        merged.deviation_capture().full_frame_attention, reference(full, 1), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_a_large_common_level_does_not_drown_the_deviation():
+    values = 1e9 + np.array([4.0, 7.0, 13.0, 16.0])
+    moments = Moments.of(values[0])
+    for value in values[1:]:
+        moments = moments.merge(Moments.of(value))
+    assert moments.mean == pytest.approx(1e9 + 10)
+    assert moments.std == pytest.approx(np.sqrt(30), rel=1e-9)
+
+
+def test_equal_values_have_exactly_no_deviation():
+    captures = [block_capture(2, BLOCKS, run=str(number)) for number in range(7)]
+    moments = merge_all(captures)
+    visible = ~np.isnan(moments.deviation_capture().full_frame_attention)
+    assert np.count_nonzero(visible) == 2 * visible_pairs(BLOCKS)
+    assert not moments.deviation_capture().full_frame_attention[visible].any()
+    np.testing.assert_array_equal(
+        moments.mean_capture().full_frame_attention[visible],
+        captures[0].full_frame_attention[visible],
+    )
+
+
+def test_the_same_merges_give_the_same_bits():
+    captures = run_captures(9, unrecorded=0.2)
+    assert arrays_of(merge_all(captures)) == arrays_of(merge_all(captures))
+
+
+def test_cells_count_only_the_runs_that_recorded_them():
+    first = Capture.from_array([[[1.0, np.nan], [3.0, np.nan]]])
+    second = Capture.from_array([[[5.0, 6.0], [9.0, np.nan]]])
+    moments = merge_all([first, second])
+    mean, deviation = moments.mean_capture(), moments.deviation_capture()
+    np.testing.assert_array_equal(mean.full_frame_attention, [[[3.0, 6.0], [6.0, np.nan]]])
+    np.testing.assert_allclose(
+        deviation.full_frame_attention, [[[np.sqrt(8), np.nan], [np.sqrt(18), np.nan]]]
+    )
+
+
+def test_future_frames_hold_no_mean():
+    mean = merge_all(run_captures(2)).mean_capture()
+    assert mean.num_visible == 3 * visible_pairs(BLOCKS)
+    assert np.nanmax(np.abs(mean.full_frame_attention)) < 99
+
+
+def test_frames_that_were_never_recorded_stay_unseen():
+    values = np.zeros((1, 5, 5))
+    values[:, :4, :4] = np.arange(1.0, 17.0).reshape(4, 4)
+    captures = [
+        Capture.from_array(values * scale, block_sizes=[2, 2], run=str(scale)) for scale in (1, 3)
+    ]
+    mean = merge_all(captures).mean_capture()
+    assert mean.num_visible == captures[0].num_visible == 12
+    assert mean.full_frame_attention[0, 0, 1] == 4.0
+    assert mean.last_block_query_frames == (2, 3)
+
+
+def test_rows_alone_have_moments_too():
+    captures = [Capture.from_array(last_block=[[1.0, 2.0 * n, np.nan]]) for n in (1, 2)]
+    moments = merge_all(captures)
+    assert moments.mean_capture().full_frame_attention is None
+    np.testing.assert_array_equal(
+        moments.mean_capture().last_block_frame_attention, [[1.0, 3.0, np.nan]]
+    )
+    np.testing.assert_allclose(
+        moments.deviation_capture().last_block_frame_attention, [[0.0, np.sqrt(2), np.nan]]
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_single_run_is_kept_in_its_own_dtype(dtype):
+    capture = run_captures(1, dtype=dtype)[0]
+    moments = CaptureMoments.of(capture)
+    assert moments.runs == 1
+    assert moments.full is None
+    assert np.shares_memory(moments.single.full_frame_attention, capture.full_frame_attention)
+    mean = moments.mean_capture()
+    assert mean.full_frame_attention.dtype == dtype
+    assert mean.statistic == "logit_mean"
+    assert mean.run == "mean of 1 run"
+
+
+def test_means_of_half_precision_are_taken_in_double_precision():
+    captures = [
+        Capture.from_array(np.full((1, 1, 1), value, dtype=np.float16), run=str(value))
+        for value in (0.1, 0.2, 60_000.0)
+    ]
+    exact = sum(float(np.float16(v)) for v in (0.1, 0.2, 60_000.0)) / 3
+    mean = merge_all(captures).mean_capture().full_frame_attention
+    assert mean.dtype == np.float64
+    assert mean[0, 0, 0] == pytest.approx(exact, rel=1e-14)
+
+
+@pytest.mark.parametrize("base", BASE_STATISTICS)
+def test_results_are_captures_like_any_other(base, tmp_path):
+    captures = [block_capture(2, BLOCKS, scale=s, statistic=base, run=str(s)) for s in (1.0, 2.0)]
+    moments = merge_all(captures)
+    for capture, name in (
+        (moments.mean_capture(), f"{base}_mean"),
+        (moments.deviation_capture(), f"{base}_std"),
+    ):
+        assert capture.statistic == name
+        assert capture.metadata == {"num_runs": 2}
+        loaded = load_capture(save_capture(capture, tmp_path / f"{name}.npz"))
+        np.testing.assert_array_equal(loaded.full_frame_attention, capture.full_frame_attention)
+        assert loaded.statistic == name
+        title = STATISTICS[name].title
+        spec = headgrid.to_json(headgrid.heatmap(capture))
+        assert title in spec
+        assert title in headgrid.to_json(headgrid.perhead(capture))
+
+
+def test_a_mean_of_means_stays_a_mean():
+    means = [merge_all(run_captures(2, seed=s)).mean_capture(run=f"set {s}") for s in (1, 2)]
+    moments = merge_all(means)
+    assert moments.mean_capture().statistic == "logit_mean"
+    assert moments.deviation_capture().statistic == "logit_std"
+
+
+@pytest.mark.parametrize(
+    "statistic", [name for name in STATISTICS if name.endswith(("_std", "_difference"))]
+)
+def test_deviations_and_differences_have_no_mean_over_runs(statistic):
+    captures = [block_capture(statistic=statistic, run=run) for run in "ab"]
+    base = statistic.rpartition("_")[0]
+    message = f"a/array: statistic is {statistic}, expected {base} or {base}_mean to take moments"
+    with pytest.raises(CaptureError, match=message):
+        merge_all(captures)
+    with pytest.raises(CaptureError, match=message):
+        CaptureMoments.of(captures[0]).mean_capture()
+
+
+def test_every_base_statistic_has_its_mean_deviation_and_difference():
+    assert len(set(STATISTICS)) == len(STATISTICS) == 16
+    titles = {STATISTICS[name].title for name in STATISTICS}
+    assert len(titles) == 16
+    diverging = {name for name in STATISTICS if STATISTICS[name].signed}
+    assert diverging == {
+        *("logit", "logit_mean", "max_logit", "max_logit_mean"),
+        *(f"{base}_difference" for base in BASE_STATISTICS),
+    }
+
+
+def test_one_run_has_no_deviation():
+    moments = CaptureMoments.of(block_capture(layer=3, run="run_0"))
+    message = "run_0/array: this is the only run of layer 3, expected at least 2 for a standard"
+    with pytest.raises(CaptureError, match=message):
+        moments.deviation_capture()
+
+
+def test_where_no_cell_of_a_head_was_recorded_twice_there_is_no_deviation():
+    first = Capture.from_array([[[1.0, np.nan]]])
+    second = Capture.from_array([[[np.nan, 1.0]]])
+    with pytest.raises(CaptureError, match=r"deviation of 2 runs, layer 0: .* no visible value"):
+        merge_all([first, second]).deviation_capture()
+
+
+def different(**options):
+    values = np.ones(options.pop("shape", (2, 4, 4)))
+    defaults = {"block_sizes": [2, 2], "layer": 3, "run": "run_001"}
+    return Capture.from_array(values, **(defaults | options))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (different(layer=4), "layer_index is 4, but run_000/array: layer_index is 3"),
+        (different(statistic="mass"), "statistic is mass, but run_000/array: statistic is logit"),
+        (different(shape=(3, 4, 4)), "heads is 3, but run_000/array: heads is 2"),
+        (
+            different(shape=(2, 5, 4), block_sizes=[2, 3]),
+            r"query_frames is \[0, 1, 2, 3, 4\] \(5 frames\), but .* \(4 frames\)",
+        ),
+        (
+            different(query_frames=[1, 2, 3, 4], key_frames=[1, 2, 3, 4]),
+            r"query_frames is \[1, 2, 3, 4\].* but",
+        ),
+        (
+            different(last_block_query_frames=[3]),
+            r"last_block_query_frames is \[3\] \(1 frames\), but .*\[2, 3\]",
+        ),
+        (
+            different(block_sizes=[1, 3], last_block_query_frames=[2, 3]),
+            r"block_sizes is \[1, 3\], but run_000/array: block_sizes is \[2, 2\]",
+        ),
+        (
+            different(block_sizes=None, last_block_query_frames=[2, 3]),
+            "block_sizes is absent, but",
+        ),
+        (
+            Capture.from_array(
+                last_block=np.ones((2, 4)), block_sizes=[2, 2], layer=3, run="run_001"
+            ),
+            "full_frame_attention is absent, but run_000/array: full_frame_attention is there",
+        ),
+    ],
+)
+def test_captures_that_differ_are_not_merged(other, message):
+    ours = CaptureMoments.of(different(run="run_000"))
+    with pytest.raises(CaptureError, match=f"run_001/array: {message}.*expected the same in every"):
+        ours.merge(CaptureMoments.of(other))
+
+
+def test_a_source_that_names_the_run_already_is_not_named_twice():
+    capture = different().replace(source="data/run_001/layer3.pt")
+    assert CaptureMoments.of(capture).source == "data/run_001/layer3.pt"
+
+
+def test_the_prompt_stays_where_all_runs_share_it():
+    same = [different(run=run, prompt="a cat") for run in "ab"]
+    assert merge_all(same).mean_capture().prompt == "a cat"
+    assert merge_all([*same, different(prompt="a dog")]).mean_capture().prompt == ""
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("prompt", ["", "猫 </script>\ud800\x00"])
+def test_moments_survive_a_file_without_pickle(count, prompt):
+    captures = run_captures(count, unrecorded=0.2, dtype=np.float16, prompt=prompt)
+    moments = merge_all(captures)
+    file = io.BytesIO()
+    np.savez(file, **moments.to_arrays())
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as arrays:
+        restored = CaptureMoments.from_arrays(dict(arrays))
+    assert arrays_of(restored) == arrays_of(moments)
+    assert (restored.runs, restored.prompt) == (count, prompt)
+    more = CaptureMoments.of(run_captures(1, seed=9, dtype=np.float16)[0])
+    assert arrays_of(restored.merge(more)) == arrays_of(moments.merge(more))
+
+
+def test_rows_alone_survive_a_file_too():
+    for captures in ([Capture.from_array(last_block=[[1.0, 2.0]])] * n for n in (1, 3)):
+        moments = merge_all(captures)
+        restored = CaptureMoments.from_arrays(moments.to_arrays())
+        assert arrays_of(restored) == arrays_of(moments)
+        assert restored.mean_capture().full_frame_attention is None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_moments_travel_between_processes(count):
+    moments = merge_all(run_captures(count))
+    assert arrays_of(pickle.loads(pickle.dumps(moments))) == arrays_of(moments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"info": None}, "moments of captures: 'info' is absent, expected the arrays"),
+        ({"full_mean": None}, "moments of captures: 'full_mean' is absent"),
+        ({"info": np.array("{")}, "moments of captures: .*expected the arrays that CaptureMom"),
+        ({"info": np.array("[]")}, "moments of captures: "),
+        ({"full_m2": np.zeros(3)}, r"m2 float64 \(3,\), expected one shape, int64 and float64"),
+    ],
+)
+def test_arrays_that_are_no_moments_are_refused(change, message):
+    arrays = {**merge_all(run_captures(2)).to_arrays(), **change}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    with pytest.raises(CaptureError, match=message):
+        CaptureMoments.from_arrays(arrays)
+
+
+def test_moments_of_numbers_leave_nan_out():
+    values = np.array([[1.0, np.nan, np.nan], [2.0, 5.0, np.nan], [6.0, 7.0, np.nan]])
+    moments = Moments.of(values[0]).merge(Moments.of(values[1])).merge(Moments.of(values[2]))
+    assert moments.count.tolist() == [3, 2, 0]
+    np.testing.assert_allclose(moments.mean, [3.0, 6.0, np.nan])
+    np.testing.assert_allclose(moments.std, [np.std([1, 2, 6], ddof=1), np.sqrt(2), np.nan])
+
+
+def test_moments_of_one_number_have_no_deviation():
+    assert np.isnan(Moments.of([3.0]).std).all()
+
+
+def test_moments_of_different_shapes_are_not_merged():
+    message = r"moments of shape \(2,\) and of shape \(3,\) can not be merged"
+    with pytest.raises(CaptureError, match=message):
+        Moments.of(np.ones(2)).merge(Moments.of(np.ones(3)))
+
+
+def test_moments_do_not_change_what_they_were_made_of():
+    values = np.array([1.0, np.nan])
+    moments = Moments.of(values)
+    moments.merge(Moments.of([5.0, 5.0]))
+    values[0] = 77.0
+    assert moments.mean[0] == 1.0
+
+
+def test_huge_values_end_in_an_error_of_the_capture_not_in_a_warning():
+    captures = [Capture.from_array([[[sign * 1e299]]], run=str(sign)) for sign in (-1, 1)]
+    moments = merge_all(captures)
+    assert moments.mean_capture().full_frame_attention[0, 0, 0] == 0.0
+    with pytest.raises(CaptureError, match=r"deviation of 2 runs, layer 0: .* infinite value"):
+        moments.deviation_capture()
+
+
+def test_moments_of_real_captures_equal_those_of_numpy(shared):
+    captures = [
+        load_capture(shared / f"data/frames21/layer{layer}.pt", run=f"run_{layer}").replace(
+            layer_index=0
+        )
+        for layer in range(8)
+    ]
+    full, rows = stack_visible(captures)
+    mean = merge_all(captures).mean_capture()
+    seen = ~np.isnan(full[0])
+    np.testing.assert_allclose(mean.full_frame_attention[seen], full.mean(axis=0)[seen], rtol=1e-9)
+    deviation = merge_all(captures).deviation_capture()
+    np.testing.assert_allclose(
+        deviation.full_frame_attention[seen], full.std(axis=0, ddof=1)[seen], rtol=1e-9
+    )
+    np.testing.assert_allclose(
+        deviation.last_block_frame_attention, rows.std(axis=0, ddof=1), rtol=1e-9
+    )
+
+
+def test_arrays_that_lack_one_of_three_are_no_moments():
+    arrays = Moments.of([1.0]).to_arrays()
+    del arrays["m2"]
+    with pytest.raises(
+        CaptureError, match="moments: m2 is absent, expected the arrays count, mean"
+    ):
+        Moments.from_arrays(arrays)
+
+
+def test_moments_say_what_they_hold():
+    assert repr(merge_all(run_captures(2))) == "<CaptureMoments of 2 runs, layer 3: logit>"

@@ -1,0 +1,194 @@
+import math
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headgrid import OptionError
+from headgrid.survey.moments import Moments
+from headgrid.survey.stability import icc_from_moments, icc_oneway, rank_agreement
+
+# Shrout and Fleiss (1979), table 2: six targets, four judges. Their table 4 gives
+# ICC(1,1) = .17 for it, from BMS = 11.24 and WMS = 6.26.
+RATINGS = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+
+
+def icc_by_hand(targets):
+    """Return ICC(1,1) from an analysis of variance over lists of scores, written out."""
+    targets = [scores for scores in targets if scores]
+    a, total = len(targets), sum(len(scores) for scores in targets)
+    grand = sum(sum(scores) for scores in targets) / total
+    means = [sum(scores) / len(scores) for scores in targets]
+    between_squares = sum(
+        len(scores) * (mean - grand) ** 2 for scores, mean in zip(targets, means, strict=True)
+    )
+    all_squares = sum((score - grand) ** 2 for scores in targets for score in scores)
+    bms = between_squares / (a - 1)
+    wms = (all_squares - between_squares) / (total - a)
+    k0 = (total - sum(len(scores) ** 2 for scores in targets) / total) / (a - 1)
+    return (bms - wms) / (bms + (k0 - 1) * wms)
+
+
+def test_the_published_example_is_reproduced():
+    assert icc_oneway(RATINGS) == pytest.approx(
+        (11.2417 - 6.2639) / (11.2417 + 3 * 6.2639), rel=1e-4
+    )
+    assert round(icc_oneway(RATINGS), 2) == 0.17
+
+
+def test_mean_squares_equal_those_of_scipys_analysis_of_variance():
+    from scipy.stats import f_oneway
+
+    random = np.random.default_rng(1)
+    scores = random.normal(size=(12, 1)) + 0.7 * random.normal(size=(12, 9))
+    f = f_oneway(*scores).statistic  # BMS / WMS
+    assert icc_oneway(scores) == pytest.approx((f - 1) / (f + 9 - 1), rel=1e-12)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.lists(st.floats(-1e3, 1e3), min_size=0, max_size=6), min_size=2, max_size=8).filter(
+        lambda targets: sum(map(bool, targets)) >= 2 and max(map(len, targets)) >= 2
+    ),
+    st.integers(0, 99),
+)
+def test_unbalanced_scores_equal_the_analysis_written_out(targets, seed):
+    random = np.random.default_rng(seed)
+    targets = [[score + random.normal() for score in scores] for scores in targets]
+    scores = np.full((len(targets), 8), np.nan)
+    for row, values in zip(scores, targets, strict=True):
+        row[random.permutation(8)[: len(values)]] = values
+    assert icc_oneway(scores) == pytest.approx(icc_by_hand(targets), rel=1e-6, abs=1e-9)
+
+
+def test_moments_give_the_same_as_the_scores():
+    random = np.random.default_rng(2)
+    scores = random.normal(size=(12, 1)) + random.normal(size=(12, 30))
+    scores[random.random(scores.shape) < 0.3] = np.nan
+    scores[5] = np.nan
+    moments = Moments.of(scores[:, 0])
+    for run in scores.T[1:]:
+        moments = moments.merge(Moments.of(run))
+    found = icc_from_moments(moments.count, moments.mean, moments.m2)
+    assert found == pytest.approx(icc_oneway(scores), rel=1e-12)
+
+
+def test_the_correlation_is_that_of_the_model_it_estimates():
+    random = np.random.default_rng(3)
+    scores = 3 * random.normal(size=(4000, 1)) + 4 * random.normal(size=(4000, 10))
+    assert icc_oneway(scores) == pytest.approx(9 / 25, abs=0.02)
+
+
+def test_heads_that_never_change_are_perfectly_stable():
+    assert icc_oneway([[0.1, 0.1, 0.1], [0.7, 0.7, 0.7]]) == 1.0
+
+
+def test_heads_that_only_change_together_are_less_alike_than_chance():
+    assert icc_oneway([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]) == pytest.approx(-1 / 2)
+
+
+def test_a_common_level_and_unit_do_not_matter():
+    scores = np.array(RATINGS, float)
+    for level, unit in ((1e9, 1.0), (-5.0, 1e-6), (0.0, 1e50)):
+        assert icc_oneway(scores * unit + level) == pytest.approx(icc_oneway(RATINGS), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        np.empty((0, 5)),
+        np.empty((5, 0)),
+        [[1.0, 2.0, 3.0]],
+        [[1.0], [2.0], [3.0]],
+        [[1.0, np.nan], [np.nan, 2.0]],
+        [[0.1, 0.1, 0.1], [0.1, 0.1, np.nan]],
+        [[np.nan, np.nan], [1.0, 2.0]],
+        [[np.inf, -np.inf], [1.0, 2.0]],
+    ],
+    ids=[
+        *("no head", "no run", "one head", "one run", "one run each", "no variance"),
+        *("one head seen", "one head finite"),
+    ],
+)
+def test_where_stability_is_undefined_it_is_nan(scores):
+    assert math.isnan(icc_oneway(scores))
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 4)])
+def test_scores_without_two_axes_are_refused(shape):
+    with pytest.raises(OptionError, match=r"scores has shape .*, expected \(targets, runs\)"):
+        icc_oneway(np.ones(shape))
+
+
+def test_moments_of_different_lengths_are_refused():
+    with pytest.raises(OptionError, match=r"shapes \(2,\), \(3,\) and \(2,\), expected \(targets,"):
+        icc_from_moments([1, 1], [1.0, 2.0, 3.0], [0.0, 0.0])
+
+
+def test_rank_agreement_equals_scipys_spearman():
+    from scipy.stats import spearmanr
+
+    random = np.random.default_rng(4)
+    scores = {
+        "dogs": random.normal(size=360),
+        "cats": random.integers(0, 9, size=360).astype(float),  # many ties
+        "birds": random.normal(size=360),
+    }
+    scores["birds"] += 2 * scores["dogs"]
+    scores["cats"][::7] = np.nan
+    scores["dogs"][3] = np.nan
+    rows = rank_agreement(scores)
+    assert [(row.set_a, row.set_b) for row in rows] == list(combinations(scores, 2))
+    for row in rows:
+        a, b = scores[row.set_a], scores[row.set_b]
+        both = ~np.isnan(a) & ~np.isnan(b)
+        assert row.rho == pytest.approx(spearmanr(a[both], b[both]).statistic, rel=1e-12)
+        assert row.items == both.sum()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=12))
+def test_ties_share_the_mean_of_their_ranks(pairs):
+    from scipy.stats import rankdata
+
+    a, b = (np.array(values, float) for values in zip(*pairs, strict=True))
+    ranks_a, ranks_b = rankdata(a), rankdata(b)
+    (row,) = rank_agreement({"a": a, "b": b})
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        assert math.isnan(row.rho)
+    else:
+        assert row.rho == pytest.approx(np.corrcoef(ranks_a, ranks_b)[0, 1], abs=1e-12)
+
+
+def test_the_same_and_the_opposite_order_agree_exactly():
+    scores = [0.1, 0.5, 0.5, 3.0, 2.0]
+    rows = rank_agreement({"a": scores, "b": np.exp(scores), "c": [-score for score in scores]})
+    assert [row.rho for row in rows] == [1.0, -1.0, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "items"),
+    [
+        ([], [], 0),
+        ([1.0], [2.0], 1),
+        ([1.0, np.nan], [np.nan, 1.0], 0),
+        ([1.0, 1.0], [1.0, 2.0], 2),
+    ],
+)
+def test_where_agreement_is_undefined_it_is_nan(a, b, items):
+    (row,) = rank_agreement({"a": a, "b": b})
+    assert math.isnan(row.rho)
+    assert row.items == items
+
+
+def test_one_set_agrees_with_none():
+    assert rank_agreement({"a": [1.0, 2.0]}) == []
+    assert rank_agreement({}) == []
+
+
+def test_sets_of_different_items_are_refused():
+    message = r"scores of set 'dogs' have shape \(3,\), those of set 'cats' \(2,\); expected"
+    with pytest.raises(OptionError, match=message):
+        rank_agreement({"cats": [1.0, 2.0], "dogs": [1.0, 2.0, 3.0]})

@@ -1,0 +1,481 @@
+"""Surveys in memory: what is read, how it is named, and what is made of it."""
+
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import headgrid
+from headgrid import Capture, CaptureError, HeadgridWarning, OptionError
+from headgrid.capture.folders import Place, find_captures, place_captures
+from headgrid.survey.parts import RUNS_IN_A_PART, split_parts
+from headgrid.survey.surveys import survey
+from headgrid.tables.measures import MEASURES, measure_heads
+from synthetic import block_capture, waves
+
+
+def write_tree(folder, names, layers=(0, 1), **options):
+    """Write runs whose values all differ; return the captures by (folder name, layer)."""
+    made = {}
+    for number, name in enumerate(names):
+        for layer in layers:
+            values = block_capture(heads=3, blocks=(2, 2, 2)).full_frame_attention
+            shift = np.sin(np.arange(values.size).reshape(values.shape) * (number + 1) + layer)
+            capture = Capture.from_array(
+                values + shift, block_sizes=[2, 2, 2], layer=layer, **options
+            )
+            path = folder / name / f"layer{layer}.npz"
+            headgrid.save_capture(capture, path)
+            made[name, layer] = headgrid.load_capture(path)
+    return made
+
+
+def places_of(inputs, **options):
+    files, errors = find_captures(inputs)
+    assert not errors
+    return [(p.set, p.run) for p in place_captures(files, **options)]
+
+
+# which set and run a file is of
+
+
+def test_the_folder_of_captures_is_a_run_and_the_folders_above_are_its_set(capture_file, tmp_path):
+    for name in ("IN/cats/run_0/layer0", "IN/dogs/run_0/layer0", "IN/dogs/other/layer0"):
+        capture_file(f"{name}.npz")
+    assert places_of([tmp_path / "IN"]) == [("cats", "run_0"), ("dogs", "other"), ("dogs", "run_0")]
+
+
+def test_folders_below_a_run_belong_to_the_run(capture_file, tmp_path):
+    capture_file("IN/cats/run_0/attention/layer0.npz")
+    assert places_of([tmp_path / "IN"]) == [("cats", "run_0/attention")]
+
+
+def test_a_single_input_is_no_set_unless_it_is_asked_for(capture_file, tmp_path):
+    capture_file("cats/run_0/layer0.npz")
+    assert places_of([tmp_path / "cats"]) == [("", "run_0")]
+    assert places_of([tmp_path / "cats"], by="set") == [("cats", "run_0")]
+
+
+def test_several_inputs_are_sets(capture_file, tmp_path):
+    for name in ("cats/run_0", "dogs/run_0"):
+        capture_file(f"{name}/layer0.npz")
+    both = [tmp_path / "cats", tmp_path / "dogs"]
+    assert places_of(both) == [("cats", "run_0"), ("dogs", "run_0")]
+
+
+def test_runs_that_are_given_one_by_one_have_no_set(capture_file, tmp_path):
+    paths = [capture_file(f"SET/{name}/layer0.npz") for name in ("run_0", "seven")]
+    assert places_of([path.parent for path in paths]) == [("", "run_0"), ("", "seven")]
+    assert places_of(paths) == [("", "run_0"), ("", "seven")]
+
+
+def test_a_single_folder_of_layers_is_a_run_with_a_name_only_if_it_looks_like_one(
+    capture_file, tmp_path
+):
+    capture_file("frames/layer0.npz")
+    capture_file("run_7/layer0.npz")
+    assert places_of([tmp_path / "frames"]) == [("", "")]
+    assert places_of([tmp_path / "run_7"]) == [("", "run_7")]
+    assert places_of([tmp_path / "run_7"], by="set") == [("", "run_7")]
+
+
+def test_the_name_of_a_folder_above_the_input_is_never_used(capture_file, tmp_path, monkeypatch):
+    capture_file("secret/run_3/layer0.npz")
+    monkeypatch.chdir(tmp_path / "secret" / "run_3")
+    assert places_of(["."]) == [("", "run_3")]
+    monkeypatch.chdir(tmp_path / "secret")
+    assert places_of(["."], by=None) == [("", "run_3")]
+
+
+# parts
+
+
+def test_parts_hold_every_file_once_and_one_layer_of_some_runs_each(capture_file, tmp_path):
+    runs = RUNS_IN_A_PART + 2
+    for run in range(runs):
+        for layer in (0, 10, 2):
+            path = tmp_path / f"in/run_{run}/layer{layer}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    files, _ = find_captures(tmp_path / "in")
+    parts = split_parts(files, place_captures(files))
+    assert sorted(number for part in parts for number in part.numbers) == list(range(3 * runs))
+    assert [{file.path.name for file in part.files} for part in parts] == [
+        {f"layer{layer}.npz"} for layer in (0, 2, 10) * 2
+    ]
+    assert [len(part.files) for part in parts] == [RUNS_IN_A_PART] * 3 + [2] * 3
+
+
+# statistics
+
+
+def test_statistics_have_one_row_for_each_run_layer_and_head_in_natural_order(tmp_path):
+    made = write_tree(tmp_path / "in", ["run_10", "run_9"], layers=(10, 9))
+    table = survey(tmp_path / "in").statistics
+    assert list(table.columns) == ["set", "run", "layer", "head", "statistic", *MEASURES]
+    keys = list(table[["run", "layer", "head"]].itertuples(index=False, name=None))
+    assert keys == [
+        (run, layer, head) for run in ("run_9", "run_10") for layer in (9, 10) for head in range(3)
+    ]
+    for (run, layer), capture in made.items():
+        rows = table[(table["run"] == run) & (table["layer"] == layer)]
+        for name, values in measure_heads(capture).items():
+            np.testing.assert_array_equal(rows[name].to_numpy(), values)
+
+
+def test_sink_scores_equal_the_formula(shared):
+    table = survey(shared / "data" / "frames21").statistics
+    layer = table[table["layer"] == 3]
+    expected = [7.14, 0.53, -0.63, 0.47, 2.65, 0.25, 1.58, 1.34, 0.13, 1.74, 0.54, 0.23]
+    assert layer["sink"].round(2).tolist() == expected
+
+
+def test_the_layer_in_the_file_counts_and_not_its_name(capture_file, tmp_path):
+    capture_file("in/b.npz", layer=1)
+    capture_file("in/a.npz", layer=2)
+    assert survey(tmp_path / "in").statistics["layer"].tolist() == [1, 1, 2, 2]
+
+
+def test_summary_is_mean_and_deviation_over_runs_of_each_head_and_of_their_mean(tmp_path):
+    made = write_tree(tmp_path / "in", ["run_0", "run_1", "run_2"])
+    summary = survey(tmp_path / "in").summary("first")
+    for layer in (0, 1):
+        values = np.array([measure_heads(made[f"run_{run}", layer])["first"] for run in range(3)])
+        rows = summary[summary["layer"] == layer]
+        heads, margin = rows[rows["head"].notna()], rows[rows["head"].isna()]
+        np.testing.assert_allclose(heads["mean"], values.mean(axis=0), rtol=1e-12)
+        np.testing.assert_allclose(heads["std"], values.std(axis=0, ddof=1), rtol=1e-12)
+        np.testing.assert_allclose(margin["mean"], values.mean(), rtol=1e-12)
+        np.testing.assert_allclose(margin["std"], values.mean(axis=1).std(ddof=1), rtol=1e-12)
+        assert rows["runs"].tolist() == [3, 3, 3, 3]
+
+
+def test_an_unknown_measure_is_an_error_with_the_near_miss(small):
+    with pytest.raises(OptionError, match=r"statistic is 'sinks', .* did you mean 'sink'\?"):
+        survey(small).summary("sinks")
+
+
+def test_stability_is_the_icc_of_heads_over_runs(tmp_path):
+    made = write_tree(tmp_path / "in", ["run_0", "run_1", "run_2", "run_3"])
+    table = survey(tmp_path / "in").stability("first", "sink")
+    assert list(zip(table["measure"], table["scope"], table["layer"].fillna(-1), strict=True)) == [
+        (name, scope, layer)
+        for name in ("first", "sink")
+        for scope, layer in (("layer", 0), ("layer", 1), ("all", -1))
+    ]
+    for name in ("first", "sink"):
+        scores = {
+            layer: np.array([measure_heads(made[f"run_{r}", layer])[name] for r in range(4)]).T
+            for layer in (0, 1)
+        }
+        expected = [oneway(scores[0]), oneway(scores[1]), oneway(np.vstack([scores[0], scores[1]]))]
+        np.testing.assert_allclose(table[table["measure"] == name]["icc"], expected, rtol=1e-9)
+
+
+def oneway(scores):
+    """Return ICC(1,1) from the table of a one-way analysis of variance."""
+    targets, runs = scores.shape
+    between = runs * ((scores.mean(axis=1) - scores.mean()) ** 2).sum() / (targets - 1)
+    within = ((scores - scores.mean(axis=1, keepdims=True)) ** 2).sum() / (targets * (runs - 1))
+    return (between - within) / (between + (runs - 1) * within)
+
+
+def test_agreement_is_the_rank_correlation_of_the_sets_mean_scores(tmp_path):
+    from scipy.stats import spearmanr
+
+    names = ["cats/run_0", "cats/run_1", "dogs/run_0", "owls/run_5"]
+    made = write_tree(tmp_path / "in", names)
+    table = survey(tmp_path / "in").agreement("first")
+
+    def mean(set, layer):
+        runs = [c for (name, own), c in made.items() if own == layer and name.startswith(set)]
+        return np.mean([measure_heads(capture)["first"] for capture in runs], axis=0)
+
+    pairs = [("cats", "dogs"), ("cats", "owls"), ("dogs", "owls")]
+    assert list(zip(table["set_a"], table["set_b"], strict=True)) == [
+        pair for pair in pairs for _ in range(3)
+    ]
+    for a, b in pairs:
+        rows = table[(table["set_a"] == a) & (table["set_b"] == b)]
+        per_layer = [spearmanr(mean(a, n), mean(b, n)).statistic for n in (0, 1)]
+        both = [np.concatenate([mean(name, 0), mean(name, 1)]) for name in (a, b)]
+        np.testing.assert_allclose(rows["rho"], [*per_layer, spearmanr(*both).statistic])
+        assert rows["heads"].tolist() == [3, 3, 6]
+
+
+def test_agreement_of_one_set_is_empty(small):
+    assert survey(small).agreement().empty
+
+
+# maps over runs
+
+
+def test_captures_are_the_mean_over_the_runs_of_each_set(tmp_path):
+    made = write_tree(tmp_path / "in", ["cats/run_0", "cats/run_1", "dogs/run_0"])
+    found = survey(tmp_path / "in")
+    assert list(found.captures) == [("cats", 0), ("cats", 1), ("dogs", 0), ("dogs", 1)]
+    both = [made[f"cats/run_{run}", 1].full_frame_attention for run in (0, 1)]
+    mean = found.captures["cats", 1]
+    seen = mean.attendable
+    assert mean.statistic == "logit_mean"
+    np.testing.assert_allclose(mean.full_frame_attention[:, seen], np.mean(both, axis=0)[:, seen])
+    np.testing.assert_allclose(
+        found.deviation("cats", 1).full_frame_attention[:, seen],
+        np.std(both, axis=0, ddof=1)[:, seen],
+    )
+    assert found.captures["dogs", 0].statistic == "logit_mean"  # one statistic in all
+    assert found.deviation("dogs", 0) is None
+
+
+def test_a_single_run_is_shown_as_it_is(small):
+    capture = survey(small.replace(prompt="a cat")).captures["", 0]
+    assert capture.prompt == "a cat"
+    assert capture.statistic == "logit"
+
+
+def test_pooled_captures_weigh_every_run_the_same(tmp_path):
+    made = write_tree(tmp_path / "in", ["cats/run_0", "cats/run_1", "dogs/run_0"], layers=(0,))
+    pooled = survey(tmp_path / "in").pooled_captures()[0]
+    mean = np.mean([capture.full_frame_attention for capture in made.values()], axis=0)
+    seen = pooled.attendable
+    np.testing.assert_allclose(pooled.full_frame_attention[:, seen], mean[:, seen])
+
+
+# colour ranges
+
+
+def test_quantiles_are_pooled_over_all_values_of_all_captures(shared):
+    folder = shared / "data" / "frames72"
+    values = [headgrid.load_capture(path) for path in folder.glob("*.pt")]
+    pooled = np.concatenate([c.full_frame_attention[:, c.attendable].ravel() for c in values])
+    low, high = np.quantile(pooled.astype(float), [0.01, 0.99])
+    found = survey(folder).color_range("quantile")
+    assert found.high == pytest.approx(max(-low, high), rel=0.001)
+    assert found.low == -found.high
+    assert survey(folder).color_range("shared").high == np.abs(pooled).max()
+
+
+def test_a_color_range_of_numbers_passes_through(small):
+    assert survey(small).color_range((-2, 3)).low == -2
+
+
+# every order and executor gives the same
+
+
+@pytest.fixture
+def many_runs(tmp_path):
+    write_tree(tmp_path / "in", [f"run_{n}" for n in range(RUNS_IN_A_PART + 3)], layers=(0, 1, 2))
+    return tmp_path / "in"
+
+
+def assert_same(one, other):
+    assert one.statistics.equals(other.statistics)
+    assert one.stability().equals(other.stability())
+    for key, capture in one.captures.items():
+        for name in ("full_frame_attention", "last_block_frame_attention"):
+            mine, theirs = getattr(capture, name), getattr(other.captures[key], name)
+            assert mine.tobytes() == theirs.tobytes()
+
+
+def test_threads_give_the_same_bits_as_none(many_runs):
+    with ThreadPoolExecutor(3) as executor:
+        assert_same(survey(many_runs), survey(many_runs, executor=executor))
+
+
+def test_the_order_of_inputs_does_not_matter(many_runs):
+    inputs = sorted(many_runs.iterdir())
+    assert_same(survey(inputs), survey(inputs[::-1]))
+
+
+def test_what_reads_files_loads_numpy_only(many_runs):
+    code = (
+        "import sys\n"
+        "from headgrid.capture.folders import find_captures, place_captures\n"
+        "from headgrid.survey.parts import read_part, split_parts\n"
+        "files, _ = find_captures(sys.argv[1])\n"
+        "assert len(read_part(split_parts(files, place_captures(files))[0]).files) > 1\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, many_runs], capture_output=True, text=True, check=True
+    )
+    assert not set(done.stdout.split()) & {"pandas", "altair", "torch", "pyarrow", "vl_convert"}
+
+
+def test_captures_in_memory_are_surveyed_like_files(tmp_path):
+    made = write_tree(tmp_path / "in", ["run_0", "run_1"])
+    captures = (capture.replace(run=name) for (name, _), capture in made.items())
+    found = survey(captures)
+    assert_same(survey(tmp_path / "in"), found)
+    assert repr(found) == "<Survey of 4 captures: 2 runs, 2 layers x 3 heads, logit>"
+
+
+# bad input
+
+
+def test_a_file_that_is_no_capture_is_a_warning_and_the_rest_is_surveyed(capture_file, tmp_path):
+    capture_file("in/layer0.npz")
+    (tmp_path / "in/layer1.npz").write_bytes(b"nonsense")
+    with pytest.warns(HeadgridWarning, match=r"layer1\.npz: "):
+        found = survey(tmp_path / "in")
+    assert len(found.failures) == 1
+    assert found.layers == (0,)
+
+
+def test_without_a_usable_capture_there_is_no_survey(tmp_path):
+    (tmp_path / "layer0.npz").write_bytes(b"")
+    with pytest.raises(
+        CaptureError, match=r"none of 1 inputs is a usable capture, .*file is empty"
+    ):
+        survey(tmp_path)
+    with pytest.raises(CaptureError, match="none of 0 inputs is a usable capture"):
+        survey([])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"statistic": "mass"}, "the statistic: logit and mass"),
+        ({"heads": 3}, "the number of heads: 2 and 3"),
+        ({"blocks": (2, 2, 2)}, r"the query frames: 4 \(0, 1, 2, 3\) and 6 \(0, 1, 2, 3, 4, 5\)"),
+        ({"blocks": (1, 3)}, r"block_sizes: 2 \(2, 2\) and 2 \(1, 3\)"),
+    ],
+)
+@pytest.mark.parametrize("second", ["in/run_0/layer1.npz", "in/run_1/layer0.npz"])
+def test_captures_that_can_not_be_compared_are_an_error_that_names_both(
+    capture_file, tmp_path, change, text, second
+):
+    first = capture_file("in/run_0/layer0.npz")
+    other = capture_file(second, **change)
+    with pytest.raises(CaptureError, match=f"differ in {text}; expected captures that can be"):
+        survey(tmp_path / "in")
+    with pytest.raises(CaptureError) as caught:
+        survey(tmp_path / "in")
+    assert str(caught.value).startswith(f"{first} and {other} differ in ")
+
+
+def test_a_capture_without_its_matrix_beside_one_with_it_is_an_error(capture_file, tmp_path):
+    capture_file("in/layer0.npz")
+    rows = Capture.from_array(last_block=waves(2, 1, 4)[:, 0], block_sizes=[2, 2], layer=1)
+    headgrid.save_capture(rows, tmp_path / "in/layer1.npz")
+    with pytest.raises(CaptureError, match="full_frame_attention: present and absent"):
+        survey(tmp_path / "in")
+
+
+def test_the_same_layer_of_a_run_twice_is_an_error_that_names_both(capture_file, tmp_path):
+    paths = [capture_file(f"in/run_0/{name}.npz", layer=3) for name in ("copy", "layer3")]
+    with pytest.raises(CaptureError, match="are both run_0, layer 3, expected one") as caught:
+        survey(tmp_path / "in")
+    for path in paths:
+        assert str(path) in str(caught.value)
+
+
+def test_runs_that_lack_layers_are_named_once_for_all_that_lack_the_same(tmp_path):
+    write_tree(tmp_path / "in", [f"run_{n}" for n in range(9)], layers=(0,))
+    write_tree(tmp_path / "in", ["run_9"], layers=(0, 1, 2, 3))
+    (tmp_path / "in/run_9/layer2.npz").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", HeadgridWarning)
+        found = survey(tmp_path / "in")
+    assert found.layers == (0, 1, 2, 3)
+    many, one = found.missing
+    assert many.startswith(
+        "run_0, run_1, run_2, ..., run_6, run_7, run_8 (9 runs): layers 1, 2, 3 are missing"
+    )
+    assert one.startswith("run_9: layer 2 is missing, expected every layer of 0 to 3")
+
+
+def test_layers_at_a_regular_step_are_not_missing(tmp_path):
+    write_tree(tmp_path / "in", ["run_0"], layers=(2, 6, 14))
+    with pytest.warns(HeadgridWarning, match="layer 10 is missing"):
+        assert survey(tmp_path / "in").layers == (2, 6, 10, 14)
+
+
+def test_what_is_odd_in_many_files_is_said_once(tmp_path):
+    values = waves(1, 5, 5)
+    values[:, 3:, :], values[:, :, 3:] = 0, 0
+    for run in range(3):
+        folder = tmp_path / "in" / f"run_{run}"
+        folder.mkdir(parents=True)
+        data = {"full_frame_attention": values, "block_sizes": np.array([1, 2])}
+        np.savez(folder / "layer1.npz", **data)
+    with pytest.warns(HeadgridWarning) as caught:
+        survey(tmp_path / "in")
+    (text,) = (str(warning.message) for warning in caught)
+    assert text.startswith(f"{tmp_path / 'in/run_0/layer1.npz'}: block_sizes sum to 3")
+    assert text.endswith("(and 2 more files)")
+
+
+def test_paths_and_captures_do_not_mix(small, tmp_path):
+    with pytest.raises(OptionError, match=r"inputs hold a .* beside captures"):
+        survey([small, tmp_path])
+
+
+def test_a_name_that_can_not_be_printed_is_made_visible(small):
+    table = survey(small.replace(run="a\x1b[31m")).statistics
+    assert table["run"].unique().tolist() == ["a␛[31m"]
+
+
+def test_places_sort_as_people_count():
+    places = [Place("a", "run_10"), Place("a", "run_9"), Place("A2", "x"), Place("A10", "x")]
+    assert sorted(places, key=lambda place: place.order) == [
+        Place("a", "run_9"),
+        Place("a", "run_10"),
+        Place("A2", "x"),
+        Place("A10", "x"),
+    ]
+
+
+def test_files_of_a_survey_may_be_given_as_text(capture_file):
+    assert survey(str(capture_file())).layers == (3,)
+    assert survey([Path(capture_file())]).num_runs == 1
+
+
+def test_what_is_neither_a_path_nor_a_capture_is_refused():
+    with pytest.raises(OptionError, match="inputs is NoneType, expected paths, or captures"):
+        headgrid.survey(None)
+
+
+@pytest.mark.parametrize("inputs", [[1], ["tree", Capture.from_array(last_block=[[1.0]])], [None]])
+def test_paths_and_captures_are_not_mixed(inputs):
+    with pytest.raises(OptionError, match="expected paths only, or captures only"):
+        headgrid.survey(inputs)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: headgrid.sheet([1]),
+        lambda: headgrid.pick([1], ["0:0"]),
+        lambda: headgrid.measure_table([1]),
+        lambda: headgrid.compare(1, 2),
+    ],
+)
+def test_what_is_no_capture_is_named_by_its_type(call):
+    with pytest.raises(CaptureError, match="found int, expected one Capture"):
+        call()
+
+
+def test_what_is_no_survey_is_named_by_its_type():
+    for draw in (headgrid.overview, headgrid.trend):
+        with pytest.raises(CaptureError, match="found list, expected a survey"):
+            draw([])
+
+
+def test_a_layer_of_one_run_among_several_is_a_mean_as_well():
+    captures = [block_capture(2, (2, 2), layer=n, run=f"run_{r}") for r in range(3) for n in (0, 1)]
+    with pytest.warns(HeadgridWarning, match="run_1, run_2: layer 2 is missing"):
+        found = survey([*captures, block_capture(2, (2, 2), layer=2, run="run_0")])
+    assert {capture.statistic for capture in found.captures.values()} == {"logit_mean"}
+    spec = headgrid.to_spec(headgrid.sheet(found))
+    assert spec["usermeta"]["headgrid"]["statistic"] == "logit_mean"
+
+
+def test_deviations_of_several_runs_are_refused_with_both_names():
+    captures = [block_capture(2, (2, 2), statistic="logit_std", run=f"run_{r}") for r in range(2)]
+    with pytest.raises(CaptureError, match=r"hold logit_std of several runs, which has no mean"):
+        survey(captures)

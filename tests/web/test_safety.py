@@ -1,0 +1,260 @@
+"""Whatever prompts, titles, runs and specifications say: nothing runs, nothing is fetched."""
+
+import io
+import json
+import re
+
+import pytest
+from PIL import Image
+from test_page import Reader
+
+import headgrid
+from browser import serve
+from headgrid import Capture, fragment, heatmap, perhead, to_spec
+from headgrid.render.convert import render_all
+from headgrid.web.page import write_page
+from synthetic import waves
+
+# HOST becomes the address of a server that must not be asked for anything.
+PAYLOADS = {
+    "end of a script": "</script><script>window.canary=1</script>",
+    "end of a script in capitals": "</SCRIPT ><ScRiPt>window.canary=1//",
+    "comment": "<!-- <script> --> --!><script>window.canary=1</script>",
+    "end of a section": "]]><script>window.canary=1</script><![CDATA[",
+    "script of SVG": '<script xmlns="http://www.w3.org/2000/svg">window.canary=1</script>',
+    "foreign object": "</text></svg><foreignObject><img src=x onerror=window.canary=1>",
+    "link": '<a href="javascript:window.canary=1">javascript:window.canary=1</a>',
+    "handler": "\" onload=\"window.canary=1\" x=\"' onload='window.canary=1' x='",
+    "picture": "'\"><img src=HOST/a.png onerror=window.canary=1>",
+    "style": "</style><style>@import url(HOST/a.css); * { background: url(HOST/b.png) }",
+    "address": "url(HOST/a.png) HOST/b.png file:///etc/hostname",
+    "entity": "&lt;script&gt; &#60;img src=HOST/a.png&#62; &quot; onload=&quot;canary=1",
+    "expression": "datum.constructor.constructor('window.canary=1')()",
+    "end of an expression": "'+warn('canary')+\"+warn('canary')+\\",
+    "signal": '{"signal": "window.canary=1"} {{canary=1}} ${window.canary=1} %s {0}',
+    "directions": "\u202egnp.exe\u202d\u2066\u2067\u2069\u200f abc",
+    "control characters": "a\x00b\x08c\x1b[31md\x7f\ufffe\u0085",
+    "line ends": "a\u2028</script>\u2029b\r\nc\nd",
+    "lone surrogate": "a\ud800b\udfff",
+    "long": "</script><script>window.canary=1</script>" * 25_000,
+}
+payloads = pytest.mark.parametrize("payload", PAYLOADS.values(), ids=PAYLOADS.keys())
+
+
+def hostile_charts(payload):
+    """Return both charts with a text wherever text can come from."""
+    capture = Capture.from_array(
+        waves(2, 4, 4), layer=1, block_sizes=[2, 2], prompt=payload, run=payload
+    )
+    title = payload.replace("{", "{{").replace("}", "}}") + " {prompt} {run}"
+    return [heatmap(capture, title=title), perhead(capture, title=title)]
+
+
+@pytest.fixture
+def trap(tmp_path):
+    """Yield the address of a server, and what it is asked for."""
+    with serve(tmp_path) as (address, asked):
+        yield address, asked
+
+
+@payloads
+def test_text_runs_nothing_and_fetches_nothing(payload, trap, visit, tmp_path):
+    address, asked = trap
+    site = tmp_path / "site"
+    script = headgrid.write_assets(site)
+    charts = hostile_charts(payload.replace("HOST", address))
+    drawings = [headgrid.save(c, site / f"{n}.svg") for n, c in enumerate(charts)]
+    visit(drawings[0], offline=True).assert_harmless()
+    page = headgrid.save(charts[1], site / "page.html", embed="assets")
+    seen = visit(page, offline=True)
+    seen.wait_for_figures()
+    seen.assert_harmless(script.as_uri())
+    parts = [f'<!doctype html><meta charset="utf-8"><script src="{script.name}" defer></script>']
+    for chart, drawing in zip(charts, drawings, strict=True):
+        parts += [drawing.read_text(encoding="utf-8"), fragment(chart)]
+        parts.append(fragment(chart, loader=False, id=f"again-{len(parts)}"))
+    together = site / "together.html"
+    together.write_text("\n".join(parts), encoding="utf-8")
+    seen = visit(together, offline=True)
+    seen.wait_for_figures(4)
+    seen.assert_harmless(script.as_uri())
+    assert asked == []
+
+
+@pytest.mark.parametrize("name", ["end of a script", "expression", "lone surrogate", "line ends"])
+def test_a_page_that_stands_alone_and_a_notebook_run_nothing(name, visit, tmp_path):
+    chart = hostile_charts(PAYLOADS[name])[0]
+    seen = visit(headgrid.save(chart, tmp_path / "a.html"), offline=True)
+    seen.wait_for_figures()
+    seen.assert_harmless()
+    notebook = tmp_path / "b.html"
+    notebook.write_text(chart.to_html(inline=True), encoding="utf-8")
+    seen = visit(notebook, offline=True)
+    seen.wait_for("document.querySelector('.vega-embed svg, .vega-embed canvas') !== null")
+    assert seen.page.evaluate("[window.canary ?? null, window.dialogs]") == [None, []]
+
+
+@payloads
+def test_text_is_text_in_every_format(payload):
+    for chart in hostile_charts(payload):
+        spec = to_spec(chart)
+        svg, png, pdf, html, text = render_all(spec, ["svg", "png", "pdf", "html", "json"], ppi=72)
+        assert json.loads(text) == spec
+        assert not re.search(rb"<script|<foreignObject|<style|<a[ >]|<image", svg, re.IGNORECASE)
+        tags = re.sub(rb">[^<]*<", b"><", svg)
+        assert not re.search(rb"\son\w+=|javascript:|file:|https?://(?!www\.w3\.org/)", tags)
+        assert len(svg) < 100_000
+        with Image.open(io.BytesIO(png)) as image:
+            image.load()
+            assert not image.info.keys() - {"dpi"}
+        assert not re.search(rb"/(JavaScript|JS|URI|Launch|OpenAction|AA|EmbeddedFile)\b", pdf)
+        page = Reader(html.decode("utf-8"))
+        assert page.specs == [spec]
+        assert [
+            tag for tag, _ in page.elements if tag in ("script", "img", "a", "style", "link")
+        ] == [
+            "link",
+            *["script"] * 3,
+        ]
+        assert not [n for _, attributes in page.elements for n in attributes if n.startswith("on")]
+
+
+ELEMENTS = [
+    *["html", "head", *["meta"] * 5, "link", "title"],
+    *["body", "main", "h1", "figure", "div", "script", "figcaption", "noscript", "p"],
+    *["script", "script"],
+]
+
+
+def test_no_text_of_a_capture_is_part_of_an_expression():
+    word = "CANARYWORD"
+    capture = Capture.from_array(waves(2, 4, 4), prompt=word, run=word)
+    for chart in (
+        heatmap(capture, title=word),
+        perhead(capture, title=word),
+        heatmap(capture, cells="image"),
+    ):
+        for key, value in strings(to_spec(chart)):
+            assert key not in EXPRESSIONS or word not in value
+
+
+EXPRESSIONS = {"calculate", "expr", "labelExpr", "signal", "filter", "test", "as", "field"}
+
+
+def strings(node, key=""):
+    """Yield every text in a specification with the nearest key above it."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield from strings(value, name)
+    elif isinstance(node, list):
+        for value in node:
+            yield from strings(value, key)
+    elif isinstance(node, str):
+        yield key, node
+
+
+def test_hostile_file_names_stay_names(visit, tmp_path):
+    name = "<img src=x onerror=canary=1>"
+    file = tmp_path / "in" / name / "layer0.npz"
+    headgrid.save_capture(Capture.from_array(waves(1, 3, 3)), file)
+    capture = headgrid.load_capture(file, run=name)
+    path = headgrid.save(heatmap(capture, title="{run}"), tmp_path / "out" / name / "a.html")
+    seen = visit(path, offline=True)
+    seen.wait_for_figures()
+    seen.assert_harmless()
+    assert name in seen.page.locator("figcaption").inner_text()
+    assert seen.page.title() == name
+
+
+def test_extra_entries_of_a_file_do_not_reach_a_page(tmp_path):
+    torch = pytest.importorskip("torch")
+    data = {
+        "layer_index": 0,
+        "full_frame_attention": torch.ones(1, 2, 2),
+        "extraction_method": "</script><script>canary=1</script>",
+        "<img src=x>": "CANARYWORD",
+    }
+    torch.save(data, tmp_path / "layer0.pt")
+    html = write_page(to_spec(heatmap(headgrid.load_capture(tmp_path / "layer0.pt"))), embed="cdn")
+    assert "CANARYWORD" not in html
+    assert "canary=1" not in html
+
+
+# Specifications of other people
+
+
+def test_what_vega_embed_would_read_in_usermeta_is_left_out(tmp_path, visit):
+    spec = {
+        "mark": "bar",
+        "data": {"values": [{"a": 1}]},
+        "encoding": {"x": {"field": "a"}},
+        "usermeta": {
+            "embedOptions": {
+                "theme": "dark",
+                "loader": {"baseURL": "http://127.0.0.1:9/"},
+                "patch": "http://127.0.0.1:9/patch.json",
+                "config": "http://127.0.0.1:9/config.json",
+                "ast": False,
+                "actions": True,
+                "defaultStyle": "</style><img src=x onerror=canary=1>",
+            },
+            "mine": 1,
+        },
+    }
+    path = headgrid.save(spec, tmp_path / "a.html")
+    found = Reader(path.read_text(encoding="utf-8")).specs[0]["usermeta"]
+    assert found == {"mine": 1, "embedOptions": {"theme": "dark"}}
+    assert "patch" in spec["usermeta"]["embedOptions"]  # the caller's own is left as it was
+    seen = visit(path, offline=True)
+    seen.wait_for_figures()
+    seen.assert_harmless()
+    assert seen.page.locator("details, .vega-actions").count() == 0
+
+
+def test_the_browser_refuses_what_python_would_have_refused(visit, trap, tmp_path):
+    """Somebody edits the specification in the page: the script is a boundary of its own."""
+    address, asked = trap
+    spec = {
+        "hconcat": [
+            {"data": {"url": f"{address}/a.json"}, "mark": "bar"},
+            {
+                "data": {"values": [{"u": f"{address}/a.png", "h": "javascript:canary=1"}]},
+                "mark": "image",
+                "encoding": {"url": {"field": "u"}, "href": {"field": "h"}},
+            },
+        ]
+    }
+    script = headgrid.write_assets(tmp_path)
+    whole = fragment({"mark": "bar", "data": {"values": []}})
+    text = re.search(r'json">(.*?)</script>', whole, re.DOTALL)[1]
+    for loader in True, False:
+        html = fragment({"mark": "bar", "data": {"values": []}}, loader=loader)
+        edited = html.replace(text, json.dumps(spec))
+        assert edited != html
+        path = tmp_path / "host.html"
+        path.write_text(
+            f"<!doctype html><meta charset=utf-8><script src={script.name} defer></script>{edited}"
+        )
+        seen = visit(path)
+        seen.wait_for("document.querySelector('svg, .headgrid-view:not(:empty)') !== null")
+        seen.page.wait_for_timeout(300)
+        image = seen.page.locator("svg image")
+        if image.count():
+            image.first.click(force=True)
+        assert not [url for url in seen.requests if address in url]
+        assert seen.page.evaluate("window.canary") is None
+    assert asked == []
+
+
+def test_a_canary_that_sings_is_heard(visit, trap, tmp_path):
+    """The tests above would notice: what they look for is found where it is."""
+    address, asked = trap
+    path = tmp_path / "bad.html"
+    path.write_text(f"<script>window.canary=1; alert(2)</script><img src={address}/a.png>")
+    seen = visit(path)
+    seen.page.wait_for_timeout(100)
+    assert seen.page.evaluate("window.canary") == 1
+    assert seen.page.evaluate("window.dialogs") == ["alert(2)"]
+    assert asked == ["/a.png"]
+    with pytest.raises(AssertionError):
+        seen.assert_harmless()
