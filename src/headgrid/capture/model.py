@@ -35,7 +35,6 @@ from headgrid.capture.schema import (
     read_text,
 )
 from headgrid.errors import CaptureError
-from headgrid.shown import show_card
 from headgrid.text import clean_name, shorten_list, shorten_text
 
 _SCHEMA = {
@@ -357,7 +356,9 @@ class Capture:
         )
 
     def _repr_html_(self) -> str:
-        return show_card("capture", self)
+        from headgrid.web.cards import show_capture
+
+        return show_capture(self)
 
 
 def expect_capture(found: object) -> None:

@@ -11,9 +11,9 @@ import altair as alt
 
 from headgrid.capture.model import Capture
 from headgrid.charts import scales
+from headgrid.charts.display import InertDisplay
 from headgrid.charts.look import INK, Look, restore_look, store_look
 from headgrid.charts.spec import Spec
-from headgrid.inert import InertDisplay
 from headgrid.options import ColorRange
 from headgrid.text import fit_title, shorten_float, shorten_text
 

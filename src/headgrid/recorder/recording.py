@@ -23,7 +23,6 @@ from headgrid.recorder.segments import Spans
 from headgrid.recorder.sites import CallSite, find_site, hint_kind, module_path, unwrap
 from headgrid.recorder.step import Step
 from headgrid.recorder.targets import find_missing
-from headgrid.shown import show_card
 
 #: A model, the name of its class (a glob), or None for the only one that runs.
 Model: TypeAlias = "torch.nn.Module | str | None"
@@ -58,7 +57,9 @@ class Recording:
         )
 
     def _repr_html_(self) -> str:
-        return show_card("recording", self)
+        from headgrid.web.cards import show_recording
+
+        return show_recording(self)
 
     @property
     def finished(self) -> tuple[Capture, ...] | None:

@@ -16,7 +16,6 @@ from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.errors import HeadgridError, check_choice
 from headgrid.options import ColorRange, ColorRule
-from headgrid.shown import show_card
 from headgrid.survey.moments import CaptureMoments, Moments
 from headgrid.survey.parts import COLUMNS, Form
 from headgrid.survey.spool import Record
@@ -325,7 +324,9 @@ class Survey:
         return f"<Survey of {captures}: {self.description}, {self.statistic}>"
 
     def _repr_html_(self) -> str:
-        return show_card("survey", self)
+        from headgrid.web.cards import show_survey
+
+        return show_survey(self)
 
     @cached_property
     def _order(self) -> list[int]:
