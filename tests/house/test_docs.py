@@ -8,15 +8,13 @@ import subprocess
 import sys
 
 import pytest
-from test_page import Reader
-from test_safety import PAYLOADS
 
 import headgrid
 from browser import serve
 from headgrid.capture.demo import demo_folder
 from places import EXAMPLES
 
-HOSTILE = PAYLOADS["end of a script"]
+HOSTILE = "</script><script>window.canary = 1</script>"
 
 
 def needs(*names):
@@ -113,6 +111,7 @@ def test_a_site_of_mkdocs_shows_every_figure_and_loads_nothing_from_elsewhere(vi
         assert_own_files_alone(seen, address)
 
 
+@pytest.mark.nightly
 @needs("mkdocs", "mkdocs_charts_plugin")
 def test_a_hostile_title_does_nothing_on_a_site_of_mkdocs(visit, tmp_path):
     title = f"title={HOSTILE!r}"
@@ -156,6 +155,7 @@ def test_a_site_of_sphinx_shows_every_figure_and_loads_nothing_from_elsewhere(vi
         assert_own_files_alone(seen, address)
 
 
+@pytest.mark.nightly
 @needs("sphinx", "sphinxext_altair")
 def test_a_site_of_sphinx_works_from_disk(visit, sphinx_site):
     seen = visit(sphinx_site / "index.html", offline=True)
@@ -218,7 +218,7 @@ def test_an_executed_notebook_holds_cards_and_pictures(executed):
     for figure in heatmap, perhead:
         assert figure["application/vnd.vegalite.v6+json"]["facet"]["field"] == "head"
         assert "".join(figure["image/svg+xml"]).rstrip().endswith("</svg>")
-        assert Reader("".join(figure["text/html"])).find("img")
+        assert "<img" in "".join(figure["text/html"])
     assert executed.stat().st_size < 600_000
 
 
@@ -241,6 +241,7 @@ def test_an_exported_notebook_shows_its_figures_without_scripts_and_offline(exec
         assert box["height"] > 300
 
 
+@pytest.mark.nightly
 def test_the_notebook_of_a_whole_model_shows_cards_and_figures_offline(visit, tmp_path):
     path = execute(EXAMPLES / "docs/jupyter/whole_model.ipynb", tmp_path)
     page = export(path, "--to", "html") / "whole_model.html"
@@ -254,6 +255,7 @@ def test_the_notebook_of_a_whole_model_shows_cards_and_figures_offline(visit, tm
     assert images.evaluate_all("images => images.every(i => i.complete && i.naturalWidth > 300)")
 
 
+@pytest.mark.nightly
 def test_an_exported_notebook_becomes_live_beside_the_shared_script(executed, visit):
     folder = export(executed, "--to", "html", "--template", "basic")
     script = headgrid.write_assets(folder)
@@ -267,6 +269,7 @@ def test_an_exported_notebook_becomes_live_beside_the_shared_script(executed, vi
     assert hover(seen.page, bars.first)["key"] == "0"
 
 
+@pytest.mark.nightly
 def test_a_notebook_in_markdown_has_the_same_pictures(executed):
     folder = export(
         executed, "--to", "markdown", "--NbConvertBase.display_data_priority", "image/svg+xml"

