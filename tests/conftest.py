@@ -77,9 +77,9 @@ def capture_file(tmp_path):
 def raw_file(tmp_path):
     """Return a function that writes data as they are, right or wrong, to a `.pt`."""
 
-    def write(data, path="layer3.pt"):
-        import torch
+    torch = pytest.importorskip("torch")
 
+    def write(data, path="layer3.pt"):
         target = tmp_path / path
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.save(_tensors(data), target)
