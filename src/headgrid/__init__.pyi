@@ -25,8 +25,8 @@ from .options import ColorRange as ColorRange
 from .options import FigureOptions as FigureOptions
 from .recorder.runs import record_runs as record_runs
 from .recorder.session import record as record
-from .survey.surveys import Survey as Survey
-from .survey.surveys import survey as survey
+from .survey.model import Survey as Survey
+from .survey.read import survey as survey
 from .tables.changes import change_table as change_table
 from .tables.changes import subtract as subtract
 from .tables.measures import measure_table as measure_table

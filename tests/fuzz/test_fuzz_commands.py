@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +11,11 @@ import pytest
 from fuzz_harness import SEED
 from fuzz_mutations import edit_json_text, mutate_file
 from fuzz_seeds import seeds
-from fuzz_surveys import damage_state, make_runs, take_survey
 
 from headgrid.batch.manifest import NAME, Manifest, hash_bytes
-from headgrid.capture.store import load_capture
+from headgrid.capture.store import load_capture, save_capture
 from headgrid.errors import HeadgridError
+from synthetic import block_capture
 
 KEYS = {"a.pt": ["a.svg"], "run_0/b.pt": ["run_0/b.svg", "run_0/b.png"], 'x"\n.pt': ["c.svg"]}
 
@@ -77,8 +76,9 @@ def test_very_many_damaged_lists_of_jobs(tmp_path):
 
 def fuzz_resumed_renders(lab, cases):
     """Resume with a damaged list: the folder ends as one that was never interrupted."""
-    make_runs(lab.cases / "in")
-    (lab.cases / "in" / "run_1" / "layer7.npz").unlink()
+    for name in ("run_0/layer0", "run_0/layer1", "run_1/layer0", "run_1/layer1"):
+        capture = block_capture(layer=int(name[-1]), scale=1 + int(name[4]))
+        save_capture(capture, lab.cases / "in" / f"{name}.npz")
     out = lab.cases / "out"
     arguments = ["render", str(lab.cases / "in"), "-o", str(out), "--figure", "perhead", "-j", "1"]
     assert lab.run_case({"kind": "command", "arguments": arguments}) == "exit 0"
@@ -98,31 +98,6 @@ def test_a_damaged_list_does_not_change_what_a_resumed_run_leaves(lab):
 @pytest.mark.nightly
 def test_very_many_resumed_renders(lab):
     fuzz_resumed_renders(lab, 500)
-
-
-# The state of a survey
-
-
-def fuzz_states(lab, cases):
-    inputs = make_runs(lab.cases / "in")
-    take_survey(inputs, lab.cases / "state", resume=False)
-    for number in range(cases):
-        state = lab.cases / f"state-{number}"
-        shutil.copytree(lab.cases / "state", state)
-        damage_state(random.Random(f"{SEED}/states/{number}"), state)
-        kept = lab.cases / f"kept-{number}"
-        shutil.copytree(state, kept)
-        lab.run_case({"kind": "state", "folder": str(state), "files": inputs})
-        shutil.rmtree(kept)  # where it fails, the state is still there
-
-
-def test_a_damaged_state_does_not_change_a_survey(lab):
-    fuzz_states(lab, 250)
-
-
-@pytest.mark.nightly
-def test_very_many_damaged_states(lab):
-    fuzz_states(lab, 10_000)
 
 
 # Folders of damaged files on the command line

@@ -1,4 +1,5 @@
 import math
+from functools import reduce
 from itertools import combinations
 
 import numpy as np
@@ -6,13 +7,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgrid import OptionError
 from headgrid.survey.moments import Moments
-from headgrid.survey.stability import icc_from_moments, icc_oneway, rank_agreement
+from headgrid.survey.stability import icc_oneway, rank_agreement
 
 # Shrout and Fleiss (1979), table 2: six targets, four judges. Their table 4 gives
 # ICC(1,1) = .17 for it, from BMS = 11.24 and WMS = 6.26.
 RATINGS = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
+
+
+def icc(scores):
+    """Return ICC(1,1) of scores [targets, runs] as a survey does, run by run; NaN is missing."""
+    scores = np.asarray(scores, float)
+    none = Moments.of(np.full(len(scores), np.nan))
+    moments = reduce(Moments.merge, map(Moments.of, scores.T), none)
+    return icc_oneway(moments.count, moments.mean, moments.m2)
 
 
 def icc_by_hand(targets):
@@ -32,10 +40,8 @@ def icc_by_hand(targets):
 
 
 def test_the_published_example_is_reproduced():
-    assert icc_oneway(RATINGS) == pytest.approx(
-        (11.2417 - 6.2639) / (11.2417 + 3 * 6.2639), rel=1e-4
-    )
-    assert round(icc_oneway(RATINGS), 2) == 0.17
+    assert icc(RATINGS) == pytest.approx((11.2417 - 6.2639) / (11.2417 + 3 * 6.2639), rel=1e-4)
+    assert round(icc(RATINGS), 2) == 0.17
 
 
 def test_mean_squares_equal_those_of_scipys_analysis_of_variance():
@@ -44,7 +50,7 @@ def test_mean_squares_equal_those_of_scipys_analysis_of_variance():
     random = np.random.default_rng(1)
     scores = random.normal(size=(12, 1)) + 0.7 * random.normal(size=(12, 9))
     f = f_oneway(*scores).statistic  # BMS / WMS
-    assert icc_oneway(scores) == pytest.approx((f - 1) / (f + 9 - 1), rel=1e-12)
+    assert icc(scores) == pytest.approx((f - 1) / (f + 9 - 1), rel=1e-12)
 
 
 @settings(deadline=None, max_examples=100)
@@ -60,39 +66,27 @@ def test_unbalanced_scores_equal_the_analysis_written_out(targets, seed):
     scores = np.full((len(targets), 8), np.nan)
     for row, values in zip(scores, targets, strict=True):
         row[random.permutation(8)[: len(values)]] = values
-    assert icc_oneway(scores) == pytest.approx(icc_by_hand(targets), rel=1e-6, abs=1e-9)
-
-
-def test_moments_give_the_same_as_the_scores():
-    random = np.random.default_rng(2)
-    scores = random.normal(size=(12, 1)) + random.normal(size=(12, 30))
-    scores[random.random(scores.shape) < 0.3] = np.nan
-    scores[5] = np.nan
-    moments = Moments.of(scores[:, 0])
-    for run in scores.T[1:]:
-        moments = moments.merge(Moments.of(run))
-    found = icc_from_moments(moments.count, moments.mean, moments.m2)
-    assert found == pytest.approx(icc_oneway(scores), rel=1e-12)
+    assert icc(scores) == pytest.approx(icc_by_hand(targets), rel=1e-6, abs=1e-9)
 
 
 def test_the_correlation_is_that_of_the_model_it_estimates():
     random = np.random.default_rng(3)
     scores = 3 * random.normal(size=(4000, 1)) + 4 * random.normal(size=(4000, 10))
-    assert icc_oneway(scores) == pytest.approx(9 / 25, abs=0.02)
+    assert icc(scores) == pytest.approx(9 / 25, abs=0.02)
 
 
 def test_heads_that_never_change_are_perfectly_stable():
-    assert icc_oneway([[0.1, 0.1, 0.1], [0.7, 0.7, 0.7]]) == 1.0
+    assert icc([[0.1, 0.1, 0.1], [0.7, 0.7, 0.7]]) == 1.0
 
 
 def test_heads_that_only_change_together_are_less_alike_than_chance():
-    assert icc_oneway([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]) == pytest.approx(-1 / 2)
+    assert icc([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]) == pytest.approx(-1 / 2)
 
 
 def test_a_common_level_and_unit_do_not_matter():
     scores = np.array(RATINGS, float)
     for level, unit in ((1e9, 1.0), (-5.0, 1e-6), (0.0, 1e50)):
-        assert icc_oneway(scores * unit + level) == pytest.approx(icc_oneway(RATINGS), rel=1e-6)
+        assert icc(scores * unit + level) == pytest.approx(icc(RATINGS), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -105,26 +99,14 @@ def test_a_common_level_and_unit_do_not_matter():
         [[1.0, np.nan], [np.nan, 2.0]],
         [[0.1, 0.1, 0.1], [0.1, 0.1, np.nan]],
         [[np.nan, np.nan], [1.0, 2.0]],
-        [[np.inf, -np.inf], [1.0, 2.0]],
     ],
     ids=[
         *("no head", "no run", "one head", "one run", "one run each", "no variance"),
-        *("one head seen", "one head finite"),
+        "one head seen",
     ],
 )
 def test_where_stability_is_undefined_it_is_nan(scores):
-    assert math.isnan(icc_oneway(scores))
-
-
-@pytest.mark.parametrize("shape", [(3,), (2, 3, 4)])
-def test_scores_without_two_axes_are_refused(shape):
-    with pytest.raises(OptionError, match=r"scores has shape .*, expected \(targets, runs\)"):
-        icc_oneway(np.ones(shape))
-
-
-def test_moments_of_different_lengths_are_refused():
-    with pytest.raises(OptionError, match=r"shapes \(2,\), \(3,\) and \(2,\), expected \(targets,"):
-        icc_from_moments([1, 1], [1.0, 2.0, 3.0], [0.0, 0.0])
+    assert math.isnan(icc(scores))
 
 
 def test_rank_agreement_equals_scipys_spearman():
@@ -186,9 +168,3 @@ def test_where_agreement_is_undefined_it_is_nan(a, b, items):
 def test_one_set_agrees_with_none():
     assert rank_agreement({"a": [1.0, 2.0]}) == []
     assert rank_agreement({}) == []
-
-
-def test_sets_of_different_items_are_refused():
-    message = r"scores of set 'dogs' have shape \(3,\), those of set 'cats' \(2,\); expected"
-    with pytest.raises(OptionError, match=message):
-        rank_agreement({"cats": [1.0, 2.0], "dogs": [1.0, 2.0, 3.0]})

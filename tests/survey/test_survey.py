@@ -13,7 +13,7 @@ import headgrid
 from headgrid import Capture, CaptureError, HeadgridWarning, OptionError
 from headgrid.capture.folders import Place, find_captures, place_captures
 from headgrid.survey.parts import RUNS_IN_A_PART, split_parts
-from headgrid.survey.surveys import survey
+from headgrid.survey.read import survey
 from headgrid.tables.measures import MEASURES, measure_heads
 from synthetic import block_capture, waves
 
@@ -297,7 +297,7 @@ def test_what_reads_files_loads_numpy_only(many_runs):
         "from headgrid.capture.folders import find_captures, place_captures\n"
         "from headgrid.survey.parts import read_part, split_parts\n"
         "files, _ = find_captures(sys.argv[1])\n"
-        "assert len(read_part(split_parts(files, place_captures(files))[0]).files) > 1\n"
+        "assert len(read_part(split_parts(files, place_captures(files))[0]).measured) > 1\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run(

@@ -5,23 +5,31 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headgrid.capture.files import write_bytes
+from headgrid.batch.manifest import NAME, Manifest, name_inputs
+from headgrid.capture.files import remove_leftovers, replace_file, write_bytes
 from headgrid.capture.statistic import STATISTICS
-from headgrid.errors import HeadgridError, HeadgridWarning, RenderError
+from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, RenderError
 from headgrid.options import FigureOptions
-from headgrid.survey.rows import write_frame, write_tables
-from headgrid.text import shorten_list, shorten_text
+from headgrid.text import clean_text, shorten_list, shorten_text
 
 if TYPE_CHECKING:
-    from headgrid.batch.manifest import Manifest
-    from headgrid.survey.surveys import Survey
+    import pandas as pd
+
+    from headgrid.capture.folders import CaptureFile, Place
+    from headgrid.survey.model import Survey
+
+#: Folders of the maps over runs.
+MAPS = ("mean", "deviation")
+
+#: The job of the manifest that stands for all of them; not there where anything was odd.
+_WHOLE = "survey"
 
 #: What writes the files of a product below a folder, and yields each when it is whole.
 _Write = Callable[[Path], Iterator[Path]]
@@ -39,7 +47,7 @@ class Figures:
     formats : tuple of str
         Formats of each figure.
     options : FigureOptions
-        How they are drawn; ``color_range``, resolved, is that of the sheet.
+        How they are drawn; ``color_range`` is that of the sheet.
     ppi : float
         Pixels per inch of PNGs.
     """
@@ -49,32 +57,49 @@ class Figures:
     options: FigureOptions = field(default_factory=FigureOptions)
     ppi: float = 300
 
-    @property
-    def of_measures(self) -> FigureOptions:
-        """Options of the figures of measures, whose values are not those of the sheet."""
-        return replace(self.options, color_range="symmetric")
+
+@dataclass(frozen=True)
+class Target:
+    """Where a survey is written, what it becomes there, and whether what is there may stay."""
+
+    folder: Path
+    figures: Figures
+    by: str | None = None
+    resume: bool = False
+
+    def open_manifest(self, color_range: tuple[float, float] | None) -> Manifest:
+        """Return the list of what was read and made, which is written when it is left."""
+        options = asdict(self.figures) | {"by": self.by}
+        return Manifest(self.folder, "survey", options, color_range=color_range, resume=self.resume)
+
+    def is_finished(self, files: Sequence[CaptureFile], places: Sequence[Place]) -> bool:
+        """Whether nothing has changed since everything was made, without a warning."""
+        from headgrid.capture.store import hash_file
+
+        try:
+            color_range = json.loads((self.folder / NAME).read_bytes())["color_range"]
+            lines = [
+                [clean_text(place.set), clean_text(place.run), file.path.name, hash_file(file.path)]
+                for file, place in zip(files, places, strict=True)
+            ]
+        except (OSError, ValueError, LookupError, TypeError, CaptureError):
+            return False
+        return self.open_manifest(color_range).is_done(_WHOLE, _digest(lines))
 
 
 def write_survey(
-    survey: Survey,
-    folder: Path,
-    figures: Figures,
-    manifest: Manifest,
-    *,
-    executor: Executor | None = None,
+    survey: Survey, target: Target, inputs: Sequence[Path], *, executor: Executor | None = None
 ) -> Iterator[Path | HeadgridError]:
     """Write everything that a survey becomes, and list it in the manifest.
 
     Parameters
     ----------
     survey : Survey
-    folder : Path
-        Where the files go.
-    figures : Figures
-        Which figures.
-    manifest : Manifest
-        Of that folder. What it knows to be done from the same captures stays; what an
+    target : Target
+        What its manifest knows to be done from the same captures stays; what an
         earlier survey has left there and this one does not make is removed.
+    inputs : sequence of Path
+        What was surveyed, as it was given.
     executor : concurrent.futures.Executor, optional
         Where specifications are rendered; by default here.
 
@@ -84,40 +109,77 @@ def write_survey(
         Each file, when it is written, and what could not be made; that does not
         keep the others from being made. Files that stay as they are do not appear.
     """
-    digest = digest_inputs(survey)
-    for name, write in _products(survey, figures, executor).items():
-        if manifest.is_done(name, digest):
-            continue
-        written = {}
-        try:
-            for path in write(folder):
-                written[path] = _hash_file(path)
-                yield path
-        except HeadgridError as error:
-            yield error
-        else:
-            manifest.add(name, digest, written)
-    outdated = manifest.remove_outdated()
+    folder, figures = target.folder, target.figures
+    range_ = survey.color_range(figures.options.color_range)
+    figures = replace(figures, options=replace(figures.options, color_range=range_))
+    if target.resume:
+        deeper = [path for name in (*MAPS, "sheet") for path in folder.glob(f"{name}/**/")]
+        remove_leftovers([folder, *deeper])
+    odd = [*survey.failures, *survey.warnings, *survey.missing, *_warn_of_gaps(survey, figures)]
+    captures = list(survey.inputs())
+    whole = _digest(
+        [[one.place.set, one.place.run, Path(one.source).name, one.digest] for one in captures]
+    )
+    made: dict[Path, str] = {}
+    with target.open_manifest((range_.low, range_.high)) as manifest:
+        names = name_inputs([Path(one.source) for one in captures], inputs)
+        for name, one in zip(names, captures, strict=True):
+            manifest.add(name, one.digest, {})
+        for name, write in _products(survey, figures, executor).items():
+            if manifest.is_done(name, whole):
+                made |= {
+                    folder / file: _hash_file(folder / file) for file in manifest.outputs(name)
+                }
+                continue
+            written = {}
+            try:
+                for path in write(folder):
+                    written[path] = _hash_file(path)
+                    yield path
+            except HeadgridError as error:
+                odd.append(error)
+                yield error
+            else:
+                manifest.add(name, whole, written)
+                made |= written
+        if not odd:
+            manifest.add(_WHOLE, whole, made)
+        outdated = manifest.remove_outdated()
     if outdated:
-        names = shorten_list([path.relative_to(folder).as_posix() for path in outdated])
-        warnings.warn(
+        names = [path.relative_to(folder).as_posix() for path in outdated]
+        _warn(
             f"{folder}: {len(outdated)} files of an earlier survey are not made by this one and "
-            f"were removed ({names})",
-            HeadgridWarning,
-            stacklevel=2,
+            f"were removed ({shorten_list(names)})"
         )
 
 
-def digest_inputs(survey: Survey) -> str:
-    """Return one digest of all captures of a survey: of what they are called and hold."""
-    lines = [[one.place.set, one.place.run, one.layer, one.digest] for one in survey.inputs()]
-    return hashlib.sha256(json.dumps(lines).encode("ascii")).hexdigest()
+def _warn_of_gaps(survey: Survey, figures: Figures) -> list[str]:
+    """Say which figures there will not be."""
+    gaps = [
+        f"{name} has no value in any head, as the captures hold {survey.statistic}; it is not drawn"
+        for name in figures.statistics
+        if not _has_values(survey, name)
+    ]
+    if not survey.form.has_matrix:
+        gaps.append("the captures hold no full matrix, so there is no sheet")
+    for text in gaps:
+        _warn(text)
+    return gaps
 
 
-def _products(survey: Survey, figures: Figures, executor: Executor | None) -> Mapping[str, _Write]:
+def _warn(text: str) -> None:
+    warnings.warn(text, HeadgridWarning, stacklevel=3)
+
+
+def _digest(lines: list[list[str]]) -> str:
+    """Return one digest of all captures: of what their set, run and file are called and hold."""
+    return hashlib.sha256(json.dumps(sorted(lines)).encode("ascii")).hexdigest()
+
+
+def _products(survey: Survey, figures: Figures, executor: Executor | None) -> dict[str, _Write]:
     """Return what is made, in order; each product is whole, or made anew."""
     products: dict[str, _Write] = {
-        "statistics": lambda folder: _write_statistics(survey, figures.statistics, folder)
+        "statistics": lambda folder: _write_tables(survey, figures.statistics, folder)
     }
     if any(size > 1 for size in survey.num_runs_of.values()):
         products["maps"] = lambda folder: _write_maps(survey, folder)
@@ -126,27 +188,28 @@ def _products(survey: Survey, figures: Figures, executor: Executor | None) -> Ma
     return products
 
 
-def _write_statistics(survey: Survey, names: Sequence[str], folder: Path) -> Iterator[Path]:
-    yield from write_tables(
-        survey.pieces(), folder / "statistics.csv", folder / "statistics.parquet"
-    )
-    yield write_frame(_head_table(survey, names), folder / "heads.csv")
-    yield write_frame(survey.stability(*names), folder / "stability.csv")
-    if len(survey.sets) > 1:
-        yield write_frame(survey.agreement(*names), folder / "agreement.csv")
-
-
-def _head_table(survey: Survey, names: Sequence[str]) -> Any:
-    """Return mean and spread over runs of each head, of one measure below another."""
+def _write_tables(survey: Survey, names: Sequence[str], folder: Path) -> Iterator[Path]:
     import pandas as pd
 
-    parts = []
+    summaries = []
     for name in names:
-        summary = survey.summary(name)
-        heads = summary[summary["head"].notna()].copy()
-        heads.insert(3, "measure", name)
-        parts.append(heads)
-    return pd.concat(parts, ignore_index=True)
+        summary = survey.summary(name).dropna(subset="head")
+        summary.insert(3, "measure", name)
+        summaries.append(summary)
+    yield _write_csv(survey.statistics, folder / "statistics.csv")
+    with replace_file(folder / "statistics.parquet") as file:
+        survey.statistics.to_parquet(file, index=False, compression="zstd")
+    yield folder / "statistics.parquet"
+    yield _write_csv(pd.concat(summaries, ignore_index=True), folder / "heads.csv")
+    yield _write_csv(survey.stability(*names), folder / "stability.csv")
+    if len(survey.sets) > 1:
+        yield _write_csv(survey.agreement(*names), folder / "agreement.csv")
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> Path:
+    with replace_file(path) as file:
+        table.to_csv(file, index=False, lineterminator="\n")
+    return path
 
 
 def _write_maps(survey: Survey, folder: Path) -> Iterator[Path]:
@@ -163,57 +226,39 @@ def _write_maps(survey: Survey, folder: Path) -> Iterator[Path]:
 def _charts(survey: Survey, figures: Figures) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Yield the name of each figure, and what draws it."""
     for name in figures.statistics:
-        if has_values(survey, name):
+        if _has_values(survey, name):
             end = "" if name == figures.statistics[0] else f"_{name}"
-            yield f"overview{end}", partial(_draw_overview, survey, name, figures)
-            yield f"trend{end}", partial(_draw_trend, survey, name, figures)
-    if survey.form.full:
+            for figure in ("overview", "trend"):
+                yield figure + end, partial(_draw_measure, survey, figure, name, figures.options)
+    if survey.form.has_matrix:
         if len(survey.sets) == 1 or STATISTICS[survey.statistic].has_mean:
-            yield "sheet", partial(_draw_sheet, survey, None, figures)
+            yield "sheet", partial(_draw_sheet, survey, None, figures.options)
         for set in survey.sets if len(survey.sets) > 1 else ():
-            yield f"sheet/{set or '-'}", partial(_draw_sheet, survey, set, figures)
+            yield f"sheet/{set or '-'}", partial(_draw_sheet, survey, set, figures.options)
 
 
-def has_values(survey: Survey, name: str) -> bool:
+def _has_values(survey: Survey, name: str) -> bool:
     """Return whether any head has a value of a measure, so that it can be drawn."""
     return bool(survey.summary(name)["mean"].notna().any())
 
 
-def _draw_overview(survey: Survey, name: str, figures: Figures) -> Any:
-    from headgrid.charts.overview import draw_overview
+def _draw_measure(survey: Survey, figure: str, name: str, options: FigureOptions) -> Any:
+    from headgrid.charts.overview import draw_overview, draw_trend
 
-    return draw_overview(
-        survey.summary(name),
-        name,
-        survey.statistic,
-        figures.of_measures,
-        layers=survey.layers,
-        description=survey.description,
-    )
+    # The values of a measure are not those of the sheet.
+    options = replace(options, color_range="symmetric")
+    values, about = (survey.summary(name), name, survey.statistic, options), survey.description
+    if figure == "overview":
+        return draw_overview(*values, layers=survey.layers, description=about)
+    return draw_trend(*values, description=about)
 
 
-def _draw_trend(survey: Survey, name: str, figures: Figures) -> Any:
-    from headgrid.charts.overview import draw_trend
-
-    return draw_trend(
-        survey.summary(name),
-        name,
-        survey.statistic,
-        figures.of_measures,
-        description=survey.description,
-    )
-
-
-def _draw_sheet(survey: Survey, set: str | None, figures: Figures) -> Any:
+def _draw_sheet(survey: Survey, set: str | None, options: FigureOptions) -> Any:
     from headgrid.charts.sheet import draw_sheet
 
     captures = survey.pooled_captures() if set is None else survey.captures_of(set)
-    return draw_sheet(
-        captures,
-        figures.options,
-        layers=survey.layers,
-        description=survey.description if set is None else f"set {shorten_text(set)}",
-    )
+    about = survey.description if set is None else f"set {shorten_text(set)}"
+    return draw_sheet(captures, options, layers=survey.layers, description=about)
 
 
 def _figure_writer(

@@ -22,7 +22,7 @@ from headgrid.errors import OptionError
 from headgrid.options import parse_color_range
 
 if TYPE_CHECKING:
-    from headgrid.survey.surveyed import Survey
+    from headgrid.survey.model import Survey
     from headgrid.web.explorer_page import ExplorerOptions
 
 #: Files from which several processes pay: one reads some hundred in the time they need to start.
@@ -118,8 +118,7 @@ def _read(inputs: tuple[str, ...], run: str | None, set: str | None, jobs: int |
     """Read all inputs; say what is wrong with them."""
     from headgrid.batch.workers import open_pool
     from headgrid.capture.folders import find_captures, place_captures
-    from headgrid.survey.reading import read_files
-    from headgrid.survey.surveys import survey_tally
+    from headgrid.survey.read import read_files, survey_tally
     from headgrid.web.explorer import select_run
 
     files, errors = find_captures(inputs)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -33,18 +32,9 @@ from headgrid.cli.shared import (
 from headgrid.errors import CaptureError, HeadgridError, OutputError, check_choice
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-    from headgrid.batch.manifest import Manifest
-    from headgrid.batch.survey_files import Figures
+    from headgrid.batch.survey_files import Figures, Target
     from headgrid.capture.folders import CaptureFile
-    from headgrid.survey.surveys import Survey
-
-#: Where the state of an unfinished survey lies, below the folder of its output.
-STATE = ".headgrid-survey"
-
-#: Folders of the maps over runs that a survey writes.
-MAPS = ("mean", "deviation")
+    from headgrid.survey.model import Survey
 
 #: Files from which several processes pay: one reads some hundred in the time they need to start.
 _SEVERAL = 400
@@ -106,50 +96,22 @@ def survey(
     sheet; for several runs mean/ and deviation/; for several sets agreement.csv.
     Folders are SET/RUN/layer0.pt or RUN/layer0.pt.
     """
+    from headgrid.batch.survey_files import Target
+
     check_run(jobs, dask)
     if by is not None:
         check_choice("by", by, ["set"])
-    wanted = _read_options(**options)
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: is a file, expected a folder; choose another one")
-    work = _Work(locate_inputs(inputs, dask), folder, "set" if by else None, jobs, dask, resume)
-    with _leave_no_empty_folder(folder):
-        found = _read(work)
-    errors = [*found.failures, *_write(found, work, wanted)]
-    if errors:
+    target = Target(folder, _read_options(**options), by, resume)
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path}: is a file, expected a folder; choose another one")
+    given = locate_inputs(inputs, dask)
+    found = _read(given, target, jobs, dask)
+    if found is not None and (_write(found, target, given) or found.failures):
         stop(1)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """What is read, where it goes, and who does it."""
-
-    inputs: list[Path]
-    folder: Path
-    by: Literal["set"] | None
-    jobs: int | None
-    dask: str | None
-    resume: bool
-
-    @property
-    def state(self) -> Path:
-        return self.folder / STATE
-
-    def open_pool(self, files: int) -> AbstractContextManager[Executor | None]:
-        """Give where files are read; None for this process."""
-        from headgrid.batch.workers import open_pool
-
-        jobs = count_jobs(self.jobs, files, least=_SEVERAL)
-        return open_pool(jobs, self.dask) if jobs > 1 or self.dask is not None else nullcontext()
-
-
-def _read_options(
-    *,
-    statistics: Sequence[str],
-    formats: str,
-    ppi: float,
-    **style: Any,
-) -> Figures:
+def _read_options(*, statistics: Sequence[str], formats: str, ppi: float, **style: Any) -> Figures:
     from headgrid.batch.survey_files import Figures
     from headgrid.tables.measures import MEASURES
 
@@ -157,21 +119,24 @@ def _read_options(
     return Figures(names, check_formats(formats), make_options(**style), check_ppi(ppi))
 
 
-def _read(work: _Work) -> Survey:
-    """Read all inputs; say what is wrong with them."""
+def _read(given: list[Path], target: Target, jobs: int | None, dask: str | None) -> Survey | None:
+    """Read all inputs and say what is wrong with them; None where everything is made already."""
+    from headgrid.batch.workers import open_pool
     from headgrid.capture.folders import find_captures, place_captures
-    from headgrid.survey.reading import read_files, remove_state
-    from headgrid.survey.surveys import survey_tally
+    from headgrid.survey.read import read_files, survey_tally
 
-    files, errors = find_captures(work.inputs)
+    files, errors = find_captures(given)
     for error in errors:
         complain(error)
-    files = _leave_out_own(files, work.folder)
+    files = _leave_out_own(files, target.folder)
     if not files:
         stop(1)
-    places = place_captures(files, by=work.by)
+    places = place_captures(files, by="set" if target.by else None)
+    if target.resume and not errors and target.is_finished(files, places):
+        return None
+    jobs = count_jobs(jobs, len(files), least=_SEVERAL)
     with (
-        work.open_pool(len(files)) as executor,
+        open_pool(jobs, dask) if jobs > 1 or dask is not None else nullcontext() as executor,
         show_progress(len(files), "reading", "files") as advance,
     ):
 
@@ -179,18 +144,9 @@ def _read(work: _Work) -> Survey:
             for _ in range(done):
                 advance()
 
-        tally = read_files(
-            files,
-            places,
-            executor=executor,
-            folder=work.state,
-            resume=work.resume,
-            advance=count,
-        )
+        tally = read_files(files, places, executor=executor, advance=count)
     for _, failure in sorted(tally.failures.items()):
         complain(failure)
-    if tally.form is None:
-        remove_state(work.state)
     found = survey_tally(tally, errors)
     for text in (*found.warnings, *found.missing):
         warn(text)
@@ -202,6 +158,8 @@ def _leave_out_own(files: Sequence[CaptureFile], folder: Path) -> list[CaptureFi
 
     Where they are themselves the input, they stay.
     """
+    from headgrid.batch.survey_files import MAPS
+
     own = [Path(os.path.realpath(folder / name)) for name in MAPS]
 
     def is_own(file: CaptureFile) -> bool:
@@ -217,75 +175,17 @@ def _leave_out_own(files: Sequence[CaptureFile], folder: Path) -> list[CaptureFi
     return kept
 
 
-def _write(found: Survey, work: _Work, wanted: Figures) -> list[HeadgridError]:
-    """Write everything, print the files that were written, and return what failed."""
-    from headgrid.batch.survey_files import has_values, write_survey
+def _write(found: Survey, target: Target, given: list[Path]) -> bool:
+    """Write everything and print the files that were written; return whether any failed."""
+    from headgrid.batch.survey_files import write_survey
     from headgrid.batch.workers import rendering_process
-    from headgrid.survey.reading import remove_state
 
-    color_range = found.color_range(wanted.options.color_range)
-    wanted = replace(wanted, options=replace(wanted.options, color_range=color_range))
-    errors: list[HeadgridError] = []
-    for name in wanted.statistics:
-        if not has_values(found, name):
-            warn(
-                f"{name} has no value in any head, as the captures hold {found.statistic}; it is "
-                "not drawn"
-            )
-    if not found.form.full:
-        warn("the captures hold no full matrix, so there is no sheet")
-    with rendering_process() as executor, _open_manifest(found, work, wanted) as manifest:
-        for outcome in write_survey(found, work.folder, wanted, manifest, executor=executor):
+    failed = False
+    with rendering_process() as executor:
+        for outcome in write_survey(found, target, given, executor=executor):
             if isinstance(outcome, HeadgridError):
-                errors.append(outcome)
+                failed = True
                 complain(outcome)
             else:
                 show_path(outcome)
-    found.close()
-    if not errors:
-        remove_state(work.state)
-    return errors
-
-
-@contextmanager
-def _open_manifest(found: Survey, work: _Work, wanted: Figures) -> Iterator[Manifest]:
-    """Give the list of what was read and made; it is written however the block ends."""
-    from headgrid.batch.manifest import Manifest
-    from headgrid.capture.files import remove_leftovers
-
-    if work.resume:
-        deeper = [p for name in (*MAPS, "sheet") for p in work.folder.glob(f"{name}/**/")]
-        remove_leftovers([work.folder, *deeper])
-    range_ = found.color_range(wanted.options.color_range)
-    options = asdict(wanted) | {"by": work.by}
-    manifest = Manifest(
-        work.folder,
-        "survey",
-        options,
-        color_range=(range_.low, range_.high),
-        resume=work.resume,
-    )
-    with manifest:
-        _list_inputs(found, work, manifest)
-        yield manifest
-
-
-def _list_inputs(found: Survey, work: _Work, manifest: Manifest) -> None:
-    from headgrid.batch.manifest import name_inputs
-
-    names = name_inputs([Path(capture.source) for capture in found.inputs()], work.inputs)
-    for name, capture in zip(names, found.inputs(), strict=True):
-        manifest.add(name, capture.digest, {})
-
-
-@contextmanager
-def _leave_no_empty_folder(folder: Path) -> Iterator[None]:
-    """Remove the folders that were made for an output that does not come to be."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        yield
-    except HeadgridError:
-        for path in made:
-            with suppress(OSError):  # it holds something after all, or was not made
-                path.rmdir()
-        raise
+    return failed

@@ -24,7 +24,7 @@ from headgrid.web.thumbnails import Thumbnail, draw_colors, draw_heads, draw_tab
 
 if TYPE_CHECKING:
     from headgrid.capture.schema import Array
-    from headgrid.survey.surveyed import Survey
+    from headgrid.survey.model import Survey
 
 _ALL_SCORES, _SOME_SCORES = 16, 8
 _LINES, _LINE_LENGTH = 5, 300

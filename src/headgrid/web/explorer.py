@@ -14,9 +14,8 @@ from headgrid.capture.folders import CaptureFile, Place, find_captures, place_ca
 from headgrid.capture.model import Capture
 from headgrid.errors import HeadgridWarning, OptionError, near_miss
 from headgrid.options import PaletteName
-from headgrid.survey.reading import read_files
-from headgrid.survey.surveyed import Survey
-from headgrid.survey.surveys import Inputs, survey, survey_tally
+from headgrid.survey.model import Survey
+from headgrid.survey.read import Inputs, read_files, survey, survey_tally
 from headgrid.text import shorten_list, shorten_text
 from headgrid.web.explorer_page import ExplorerOptions, write_explorer
 

@@ -19,7 +19,7 @@ from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.scales import palette_for
 from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.options import ColorRange, FigureOptions, PaletteName
-from headgrid.survey.surveyed import Survey
+from headgrid.survey.model import Survey
 from headgrid.tables.measures import MEASURES, measure_title
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.text import shorten_list, shorten_text

@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture.blocks import expected_layers
 from headgrid.capture.folders import Place
+from headgrid.capture.form import CaptureForm
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.errors import HeadgridError, check_choice
 from headgrid.options import ColorRange, ColorRule
 from headgrid.survey.moments import CaptureMoments, Moments
-from headgrid.survey.parts import COLUMNS, Form
-from headgrid.survey.spool import Record
-from headgrid.survey.stability import icc_from_moments, rank_agreement
-from headgrid.survey.tally import Tally
-from headgrid.tables.measures import COUNTS
+from headgrid.survey.parts import Record
+from headgrid.survey.stability import icc_oneway, rank_agreement
+from headgrid.tables.measures import COUNTS, MEASURES
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.text import shorten_list
 
@@ -36,6 +35,7 @@ class Input(NamedTuple):
     layer: int
     source: str
     digest: str
+    record: Record
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -44,33 +44,30 @@ class Survey:
 
     Attributes
     ----------
-    form : Form
+    form : CaptureForm
         What all captures share: statistic, heads, frames and blocks.
     failures : tuple of HeadgridError
         The files that could not be used.
     warnings : tuple of str
         What was odd in the files, once for each kind.
+    value_range : (low, high)
+        Smallest and largest visible value of all captures.
+    value_sketch : QuantileSketch
+        All visible values of all captures, for pooled quantiles.
     """
 
-    form: Form
+    form: CaptureForm
     failures: tuple[HeadgridError, ...]
     warnings: tuple[str, ...]
-    _tally: Tally
+    value_range: tuple[float, float]
+    value_sketch: QuantileSketch
+    _inputs: tuple[Input, ...]
+    _maps: Mapping[tuple[str, int], CaptureMoments]
 
     @property
     def statistic(self) -> str:
         """What the values are."""
         return self.form.statistic
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """Smallest and largest visible value of all captures."""
-        return self._tally.value_range
-
-    @property
-    def value_sketch(self) -> QuantileSketch:
-        """All visible values of all captures, for pooled quantiles."""
-        return self._tally.sketch
 
     @property
     def num_heads(self) -> int:
@@ -126,26 +123,20 @@ class Survey:
         """
         import pandas as pd
 
-        columns: dict[str, list[Any]] = {}
-        for piece in self.pieces():
-            for name, values in piece.items():
-                columns.setdefault(name, []).extend(values)
-        return pd.DataFrame(columns)
-
-    def pieces(self) -> Iterator[dict[str, list[Any]]]:
-        """Yield the columns of `statistics` of one capture after another."""
-        heads = self.num_heads
-        for place, layer, record in self._records():
-            same = {"set": place.set, "run": place.run, "layer": layer}
-            measured = dict(zip(COLUMNS, record.T.tolist(), strict=True))
-            for name in COUNTS:
-                measured[name] = list(map(int, measured[name]))
-            yield {
-                **{name: [value] * heads for name, value in same.items()},
-                "head": list(range(heads)),
-                "statistic": [self.statistic] * heads,
+        heads = range(self.num_heads)
+        records = np.concatenate([one.record for one in self._inputs])
+        measured = dict(zip(MEASURES, records.T, strict=True))
+        measured |= {name: measured[name].astype(np.int64) for name in COUNTS}
+        return pd.DataFrame(
+            {
+                "set": [one.place.set for one in self._inputs for _ in heads],
+                "run": [one.place.run for one in self._inputs for _ in heads],
+                "layer": [one.layer for one in self._inputs for _ in heads],
+                "head": [*heads] * len(self._inputs),
+                "statistic": self.statistic,
                 **measured,
             }
+        )
 
     def summary(self, name: str = "sink") -> pd.DataFrame:
         """Return mean and standard deviation over the runs of one measure of each head.
@@ -221,7 +212,7 @@ class Survey:
                     )
                     same = {"set": set, "measure": name, "scope": scope, "layer": layer}
                     sizes = {"heads": int((count > 0).sum()), "runs": int(count.max())}
-                    rows.append({**same, **sizes, "icc": icc_from_moments(count, mean, m2)})
+                    rows.append({**same, **sizes, "icc": icc_oneway(count, mean, m2)})
         return pd.DataFrame(rows).astype({"layer": "Int64"})
 
     def agreement(self, *names: str) -> pd.DataFrame:
@@ -265,8 +256,8 @@ class Survey:
         The runs' own where each layer of each set has one run; else all are means, of
         one run too, so that they hold one statistic.
         """
-        ordered = sorted(self._tally.moments, key=lambda key: (self.sets.index(key[0]), key[1]))
-        moments = {key: self._tally.moments[key] for key in ordered}
+        ordered = sorted(self._maps, key=self._order)
+        moments = {key: self._maps[key] for key in ordered}
         alone = all(one.runs == 1 for one in moments.values())
         return {key: (alone and one.single) or one.mean_capture() for key, one in moments.items()}
 
@@ -280,25 +271,18 @@ class Survey:
             return self.captures_of(self.sets[0])
         pooled: dict[int, CaptureMoments] = {}
         for set, layer in self.captures:
-            moments = self._tally.moments[set, layer]
+            moments = self._maps[set, layer]
             pooled[layer] = pooled[layer].merge(moments) if layer in pooled else moments
         return {layer: moments.mean_capture() for layer, moments in sorted(pooled.items())}
 
     def deviation(self, set: str, layer: int) -> Capture | None:
         """Return the standard deviation over runs of each cell; None below two runs."""
-        moments = self._tally.moments[set, layer]
+        moments = self._maps[set, layer]
         return moments.deviation_capture() if moments.runs > 1 else None
 
     def inputs(self) -> Iterator[Input]:
         """Yield what was read, in the order of sets, runs and layers."""
-        tally = self._tally
-        for number in (tally.order[position] for position in self._order):
-            about = tally.layers[number], tally.sources[number], tally.digests[number]
-            yield Input(tally.places[number], *about)
-
-    def close(self) -> None:
-        """Let go of the file that holds the rows, where there is one."""
-        self._tally.spool.close()
+        return iter(self._inputs)
 
     def color_range(self, rule: ColorRule | tuple[float, float] | ColorRange) -> ColorRange:
         """Return the numbers that a colour rule gives for all values of all captures together.
@@ -320,7 +304,7 @@ class Survey:
         )
 
     def __repr__(self) -> str:
-        captures = _count(len(self._tally.order), "capture")
+        captures = _count(len(self._inputs), "capture")
         return f"<Survey of {captures}: {self.description}, {self.statistic}>"
 
     def _repr_html_(self) -> str:
@@ -329,40 +313,23 @@ class Survey:
         return show_survey(self)
 
     @cached_property
-    def _order(self) -> list[int]:
-        """Positions of the records in the order of sets, runs and layers."""
-        tally = self._tally
-        keys = {place: place.order for place in {*tally.places}}
-        files = list(tally.order)
-        return sorted(
-            range(len(files)), key=lambda n: (keys[tally.places[files[n]]], tally.layers[files[n]])
-        )
-
-    def _records(self) -> Iterator[tuple[Place, int, Record]]:
-        tally = self._tally
-        for position, record in zip(self._order, tally.spool.read(self._order), strict=True):
-            number = tally.order[position]
-            yield tally.places[number], tally.layers[number], record
-
-    @cached_property
     def _runs(self) -> dict[Place, set[int]]:
         """The layers that were found of each run, in the order of sets and runs."""
         runs: dict[Place, set[int]] = {}
-        for position in self._order:
-            number = self._tally.order[position]
-            runs.setdefault(self._tally.places[number], set()).add(self._tally.layers[number])
+        for one in self._inputs:
+            runs.setdefault(one.place, set()).add(one.layer)
         return runs
 
     @cached_property
     def _moments(self) -> dict[tuple[str, int], Moments]:
         """Moments over runs of each (set, layer), [heads + 1, measures]: heads, then their mean."""
         moments: dict[tuple[str, int], Moments] = {}
-        for place, layer, record in self._records():
+        for place, layer, *_, record in self._inputs:
             key, one = (place.set, layer), Moments.of(np.vstack([record, _mean_of_heads(record)]))
             moments[key] = moments[key].merge(one) if key in moments else one
-        return dict(sorted(moments.items(), key=lambda item: self._key_order(item[0])))
+        return dict(sorted(moments.items(), key=lambda item: self._order(item[0])))
 
-    def _key_order(self, key: tuple[str, int]) -> tuple[int, int]:
+    def _order(self, key: tuple[str, int]) -> tuple[int, int]:
         return self.sets.index(key[0]), key[1]
 
     def _scopes(self, set: str) -> Iterator[tuple[str, int | None, list[tuple[str, int]]]]:
@@ -403,7 +370,7 @@ def _mean_of_heads(record: Record) -> Record:
 
 
 def _column(name: str) -> int:
-    return COLUMNS.index(check_choice("statistic", name, COLUMNS))
+    return [*MEASURES].index(check_choice("statistic", name, tuple(MEASURES)))
 
 
 def _count(number: int, noun: str) -> str:
