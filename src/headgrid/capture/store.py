@@ -13,6 +13,7 @@ import re
 import stat
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,7 @@ def _load(path: Path, run: str, stacklevel: int) -> Capture:
 def _read(path: Path, run: str, source: str) -> Capture:
     suffix = _check_file(path)
     try:
-        data = READERS[suffix](path)
+        data, odd = READERS[suffix](path)
     except (OSError, MemoryError) as error:
         raise _unreadable(path, error) from None
     if not isinstance(data, Mapping):
@@ -195,7 +196,8 @@ def _read(path: Path, run: str, source: str) -> Capture:
         )
     named = re.search(r"layer[_-]?(\d+)", path.stem, re.IGNORECASE)
     layer = int(named[1]) if named else None
-    return Capture.from_dict(data, source=source, layer=layer, run=run)
+    capture = Capture.from_dict(data, source=source, layer=layer, run=run)
+    return replace(capture, warnings=(*odd, *capture.warnings)) if odd else capture
 
 
 def _check_file(path: Path) -> str:
