@@ -122,14 +122,6 @@ def run_spec(case: dict) -> str:
     return "figures"
 
 
-def run_state(case: dict) -> str:
-    """A survey that takes up a damaged state ends as one that never had any."""
-    from fuzz_surveys import survey_again
-
-    survey_again(Path(case["folder"]), case["files"])
-    return "figures"
-
-
 def run_command(case: dict) -> str:
     """A command line: exit code 0, 1 or 2, and nothing but sentences on stderr."""
     from click.testing import CliRunner
@@ -174,7 +166,6 @@ RUNS = {
     "capture": run_capture,
     "pick": run_pick,
     "spec": run_spec,
-    "state": run_state,
     "command": run_command,
 }
 
