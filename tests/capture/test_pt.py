@@ -56,7 +56,7 @@ DTYPES = [
 ]
 WIDENED = (torch.bfloat16, *DTYPES[-4:])
 CHANGES = ["transpose", "slice", "step", "expand", "unsqueeze"]
-many = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 # Helpers
@@ -667,7 +667,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     assert int(run_python(code, str(tmp_path))) < 200
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_damaged_captures_never_crash(data: st.DataObject) -> None:
     content = bytearray(GOOD)
@@ -680,7 +680,7 @@ def test_damaged_captures_never_crash(data: st.DataObject) -> None:
         assert str(error).startswith("layer3.pt: ")  # noqa: PT017
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.integers(0, 255) | st.sampled_from(list(b"()]}lRbQ2q0h0\x85\x86ctase."))))
 def test_random_pickles_never_crash(operations: list[int]) -> None:
     with contextlib.suppress(CaptureError):

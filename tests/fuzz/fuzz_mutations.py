@@ -242,24 +242,8 @@ def edit_npy_header(rng: random.Random, content: bytes) -> bytes:
 def _other_header(rng: random.Random, header: str) -> str:
     kind = rng.randrange(5)
     if kind == 0:
-        codes = [
-            "<f2",
-            ">f4",
-            "<f8",
-            "<f16",
-            "<c8",
-            "|b1",
-            "<i8",
-            "|O",
-            "<U1",
-            "<U9",
-            "|S4",
-            "<M8[s]",
-            "|V4",
-            "<f3",
-            "<U0",
-            "|S0",
-        ]
+        codes = ["<f2", ">f4", "<f8", "<f16", "<c8", "|b1", "<i8", "|O", "<U1", "|S4", "<M8[s]"]
+        codes += ["|V4", "<f3", "<U0", "|S0"]
         codes += ["f" * 3000, "\x1b[31m"]
         return re.sub(r"'descr': '[^']*'", lambda _: f"'descr': {rng.choice(codes)!r}", header)
     if kind == 1:

@@ -89,8 +89,11 @@ def _read_npy(source: str, name: str, content: memoryview) -> Any:
         shape, is_fortran, dtype = read_header(head)
         if not dtype.hasobject:
             count = math.prod(shape)
-            flat: Any = np.frombuffer(content[head.tell() :], dtype, count) if count else []
-            value = np.array(flat, dtype).reshape(shape, order="F" if is_fortran else "C")
+            raw = content[head.tell() :]
+            flat = np.frombuffer(raw, dtype, count) if count else np.empty(0, dtype)
+            # Sums of values that are not aligned in memory are rounded in another order.
+            aligned = np.require(flat, requirements="A")
+            value = aligned.reshape(shape, order="F" if is_fortran else "C")
     except Exception as error:  # noqa: BLE001 - numpy, and the tokenizer behind it, raise anything
         finding = f"{quote_text(name)}: {_quote(error)}"
         raise damaged(source, finding, "what numpy.savez writes") from None

@@ -33,7 +33,7 @@ from headgrid.errors import CaptureError, OutputError, describe_error
 from headgrid.text import quote_text, shorten_text
 
 #: A pickle holds no tensors, so it is small unless numpy arrays are inside.
-MAX_PICKLE = 32 * MIB
+MAX_PICKLE = 24 * MIB
 #: Operations of a pickle; a capture has about 250. 400,000 take half a second.
 MAX_OPERATIONS = 400_000
 MAX_INTEGER_BITS = 2048

@@ -2,7 +2,7 @@
 
 Three formats hold the same keys: `.pt` (`torch.save`), `.npz` and
 `.safetensors`. Reading never runs code from a file, and torch is imported only
-to write a `.pt` and to read the rare one that only torch understands.
+to write a `.pt`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def load_capture(path: str | os.PathLike[str], *, run: str = "") -> Capture:
     path : path
         A `.pt` or `.pth` (a dictionary, written by `torch.save`), `.npz` or
         `.safetensors` file with the keys of the capture schema. Code in the
-        file is refused, never run.
+        file is never run: metadata of any class is read as the name of the class.
     run : str
         Name of the run that the layer belongs to.
 
