@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
 import contextlib
+import dataclasses
+import datetime
+import enum
 import io
+import os
 import pickle
 import re
 import struct
 import subprocess
 import sys
 import tempfile
+import uuid
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -20,10 +27,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headgrid.capture.calls import Budget, Call, Name, PlainCalls
-from headgrid.capture.ptfile import NotReadable, read_pt
-from headgrid.capture.tensors import NumpyCalls, StorageType, TensorCalls
-from headgrid.capture.zips import Archive, BoundedFile
+from headgrid.capture import rebuild
+from headgrid.capture.pt import read_pt
 from headgrid.errors import CaptureError
 from places import SHARED
 
@@ -46,20 +51,28 @@ DTYPES = [
     torch.complex64,
     torch.float8_e4m3fn,
     torch.float8_e5m2,
+    torch.float8_e4m3fnuz,
+    torch.float8_e5m2fnuz,
 ]
-WIDENED = (torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+WIDENED = (torch.bfloat16, *DTYPES[-4:])
 CHANGES = ["transpose", "slice", "step", "expand", "unsqueeze"]
-many = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 # Helpers
 
 
-def read_bytes(content: bytes) -> Any:
+def read_all(content: bytes) -> tuple[Any, list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "layer3.pt")
         path.write_bytes(content)
         return read_pt(path)
+
+
+def read_bytes(content: bytes) -> Any:
+    value, warnings = read_all(content)
+    assert warnings == []
+    return value
 
 
 def saved(value: Any, **options: Any) -> bytes:
@@ -127,7 +140,7 @@ def expected(value: Any) -> Any:
     """What `read_pt` should make of a value, by way of torch's own conversion."""
     if isinstance(value, torch.Tensor):
         value = value.detach()
-        return (value.float() if value.dtype in WIDENED else value).numpy()
+        return (value.float() if value.dtype in (*WIDENED, torch.float8_e8m0fnu) else value).numpy()
     if isinstance(value, torch.Size):
         return tuple(value)
     if isinstance(value, (torch.dtype, torch.device)):
@@ -251,7 +264,8 @@ def test_tensors_that_share_a_storage_share_memory(base: Any, count: int) -> Non
 def test_every_bfloat16_and_float8_value_is_exact() -> None:
     bits16 = torch.arange(2**16).to(torch.int32).to(torch.uint16)
     bits8 = torch.arange(256).to(torch.uint8)
-    for raw, dtype in ((bits16, WIDENED[0]), (bits8, WIDENED[1]), (bits8, WIDENED[2])):
+    for dtype in (*WIDENED, torch.float8_e8m0fnu):
+        raw = bits16 if dtype == torch.bfloat16 else bits8
         assert_same(reread(raw.view(dtype)), expected(raw.view(dtype)))
 
 
@@ -300,7 +314,7 @@ def test_repacked_zips_are_read() -> None:
 @pytest.mark.parametrize("name", ["layer3.pt", "注意力.pt", "run:1 é.pt"])
 def test_any_file_name_may_be_the_prefix(name: str, tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, str(tmp_path / name))
-    assert_same(read_pt(tmp_path / name), {"a": np.ones(2, dtype=np.float32)})
+    assert_same(read_pt(tmp_path / name)[0], {"a": np.ones(2, dtype=np.float32)})
 
 
 def test_arrays_are_read_only() -> None:
@@ -314,14 +328,14 @@ def test_real_captures_equal_what_torch_loads(folder: str) -> None:
     if not files:
         pytest.skip("the recorded captures are not here")
     for file in files:
-        assert_same(read_pt(file), expected(torch.load(file, weights_only=True)))
+        assert_same(read_pt(file)[0], expected(torch.load(file, weights_only=True)))
 
 
 def test_reading_does_not_import_torch(tmp_path: Path) -> None:
     torch.save({"layer_index": 3, "a": torch.ones(2).half()}, tmp_path / "layer3.pt")
     code = (
-        "import sys; from pathlib import Path; from headgrid.capture.ptfile import read_pt; "
-        "print(read_pt(Path(sys.argv[1]))['layer_index'], "
+        "import sys; from pathlib import Path; from headgrid.capture.pt import read_pt; "
+        "print(read_pt(Path(sys.argv[1]))[0]['layer_index'], "
         "sorted({'torch', 'pandas', 'altair'} & set(sys.modules)))"
     )
     assert run_python(code, str(tmp_path / "layer3.pt")).split("\n")[0] == "3 []"
@@ -341,9 +355,9 @@ def test_large_files_are_mapped_and_not_copied(tmp_path: Path) -> None:
     code = """
 import resource, sys
 from pathlib import Path
-from headgrid.capture.ptfile import read_pt
+from headgrid.capture.pt import read_pt
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-a = read_pt(Path(sys.argv[1]))['a']
+a = read_pt(Path(sys.argv[1]))[0]['a']
 assert a.shape == (64, 1024, 1024) and a[63, 5, 5] == 0
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print((after - before) // 1024)
@@ -352,109 +366,158 @@ print((after - before) // 1024)
     assert int(run_python(code, str(path))) < 40  # of 128 MiB
 
 
-# What is exotic is torch's
+# What is no plain value is a word
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: torch.eye(3).to_sparse(),
-        lambda: torch.ones(2, dtype=torch.complex64).conj(),
-        lambda: torch.ones(2, dtype=torch.complex64).conj().imag,
-        lambda: torch.empty(2, device="meta"),
-        lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
-    ],
-)
-@pytest.mark.filterwarnings("ignore")
-def test_exotic_tensors_are_left_to_torch(make: Any) -> None:
-    with pytest.raises(NotReadable):
-        reread({"a": make()})
-
-
-def test_the_format_before_zip_is_left_to_torch() -> None:
-    with pytest.raises(NotReadable, match=r"torch before 1\.6"):
-        reread({"a": torch.ones(2)}, _use_new_zipfile_serialization=False)
-
-
-def test_limits_hold_in_files_that_are_left_to_torch() -> None:
-    doubling = b"]q\x00" + b"".join(
-        b"](h%ch%ceq%c0" % (bytes([i]), bytes([i]), bytes([i + 1])) for i in range(60)
-    )
-    body = b"ctorch\nunheard_of\n0" + doubling + b"h\x3c"
-    assert "repeat themselves" in refusal(zipped(program(body)))
-
-
-# What is code is refused by name
-
-
-class Bomb:
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.call = (function, arguments)
+class Anything:
+    def __init__(self, *arguments: Any, state: Any = None) -> None:
+        self.call = (arguments[0], arguments[1:], *([state] if state else []))
 
     def __reduce__(self) -> Any:
         return self.call
+
+
+class Color(enum.Enum):
+    RED = 1
+
+
+@dataclasses.dataclass
+class Settings:
+    scale: float = 0.5
+
+
+METADATA = {
+    "argparse.Namespace": argparse.Namespace(layers=[1, 2]),
+    "test_pt.Color": Color.RED,
+    "test_pt.Settings": Settings(),
+    "datetime.datetime": datetime.datetime(2026, 1, 2),
+    "collections.defaultdict": collections.defaultdict(list, {"a": [1]}),
+    "float32": np.dtype("float32"),
+    "numpy.float32": np.float32,
+    "numpy.dtype O8": np.array([Color.RED], dtype=object),
+    "numpy.dtype M8": np.datetime64("2026-01-02"),
+    "uuid.UUID": uuid.UUID(int=5),
+    "torch.nn.modules.linear.Linear": torch.nn.Linear(1, 1),
+    "torch._utils._rebuild_sparse_tensor": torch.eye(3).to_sparse(),
+    "torch._utils._rebuild_meta_tensor_no_storage": torch.empty(2, device="meta"),
+    "torch.storage.UntypedStorage": torch.ones(2).untyped_storage(),
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("name", METADATA)
+@pytest.mark.filterwarnings("ignore")
+def test_metadata_of_any_class_is_kept_as_a_word(name: str, protocol: int) -> None:
+    content = saved(
+        {"x": METADATA[name], "list": [(METADATA[name], 1)], "a": 3}, pickle_protocol=protocol
+    )
+    value, (warning,) = read_all(content)
+    assert value == {"x": name, "list": [(name, 1)], "a": 3}
+    assert type(value["x"]) is str
+    assert warning.startswith(f"layer3.pt: objects of {'numpy dtype ' * (name == 'float32')}{name}")
+
+
+def test_a_class_as_a_key_is_a_word() -> None:
+    assert read_all(saved({Color.RED: 1, "b": {Color.RED}}))[0] == {
+        "test_pt.Color": 1,
+        "b": {"test_pt.Color"},
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "make", [lambda t: t.to_sparse(), lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8)]
+)
+def test_a_needed_tensor_of_another_kind_is_an_error(make: Any) -> None:
+    found = refusal(saved({"full_frame_attention": make(torch.ones(1, 2, 2))}))
+    assert "full_frame_attention is made by torch._utils._rebuild_" in found
+    assert "holds a torch.nn.modules.linear.Linear" in refusal(saved(torch.nn.Linear(1, 1)))
+
+
+def test_conjugate_and_negative_views_are_resolved() -> None:
+    values = torch.tensor([1 + 2j, 3 - 4j])
+    for tensor_ in (values.conj(), values.conj().imag):
+        assert_same(reread(tensor_), tensor_.resolve_conj().resolve_neg().numpy())
+
+
+def test_tensors_with_attributes_are_read() -> None:
+    marked, parameter = torch.ones(2), torch.nn.Parameter(torch.ones(2))
+    marked.note, parameter.note = "x", Color.RED
+    assert_same(reread([marked, parameter]), [np.ones(2, np.float32)] * 2)
+
+
+def test_the_format_before_zip_says_how_to_save_it_anew() -> None:
+    content = saved({"a": torch.ones(2)}, _use_new_zipfile_serialization=False)
+    assert "before torch 1.6" in refusal(content).replace("of torch before", "before torch")
+
+
+# What is code runs nothing
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize(
     ("function", "arguments", "named"),
     [
-        (exec, ("1/0",), "builtins.exec"),
-        (eval, ("1/0",), "builtins.eval"),
+        (exec, ("open('ran', 'w')",), "builtins.exec"),
         (getattr, ("", "join"), "builtins.getattr"),
-        (subprocess.run, (["false"],), "(subprocess|commands).run"),
+        (subprocess.run, (["touch", "ran"],), "(subprocess|commands).run"),
+        (os.mkdir, ("ran",), "posix.mkdir"),
         (pickle.loads, (b"N.",), "_?pickle.loads"),
-        (np.load, ("x",), "numpy.load"),
     ],
 )
-def test_code_is_refused_by_name(function: Any, arguments: Any, named: str, protocol: int) -> None:
-    message = refusal(reread_bomb(Bomb(function, *arguments), protocol))
-    # Protocol 2 uses the names of Python 2.
-    assert re.search(f"asks for {named}, which is code and not data; it was not run", message)
-    assert "torch.save(dict)" in message
-
-
-def reread_bomb(bomb: Bomb, protocol: int) -> bytes:
-    return zipped(pickle.dumps({"a": bomb}, protocol))
+def test_code_in_a_file_does_not_run(
+    function: Any,
+    arguments: Any,
+    named: str,
+    protocol: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    bomb = Anything(function, *arguments, state={"a": 1})
+    value, warnings = read_all(zipped(pickle.dumps({"a": bomb, "b": 2}, protocol)))
+    assert re.fullmatch(named, value["a"])  # protocol 2 uses the names of Python 2
+    assert len(warnings) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        b"cos\nsystem\n" + text("false") + b"\x85R",
-        b"cposix\nsystem\n" + text("false") + b"\x85R",
-        b"(ios\nsystem\n",
+        b"cos\nmkdir\n" + text("ran") + b"\x85R",
         b"c__builtin__\neval\n" + text("1/0") + b"\x85R",
-        b"(cos\nsystem\n" + text("false") + b"o",
-        b"ccollections\nOrderedDict\n)\x81",
-        b"ccollections\nOrderedDict\n)}\x92",
-        b"\x82\x01",
-        b"\x83\x01\x00",
-        b"\x84\x01\x00\x00\x00",
+        b"cos\nmkdir\n" + text("ran") + b"\x85}\x92",
+        b"cos\nmkdir\n" + text("ran") + b"\x85\x81}b]a}NNs(NNu",
         b"ctorch\nFloatStorage\n)R",
-        text("os") + b")R",
-        b"}}b",
-        b"cnumpy\nndarray\n)R",
+        b"ctorch.hub\nload\n" + text("a") + b"\x85R",
+        b"ctorch._utils\n__builtins__\n)R",
         b"ccopyreg\n_reconstructor\n)R",
-        b"c\x1b[31mred\nx" * 50 + b"\n",
+        text("os") + text("mkdir") + b"\x93" + text("ran") + b"\x85R",
     ],
 )
-def test_operations_that_build_objects_are_refused(body: bytes) -> None:
-    message = refusal(zipped(program(body)))
-    assert "which is code and not data; it was not run" in message
-    assert message.isprintable()
+def test_whatever_is_done_with_a_word_gives_the_word(
+    body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(CaptureError):
+        (value,), warnings = read_all(zipped(program(b"]" + body + b"a")))
+        assert type(value) is str
+        assert value.replace(".", "").replace("_", "").isalnum()
+        assert len(warnings) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["hub.load", "load", "_utils.__builtins__", "nn.Linear"])
-def test_names_within_torch_are_never_called(name: str) -> None:
-    module, _, last = f"torch.{name}".rpartition(".")
-    with pytest.raises(NotReadable, match=f"torch.{name}"):
-        read_bytes(zipped(program(f"c{module}\n{last}\n".encode() + b")R")))
+@pytest.mark.parametrize(
+    "body", [text("os") + b")R", b"}}b", b"})R", b"(ios\nmkdir\n", b"\x82\x01", b"(cos\nmkdir\n)o"]
+)
+def test_calls_of_plain_values_are_refused(body: bytes) -> None:
+    assert "damaged" in refusal(zipped(program(body)))
 
 
-def test_numpy_arrays_of_objects_are_refused() -> None:
-    message = refusal(zipped(pickle.dumps(np.array([print], dtype=object), 2)))
-    assert "asks for builtins.print" in message or "dtype 'O8'" in message
+def test_no_name_stands_for_anything_outside_headgrid() -> None:
+    for name, function in rebuild.CALLS.items():
+        assert function.__module__.startswith("headgrid.")
+        assert not name.startswith(("os", "posix", "subprocess", "sys"))
 
 
 # What is broken or hostile is refused
@@ -510,11 +573,6 @@ def test_storages_that_are_not_there_are_refused(key: str) -> None:
     assert "damaged" in refusal(zipped(program(tensor((6,), (1,), key=key)), _0=bytes(24)))
 
 
-def test_one_storage_has_one_length() -> None:
-    body = b"(" + tensor((6,), (1,)) + tensor((5,), (1,), length=5) + b"l"
-    assert "two lengths" in refusal(zipped(program(body), _0=bytes(24)))
-
-
 def nested(levels: int) -> bytes:
     return b"]" * levels + b"a" * (levels - 1)
 
@@ -532,8 +590,8 @@ def doubled(levels: int, kind: bytes) -> bytes:
 
 HOSTILE = {
     "deep lists": (nested(100_000), "nested more than"),
-    "deep tuples": (b")" + b"\x85" * 200_000, "nested more than"),
-    "deep tuples as a key": (b"})" + b"\x85" * 200_000 + b"Ns", "member is a tuple"),
+    "deep tuples": (b")" + b"\x85" * 150_000, "nested more than"),
+    "deep tuples as a key": (b"})" + b"\x85" * 150_000 + b"Ns", "member is a tuple"),
     "doubling tuples": (doubled(60, b"\x86"), "repeat themselves"),
     "doubling tuples as a key": (b"}" + doubled(60, b"\x86") + b"Ns", "member is a tuple"),
     "doubling lists": (doubled(60, b"l"), "repeat themselves"),
@@ -552,7 +610,7 @@ HOSTILE = {
     "claimed bytes": (b"\x96" + struct.pack("<Q", 2**40) + b"x", "damaged"),
     "text that is not UTF-8": (b"X\x02\x00\x00\x00\xff\xff", "damaged"),
     "very many operations": (b"N0" * 2_000_000 + b"N", "operations"),
-    "very many lists": (b"]" * 3_000_000, "operations"),
+    "very many lists": (b"]" * 3_000_000, "makes more than"),
     "copies of text": (
         text("x" * 10**6)
         + b"q\x000c_codecs\nencode\nq\x010]"
@@ -577,8 +635,10 @@ HOSTILE = {
     "an unknown memo": (b"h\x07", "damaged"),
     "an unknown operation": (b"\xff", "damaged"),
     "a text reference": (b"Pabc\n", "operation PERSID"),
-    "a storage left behind": (b"ctorch\nFloatStorage\n", "leaves a storagetype behind"),
-    "an unfinished array": (b"cnumpy.core.multiarray\n_reconstruct\n)R", "leaves a"),
+    "an unfinished array": (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n\x85R",
+        "without values",
+    ),
 }
 
 
@@ -595,7 +655,7 @@ def test_hostile_pickles_take_little_memory(tmp_path: Path) -> None:
     code = """
 import resource, sys
 from pathlib import Path
-from headgrid.capture.ptfile import read_pt
+from headgrid.capture.pt import read_pt
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in Path(sys.argv[1]).iterdir():
     try:
@@ -607,7 +667,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     assert int(run_python(code, str(tmp_path))) < 200
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_damaged_captures_never_crash(data: st.DataObject) -> None:
     content = bytearray(GOOD)
@@ -615,18 +675,16 @@ def test_damaged_captures_never_crash(data: st.DataObject) -> None:
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(content)) | st.just(len(content)))
     try:
-        read_bytes(bytes(content[:cut]))
+        read_all(bytes(content[:cut]))
     except CaptureError as error:
         assert str(error).startswith("layer3.pt: ")  # noqa: PT017
-    except NotReadable:
-        pass
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.integers(0, 255) | st.sampled_from(list(b"()]}lRbQ2q0h0\x85\x86ctase."))))
 def test_random_pickles_never_crash(operations: list[int]) -> None:
-    with contextlib.suppress(CaptureError, NotReadable):
-        read_bytes(zipped(b"\x80\x02" + bytes(operations)))
+    with contextlib.suppress(CaptureError):
+        read_all(zipped(b"\x80\x02" + bytes(operations)))
 
 
 GOOD = saved({"layer_index": 3, "a": torch.arange(6.0).half(), "b": [1, 2], "c": np.ones(2)})
@@ -684,12 +742,12 @@ def test_zips_that_lie_are_refused() -> None:
 
     for change, found in [
         (twice, "the same name"),
-        (longer, "longer than the file"),
+        (longer, "longer than the file|two sizes"),
         (other_size, "states two sizes"),
         (shorter, "states two sizes"),
         (encrypted, "is encrypted"),
         (moved, "overlap|no header"),
-        (overlapping, "overlap|longer than"),
+        (overlapping, "overlap|longer than|two sizes"),
         (renamed, "has 0 of 24 bytes|another header"),
     ]:
         assert re.search(found, refusal(patched_zip(change))), change.__name__
@@ -698,7 +756,7 @@ def test_zips_that_lie_are_refused() -> None:
 def test_compressed_bombs_are_refused() -> None:
     body = tensor((2**26,), (1,), length=2**26)
     bomb = zipped(program(body), method=zipfile.ZIP_DEFLATED, _0=bytes(2**28))
-    assert "unpacks to 268,435,456 bytes" in refusal(bomb)
+    assert "makes more than 64 MiB" in refusal(bomb)
     small = zipped(program(tensor((6,), (1,))), method=zipfile.ZIP_DEFLATED, _0=bytes(2**24))
     assert read_bytes(small).tolist() == [0] * 6  # no more than the tensor needs is unpacked
     big = zipped(program(text("x" * 2**26)), method=zipfile.ZIP_DEFLATED)
@@ -744,22 +802,6 @@ def test_a_zip_without_pickle_says_what_it_holds() -> None:
 
 def test_a_program_of_torchscript_is_no_capture() -> None:
     assert "TorchScript" in refusal(zipped(b"", **{"constants.pkl": b""}))
-
-
-def test_no_name_stands_for_anything_outside_headgrid() -> None:
-    budget = Budget("layer3.pt")
-    content = zipped(program(b"N"))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "layer3.pt")
-        path.write_bytes(content)
-        with BoundedFile(path, "rb") as file:
-            archive = Archive(path.name, file)
-    libraries = [PlainCalls(budget), NumpyCalls(budget), TensorCalls(budget, archive, "archive/")]
-    for name, meaning in [item for library in libraries for item in library.names().items()]:
-        assert isinstance(meaning, (Call, Name, StorageType)) or meaning == name
-        if isinstance(meaning, Call):
-            assert meaning.function.__module__.startswith("headgrid.")
-        assert not name.startswith(("os", "posix", "subprocess", "sys"))
 
 
 def test_text_of_numpy_that_is_none_is_refused() -> None:

@@ -29,74 +29,42 @@ Mutate = Callable[[random.Random, bytes], bytes]
 # Bytes, whatever they mean
 
 
-def flip_bits(rng: random.Random, content: bytes) -> bytes:
-    changed = bytearray(content)
-    for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
-    return bytes(changed)
+def mutate_bytes(rng: random.Random, content: bytes) -> bytes:
+    """Flip, set, cut, delete, repeat, overwrite or count up bytes, once or a few times."""
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        if len(content) < 9:
+            return rng.randbytes(rng.randrange(9))
+        at, length = rng.randrange(len(content)), rng.choice((1, 2, 8, 64, 512))
+        span = content[at : at + length]
+        new = rng.choice(
+            (
+                bytes([content[at] ^ 1 << rng.randrange(8)]) + span[1:],
+                rng.choice((b"\0", b"\x7f", b"\xff", b".", b"(")) + span[1:],
+                b"",
+                span + span,
+                rng.choice((b"\0" * len(span), b"\xff" * len(span), rng.randbytes(len(span)))),
+                None,
+                _edge_number(rng, len(content)),
+            )
+        )
+        if new is None:
+            content = content[: max(at, 1)] if rng.random() < 0.7 else content[at:]
+        else:
+            kept = len(new) if new[:1] != span[:1] and len(new) in (2, 4) else len(span)
+            content = content[:at] + new + content[at + kept :]
+    return content
 
 
-def set_bytes(rng: random.Random, content: bytes) -> bytes:
-    changed = bytearray(content)
-    for _ in range(rng.choice((1, 2, 8))):
-        changed[rng.randrange(len(changed))] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, 0x2E, 0x28))
-    return bytes(changed)
-
-
-def truncate(rng: random.Random, content: bytes) -> bytes:
-    cut = rng.randrange(1, len(content))
-    return content[:cut] if rng.random() < 0.7 else content[cut:]
-
-
-def delete_span(rng: random.Random, content: bytes) -> bytes:
-    start = rng.randrange(len(content))
-    return content[:start] + content[start + rng.choice((1, 2, 8, 64, 512)) :]
-
-
-def repeat_span(rng: random.Random, content: bytes) -> bytes:
-    start, length = rng.randrange(len(content)), rng.choice((1, 8, 64, 512))
-    return content[: start + length] + content[start : start + length] + content[start + length :]
-
-
-def overwrite_span(rng: random.Random, content: bytes) -> bytes:
-    start, length = rng.randrange(len(content)), rng.choice((4, 16, 64, 512))
-    length = min(length, len(content) - start)
-    fill = rng.choice((b"\0" * length, b"\xff" * length, rng.randbytes(length)))
-    return content[:start] + fill + content[start + length :]
-
-
-def set_length(rng: random.Random, content: bytes) -> bytes:
-    """Write an edge where a number of 2, 4 or 8 bytes may stand."""
+def _edge_number(rng: random.Random, length: int) -> bytes:
+    """Return an edge as a number of 2, 4 or 8 bytes."""
     width, code = rng.choice(((2, "<H"), (4, "<I"), (8, "<Q"), (4, ">I")))
-    if len(content) <= width:
-        return content
-    start = rng.randrange(len(content) - width)
-    number = rng.choice((*EDGES, len(content), len(content) + 1)) % 2 ** (8 * width)
-    return content[:start] + struct.pack(code, number) + content[start + width :]
+    number = rng.choice((*EDGES, length, length + 1)) % 2 ** (8 * width)
+    return struct.pack(code, number)
 
 
 def splice(rng: random.Random, content: bytes, other: bytes) -> bytes:
     """The start of one file and the end of another."""
     return content[: rng.randrange(len(content))] + other[rng.randrange(len(other)) :]
-
-
-BYTES: tuple[Mutate, ...] = (
-    flip_bits,
-    set_bytes,
-    truncate,
-    delete_span,
-    repeat_span,
-    overwrite_span,
-    set_length,
-)
-
-
-def mutate_bytes(rng: random.Random, content: bytes) -> bytes:
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        if len(content) < 2:
-            return rng.randbytes(rng.randrange(9))
-        content = rng.choice(BYTES)(rng, content)
-    return content
 
 
 # Zips
@@ -131,7 +99,7 @@ def edit_zip_record(rng: random.Random, content: bytes) -> bytes:
     signature = rng.choice(list(_FIELDS))
     places = [found.start() for found in re.finditer(re.escape(signature), content)]
     if not places:
-        return flip_bits(rng, content)
+        return mutate_bytes(rng, content)
     offset, width = rng.choice(_FIELDS[signature])
     start = rng.choice(places) + offset
     if start + width > len(content):
@@ -233,23 +201,9 @@ def edit_program(rng: random.Random, content: bytes) -> bytes:
 
 def flood(rng: random.Random, body: bytes) -> bytes:
     """Fill raw values with what no measurement gives: NaN of all kinds, infinities, extremes."""
-    pattern = rng.choice(
-        (
-            b"\xff",
-            b"\x00",
-            b"\x7f",
-            b"\x00\x7c",  # infinity of float16, and of bfloat16 the next
-            b"\x80\x7f",
-            b"\x00\x00\x80\x7f",
-            b"\x00\x00\x80\xff",
-            b"\x01\x00\xa0\x7f",  # a signalling NaN
-            b"\xff\xff\x7f\x7f",
-            b"\x01\x00\x00\x00",  # the smallest number above zero
-            b"\x00\x00\x00\x00\x00\x00\xf0\x7f",
-            b"\xff\xff\xff\xff\xff\xff\xef\x7f",
-            rng.randbytes(4),
-        )
-    )
+    # Infinities of float16, bfloat16, float32 and float64, a signalling NaN, extremes.
+    codes = "ff 00 7f 007c 807f 0000807f 000080ff 0100a07f ffff7f7f 01000000 000000000000f07f"
+    pattern = rng.choice([*map(bytes.fromhex, codes.split()), rng.randbytes(4)])
     first = rng.choice((0, rng.randrange(len(body) + 1) // 8 * 8))
     last = rng.choice((len(body), rng.randrange(first, len(body) + 1) // 8 * 8))
     span = (pattern * (len(body) // len(pattern) + 1))[: max(last - first, 0)]
@@ -274,7 +228,7 @@ def edit_npy_header(rng: random.Random, content: bytes) -> bytes:
 
     def change(body: bytes) -> bytes:
         if not body.startswith(b"\x93NUMPY"):
-            return flip_bits(rng, body)
+            return mutate_bytes(rng, body)
         end = body.find(b"\n") + 1
         header = _other_header(rng, body[10:end].decode("latin1"))
         version, packed = ((1, "<H"), (2, "<I"))[rng.random() < 0.3]
@@ -288,21 +242,9 @@ def edit_npy_header(rng: random.Random, content: bytes) -> bytes:
 def _other_header(rng: random.Random, header: str) -> str:
     kind = rng.randrange(5)
     if kind == 0:
-        codes = (
-            "<f2",
-            ">f4",
-            "<f8",
-            "<f16",
-            "<c8",
-            "|b1",
-            "<i8",
-            "|O",
-            "<U1",
-            "<U9",
-            "|S4",
-            "<M8[s]",
-        )
-        codes += ("|V4", "<f3", "f" * 3000, "<U0", "|S0", "\x1b[31m")
+        codes = ["<f2", ">f4", "<f8", "<f16", "<c8", "|b1", "<i8", "|O", "<U1", "|S4", "<M8[s]"]
+        codes += ["|V4", "<f3", "<U0", "|S0"]
+        codes += ["f" * 3000, "\x1b[31m"]
         return re.sub(r"'descr': '[^']*'", lambda _: f"'descr': {rng.choice(codes)!r}", header)
     if kind == 1:
         fields = "[('a\\n', '<f4'), ('b', '<f4', (2,))]"

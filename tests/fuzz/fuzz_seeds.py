@@ -93,7 +93,6 @@ def seeds(folder: Path) -> dict[str, bytes]:
         kind = getattr(torch, dtype)
         found[f"{dtype}.pt"] = to_pt(to_tensors(whole, kind))
         found[f"{dtype}.safetensors"] = to_safetensors(whole, kind)
-    found["legacy.pt"] = to_pt(to_tensors(whole), _use_new_zipfile_serialization=False)
     found["numpy.pt"] = to_pt(whole)  # arrays inside the pickle
     found["packed.npz"] = to_npz(whole, packed=True)
     half = whole | {key: whole[key].astype(np.float16) for key in (FULL, LAST)}

@@ -38,12 +38,10 @@ def claims():
     yield "names.pt", to_pt({f"{number}" * 50: 1 for number in range(30_000)}), "there are 0000"
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "found"), [pytest.param(*claim, id=claim[0]) for claim in claims()]
-)
-def test_small_files_that_claim_much_cost_little(lab, name, content, found):
-    outcome = lab.run(lab.write(content, f"{Path(name).stem}/layer3{Path(name).suffix}"))
-    assert found in outcome
+def test_small_files_that_claim_much_cost_little(lab):
+    for name, content, found in claims():
+        outcome = lab.run(lab.write(content, f"{Path(name).stem}/layer3{Path(name).suffix}"))
+        assert found in outcome, name
 
 
 def fuzz_files(lab, files, suffix, cases):
@@ -85,24 +83,15 @@ def test_every_seed_is_a_sound_capture(lab):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_damaged_files_end_in_a_figure_or_a_sentence(lab, suffix):
-    fuzz_files(lab, seeds(lab.cases), suffix, 350)
-    assert lab.tally["CaptureError"] > 50
-    assert lab.tally["figures"] > 20
+    fuzz_files(lab, seeds(lab.cases), suffix, 60)
+    assert lab.tally["CaptureError"] > 9
+    assert lab.tally["figures"] > 3
 
 
 def test_wrong_dictionaries_end_in_a_figure_or_a_sentence(lab):
-    fuzz_dictionaries(lab, 400)
-    assert lab.tally["CaptureError"] > 50
-    assert lab.tally["figures"] > 20
-
-
-def test_damaged_real_files_end_in_a_figure_or_a_sentence(lab, shared):
-    files = {
-        f"{n}.pt": (SHARED / "data" / n / "layer3.pt").read_bytes()
-        for n in ("frames21", "frames72")
-    }
-    fuzz_files(lab, files, ".pt", 40)
-    assert lab.tally["CaptureError"] > 10
+    fuzz_dictionaries(lab, 30)
+    assert lab.tally["CaptureError"] > 5
+    assert lab.tally["figures"] > 1
 
 
 @pytest.mark.nightly

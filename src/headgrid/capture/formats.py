@@ -6,11 +6,13 @@ such; what else the dictionary has is JSON in one entry, or in the metadata.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import mmap
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -18,13 +20,12 @@ from typing import IO, Any
 import numpy as np
 
 from headgrid.capture.blocks import MAX_FRAMES
+from headgrid.capture.dtypes import DTYPES, widen
 from headgrid.capture.files import MIB, read_or_map
-from headgrid.capture.ptfile import NotReadable, read_pt
+from headgrid.capture.pt import read_pt, write_pt
 from headgrid.capture.schema import Array, as_array
-from headgrid.capture.tensors import widen
-from headgrid.capture.torchfile import read_with_torch, write_pt
-from headgrid.capture.values import MAX_SIZE, check_characters, check_expansion
-from headgrid.capture.zips import BoundedFile, list_entries, unpacked_limit
+from headgrid.capture.values import check_characters, make_plain
+from headgrid.capture.zips import Archive
 from headgrid.errors import CaptureError, damaged, describe_error, near_miss
 from headgrid.text import quote_text, shorten_text
 
@@ -34,27 +35,8 @@ LIST_KEYS = ("block_sizes", "query_frames", "key_frames", "last_block_query_fram
 _JSON_KEY = "headgrid_json"
 _MAX_HEADER = 8 * MIB
 
-#: safetensors names of dtypes -> numpy dtype of the raw bytes.
-_RAW = {
-    "BOOL": "?",
-    "U8": "u1",
-    "I8": "i1",
-    "U16": "<u2",
-    "I16": "<i2",
-    "U32": "<u4",
-    "I32": "<i4",
-    "U64": "<u8",
-    "I64": "<i8",
-    "F16": "<f2",
-    "F32": "<f4",
-    "F64": "<f8",
-    "C64": "<c8",
-    "BF16": "<u2",
-    "F8_E4M3": "u1",
-    "F8_E5M2": "u1",
-}
-#: Those that numpy lacks -> name for `widen`.
-_WIDENED = {"BF16": "bfloat16", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+#: By the name in safetensors: torch's name of a dtype.
+_SAFETENSORS = {dtype.safetensors: name for name, dtype in DTYPES.items() if dtype.safetensors}
 
 
 def check_suffix(path: Path) -> str:
@@ -74,59 +56,51 @@ def check_suffix(path: Path) -> str:
     return suffix
 
 
-# .pt
-
-
-def _read_pt(path: Path) -> Any:
-    try:
-        return read_pt(path)
-    except NotReadable as reason:
-        return read_with_torch(path, str(reason))
-
-
 # .npz
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
-    with BoundedFile(path, "rb") as file:
-        if file.read(2) != b"PK":
-            raise CaptureError(
-                f"{path.name}: is no zip of arrays, expected what numpy.savez writes; record it "
-                "anew"
-            )
-        entries = list_entries(path.name, file)
-        total = sum(entry.file_size for entry in entries.values())
-        packed = sum(entry.compress_size for entry in entries.values())
-        if total > unpacked_limit(packed):
-            raise CaptureError(
-                f"{path.name}: {packed:,} bytes unpack to {total:,}, expected moderately packed "
-                "arrays; write it anew with numpy.savez"
-            )
-    # numpy gets the file anew: long text is one value, larger than a bounded read.
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            data = {name: _read_entry(archive, name, path.name) for name in archive.files}
-    except CaptureError:
-        raise
-    except Exception as error:  # noqa: BLE001 - zipfile and numpy raise anything
-        raise _damaged_npz(path.name, error) from None
-    return _merge_json(path.name, data)
-
-
-def _read_entry(archive: Any, name: str, source: str) -> Any:
-    try:
-        with np.errstate(all="ignore"):  # of the product of a shape
-            value = archive[name]
-    except Exception as error:  # noqa: BLE001 - zlib, numpy and the tokenizer behind it
-        if "allow_pickle" in str(error):
-            raise CaptureError(
-                f"{source}: {quote_text(name)} holds Python objects, which can hold code and "
-                "were not read, expected numbers or text; save numbers, text and flat lists"
-            ) from None
-        raise _damaged_npz(source, error, f"{quote_text(name)}: ") from None
-    if not isinstance(value, np.ndarray):
+def _read_npz(path: Path) -> tuple[dict[str, Any], list[str]]:
+    with path.open("rb", buffering=0) as file:
+        buffer = read_or_map(file)
+    if buffer[:2] != b"PK":
         raise CaptureError(
-            f"{source}: {quote_text(name)} is no array, expected what numpy.savez writes"
+            f"{path.name}: is no zip of arrays, expected what numpy.savez writes; record it anew"
+        )
+    archive = Archive(path.name, buffer)
+    data = {}
+    for inner, entry in archive.entries.items():
+        content = archive.read(inner, entry.size)
+        if len(content) < entry.size or zlib.crc32(content) != entry.crc:
+            raise damaged(path.name, f"{quote_text(inner)} is not whole", "what numpy.savez writes")
+        name = inner.removesuffix(".npy")
+        data[name] = _read_npy(path.name, name, content)
+    return _merge_json(path.name, data), []
+
+
+def _read_npy(source: str, name: str, content: memoryview) -> Any:
+    """Return the array of an entry, or its value where it is a single one."""
+    head = io.BytesIO(content[: 2**16 + 12])
+    try:
+        version = np.lib.format.read_magic(head)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, is_fortran, dtype = read_header(head)
+        if not dtype.hasobject:
+            count = math.prod(shape)
+            raw = content[head.tell() :]
+            flat = np.frombuffer(raw, dtype, count) if count else np.empty(0, dtype)
+            # Sums of values that are not aligned in memory are rounded in another order.
+            aligned = np.require(flat, requirements="A")
+            value = aligned.reshape(shape, order="F" if is_fortran else "C")
+    except Exception as error:  # noqa: BLE001 - numpy, and the tokenizer behind it, raise anything
+        finding = f"{quote_text(name)}: {_quote(error)}"
+        raise damaged(source, finding, "what numpy.savez writes") from None
+    if dtype.hasobject:
+        raise CaptureError(
+            f"{source}: {quote_text(name)} holds Python objects, which can hold code and "
+            "were not read, expected numbers or text; save numbers, text and flat lists"
         )
     check_characters(source, value)
     return value.item() if value.ndim == 0 and value.dtype.kind in "biufcUS" else value
@@ -157,12 +131,7 @@ def _parse_json(source: str, name: str, text: str) -> Any:
             f"{source}: {quote_text(name)} is not JSON ({describe_error(error)}), expected what "
             "headgrid writes; save the capture anew"
         ) from None
-    check_expansion(source, value, MAX_SIZE)
-    return value
-
-
-def _damaged_npz(source: str, error: BaseException, where: str = "") -> CaptureError:
-    return damaged(source, where + _quote(error), "what numpy.savez writes")
+    return make_plain(source, value)[0]
 
 
 def _quote(error: BaseException) -> str:
@@ -172,7 +141,7 @@ def _quote(error: BaseException) -> str:
 # .safetensors
 
 
-def _read_safetensors(path: Path) -> dict[str, Any]:
+def _read_safetensors(path: Path) -> tuple[dict[str, Any], list[str]]:
     from safetensors import SafetensorError, safe_open
 
     with path.open("rb", buffering=0) as file:
@@ -194,26 +163,24 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         for name, entry in header.items()
         if name != "__metadata__"
     }
-    return data | _parse_metadata(path.name, stored)
+    return data | _parse_metadata(path.name, stored), []
 
 
 def _read_tensor(
     source: str, name: str, entry: Mapping[str, Any], buffer: bytes | mmap.mmap, start: int
 ) -> Any:
     """Return a tensor as a view of the file, dtypes that numpy lacks as float32."""
-    code, shape = entry["dtype"], tuple(entry["shape"])
-    if code not in _RAW:
+    dtype, shape = _SAFETENSORS.get(entry["dtype"]), tuple(entry["shape"])
+    if dtype is None:
         raise CaptureError(
-            f"{source}: {quote_text(name)} has dtype {code}, expected float16 to float64, "
-            "bfloat16, float8, integers or bool; save it as float32"
+            f"{source}: {quote_text(name)} has dtype {entry['dtype']}, expected float16 to "
+            "float64, bfloat16, float8, integers or bool; save it as float32"
         )
     first, last = entry["data_offsets"]
-    if first == last:
-        array: Array = np.empty(shape, _RAW[code])
-    else:
-        values = np.frombuffer(buffer, _RAW[code], math.prod(shape), start + first)
-        array = values.reshape(shape)
-    array = widen(array, _WIDENED.get(code, ""))
+    code = np.dtype(DTYPES[dtype].code).newbyteorder("<")
+    count = math.prod(shape)
+    values: Any = np.frombuffer(buffer, code, count, start + first) if last > first else []
+    array = widen(np.asarray(values, code).reshape(shape), dtype)
     return array.item() if array.ndim == 0 else array
 
 
@@ -241,9 +208,10 @@ def _parse_metadata(source: str, stored: Mapping[str, str]) -> dict[str, Any]:
     return data
 
 
-READERS: dict[str, Callable[[Path], Any]] = {
-    ".pt": _read_pt,
-    ".pth": _read_pt,
+#: Each returns what a file holds, and sentences about what is odd in it.
+READERS: dict[str, Callable[[Path], tuple[Any, list[str]]]] = {
+    ".pt": read_pt,
+    ".pth": read_pt,
     ".npz": _read_npz,
     ".safetensors": _read_safetensors,
 }

@@ -2,7 +2,7 @@
 
 Three formats hold the same keys: `.pt` (`torch.save`), `.npz` and
 `.safetensors`. Reading never runs code from a file, and torch is imported only
-to write a `.pt` and to read the rare one that only torch understands.
+to write a `.pt`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import stat
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def load_capture(path: str | os.PathLike[str], *, run: str = "") -> Capture:
     path : path
         A `.pt` or `.pth` (a dictionary, written by `torch.save`), `.npz` or
         `.safetensors` file with the keys of the capture schema. Code in the
-        file is refused, never run.
+        file is never run: metadata of any class is read as the name of the class.
     run : str
         Name of the run that the layer belongs to.
 
@@ -185,7 +186,7 @@ def _load(path: Path, run: str, stacklevel: int) -> Capture:
 def _read(path: Path, run: str, source: str) -> Capture:
     suffix = _check_file(path)
     try:
-        data = READERS[suffix](path)
+        data, odd = READERS[suffix](path)
     except (OSError, MemoryError) as error:
         raise _unreadable(path, error) from None
     if not isinstance(data, Mapping):
@@ -195,7 +196,8 @@ def _read(path: Path, run: str, source: str) -> Capture:
         )
     named = re.search(r"layer[_-]?(\d+)", path.stem, re.IGNORECASE)
     layer = int(named[1]) if named else None
-    return Capture.from_dict(data, source=source, layer=layer, run=run)
+    capture = Capture.from_dict(data, source=source, layer=layer, run=run)
+    return replace(capture, warnings=(*odd, *capture.warnings)) if odd else capture
 
 
 def _check_file(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -13,19 +14,19 @@ MAX_DEPTH = 64
 #: Values and characters that text of a file (JSON, metadata) may be written out to.
 MAX_SIZE = 64_000_000
 _LAST_CHARACTER = 0x10FFFF
+_CONTAINERS = (dict, OrderedDict, list, tuple, set, frozenset)
 _PLAIN = "expected plain dictionaries and lists; write the capture anew"
+
+
+class Word(str):
+    """A name that a file mentions instead of a value: text, with nothing behind it."""
+
+    __slots__ = ()
 
 
 def check_characters(name: str, array: npt.NDArray[Any]) -> None:
     """Refuse an array of text that is none: any number of 32 bits, which Python can not print.
 
-    Raises
-    ------
-    CaptureError
-        Where one of them is no character.
-
-    Examples
-    --------
     >>> check_characters("a.npz", np.array(["a", "鹰"]))
     >>> check_characters("a.npz", np.array([2**31 - 1], dtype="u4").view("<U1"))
     Traceback (most recent call last):
@@ -40,61 +41,73 @@ def check_characters(name: str, array: npt.NDArray[Any]) -> None:
         raise damaged(name, f"text with a character {codes.max()}", "text of Unicode")
 
 
-def check_expansion(name: str, value: Any, limit: int, unfinished: type | None = None) -> None:
-    """Refuse values that hold themselves, are deep, or grow when written out.
+class _Walk:
+    """Measures values, and turns the words among them into text."""
 
-    A list that holds a list twice, which holds a list twice, ... takes no room in
-    memory, and 2**n as text.
+    def __init__(self, name: str, limit: int) -> None:
+        self.name, self.limit = name, limit
+        self.words: dict[str, None] = {}
+        #: Each container by its identity, with its size, height and plain form; None on the way.
+        self._known: dict[int, tuple[Any, int, int, Any] | None] = {}
 
-    Parameters
-    ----------
-    name : str
-        Name of the file, for the message.
-    value : object
-    limit : int
-        Values and characters that may be below it, counted as often as they appear.
-    unfinished : type, optional
-        What must not be left among the values.
+    def plain(self, item: Any, depth: int = 0) -> tuple[int, int, Any]:
+        """Return values and characters of an item, the levels below it, and its plain form."""
+        if isinstance(item, (Word, np.dtype)):
+            self.words[f"numpy dtype {item}" if isinstance(item, np.dtype) else str(item)] = None
+            item = str(item)
+        if isinstance(item, (str, bytes)):
+            return 1 + len(item), 0, item
+        if type(item) not in _CONTAINERS:
+            return 1, 0, item
+        known = self._known.get(id(item))
+        if known is None and id(item) in self._known:
+            raise CaptureError(f"{self.name}: a {type(item).__name__} holds itself, {_PLAIN}")
+        if depth + (known[2] if known else 0) > MAX_DEPTH:
+            raise CaptureError(
+                f"{self.name}: values are nested more than {MAX_DEPTH} deep, {_PLAIN}"
+            )
+        if known is None:
+            self._known[id(item)] = None
+            # The item is kept: another one could get its identity.
+            known = self._known[id(item)] = (item, *self._plain_container(item, depth))
+        return known[1:]
 
-    Raises
-    ------
-    CaptureError
+    def _plain_container(self, item: Any, depth: int) -> tuple[int, int, Any]:
+        weight, height, parts = 1, 0, []
+        is_dict = isinstance(item, dict)
+        for part in item.values() if is_dict else item:
+            size, levels, plain = self.plain(part, depth + 1)
+            weight, height = weight + size, max(height, levels + 1)
+            parts.append(plain)
+            self._check(weight)
+        if isinstance(item, dict):
+            self._check(weight + sum(1 + len(key) for key in item if type(key) in (str, bytes)))
+            item.update(zip(item, parts, strict=True))
+        elif type(item) is list:
+            item[:] = parts
+        elif type(item) is tuple and any(a is not b for a, b in zip(item, parts, strict=True)):
+            item = tuple(parts)
+        return weight, height, item
 
-    Examples
-    --------
-    >>> check_expansion("a.pt", {"frames": [0, 1, 2]}, 100)
-    >>> check_expansion("a.pt", [["x" * 60] * 2], 100)
+    def _check(self, weight: int) -> None:
+        if weight > self.limit:
+            raise CaptureError(
+                f"{self.name}: values repeat themselves to {weight:,} and more when written out, "
+                f"{_PLAIN}"
+            )
+
+
+def make_plain(name: str, value: Any, limit: int = MAX_SIZE) -> tuple[Any, list[str]]:
+    """Return values whose words are text, and what words there were.
+
+    Refuses values that hold themselves, are deep, or grow when written out: a list that
+    holds a list twice, which holds a list twice, ... takes no memory, and 2**n as text.
+
+    >>> make_plain("a.pt", {"frames": [0, 1, 2], "args": (Word("argparse.Namespace"),)})
+    ({'frames': [0, 1, 2], 'args': ('argparse.Namespace',)}, ['argparse.Namespace'])
+    >>> make_plain("a.pt", [["x" * 60] * 2], 100)
     Traceback (most recent call last):
     headgrid.errors.CaptureError: a.pt: values repeat themselves to 123 and more when ...
     """
-    #: Values and characters below, and levels, by identity; None while on the way.
-    weights: dict[int, tuple[int, int] | None] = {}
-
-    def measure(item: Any, depth: int) -> tuple[int, int]:
-        if isinstance(item, (str, bytes)):
-            return 1 + len(item), 0
-        if unfinished is not None and isinstance(item, unfinished):
-            raise damaged(name, f"its pickle leaves {item} behind", "what torch.save writes")
-        if not isinstance(item, (dict, list, tuple, set, frozenset)):
-            return 1, 0
-        known = weights.get(id(item))
-        if known is None and id(item) in weights:
-            raise CaptureError(f"{name}: a {type(item).__name__} holds itself, {_PLAIN}")
-        if depth + (known[1] if known else 0) > MAX_DEPTH:
-            raise CaptureError(f"{name}: values are nested more than {MAX_DEPTH} deep, {_PLAIN}")
-        if known:
-            return known
-        weights[id(item)] = None
-        weight, height = 1, 0
-        for part in [*item, *item.values()] if isinstance(item, dict) else item:
-            below = measure(part, depth + 1)
-            weight, height = weight + below[0], max(height, below[1] + 1)
-        if weight > limit:
-            raise CaptureError(
-                f"{name}: values repeat themselves to {weight:,} and more when written out, "
-                f"{_PLAIN}"
-            )
-        weights[id(item)] = (weight, height)
-        return weight, height
-
-    measure(value, 0)
+    walk = _Walk(name, limit)
+    return walk.plain(value)[2], list(walk.words)
