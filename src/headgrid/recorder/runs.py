@@ -84,6 +84,26 @@ def record_runs(
     -------
     list of Path
         The folders that this process wrote.
+
+    Raises
+    ------
+    OptionError
+        Where there are no prompts, other than one seed a prompt, or an option cannot be.
+    RecordError
+        Where the calls do not fit the options.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> def generate(prompt, seed):
+    ...     q = torch.ones(1, 2, 6, 4) * seed
+    ...     torch.nn.functional.scaled_dot_product_attention(q, q, q)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = record_runs(
+    ...         None, ["an eagle", "a river"], generate, folder, seeds=[1, 2], tokens_per_frame=3
+    ...     )
+    ...     [path.name for path in paths]
+    ['run_000', 'run_001']
     """
     folders = []
     for run in plan_runs(prompts, seeds, every_process=options.get("shard") is not None):
