@@ -18,9 +18,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from headgrid.recorder import record
-from headgrid.recorder.calls import AttentionCall
-from headgrid.recorder.logits import sum_logits
-from headgrid.recorder.segments import Segments
+from headgrid.recorder.place.segments import Segments
+from headgrid.recorder.read.call import AttentionCall
+from headgrid.recorder.sum.logits import sum_logits
 
 TOKENS, QUERY_FRAMES, KEY_FRAMES, HEADS, DIM = 390, 3, 21, 12, 128
 SCALE = DIM**-0.5

@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention as imported_before
 from torch.utils.checkpoint import checkpoint
 
 from headgrid.recorder import RecordError, record
-from headgrid.recorder.intercept import _observers, _patches
+from headgrid.recorder.watch.intercept import _observers, _patches
 
 SDPA = [F.scaled_dot_product_attention]  # a list is not searched for references
 X = torch.randn(1, 2, 8, 4, generator=torch.Generator().manual_seed(0))

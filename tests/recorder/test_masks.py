@@ -10,9 +10,9 @@ from recorder_brute import all_logits, causal, equal_frames, largest_difference,
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from headgrid.recorder import RecordError, record
-from headgrid.recorder.calls import AttentionCall
-from headgrid.recorder.plans import PlanCache
-from headgrid.recorder.segments import Segments
+from headgrid.recorder.place.segments import Segments
+from headgrid.recorder.read.call import AttentionCall
+from headgrid.recorder.sum.masks import PlanCache
 
 FRAMES, TOKENS = 4, 6
 LENGTH = FRAMES * TOKENS

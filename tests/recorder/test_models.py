@@ -68,7 +68,10 @@ def wan_logits(model: Any, cross: bool) -> list[torch.Tensor]:
     return [all_logits(q, k)[0] for q, k in pairs]
 
 
-@pytest.mark.parametrize("backend", ["native", "_native_math", "flex"])
+@pytest.mark.parametrize(
+    "backend",
+    ["native", *(pytest.param(b, marks=pytest.mark.nightly) for b in ("_native_math", "flex"))],
+)
 @pytest.mark.parametrize("attention", ["self", "cross"])
 def test_wan_is_exact_though_the_text_is_as_long_as_a_frame(
     wan: Any, backend: str, attention: str
@@ -140,7 +143,10 @@ def llama_logits(model: Any, ids: torch.Tensor, **more: Any) -> list[torch.Tenso
     return logits
 
 
-@pytest.mark.parametrize("implementation", ["sdpa", "eager", "flex_attention"])
+@pytest.mark.parametrize(
+    "implementation",
+    ["sdpa", "eager", pytest.param("flex_attention", marks=pytest.mark.nightly)],
+)
 def test_llama_with_grouped_queries_is_exact(
     llama: Any, ids: torch.Tensor, implementation: str
 ) -> None:
@@ -187,8 +193,15 @@ def test_padding_inside_a_frame_is_an_error(llama: Any, ids: torch.Tensor) -> No
         llama(ids, attention_mask=attended)
 
 
-@pytest.mark.parametrize("statistic", ["logit", "mass", "entropy", "max_logit"])
-@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize(
+    ("implementation", "statistic"),
+    [
+        ("sdpa", "logit"),
+        ("eager", "mass"),
+        pytest.param("sdpa", "entropy", marks=pytest.mark.nightly),
+        pytest.param("eager", "max_logit", marks=pytest.mark.nightly),
+    ],
+)
 def test_generate_records_what_one_forward_over_its_tokens_does(
     llama: Any, ids: torch.Tensor, implementation: str, statistic: str
 ) -> None:

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorder_brute import all_logits, causal, equal_frames, largest_difference, mean_by_frame
 
-from headgrid.recorder.calls import AttentionCall
-from headgrid.recorder.logits import sum_logits
-from headgrid.recorder.pooling import count_band, pool_sums, sum_band
-from headgrid.recorder.segments import Segments
+from headgrid.recorder.place.segments import Segments
+from headgrid.recorder.read.call import AttentionCall
+from headgrid.recorder.sum.logits import count_band, pool_sums, sum_band, sum_logits
 
 TOKENS, QUERY_FRAMES, KEY_FRAMES, HEADS, DIM = 390, 3, 21, 3, 64
 

@@ -13,8 +13,9 @@ from torch import nn
 
 from headgrid import load_capture
 from headgrid.errors import OptionError
-from headgrid.recorder import CallInfo, RecordError, SinkWindow, fingerprints, record
-from headgrid.recorder.finish import copy_together, infer_blocks
+from headgrid.recorder import CallInfo, RecordError, SinkWindow, record
+from headgrid.recorder.captures import copy_together, infer_blocks
+from headgrid.recorder.place import fingerprints
 
 
 def sink_and_window(sink: int, window: int) -> Any:

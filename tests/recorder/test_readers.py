@@ -18,8 +18,9 @@ from recorder_brute import all_logits, causal, equal_frames, largest_difference,
 from torch import nn
 
 from headgrid.errors import OptionError
-from headgrid.recorder import AttentionCall, RecordError, record, softmax
-from headgrid.recorder.module_readers import transformers_reader
+from headgrid.recorder import AttentionCall, RecordError, record
+from headgrid.recorder.read.modules import transformers_reader
+from headgrid.recorder.sum import softmax
 
 TOKENS, FRAMES, HEADS, DIM = 4, 3, 4, 8
 LENGTH = TOKENS * FRAMES

@@ -9,9 +9,10 @@ import torch.nn.functional as F  # noqa: N812
 from recorder_brute import all_logits, causal
 
 from headgrid.errors import OptionError
-from headgrid.recorder import record, softmax
-from headgrid.recorder.calls import AttentionCall
-from headgrid.recorder.segments import Segments
+from headgrid.recorder import record
+from headgrid.recorder.place.segments import Segments
+from headgrid.recorder.read.call import AttentionCall
+from headgrid.recorder.sum import softmax
 
 FRAMES, TOKENS, HEADS = 5, 30, 4
 LENGTH = FRAMES * TOKENS

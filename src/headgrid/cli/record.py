@@ -163,8 +163,8 @@ def _record(
     **options: Any,
 ) -> None:
     name, arguments, is_module = _split_script(script, module)
+    from headgrid.cli.script import run_script
     from headgrid.recorder import runs
-    from headgrid.recorder.script import run_script
     from headgrid.recorder.session import record as open_recording
 
     for axis in ("query_position", "key_position"):

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from headgrid.errors import OptionError, check_choice, near_miss
-from headgrid.recorder.policy import CallInfo, Policy, read_policy
-from headgrid.recorder.readers import Reader
-from headgrid.recorder.segments import Segments
-from headgrid.recorder.targets import read_functions
+from headgrid.recorder.place.positions import CallInfo, Policy, read_policy
+from headgrid.recorder.place.segments import Segments
+from headgrid.recorder.read.readers import Reader
+from headgrid.recorder.watch.targets import read_functions
 
 RecordedStatistic = Literal["logit", "mass", "entropy", "max_logit"]
 Kind = Literal["self", "cross"]
@@ -112,13 +112,7 @@ def read_options(
     functions: Mapping[str, Any] | None,
     **rest: Any,
 ) -> RecordOptions:
-    """Check every keyword and build the options.
-
-    Raises
-    ------
-    OptionError
-        Where a value cannot be; the text says what can.
-    """
+    """Check every keyword and build the options."""
     check_choice("attention", attention, get_args(Kind))
     check_choice("statistic", statistic, get_args(RecordedStatistic))
     check_choice("irregular_mask", irregular_mask, get_args(Irregular))

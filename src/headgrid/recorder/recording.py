@@ -10,19 +10,26 @@ from typing import TypeAlias
 import torch
 
 from headgrid.capture.model import Capture
-from headgrid.errors import RecordError, near_miss
-from headgrid.recorder import distributed
-from headgrid.recorder.calls import AttentionCall, choose_batch
-from headgrid.recorder.finish import build_captures
-from headgrid.recorder.intercept import Commit
-from headgrid.recorder.layers import LayerFacts, LayerRecord
+from headgrid.errors import RecordError as RecordError
+from headgrid.errors import near_miss
+from headgrid.recorder.captures import build_captures
 from headgrid.recorder.options import RecordOptions, match_path
-from headgrid.recorder.plans import PlanCache
-from headgrid.recorder.problems import list_sites
-from headgrid.recorder.segments import Spans
-from headgrid.recorder.sites import CallSite, find_site, hint_kind, module_path, unwrap
+from headgrid.recorder.place.segments import Spans
+from headgrid.recorder.read.call import AttentionCall, choose_batch
 from headgrid.recorder.step import Step
-from headgrid.recorder.targets import find_missing
+from headgrid.recorder.sum import shards
+from headgrid.recorder.sum.masks import PlanCache
+from headgrid.recorder.sum.matrix import LayerFacts, LayerRecord
+from headgrid.recorder.watch.intercept import Commit
+from headgrid.recorder.watch.sites import (
+    CallSite,
+    find_site,
+    hint_kind,
+    list_sites,
+    module_path,
+    unwrap,
+)
+from headgrid.recorder.watch.targets import find_missing
 
 #: A model, the name of its class (a glob), or None for the only one that runs.
 Model: TypeAlias = "torch.nn.Module | str | None"
@@ -92,7 +99,7 @@ class Recording:
         from headgrid.capture.store import save_capture
 
         folder = Path(directory)
-        if self.options.shard is not None and distributed.rank() != 0:
+        if self.options.shard is not None and shards.rank() != 0:
             return []
         paths = []
         for capture in self.captures:

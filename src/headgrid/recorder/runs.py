@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from headgrid.errors import OptionError
-from headgrid.recorder import distributed
 from headgrid.recorder.recording import Model, Recording
 from headgrid.recorder.session import record
+from headgrid.recorder.sum import shards
 from headgrid.text import shorten_text
 
 
@@ -43,21 +43,7 @@ class Run:
 def plan_runs(
     prompts: Sequence[str], seeds: int | Sequence[int] = 0, *, every_process: bool = False
 ) -> list[Run]:
-    """Return the runs that fall to this process: every n-th, for n processes.
-
-    Parameters
-    ----------
-    prompts : sequence of str
-    seeds : int or sequence of int
-        One seed for all, or one a prompt.
-    every_process : bool
-        All runs, as when the processes share one model.
-
-    Raises
-    ------
-    OptionError
-        Where there are no prompts, or other than one seed a prompt.
-    """
+    """Return the runs that fall to this process: every n-th, for n processes."""
     listed = [seeds] * len(prompts) if isinstance(seeds, int) else list(seeds)
     if not prompts or len(listed) != len(prompts):
         raise OptionError(
@@ -65,8 +51,8 @@ def plan_runs(
             "prompt, and one seed for all or one each"
         )
     runs = [Run(i, p, s) for i, (p, s) in enumerate(zip(prompts, listed, strict=True))]
-    step = 1 if every_process else distributed.world_size()
-    return runs[0 if every_process else distributed.rank() :: step]
+    step = 1 if every_process else shards.world_size()
+    return runs[0 if every_process else shards.rank() :: step]
 
 
 def record_runs(
@@ -98,6 +84,26 @@ def record_runs(
     -------
     list of Path
         The folders that this process wrote.
+
+    Raises
+    ------
+    OptionError
+        Where there are no prompts, other than one seed a prompt, or an option cannot be.
+    RecordError
+        Where the calls do not fit the options.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> def generate(prompt, seed):
+    ...     q = torch.ones(1, 2, 6, 4) * seed
+    ...     torch.nn.functional.scaled_dot_product_attention(q, q, q)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = record_runs(
+    ...         None, ["an eagle", "a river"], generate, folder, seeds=[1, 2], tokens_per_frame=3
+    ...     )
+    ...     [path.name for path in paths]
+    ['run_000', 'run_001']
     """
     folders = []
     for run in plan_runs(prompts, seeds, every_process=options.get("shard") is not None):
@@ -108,13 +114,7 @@ def record_runs(
 
 
 def save_run(recording: Recording, run: Run, directory: str | Path, **more: Any) -> Path:
-    """Write one run's captures and its ``run.json``.
-
-    Returns
-    -------
-    Path
-        The run's folder.
-    """
+    """Write one run's captures and its ``run.json``."""
     folder = Path(directory) / run.name
     paths = recording.save(folder)
     if not paths:

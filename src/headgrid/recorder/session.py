@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from headgrid.errors import OptionError, near_miss
-from headgrid.recorder import distributed
-from headgrid.recorder.intercept import observe
 from headgrid.recorder.options import Position, RecordOptions, match_path, read_options
 from headgrid.recorder.recording import Model, Recording
-from headgrid.recorder.sites import module_path, unwrap
+from headgrid.recorder.sum import shards
+from headgrid.recorder.watch.intercept import observe
+from headgrid.recorder.watch.sites import module_path, unwrap
 
 
 @contextlib.contextmanager
@@ -154,7 +154,7 @@ def record(
 def _check_model(model: object, options: RecordOptions) -> None:
     """Refuse what can be seen to be wrong before the model runs."""
     if options.shard is not None:
-        distributed.check_running(options.shard)
+        shards.check_running(options.shard)
     if model is not None and not isinstance(model, (torch.nn.Module, str)):
         parts = [
             name

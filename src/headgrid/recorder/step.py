@@ -10,35 +10,28 @@ from typing import TYPE_CHECKING
 import torch
 
 from headgrid.errors import RecordError
-from headgrid.recorder import distributed
-from headgrid.recorder.calls import AttentionCall
-from headgrid.recorder.fingerprints import keys_changed
-from headgrid.recorder.layers import LayerRecord
-from headgrid.recorder.logits import PairSums, sum_logits
-from headgrid.recorder.policy import CallInfo
-from headgrid.recorder.pooling import pool_sums
-from headgrid.recorder.problems import fitting_frame_sizes
-from headgrid.recorder.segments import FrameSlices, Segments, Spans, count_tokens
-from headgrid.recorder.sites import CallSite
-from headgrid.recorder.softmax import sum_softmax
+from headgrid.recorder.place.fingerprints import keys_changed
+from headgrid.recorder.place.positions import CallInfo
+from headgrid.recorder.place.segments import (
+    FrameSlices,
+    Segments,
+    Spans,
+    count_tokens,
+    fitting_frame_sizes,
+)
+from headgrid.recorder.read.call import AttentionCall
+from headgrid.recorder.sum import shards
+from headgrid.recorder.sum.logits import PairSums, pool_sums, sum_logits
+from headgrid.recorder.sum.matrix import LayerRecord
+from headgrid.recorder.sum.softmax import sum_softmax
+from headgrid.recorder.watch.sites import CallSite
 
 if TYPE_CHECKING:
     from headgrid.recorder.recording import Recording
 
 
 class Step:
-    """One attention call of one recorded layer.
-
-    Parameters
-    ----------
-    recording : Recording
-    layer : LayerRecord
-    call : AttentionCall
-        With the recorded batch elements only.
-    site : CallSite
-    last : tuple of (start, stop) or None
-        Where self-attention has put its queries, for cross-attention.
-    """
+    """One attention call of one recorded layer."""
 
     def __init__(
         self,
@@ -92,7 +85,7 @@ class Step:
         sizes, offsets = list(tokens), [0, 0]
         cut = {"queries": (0,), "sequence": (0, 1)}.get(options.shard or "", ())
         for axis in cut:
-            offsets[axis], sizes[axis] = distributed.find_offset(
+            offsets[axis], sizes[axis] = shards.find_offset(
                 tokens[axis], self.call.query.device, options.group
             )
         info = CallInfo(
@@ -117,9 +110,9 @@ class Step:
                 )
         self.own_queries, self.own_keys = self.queries, self.keys
         if 0 in cut:
-            self.own_queries = distributed.cut_spans(self.queries, offsets[0], tokens[0])
+            self.own_queries = shards.cut_spans(self.queries, offsets[0], tokens[0])
         if 1 in cut:
-            self.own_keys = distributed.cut_spans(self.keys, offsets[1], tokens[1])
+            self.own_keys = shards.cut_spans(self.keys, offsets[1], tokens[1])
 
     def _check_frames(
         self, slices: FrameSlices, name: str, segments: Segments, spans: Spans
@@ -153,11 +146,11 @@ class Step:
         self,
     ) -> tuple[tuple[torch.Tensor, torch.Tensor], FrameSlices, FrameSlices]:
         options, call = self.options, self.call
-        distributed.check_sequence_call(call, self.layer.facts.path, options.attention)
-        queries, query_slices = distributed.reduce_pooled(
+        shards.check_sequence_call(call, self.layer.facts.path, options.attention)
+        queries, query_slices = shards.reduce_pooled(
             call.query, self.own_queries, self.queries, options.query_segments, options.group
         )
-        keys, key_slices = distributed.reduce_pooled(
+        keys, key_slices = shards.reduce_pooled(
             call.key, self.own_keys, self.keys, options.key_segments, options.group
         )
         return (queries, keys), query_slices, key_slices

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from headgrid.errors import RecordError
-from headgrid.recorder.segments import FrameSlices, Segments, Spans
+from headgrid.recorder.place.segments import FrameSlices, Segments, Spans
 from headgrid.text import shorten_list
 
 #: Numbers kept of each pooled key: random projections, so that no frame pair collides.
@@ -34,30 +34,7 @@ class Fingerprints:
         queries: Spans,
         dtype: torch.dtype,
     ) -> tuple[torch.Tensor, list[int], list[int], str | None]:
-        """Compare the keys of a call with those seen before.
-
-        Parameters
-        ----------
-        pooled : tensor, shape (batch, key heads, slices, dim)
-            Sums of `headgrid.recorder.pooling.pool_sums`.
-        slices, segments
-            Frames of the key tokens.
-        queries : tuple of (start, stop)
-            Positions of the call's own tokens: their keys may change.
-        dtype : torch.dtype
-            Of the keys, which says how closely a copy agrees.
-
-        Returns
-        -------
-        marks : tensor
-            Fingerprints of the complete frames.
-        rows : list of int
-            Their rows in ``marks``.
-        frames : list of int
-            Their frame numbers.
-        problem : str or None
-            What is wrong, where that is known at once.
-        """
+        """Compare the keys of a call with those seen before."""
         complete = [
             index
             for index, frame in enumerate(slices.frames)
@@ -147,13 +124,7 @@ class Fingerprints:
         self._known[frames] = True
 
     def check_deferred(self, path: str) -> None:
-        """Raise what a device that runs ahead has found by now.
-
-        Raises
-        ------
-        RecordError
-            Where a cached frame changed.
-        """
+        """Raise what a device that runs ahead has found by now."""
         if self._suspect is not None and bool(self._suspect.any()):
             wrong = shorten_list(torch.nonzero(self._suspect).flatten().tolist())
             raise keys_changed(

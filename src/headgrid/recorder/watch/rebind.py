@@ -19,14 +19,6 @@ def rebind(changes: Iterable[tuple[Any, Any]], *, tables: bool = False) -> None:
 
     References in local variables of running functions, in tuples and behind
     slots cannot be changed, and are left alone.
-
-    Parameters
-    ----------
-    changes : iterable of (old, new)
-    tables : bool
-        Change keys of dictionaries and items of sets as well. Dynamo and
-        `torch.overrides` make tables of all torch functions when they are first
-        needed; with a stand-in in them, the original could not be compiled later.
     """
     new = dict[int, Any]()
     olds = list[Any]()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from headgrid.errors import OptionError, RecordError, near_miss
-from headgrid.recorder.segments import Segments, Spans, count_tokens
-from headgrid.recorder.sites import CallSite
+from headgrid.recorder.place.segments import Segments, Spans, count_tokens, join_spans
+from headgrid.recorder.watch.sites import CallSite
 
 
 @dataclass(frozen=True)
@@ -54,20 +54,20 @@ class CallInfo:
     query: Spans = ()
 
 
-class Policy(Protocol):
-    """Says where the tokens of a call lie."""
+class Policy:
+    """Says where the tokens of a call lie; its text is what the captures tell of it."""
 
     def __call__(self, info: CallInfo) -> Spans:
         """Return the token positions, in the order in which they lie in the tensor."""
-        ...
+        raise NotImplementedError
 
     def describe(self) -> str:
         """Return the policy in a few words, for the capture's metadata."""
-        ...
+        return str(self)
 
 
 @dataclass(frozen=True)
-class Growing:
+class Growing(Policy):
     """Keys are all tokens so far; queries are the last of them."""
 
     def __call__(self, info: CallInfo) -> Spans:
@@ -83,13 +83,12 @@ class Growing:
             )
         return ((start, info.key_tokens),)
 
-    def describe(self) -> str:
-        """Return the policy in a few words."""
+    def __str__(self) -> str:
         return "growing"
 
 
 @dataclass(frozen=True)
-class LikeSelf:
+class LikeSelf(Policy):
     """Cross-attention queries lie where the latest self-attention put the same tokens."""
 
     def __call__(self, info: CallInfo) -> Spans:
@@ -98,26 +97,24 @@ class LikeSelf:
             return info.last
         return ((0, info.query_tokens),)
 
-    def describe(self) -> str:
-        """Return the policy in a few words."""
+    def __str__(self) -> str:
         return "as in self-attention"
 
 
 @dataclass(frozen=True)
-class Whole:
+class Whole(Policy):
     """The tokens are the first ones, all of them."""
 
     def __call__(self, info: CallInfo) -> Spans:
         """Return the positions; see `Policy`."""
         return ((0, info.key_tokens if info.query else info.query_tokens),)
 
-    def describe(self) -> str:
-        """Return the policy in a few words."""
+    def __str__(self) -> str:
         return "all tokens from the first"
 
 
 @dataclass(frozen=True)
-class Counted:
+class Counted(Policy):
     """Blocks of queries follow one another, each seen in so many forwards.
 
     Parameters
@@ -133,13 +130,12 @@ class Counted:
         start = (info.index // self.forwards) * info.query_tokens
         return ((start, start + info.query_tokens),)
 
-    def describe(self) -> str:
-        """Return the policy in a few words."""
+    def __str__(self) -> str:
         return f"counted, {self.forwards} forwards a block"
 
 
 @dataclass(frozen=True)
-class FromArgument:
+class FromArgument(Policy):
     """The first query token is a keyword argument of a running module.
 
     Parameters
@@ -164,13 +160,12 @@ class FromArgument:
             ) from None
         return ((start, start + info.query_tokens),)
 
-    def describe(self) -> str:
-        """Return the policy in a few words."""
+    def __str__(self) -> str:
         return f"argument {self.name}"
 
 
 @dataclass(frozen=True)
-class SinkWindow:
+class SinkWindow(Policy):
     """The cache holds the first frames (sinks) and the latest ones, so many in all.
 
     Parameters
@@ -198,19 +193,18 @@ class SinkWindow:
                 spans = ((0, segments.span(frames[self.sink - 1])[1]), *spans)
         if count_tokens(spans) != info.key_tokens:
             raise RecordError(
-                f"{info.path}: key_position says {self.describe()}, which is "
+                f"{info.path}: key_position says {self}, which is "
                 f"{count_tokens(spans)} key tokens for queries up to token {end}, but the call "
                 f"has {info.key_tokens}; state the sink and window the model really uses"
             )
         return spans
 
-    def describe(self) -> str:
-        """Return the policy in a few words."""
+    def __str__(self) -> str:
         return f"sink of {self.sink} and window of {self.window} frames in all"
 
 
 @dataclass(frozen=True)
-class FromCallable:
+class FromCallable(Policy):
     """A function of the user's says which frames (or which frame comes first).
 
     The function gets a `CallInfo` and returns the first frame's number, or one
@@ -228,7 +222,7 @@ class FromCallable:
         if isinstance(answer, torch.Tensor):
             answer = answer.tolist()
         if isinstance(answer, Sequence):
-            spans = _join(tuple(segments.span(int(frame)) for frame in answer))
+            spans = join_spans(segments.span(int(frame)) for frame in answer)
         else:
             start = segments.span(int(answer))[0]
             spans = ((start, start + tokens),)
@@ -240,75 +234,48 @@ class FromCallable:
             )
         return spans
 
-    def describe(self) -> str:
-        """Return the policy in a few words."""
+    def __str__(self) -> str:
         return f"callable {getattr(self.function, '__name__', type(self.function).__name__)}"
 
 
-def _join(spans: Spans) -> Spans:
-    joined: list[tuple[int, int]] = []
-    for start, stop in spans:
-        if joined and joined[-1][1] == start:
-            joined[-1] = (joined[-1][0], stop)
-        else:
-            joined.append((start, stop))
-    return tuple(joined)
-
-
+#: Spellings of policies, with the axis that each can place.
 _SPELLINGS = (
     "growing, whole, self, counted:FORWARDS, argument:NAME, window:FRAMES, "
     "sink:FRAMES,window:FRAMES"
 )
+_SIMPLE = {"growing": Growing(), "whole": Whole(), "self": LikeSelf()}
+_EXAMPLES = (*_SIMPLE, "counted:5", "argument:current_start", "sink:1,window:6")
 
 
 def read_policy(value: Any, axis: str) -> Policy:
-    """Return the policy for an option's value.
-
-    Parameters
-    ----------
-    value : str, callable or Policy
-        ``"growing"``, ``"whole"``, ``"self"``, ``"counted:5"``,
-        ``"argument:current_start"``, ``"window:6"``, ``"sink:1,window:6"``, a
-        function of a `CallInfo`, or a policy object.
-    axis : {"query", "key"}
-
-    Raises
-    ------
-    OptionError
-        Where the text is no known policy.
-    """
+    """Return the policy that an option states: as text, as a function, or as a policy."""
+    policy: Policy | None = None
     if isinstance(value, str):
-        return _read_text(value, axis)
-    if callable(value) and hasattr(value, "describe"):
-        policy: Policy = value
-        return policy
-    if callable(value):
-        return FromCallable(value, axis)
-    raise _unknown(value, axis)
+        policy = _read_text(value, axis)
+    elif callable(value):
+        policy = value if hasattr(value, "describe") else FromCallable(value, axis)
+    if policy is None:
+        raise OptionError(
+            f"{axis}_position is {value!r}, expected one of {_SPELLINGS} (counted and argument "
+            "place queries, sink and window keys), or a callable"
+            f"{near_miss(str(value), _EXAMPLES)}"
+        )
+    return policy
 
 
-def _read_text(text: str, axis: str) -> Policy:
-    simple: dict[str, Policy] = {"growing": Growing(), "whole": Whole(), "self": LikeSelf()}
-    if text in simple:
-        return simple[text]
+def _read_text(text: str, axis: str) -> Policy | None:
+    if text in _SIMPLE:
+        return _SIMPLE[text]
     fields = dict(part.split(":", 1) for part in text.split(",") if ":" in part)
     try:
-        if set(fields) == {"counted"} and int(fields["counted"]) > 0 and axis == "query":
-            return Counted(int(fields["counted"]))
-        if set(fields) == {"argument"} and fields["argument"] and axis == "query":
-            return FromArgument(fields["argument"])
-        if set(fields) in ({"window"}, {"sink", "window"}) and axis == "key":
-            sink, window = int(fields.get("sink", 0)), int(fields["window"])
-            if 0 <= sink < window:
-                return SinkWindow(sink, window)
+        match axis, sorted(fields):
+            case "query", ["counted"] if int(fields["counted"]) > 0:
+                return Counted(int(fields["counted"]))
+            case "query", ["argument"] if fields["argument"]:
+                return FromArgument(fields["argument"])
+            case "key", ["window"] | ["sink", "window"]:
+                sink, window = int(fields.get("sink", 0)), int(fields["window"])
+                return SinkWindow(sink, window) if 0 <= sink < window else None
     except ValueError:
         pass
-    raise _unknown(text, axis)
-
-
-def _unknown(value: object, axis: str) -> OptionError:
-    names = ("growing", "whole", "self", "counted:5", "argument:current_start", "sink:1,window:6")
-    return OptionError(
-        f"{axis}_position is {value!r}, expected one of {_SPELLINGS} (counted and argument place "
-        f"queries, sink and window keys), or a callable{near_miss(str(value), names)}"
-    )
+    return None

@@ -7,6 +7,7 @@ be read off pooled queries and keys, and is an error unless the user says otherw
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from headgrid.errors import RecordError
-from headgrid.recorder.calls import HIDING_BIAS, AttentionCall
-from headgrid.recorder.segments import FrameSlices
+from headgrid.recorder.place.segments import FrameSlices
+from headgrid.recorder.read.call import HIDING_BIAS, AttentionCall
 
 HIDDEN, WHOLE, CUT = 0, 1, 2
 
@@ -49,14 +51,7 @@ class PairPlan:
 def plan_pairs(
     call: AttentionCall, queries: FrameSlices, keys: FrameSlices, element: int
 ) -> PairPlan:
-    """Read what the call hides and adds, for one batch element.
-
-    Raises
-    ------
-    RecordError
-        Where a mask, bias or score function is not constant over a frame pair
-        and is no causal diagonal either.
-    """
+    """Read what the call hides and adds, for one batch element."""
     plan = _plan_band(call, queries, keys)
     if call.softcap is not None:
         raise _irregular(call, f"logits are capped at {call.softcap:g}")
@@ -107,14 +102,7 @@ def _plan_band(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> 
 def mask_rows(
     call: AttentionCall, element: int, start: int, stop: int
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Evaluate masks for some query tokens of one batch element, without the call's own band.
-
-    Returns
-    -------
-    visible : bool tensor or None, shape (heads or 1, rows, key tokens)
-    bias : tensor or None, shape (heads or 1, rows, key tokens), float32
-        What is added where visible; 0 where hidden.
-    """
+    """Evaluate masks for some query tokens of one batch element, without the call's own band."""
     visible: torch.Tensor | None = None
     bias: torch.Tensor | None = None
     columns = int(call.key.shape[2])
@@ -323,3 +311,54 @@ def iterate_elements(call: AttentionCall) -> Iterator[int]:
     differs = call.mask is not None and call.mask.shape[0] > 1
     by_function = call.mask_function is not None or call.score_function is not None
     return iter(range(call.query.shape[0] if differs or by_function else 1))
+
+
+class PlanCache:
+    """Plans of the masks seen lately.
+
+    A mask is known by its memory, view and version. Only a weak reference to the
+    memory is held, and an address cannot come again while that reference stands.
+    """
+
+    def __init__(self, size: int = 16) -> None:
+        self._size = size
+        self._plans: OrderedDict[Any, tuple[StorageWeakRef | None, list[PairPlan]]] = OrderedDict()
+
+    def plan(self, call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> list[PairPlan]:
+        """Return one plan for the whole batch, or one an element."""
+        key, owner = self._key(call)
+        if key is None:
+            return plan_call(call, queries, keys)
+        whole = (key, call.band, call.softcap, queries, keys)
+        held = self._plans.get(whole)
+        if held is not None and (held[0] is None or not held[0].expired()):
+            self._plans.move_to_end(whole)
+            return held[1]
+        plans = plan_call(call, queries, keys)
+        self._plans[whole] = (owner, plans)
+        while len(self._plans) > self._size:
+            self._plans.popitem(last=False)
+        return plans
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._plans.clear()
+
+    def _key(self, call: AttentionCall) -> tuple[Any, StorageWeakRef | None]:
+        """Return what a mask is known by; None where it is a function, or has no version."""
+        if call.mask_function is not None or call.score_function is not None:
+            return None, None
+        mask = call.mask
+        if mask is None:
+            return (), None
+        if mask.is_inference():
+            return None, None
+        owner = StorageWeakRef(mask.untyped_storage())
+        view = (mask.storage_offset(), tuple(mask.shape), mask.stride(), mask.dtype)
+        return (owner.cdata, view, mask._version), owner
+
+
+def plan_call(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> list[PairPlan]:
+    """Return one plan for the whole batch, or one an element where their masks can differ."""
+    with torch.no_grad():
+        return [plan_pairs(call, queries, keys, element) for element in iterate_elements(call)]

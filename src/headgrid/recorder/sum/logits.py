@@ -7,9 +7,15 @@ frame, and multiplied in float64: accumulating in bfloat16 loses three digits.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from headgrid.recorder.segments import FrameSlices
+from headgrid.recorder.place.segments import FrameSlices
+from headgrid.recorder.read.call import AttentionCall
+from headgrid.recorder.sum.masks import CUT, WHOLE, PairPlan, plan_call
 
 #: Elements that are converted to float32 at once: 4 MiB of scratch memory.
 CHUNK = 2**20
@@ -21,17 +27,7 @@ def wide_dtype(device: torch.device) -> torch.dtype:
 
 
 def pool_sums(tokens: torch.Tensor, slices: FrameSlices) -> torch.Tensor:
-    """Sum tokens by frame.
-
-    Parameters
-    ----------
-    tokens : tensor, shape (batch, heads, tokens, dim), any floating dtype and strides
-    slices : FrameSlices
-
-    Returns
-    -------
-    tensor, shape (batch, heads, slices, dim), float32 (float64 for float64 tokens)
-    """
+    """Sum tokens by frame."""
     kept = tokens.dtype if tokens.dtype == torch.float64 else torch.float32
     batch, heads, _, dim = tokens.shape
     sums = torch.empty((batch, heads, len(slices), dim), dtype=kept, device=tokens.device)
@@ -61,17 +57,7 @@ def _sum_chunk(chunk: torch.Tensor, target: torch.Tensor) -> None:
 
 
 def multiply_sums(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Multiply pooled queries and keys; each key head serves its group of query heads.
-
-    Parameters
-    ----------
-    queries : tensor, shape (batch, heads, query slices, dim)
-    keys : tensor, shape (batch, key heads, key slices, dim)
-
-    Returns
-    -------
-    tensor, shape (batch, heads, query slices, key slices), float64 where there is one
-    """
+    """Multiply pooled queries and keys; each key head serves its group of query heads."""
     wide = wide_dtype(queries.device)
     repeats = queries.shape[1] // keys.shape[1]
     repeated = keys.to(wide).repeat_interleave(repeats, dim=1)
@@ -88,19 +74,6 @@ def sum_band(
 
     The sum over a run of keys is a difference of two cumulative sums, so the
     cost is that of reading the tokens, not their product.
-
-    Parameters
-    ----------
-    queries : tensor, shape (batch, heads, n, dim)
-    keys : tensor, shape (batch, key heads, m, dim)
-    lower, upper : int or None
-        Bounds on ``j - i``; None is no bound.
-
-    Returns
-    -------
-    sums : tensor, shape (batch, heads)
-    pairs : int
-        Number of token pairs summed.
     """
     rows, columns = queries.shape[2], keys.shape[2]
     wide = wide_dtype(keys.device)
@@ -131,3 +104,80 @@ def count_band(rows: int, columns: int, lower: int | None, upper: int | None) ->
         start = 0 if lower is None else min(columns, max(0, row + lower))
         pairs += max(0, stop - start)
     return pairs
+
+
+@dataclass
+class PairSums:
+    """What one call adds to the matrix of frame pairs.
+
+    Attributes
+    ----------
+    queries, keys : FrameSlices
+    total : tensor, shape (batch, heads, query slices, key slices)
+        Sum over what `count` counts (the maximum, for max_logit).
+    count : array, shape (batch or 1, heads or 1, query slices, key slices), float64
+        Token pairs (logit) or query tokens (after the softmax); 0 where hidden.
+    variance : tensor or None, shape of ``total``
+        Variance of ``total`` where query tokens were sampled.
+    """
+
+    queries: FrameSlices
+    keys: FrameSlices
+    total: torch.Tensor
+    count: npt.NDArray[np.float64]
+    variance: torch.Tensor | None = None
+
+
+def sum_logits(
+    call: AttentionCall,
+    queries: FrameSlices,
+    keys: FrameSlices,
+    plans: list[PairPlan] | None = None,
+    pooled_keys: torch.Tensor | None = None,
+    pooled_queries: torch.Tensor | None = None,
+) -> PairSums:
+    """Sum ``q·k * scale`` plus any constant bias over the visible token pairs of frame pairs."""
+    if plans is None:
+        plans = plan_call(call, queries, keys)
+    if pooled_queries is None:
+        pooled_queries = pool_sums(call.query, queries)
+    if pooled_keys is None:
+        pooled_keys = pool_sums(call.key, keys)
+    total = multiply_sums(pooled_queries, pooled_keys) * call.scale
+    pairs = np.outer(queries.lengths, keys.lengths).astype(np.float64)
+    counts = np.stack([pairs * (plan.state == WHOLE) for plan in plans])[:, None]
+    elements = total.shape[0]
+    for element in range(elements):
+        plan = plans[element if len(plans) > 1 else 0]
+        if (plan.state != WHOLE).any():
+            whole = torch.from_numpy(plan.state == WHOLE).to(total.device)
+            total[element] *= whole
+        for (row, column), band in plan.bands.items():
+            if plan.state[row, column] != CUT:
+                continue
+            _fill_cut(call, queries, keys, total, counts, element, row, column, band)
+        if plan.bias is not None:
+            count = counts[element if len(plans) > 1 else 0, 0]
+            weights = torch.from_numpy(count).to(total.device, total.dtype)
+            total[element] += plan.bias.to(total.dtype) * weights
+    return PairSums(queries, keys, total, counts)
+
+
+def _fill_cut(
+    call: AttentionCall,
+    queries: FrameSlices,
+    keys: FrameSlices,
+    total: torch.Tensor,
+    counts: npt.NDArray[np.float64],
+    element: int,
+    row: int,
+    column: int,
+    band: tuple[int | None, int | None],
+) -> None:
+    """Sum one frame pair that a causal diagonal cuts, for one batch element."""
+    own = slice(element, element + 1)
+    query = call.query[own, :, queries.starts[row] : queries.stops[row]]
+    key = call.key[own, :, keys.starts[column] : keys.stops[column]]
+    summed, pairs = sum_band(query, key, *band)
+    total[element, :, row, column] = summed[0] * call.scale
+    counts[min(element, len(counts) - 1), 0, row, column] = pairs

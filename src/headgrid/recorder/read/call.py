@@ -1,6 +1,6 @@
 """An attention function's arguments -> one `AttentionCall` in one layout.
 
-Readers (`headgrid.recorder.readers`) know what each library calls its arguments
+Readers (`headgrid.recorder.read.readers`) know what each library calls its arguments
 and in which order its axes lie; everything behind them knows only this type.
 """
 
@@ -108,13 +108,7 @@ class AttentionCall:
 
 
 def check_call(call: AttentionCall) -> AttentionCall:
-    """Return the call if its shapes agree.
-
-    Raises
-    ------
-    RecordError
-        Where the reader's layout does not fit the tensors.
-    """
+    """Return the call if its shapes agree."""
     query, key = call.query, call.key
     if query.is_nested or key.is_nested:
         raise RecordError(
@@ -143,19 +137,7 @@ def check_call(call: AttentionCall) -> AttentionCall:
 
 
 def choose_batch(call: AttentionCall, batch: int | str | None) -> AttentionCall:
-    """Return the call with only the batch elements that are recorded, none of them packed.
-
-    Parameters
-    ----------
-    call : AttentionCall
-    batch : int, "mean", "all" or None
-        None accepts a batch of one only.
-
-    Raises
-    ------
-    RecordError
-        Where the element does not exist, or none was chosen of several.
-    """
+    """Return the call with only the batch elements that are recorded, none of them packed."""
     size = call.batch_size
     if batch is None:
         if size > 1:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 
 from headgrid.errors import RecordError
-from headgrid.recorder.fingerprints import HOW_TO_DECLARE, Fingerprints
-from headgrid.recorder.logits import PairSums
-from headgrid.recorder.segments import Segments, Spans
+from headgrid.recorder.place.fingerprints import HOW_TO_DECLARE, Fingerprints
+from headgrid.recorder.place.segments import Segments, Spans, join_spans
+from headgrid.recorder.sum.logits import PairSums
 
 
 class Matrix:
@@ -116,20 +116,13 @@ class LayerRecord:
     forwards: str | int | None
     calls: int = 0
     seen: dict[Spans, int] = field(default_factory=dict)
-    covered: list[tuple[int, int]] = field(default_factory=list)
+    covered: Spans = ()
     matrices: dict[int, Matrix] = field(default_factory=dict)
     latest: dict[Spans, PairSums] = field(default_factory=dict)
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
 
     def count_forward(self, block: Spans, segments: Segments) -> int:
-        """Return which forward of a block this is, from 0.
-
-        Raises
-        ------
-        RecordError
-            Where the block overlaps others without being one of them, or comes
-            again and no rule says which forward counts.
-        """
+        """Return which forward of a block this is, from 0."""
         if block in self.seen:
             if self.forwards is None:
                 raise RecordError(
@@ -158,7 +151,7 @@ class LayerRecord:
         """Enter a call that has run."""
         self.calls += 1
         if block not in self.seen:
-            self.covered = merge_spans([*self.covered, *block])
+            self.covered = join_spans(sorted([*self.covered, *block]))
         self.seen[block] = forward + 1
         if sums is None:
             return
@@ -174,21 +167,6 @@ class LayerRecord:
             self.matrices.setdefault(0, Matrix(self.statistic)).add(sums)
         self.latest.clear()
         return self.matrices
-
-
-def merge_spans(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return spans in order, adjoining ones joined.
-
-    >>> merge_spans([(4, 6), (0, 4), (8, 9)])
-    [(0, 6), (8, 9)]
-    """
-    merged: list[tuple[int, int]] = []
-    for start, stop in sorted(spans):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-        else:
-            merged.append((start, stop))
-    return merged
 
 
 def name_frames(segments: Segments, block: Spans) -> str:

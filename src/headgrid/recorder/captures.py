@@ -13,11 +13,11 @@ import torch
 from headgrid._version import __version__
 from headgrid.capture.model import Capture
 from headgrid.errors import RecordError
-from headgrid.recorder import distributed
-from headgrid.recorder.layers import LayerRecord, Matrix
 from headgrid.recorder.options import RecordOptions
-from headgrid.recorder.problems import fitting_frame_sizes, list_sites
-from headgrid.recorder.segments import Segments
+from headgrid.recorder.place.segments import Segments, fitting_frame_sizes
+from headgrid.recorder.sum import shards
+from headgrid.recorder.sum.matrix import LayerRecord, Matrix
+from headgrid.recorder.watch.sites import list_sites
 from headgrid.text import shorten_list
 
 Array = npt.NDArray[Any]
@@ -29,18 +29,12 @@ PACKAGES = ("torch", "transformers", "diffusers", "flash_attn", "xformers", "num
 def build_captures(
     layers: Sequence[LayerRecord], options: RecordOptions, sites: Mapping[str, int]
 ) -> list[Capture]:
-    """Return a capture of every layer, forward and batch element that is kept.
-
-    Raises
-    ------
-    RecordError
-        Where frames are missing or incomplete, or a cache changed.
-    """
+    """Return a capture of every layer, forward and batch element that is kept."""
     for layer in layers:
         layer.finish()
         layer.fingerprints.check_deferred(layer.facts.path)
     if options.shard is not None and options.shard != "sequence":
-        distributed.merge_layers(list(layers), options.shard, options.group)
+        shards.merge_layers(list(layers), options.shard, options.group)
     for layer in layers:
         _check_coverage(layer, options.query_segments, options.gaps, sites)
     found = [(layer, n, m) for layer in layers for n, m in sorted(layer.matrices.items())]
@@ -210,10 +204,6 @@ def infer_blocks(seen: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:
 
     Every query of a block attends up to the end of the block, and no further.
 
-    Parameters
-    ----------
-    seen : array of bool, shape (query, key)
-
     Examples
     --------
     >>> import numpy as np
@@ -248,7 +238,7 @@ def _check_coverage(
     if gaps == "keep":
         return
     found = dict[int, int]()
-    slices = segments.slice_frames(tuple(layer.covered))
+    slices = segments.slice_frames(layer.covered)
     for frame, length in zip(slices.frames, slices.lengths, strict=True):
         found[frame] = found.get(frame, 0) + length
     last = len(segments.bounds) if segments.tokens_per_frame is None else max(found) + 1

@@ -14,19 +14,12 @@ from typing import Any
 import torch
 
 from headgrid.errors import RecordError
-from headgrid.recorder.calls import AttentionCall
-from headgrid.recorder.readers import Reader, as_mask
+from headgrid.recorder.read.call import AttentionCall
+from headgrid.recorder.read.readers import Reader, as_mask, scale_or_default, split_mask
 
 
 def transformers_reader(original: Callable[..., Any], name: str) -> Reader:
     """Return the reader of one entry of transformers' attention registry.
-
-    Parameters
-    ----------
-    original : callable
-        The function, whose own signature tells positional arguments apart.
-    name : str
-        ``"eager"``, ``"sdpa"``, ``"flex_attention"``, ``"flash_attention_2"``, ...
 
     Notes
     -----
@@ -36,17 +29,13 @@ def transformers_reader(original: Callable[..., Any], name: str) -> Reader:
     signature = inspect.signature(original)
 
     def read(*args: Any, **kwargs: Any) -> AttentionCall:
-        bound = signature.bind(*args, **kwargs).arguments
-        given = {k: v for k, v in bound.items() if signature.parameters[k].kind is not _ANY}
+        given = signature.bind(*args, **kwargs).arguments
         for key, parameter in signature.parameters.items():
-            if parameter.kind is _ANY:
-                given.update(bound.get(key, {}))
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                given |= given.pop(key, {})
         return _read_transformers(name, **given)
 
     return read
-
-
-_ANY = inspect.Parameter.VAR_KEYWORD
 
 
 def _read_transformers(
@@ -72,20 +61,19 @@ def _read_transformers(
         )
     flash = name.startswith("flash")
     causal = _is_causal(name, module, query, attention_mask, is_causal)
-    mask, function = attention_mask, None
-    if mask is not None and hasattr(mask, "mask_mod"):
-        mask, function = None, attention_mask.mask_mod
-    elif flash and mask is not None:
-        mask = mask.bool()[:, None, None, -key.shape[2] :]
-    elif mask is not None:
-        mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
+    mask, function = split_mask(attention_mask)
+    if mask is not None:
+        if flash:
+            mask = mask.bool()[:, None, None, -key.shape[2] :]
+        else:
+            mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
     if position_bias is not None:
         mask = _add_masks(position_bias, mask)
     window = sliding_window if flash and sliding_window and key.shape[2] > sliding_window else None
     return AttentionCall(
         query,
         key,
-        scale=1 / math.sqrt(query.shape[-1]) if scaling is None else float(scaling),
+        scale=scale_or_default(scaling, query),
         lower=None if window is None else -(window - 1),
         upper=0 if causal else None,
         from_end=flash,
@@ -134,7 +122,10 @@ def read_multihead(
         query, key = query[None], key[None]
     elif not self.batch_first:
         query, key = query.transpose(0, 1), key.transpose(0, 1)
-    weights, biases = _projections(self)
+    weights = self.q_proj_weight, self.k_proj_weight
+    if self.in_proj_weight is not None:
+        weights = self.in_proj_weight.chunk(3)[:2]
+    biases = (None, None) if self.in_proj_bias is None else self.in_proj_bias.chunk(3)[:2]
     heads = self.num_heads
     return AttentionCall(
         _project(query, weights[0], biases[0], heads),
@@ -143,17 +134,6 @@ def read_multihead(
         mask=_invert_masks(attn_mask, key_padding_mask, heads),
         function="nn.MultiheadAttention",
     )
-
-
-def _projections(
-    module: torch.nn.MultiheadAttention,
-) -> tuple[tuple[torch.Tensor, torch.Tensor], tuple[Any, Any]]:
-    bias = module.in_proj_bias
-    biases = (None, None) if bias is None else bias.chunk(3)[:2]
-    if module.in_proj_weight is not None:
-        first, second, _ = module.in_proj_weight.chunk(3)
-        return (first, second), (biases[0], biases[1])
-    return (module.q_proj_weight, module.k_proj_weight), (biases[0], biases[1])
 
 
 def _project(
@@ -169,20 +149,14 @@ def _invert_masks(
     """Return one mask from two in which True means *hidden*."""
     if mask is not None and mask.ndim == 3:
         mask = mask.unflatten(0, (-1, heads))
-    first, second = as_mask(mask), None if padding is None else padding[:, None, None]
-    kept = [_hide(part) for part in (first, second) if part is not None]
-    if not kept:
-        return None
-    if len(kept) == 1:
-        return kept[0]
+    given = (as_mask(mask), None if padding is None else padding[:, None, None])
+    kept = [~part if part.dtype == torch.bool else part for part in given if part is not None]
+    if len(kept) < 2:
+        return kept[0] if kept else None
     if kept[0].dtype == kept[1].dtype == torch.bool:
         return kept[0] & kept[1]
     floats = [torch.where(p, 0.0, -torch.inf) if p.dtype == torch.bool else p for p in kept]
     return floats[0] + floats[1]
-
-
-def _hide(mask: torch.Tensor) -> torch.Tensor:
-    return ~mask if mask.dtype == torch.bool else mask
 
 
 def read_encoder_layer(
@@ -208,15 +182,30 @@ def read_encoder_layer(
         tokens = torch.nn.functional.layer_norm(src, (embed_dim,), norm_weight, norm_bias, eps)
     weight, bias = qkv_weight.chunk(3), qkv_bias.chunk(3)
     mask, kind = (*rest[6:8], None, None)[:2]
-    masks: tuple[Any, Any] = (None, None)
-    if mask is not None:
-        masks = (None, mask) if kind == 1 else (mask, None)
     if kind == 2 and mask is not None and mask.ndim == 3:
-        masks = (mask[:, None], None)
+        mask = mask[:, None]
+    masks: tuple[Any, Any] = (None, mask) if kind == 1 else (mask, None)  # 1 is padding
     return AttentionCall(
         _project(tokens, weight[0], bias[0], num_heads),
         _project(tokens, weight[1], bias[1], num_heads),
         scale=1 / math.sqrt(embed_dim // num_heads),
         mask=_invert_masks(*masks, num_heads),
         function="nn.TransformerEncoderLayer",
+    )
+
+
+def read_attention_scores(
+    self: Any, query: torch.Tensor, key: torch.Tensor, attention_mask: torch.Tensor | None = None
+) -> AttentionCall:
+    """Read ``diffusers...Attention.get_attention_scores``: (batch * heads, tokens, dim)."""
+    heads = int(self.heads)
+    mask = attention_mask
+    if mask is not None and mask.ndim == 3 and mask.shape[0] > 1:
+        mask = mask.unflatten(0, (-1, heads))
+    return AttentionCall(
+        query.unflatten(0, (-1, heads)),
+        key.unflatten(0, (-1, heads)),
+        scale=float(self.scale),
+        mask=as_mask(mask),
+        function="get_attention_scores",
     )

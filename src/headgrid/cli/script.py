@@ -11,24 +11,7 @@ from headgrid.errors import OptionError, RecordError
 
 
 def run_script(script: str, arguments: Sequence[str], *, module: bool = False) -> None:
-    """Run a script as Python would, and return when it is done.
-
-    Parameters
-    ----------
-    script : str
-        Path of the script, or name of the module.
-    arguments : sequence of str
-        What it finds in ``sys.argv[1:]``.
-    module : bool
-        Whether ``script`` is a module (``python -m``).
-
-    Raises
-    ------
-    OptionError
-        Where there is no such script.
-    RecordError
-        Where the script exits with a code other than 0.
-    """
+    """Run a script as Python would, and return when it is done."""
     if not module and not Path(script).is_file():
         raise OptionError(f"{script}: there is no such script; use -m for a module's name")
     argv, path = list(sys.argv), list(sys.path)

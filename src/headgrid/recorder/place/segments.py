@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -45,35 +45,29 @@ class FrameSlices:
 
     def runs(self) -> list[tuple[int, int]]:
         """Return ``(first, last + 1)`` of slices that are equally long and adjoin each other."""
-        return _find_runs(self)
+        return _equal_runs(self)
 
     def frame_runs(self) -> list[tuple[int, int]]:
         """Return ``(first, last + 1)`` of slices whose frame numbers count up by one."""
-        return _find_frame_runs(self)
+        return _frame_runs(self)
+
+
+def _split(length: int, belongs: Callable[[int], bool]) -> list[tuple[int, int]]:
+    """Cut 0 ... length into runs; a place begins one where it does not belong to the last."""
+    starts = [place for place in range(length) if place == 0 or not belongs(place)]
+    return list(pairwise([*starts, length]))
 
 
 @lru_cache(maxsize=256)
-def _find_runs(slices: FrameSlices) -> list[tuple[int, int]]:
-    lengths, found, first = slices.lengths, list[tuple[int, int]](), 0
-    for index in range(1, len(slices) + 1):
-        if (
-            index == len(slices)
-            or lengths[index] != lengths[first]
-            or slices.starts[index] != slices.stops[index - 1]
-        ):
-            found.append((first, index))
-            first = index
-    return found
+def _equal_runs(slices: FrameSlices) -> list[tuple[int, int]]:
+    lengths, starts, stops = slices.lengths, slices.starts, slices.stops
+    return _split(len(slices), lambda i: lengths[i] == lengths[i - 1] and starts[i] == stops[i - 1])
 
 
 @lru_cache(maxsize=256)
-def _find_frame_runs(slices: FrameSlices) -> list[tuple[int, int]]:
-    found, first = list[tuple[int, int]](), 0
-    for index in range(1, len(slices) + 1):
-        if index == len(slices) or slices.frames[index] != slices.frames[index - 1] + 1:
-            found.append((first, index))
-            first = index
-    return found
+def _frame_runs(slices: FrameSlices) -> list[tuple[int, int]]:
+    frames = slices.frames
+    return _split(len(slices), lambda i: frames[i] == frames[i - 1] + 1)
 
 
 @dataclass(frozen=True)
@@ -88,13 +82,7 @@ class Segments:
 
     @classmethod
     def equal(cls, tokens_per_frame: int, name: str = "tokens_per_frame") -> Segments:
-        """Every frame has so many tokens.
-
-        Raises
-        ------
-        OptionError
-            Where the number is not a whole number from 1.
-        """
+        """Every frame has so many tokens."""
         if not isinstance(tokens_per_frame, int) or tokens_per_frame < 1:
             raise OptionError(
                 f"{name} is {tokens_per_frame!r}, expected a whole number, at least 1"
@@ -104,11 +92,6 @@ class Segments:
     @classmethod
     def explicit(cls, boundaries: Sequence[Any], name: str = "segments") -> Segments:
         """Frames between boundaries ``[0, 5, 12]``, or as pairs ``[(0, 5), (6, 12)]``.
-
-        Raises
-        ------
-        OptionError
-            Where the segments are empty, overlap or are out of order.
 
         Examples
         --------
@@ -147,13 +130,7 @@ class Segments:
         return stop - start
 
     def span(self, frame: int) -> tuple[int, int]:
-        """Return the token positions of a frame.
-
-        Raises
-        ------
-        IndexError
-            Where explicit segments have no such frame.
-        """
+        """Return the token positions of a frame."""
         if self.tokens_per_frame is not None:
             return frame * self.tokens_per_frame, (frame + 1) * self.tokens_per_frame
         return self.bounds[frame]
@@ -215,6 +192,33 @@ def _overlaps(segments: Segments, start: int, stop: int) -> list[tuple[int, int,
     ]
 
 
+def join_spans(spans: Iterable[tuple[int, int]]) -> Spans:
+    """Return spans in the same order, those joined that touch the one before.
+
+    >>> join_spans([(0, 4), (4, 6), (8, 9)])
+    ((0, 6), (8, 9))
+    """
+    joined: list[tuple[int, int]] = []
+    for start, stop in spans:
+        if joined and joined[-1][1] == start:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return tuple(joined)
+
+
 def count_tokens(spans: Spans) -> int:
     """Return the number of token positions in spans."""
     return sum(stop - start for start, stop in spans)
+
+
+def fitting_frame_sizes(tokens: int, wanted: int) -> str:
+    """Return the divisors of a token count that lie nearest to a wanted frame size.
+
+    >>> fitting_frame_sizes(48, 10)
+    '6, 8 or 12 tokens per frame would fit'
+    """
+    divisors = [size for size in range(1, tokens + 1) if tokens % size == 0]
+    near = [str(size) for size in sorted(sorted(divisors, key=lambda n: abs(n - wanted))[:3])]
+    choices = " or ".join(part for part in (", ".join(near[:-1]), near[-1]) if part)
+    return f"{choices} tokens per frame would fit"

@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 
 from headgrid.errors import RecordError
-from headgrid.recorder.calls import AttentionCall
-from headgrid.recorder.layers import LayerRecord, Matrix, merge_spans
-from headgrid.recorder.pooling import pool_sums
-from headgrid.recorder.segments import FrameSlices, Segments, Spans
+from headgrid.recorder.place.segments import FrameSlices, Segments, Spans, join_spans
+from headgrid.recorder.read.call import AttentionCall
+from headgrid.recorder.sum.logits import pool_sums
+from headgrid.recorder.sum.matrix import LayerRecord, Matrix
 
 
 def is_running() -> bool:
@@ -36,12 +36,7 @@ def world_size() -> int:
 
 
 def check_running(shard: str) -> None:
-    """Raise where a sharded recording is asked for in one process.
-
-    Raises
-    ------
-    RecordError
-    """
+    """Raise where a sharded recording is asked for in one process."""
     if not is_running():
         raise RecordError(
             f"shard={shard!r} needs torch.distributed, which is not initialised; call "
@@ -75,13 +70,7 @@ def cut_spans(spans: Spans, offset: int, tokens: int) -> Spans:
 
 
 def check_sequence_call(call: AttentionCall, path: str, kind: str) -> None:
-    """Raise where a call whose keys are cut needs more than pooled keys.
-
-    Raises
-    ------
-    RecordError
-        Where it has a mask, or a cache, whose parts lie between those of others.
-    """
+    """Raise where a call whose keys are cut needs more than pooled keys."""
     queries, keys = int(call.query.shape[2]), int(call.key.shape[2])
     if kind == "self" and queries != keys:
         raise RecordError(
@@ -99,22 +88,7 @@ def check_sequence_call(call: AttentionCall, path: str, kind: str) -> None:
 def reduce_pooled(
     tokens: torch.Tensor, spans: Spans, whole: Spans, segments: Segments, group: Any
 ) -> tuple[torch.Tensor, FrameSlices]:
-    """Pool one process's tokens and add up the sums of all processes.
-
-    Parameters
-    ----------
-    tokens : tensor, shape (batch, heads, tokens of this process, dim)
-    spans, whole : tuple of (start, stop)
-        Positions of this process's tokens, and of all.
-    segments : Segments
-    group : process group or None
-
-    Returns
-    -------
-    sums : tensor, shape (batch, heads, slices, dim)
-    slices : FrameSlices
-        Of the whole.
-    """
+    """Pool one process's tokens and add up the sums of all processes."""
     own, everything = segments.slice_frames(spans), segments.slice_frames(whole)
     partial = pool_sums(tokens, own)
     batch, heads, _, dim = partial.shape
@@ -136,7 +110,7 @@ def merge_layers(layers: list[LayerRecord], shard: str, group: Any) -> None:
         if len({path for _, _, path in numbers}) > 1:
             paths = ", ".join(path for _, _, path in numbers)
             raise RecordError(f"the processes recorded different layers: {paths}; record one model")
-        layer.covered = merge_spans([span for _, covered, _ in numbers for span in covered])
+        layer.covered = join_spans(sorted({span for _, covered, _ in numbers for span in covered}))
         for number in sorted({n for found, _, _ in numbers for n in found}):
             matrix = matrices.setdefault(number, Matrix(layer.statistic))
             if shard == "heads":

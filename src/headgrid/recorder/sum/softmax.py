@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from headgrid.recorder.calls import AttentionCall
-from headgrid.recorder.logits import PairSums
-from headgrid.recorder.masks import evaluate_scores, mask_rows
-from headgrid.recorder.pooling import wide_dtype
-from headgrid.recorder.segments import FrameSlices
+from headgrid.recorder.place.segments import FrameSlices
+from headgrid.recorder.read.call import AttentionCall
+from headgrid.recorder.sum.logits import PairSums, wide_dtype
+from headgrid.recorder.sum.masks import evaluate_scores, mask_rows
 
 #: Logits that are held at once, for all query heads that share a key head.
 ROW_CHUNK = 2**20
@@ -57,25 +56,7 @@ def sum_softmax(
     sample: int | None = None,
     generator: torch.Generator | None = None,
 ) -> PairSums:
-    """Sum a statistic that depends on every logit over the query tokens of each frame pair.
-
-    Parameters
-    ----------
-    call : AttentionCall
-    queries, keys : FrameSlices
-    statistic : {"mass", "entropy", "max_logit", "logit"}
-        "logit" is the sum over visible token pairs with masks, biases and caps
-        of any shape.
-    sample : int, optional
-        Query tokens looked at in each slice, drawn without replacement.
-    generator : torch.Generator, optional
-        Source of the draw (on the CPU, so that the model's own is left alone).
-
-    Returns
-    -------
-    PairSums
-        With ``variance`` where tokens were sampled.
-    """
+    """Sum a statistic that depends on every logit over the query tokens of each frame pair."""
     batch, heads = call.query.shape[:2]
     shape = (batch, heads, len(queries), len(keys))
     wide = wide_dtype(call.query.device)

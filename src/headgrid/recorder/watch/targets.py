@@ -11,23 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from headgrid.errors import OptionError, near_miss
-from headgrid.recorder import module_readers, readers
-from headgrid.recorder.readers import Reader
+from headgrid.recorder.read import modules, readers
+from headgrid.recorder.read.readers import Reader
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Target:
-    """An attention function, and the reader of its arguments.
-
-    Attributes
-    ----------
-    name : str
-        Dotted path, for messages.
-    original : callable
-    reader : Reader
-    owner : type or None
-        The class that the function is a method of.
-    """
+    """An attention function (of the class ``owner``, if it is a method), and its reader."""
 
     name: str
     original: Callable[..., Any]
@@ -35,35 +25,37 @@ class Target:
     owner: type | None = None
 
 
-#: Module, attribute path and reader of every function that is known by name.
-KNOWN: tuple[tuple[str, str, Reader], ...] = (
-    ("torch.nn.functional", "scaled_dot_product_attention", readers.read_sdpa),
-    ("torch._ops", "torch.ops.aten.scaled_dot_product_attention", readers.read_sdpa),
-    ("torch._ops", "torch.ops.aten.scaled_dot_product_attention.default", readers.read_sdpa),
-    ("torch.nn.attention.flex_attention", "flex_attention", readers.read_flex),
-    ("torch.nn.modules.activation", "MultiheadAttention.forward", module_readers.read_multihead),
-    ("torch", "_transformer_encoder_layer_fwd", module_readers.read_encoder_layer),
-    ("diffusers.models.attention_dispatch", "dispatch_attention_fn", readers.read_heads_last),
-    (
-        "diffusers.models.attention_processor",
-        "Attention.get_attention_scores",
-        readers.read_attention_scores,
-    ),
-    ("flash_attn.flash_attn_interface", "flash_attn_func", readers.read_flash),
-    ("flash_attn.flash_attn_interface", "flash_attn_qkvpacked_func", readers.read_flash_packed),
-    ("flash_attn.flash_attn_interface", "flash_attn_kvpacked_func", readers.read_flash_kv_packed),
-    ("flash_attn.flash_attn_interface", "flash_attn_varlen_func", readers.read_flash_varlen),
-    ("flash_attn", "flash_attn_func", readers.read_flash),
-    ("flash_attn", "flash_attn_qkvpacked_func", readers.read_flash_packed),
-    ("flash_attn", "flash_attn_kvpacked_func", readers.read_flash_kv_packed),
-    ("flash_attn", "flash_attn_varlen_func", readers.read_flash_varlen),
-    ("flash_attn_interface", "flash_attn_func", readers.read_flash3),
-    ("flash_attn_interface", "flash_attn_varlen_func", readers.read_flash3_varlen),
-    ("xformers.ops.fmha", "memory_efficient_attention", readers.read_xformers),
-    ("xformers.ops", "memory_efficient_attention", readers.read_xformers),
-    ("wan.modules.attention", "attention", readers.read_wan),
-    ("wan.modules.attention", "flash_attention", readers.read_wan),
-)
+_FLASH: Mapping[str, Reader] = {
+    "flash_attn_func": readers.read_flash,
+    "flash_attn_qkvpacked_func": readers.read_flash_packed,
+    "flash_attn_kvpacked_func": readers.read_flash_kv_packed,
+    "flash_attn_varlen_func": readers.read_flash_varlen,
+}
+
+#: Functions that are known by name: module, attribute path in it, reader.
+KNOWN: Mapping[str, Mapping[str, Reader]] = {
+    "torch.nn.functional": {"scaled_dot_product_attention": readers.read_sdpa},
+    "torch._ops": {
+        "torch.ops.aten.scaled_dot_product_attention": readers.read_sdpa,
+        "torch.ops.aten.scaled_dot_product_attention.default": readers.read_sdpa,
+    },
+    "torch.nn.attention.flex_attention": {"flex_attention": readers.read_flex},
+    "torch.nn.modules.activation": {"MultiheadAttention.forward": modules.read_multihead},
+    "torch": {"_transformer_encoder_layer_fwd": modules.read_encoder_layer},
+    "diffusers.models.attention_dispatch": {"dispatch_attention_fn": readers.read_heads_last},
+    "diffusers.models.attention_processor": {
+        "Attention.get_attention_scores": modules.read_attention_scores
+    },
+    "flash_attn.flash_attn_interface": _FLASH,
+    "flash_attn": _FLASH,
+    "flash_attn_interface": {
+        "flash_attn_func": readers.read_flash3,
+        "flash_attn_varlen_func": readers.read_flash3_varlen,
+    },
+    "xformers.ops.fmha": {"memory_efficient_attention": readers.read_xformers},
+    "xformers.ops": {"memory_efficient_attention": readers.read_xformers},
+    "wan.modules.attention": {"attention": readers.read_wan, "flash_attention": readers.read_wan},
+}
 
 #: Readers that an option can name, for functions given by dotted path.
 NAMED_READERS: Mapping[str, Reader] = {
@@ -83,13 +75,7 @@ _EAGER = "eager_attention_forward"
 
 
 def find_targets(extra: Mapping[str, Reader]) -> Iterator[Target]:
-    """Return every attention function that is loaded now, each once.
-
-    Parameters
-    ----------
-    extra : mapping of dotted path to reader
-        Functions that the user named.
-    """
+    """Return every attention function that is loaded now, each once."""
     seen: set[int] = set()
     for target in _iterate(extra):
         if id(target.original) not in seen:
@@ -100,17 +86,18 @@ def find_targets(extra: Mapping[str, Reader]) -> Iterator[Target]:
 def _iterate(extra: Mapping[str, Reader]) -> Iterator[Target]:
     for path, reader in extra.items():
         yield from _resolve(*split_path(path), reader)
-    for module, attribute, reader in KNOWN:
-        yield from _resolve(module, attribute, reader)
+    for module, functions in KNOWN.items():
+        for attribute, reader in functions.items():
+            yield from _resolve(module, attribute, reader)
     interface = getattr(sys.modules.get(_REGISTRY), "AttentionInterface", None)
     for name, function in dict(getattr(interface, "_global_mapping", {})).items():
         if callable(function):
-            reader = module_readers.transformers_reader(function, name)
+            reader = modules.transformers_reader(function, name)
             yield Target(f"transformers {name}", function, reader)
     for name, loaded in list(sys.modules.items()):
         eager = vars(loaded).get(_EAGER) if hasattr(loaded, "__dict__") else None
         if callable(eager):
-            reader = module_readers.transformers_reader(eager, "eager")
+            reader = modules.transformers_reader(eager, "eager")
             yield Target(f"{name}.{_EAGER}", eager, reader)
 
 
@@ -145,17 +132,7 @@ def split_path(path: str) -> tuple[str, str]:
 
 
 def read_functions(functions: Any) -> dict[str, Reader]:
-    """Return the option ``functions`` with its readers resolved.
-
-    Parameters
-    ----------
-    functions : mapping of dotted path to reader or name of a reader, or None
-
-    Raises
-    ------
-    OptionError
-        Where a reader is neither callable nor known by name.
-    """
+    """Return the option ``functions`` with its readers resolved."""
     found: dict[str, Reader] = {}
     for path, reader in dict(functions or {}).items():
         chosen = NAMED_READERS.get(reader) if isinstance(reader, str) else reader
@@ -171,6 +148,6 @@ def read_functions(functions: Any) -> dict[str, Reader]:
 
 def touches_target(module_name: str, module: Any, extra: Mapping[str, Reader]) -> bool:
     """Return whether a module that was just imported holds an attention function."""
-    named = {name for name, _, _ in KNOWN} | {_REGISTRY}
     asked = any(path.startswith(f"{module_name}.") for path in extra)
-    return module_name in named or asked or _EAGER in getattr(module, "__dict__", {})
+    known = module_name in KNOWN or module_name == _REGISTRY
+    return asked or known or _EAGER in getattr(module, "__dict__", {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 _CALL_CODE = torch.nn.Module._call_impl.__code__
 _CROSS = re.compile(r"cross|attn_?2$|enc(oder)?_?dec(oder)?|encoder_attn|multihead_attn", re.I)
 _SELF = re.compile(r"self|attn_?1$", re.I)
-_OWN = Path(__file__).parent
+_OWN = str(Path(__file__).parent.parent)
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
@@ -77,7 +77,7 @@ def find_site() -> CallSite:
 
 
 def _is_plumbing(filename: str) -> bool:
-    return Path(filename).parent == _OWN or "torch/_dynamo" in filename
+    return filename.startswith(_OWN) or "torch/_dynamo" in filename
 
 
 _PATHS: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = weakref.WeakKeyDictionary()
@@ -126,3 +126,12 @@ def hint_kind(root: torch.nn.Module, site: CallSite) -> str | None:
 def _last_names(root: torch.nn.Module, module: torch.nn.Module) -> str:
     path = module_path(root, module)
     return " ".join(part for part in path.split(".")[-2:] if not part.isdigit())
+
+
+def list_sites(sites: Iterable[str], shown: int = 8) -> str:
+    """Return the attention call sites that were seen, for the end of a message."""
+    texts = list(sites)
+    if not texts:
+        return "no attention call was seen at all"
+    more = f" and {len(texts) - shown} more" if len(texts) > shown else ""
+    return f"attention calls seen: {'; '.join(texts[:shown])}{more}"

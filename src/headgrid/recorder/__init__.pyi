@@ -1,0 +1,10 @@
+from .place.positions import CallInfo as CallInfo
+from .place.positions import Counted as Counted
+from .place.positions import FromArgument as FromArgument
+from .place.positions import Growing as Growing
+from .place.positions import SinkWindow as SinkWindow
+from .read.call import AttentionCall as AttentionCall
+from .recording import RecordError as RecordError
+from .recording import Recording as Recording
+from .runs import record_runs as record_runs
+from .session import record as record

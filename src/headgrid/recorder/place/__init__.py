@@ -1,0 +1,1 @@
+"""Tokens of a call -> the frames that they belong to."""

@@ -1,0 +1,1 @@
+"""Arguments of attention functions -> one `AttentionCall` in one layout."""

@@ -1,0 +1,1 @@
+"""Calls with their frames -> sums over frame pairs, a matrix a layer."""

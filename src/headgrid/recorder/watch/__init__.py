@@ -1,0 +1,1 @@
+"""A running model -> its attention functions, watched, and where each is called."""
