@@ -6,6 +6,7 @@ is one more reason why `replace_file` puts a new file in the place of the old on
 
 from __future__ import annotations
 
+import hashlib
 import io
 import mmap
 import os
@@ -33,6 +34,17 @@ def read_or_map(file: io.FileIO) -> bytes | mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     file.seek(0)
     return io.FileIO.readall(file)  # past a `read` that a subclass has limited
+
+
+def hash_bytes(content: bytes) -> str:
+    """Return the SHA-256 of bytes in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

@@ -207,11 +207,11 @@ def digest_part(part: Part) -> list[str]:
 
 def digest_file(file: CaptureFile) -> str:
     """Return the digest of a file's content as `read_capture` does, or an empty text."""
-    from headgrid.capture.store import hash_file
+    from headgrid.capture.files import hash_file
 
     try:
-        return hash_file(file.path)
-    except CaptureError:
+        return hash_file(file.path) if file.path.is_file() else ""
+    except (OSError, ValueError):
         return ""
 
 
