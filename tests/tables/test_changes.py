@@ -120,7 +120,7 @@ def test_large_maps_become_images(pair):
     [
         (
             block_capture(2, (2, 3)),
-            "differ in the number of heads: 3 and 2; expected the same in both",
+            "the number of heads: 3 and 2; expected the same in both",
         ),
         (block_capture(3, (2, 4)), r"differ in the query frames: 5 \(.*\) and 6"),
         (block_capture(3, (2, 3), statistic="mass"), "differ in the statistic: logit and mass"),

@@ -234,7 +234,7 @@ class Capture:
                 f"{source}: found {type(data).__name__} {getattr(data, 'shape', '')}".rstrip()
                 + f", expected a dictionary with {FULL} (heads, query, key) or {LAST} (heads, key)"
             )
-        fields = {name: data.get(name) for name in schema.KEYS - {"is_logits"}}
+        fields: dict[str, Any] = {name: data.get(name) for name in schema.KEYS - {"is_logits"}}
         if fields["layer_index"] is None:
             fields["layer_index"] = layer
         if fields["statistic"] is None:
@@ -333,7 +333,7 @@ class Capture:
     def last_block_rows(self) -> Array:
         """The last block's rows [heads, key] as float32 or float64, NaN where unseen."""
         attendable = self._attendable_by(self.last_block_query_frames).any(axis=0)
-        return hide(self.last_block_frame_attention, attendable)
+        return hide(self.last_block_frame_attention, np.asarray(attendable))
 
     @cached_property
     def _extents(self) -> list[tuple[float, float, int]]:

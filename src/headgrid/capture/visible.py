@@ -16,6 +16,8 @@ from headgrid.text import shorten_list
 if TYPE_CHECKING:
     from headgrid.capture.model import Capture
 
+_Part = tuple[str, list[tuple[float, float, int]], Callable[[int], Array]]
+
 #: Beyond this, sums and spans of float64 overflow; no attention is near it.
 _MAX_VALUE = 1e300
 
@@ -57,7 +59,7 @@ def extent(values: Array) -> tuple[float, float, int]:
 def check_values(capture: Capture) -> None:
     """Refuse infinities in visible cells, and heads without one visible cell."""
     rows = capture.last_block_rows
-    parts = [(LAST, list(map(extent, rows)), rows.__getitem__)]
+    parts: list[_Part] = [(LAST, list(map(extent, rows)), rows.__getitem__)]
     if capture.full_frame_attention is not None:
         parts.insert(0, (FULL, capture._extents, capture.head_matrix))
     empty = [head for head, (_, _, count) in enumerate(parts[0][1]) if not count]
