@@ -104,7 +104,7 @@ def show_value(value: object) -> str:
     r"""Return what somebody gave for a message: as Python writes it, and short.
 
     >>> show_value("svgg\n"), len(show_value("x" * 1000))
-    ("'svgg\\n'", 83)
+    ("'svgg\\n'", 80)
     """
     try:
         return shorten_text(repr(value), 80)

@@ -12,7 +12,7 @@ block_lists = st.lists(st.integers(1, 5), min_size=1, max_size=8)
 
 def layout(sizes, frames, data=None):
     frames = range(frames) if isinstance(frames, int) else frames
-    held = np.zeros(len(frames), bool) if data is None else data
+    held = data is not None and bool(np.asarray(data)[sum(sizes) :].any())
     return layout_blocks("layer3.pt", sizes, frames, held)
 
 

@@ -377,3 +377,25 @@ def test_blocks_of_more_frames_than_there_can_be_are_refused():
 def test_a_last_block_that_was_not_recorded_is_drawn_without_scores():
     capture = Capture.from_array(np.ones((2, 3, 3)), last_block=np.full((2, 3), np.nan))
     assert sink_titles(capture) == ["H0 (sink=n/a)", "H1 (sink=n/a)"]
+
+
+def test_a_capture_is_validated_whatever_way_it_is_made():
+    values = {
+        "layer_index": 3,
+        FULL: waves(2, 4, 4),
+        LAST: None,
+        "block_sizes": [2, 2],
+        "query_frames": None,
+        "key_frames": None,
+        "last_block_query_frames": None,
+    }
+    capture = Capture(**values, prompt=["a", "b"])
+    assert (capture.block_sizes, capture.last_block_query_frames) == ((2, 2), (2, 3))
+    assert (capture.num_visible, capture.prompt) == (24, "a | b")
+    for name, wrong in [("block_sizes", [3, 2]), (FULL, waves(1, 2, 2)[0]), ("layer_index", -1)]:
+        with pytest.raises(CaptureError, match=rf"^capture: {name} "):
+            Capture(**values | {name: wrong})
+    with pytest.raises(CaptureError, match="num_heads says 3, the arrays hold 2"):
+        Capture(**values, metadata={"num_heads": 3})
+    with pytest.raises(CaptureError, match="num_heads says 3, the arrays hold 2"):
+        capture.replace(metadata={"num_heads": 3})

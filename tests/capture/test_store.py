@@ -351,10 +351,10 @@ def test_an_unknown_suffix_is_refused_with_the_choices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "found"),
     [
-        (torch.ones(12, 21, 21), r"holds a tensor \(12, 21, 21\), expected a dictionary with full"),
-        ([torch.ones(2)], r"holds a list of 1 values, expected a dictionary"),
-        (3, r"holds a int, expected a dictionary"),
-        ({}, r"neither full_frame_attention .* the file holds no keys"),
+        (torch.ones(12, 21, 21), r"found ndarray \(12, 21, 21\), expected a dictionary with full"),
+        ([torch.ones(2)], r"found list, expected a dictionary"),
+        (3, r"found int, expected a dictionary"),
+        ({}, r"neither full_frame_attention .* there is nothing like them"),
         ({"full_frame_atention": torch.ones(1, 2, 2)}, "did you mean 'full_frame_attention'"),
         ({FULL: torch.ones(2, 2)}, r"has shape \(2, 2\), expected \(heads, query, key\)"),
         ({FULL: "text"}, "expected real numbers"),

@@ -118,12 +118,15 @@ def test_large_maps_become_images(pair):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (block_capture(2, (2, 3)), "has 3 heads, .* has 2; expected the same in both"),
-        (block_capture(3, (2, 4)), "has 5 query frames, .* has 6"),
-        (block_capture(3, (2, 3), statistic="mass"), "holds logit and .* holds mass"),
+        (
+            block_capture(2, (2, 3)),
+            "the number of heads: 3 and 2; expected the same in both",
+        ),
+        (block_capture(3, (2, 4)), r"differ in the query frames: 5 \(.*\) and 6"),
+        (block_capture(3, (2, 3), statistic="mass"), "differ in the statistic: logit and mass"),
         (
             block_capture(3, (2, 3), key_frames=[0, 1, 2, 3, 9], query_frames=[0, 1, 2, 3, 9]),
-            "or other frame numbers",
+            r"the query frames: 5 \(0, 1, 2, 3, 4\) and 5 \(0, 1, 2, 3, 9\)",
         ),
     ],
 )

@@ -67,7 +67,7 @@ def test_several_captures_follow_each_other_in_their_order():
 
 
 def test_logit_and_mass_never_share_a_column():
-    with pytest.raises(CaptureError, match="holds mass and array holds logit, expected one"):
+    with pytest.raises(CaptureError, match="differ in the statistic: logit and mass; expected one"):
         pair_table([block_capture(), block_capture(statistic="mass")])
 
 

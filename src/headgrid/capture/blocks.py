@@ -1,7 +1,7 @@
 """Frame numbers and block sizes -> which pairs a block-wise model can attend.
 
 A model that generates frames in blocks lets a query attend every key up to the
-end of the query's own block. This module knows nothing of values or files.
+end of the query's own block.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -69,28 +70,76 @@ class BlockLayout:
         return self.frames[end - self.block_sizes[-1] : end]
 
 
-def layout_blocks(
-    source: str, block_sizes: Sequence[int], frames: Sequence[int], holds_data: npt.ArrayLike
-) -> BlockLayout:
-    """Fit blocks to frames.
+def fit_blocks(
+    source: str,
+    blocks: Sequence[int] | int | None,
+    axes: tuple[Sequence[int], Sequence[int]],
+    arrays: Sequence[npt.NDArray[Any]],
+) -> tuple[BlockLayout | None, list[str]]:
+    """Fit blocks to the frames along the axes.
 
     Parameters
     ----------
     source : str
         What the frames come from, for messages.
-    block_sizes : sequence of int
-        Frames in each block; each at least 1.
-    frames : sequence of int
-        Every frame number that occurs as a query or as a key, increasing.
-    holds_data : array of bool, shape (frames,)
-        Whether any value other than 0 and NaN was recorded for the frame.
+    blocks : sequence of int, int or None
+        Frames in each block, or in every block; None: no blocks, no layout.
+    axes : pair of sequences of int
+        The frame numbers of the queries and of the keys, increasing.
+    arrays : sequence of array, shape (heads, query, key) or (heads, key)
+        What was recorded of them.
 
     Returns
     -------
-    BlockLayout
-        With ``missing`` frames where the blocks end before the frames do. That
-        is accepted where those frames hold no data, and where fewer frames than
-        the largest block are left over (real files carry stale values there).
+    layout : BlockLayout or None
+        See `layout_blocks`.
+    warnings : list of str
+        What is odd, and how it was handled.
+    """
+    if blocks is None:
+        return None, []
+    frames, odd = sorted({*axes[0], *axes[1]}), []
+    if isinstance(blocks, int):
+        size, blocks = blocks, split_into_blocks(len(frames), blocks)
+        if blocks[-1] != size and len(blocks) > 1:
+            odd.append(
+                f"{source}: {len(frames)} frames are not whole blocks of {size} "
+                f"(num_frame_per_block); the last block is taken to be {blocks[-1]} frames; "
+                "store block_sizes to say otherwise"
+            )
+    beyond = frames[sum(blocks) :] if sum(blocks) > 0 else []
+    held = bool(beyond) and _hold_values(arrays, *(np.isin(axis, beyond) for axis in axes))
+    layout = layout_blocks(source, blocks, frames, held)
+    if layout.missing:
+        odd.append(
+            f"{source}: block_sizes sum to {sum(blocks)}, but there are {len(frames)} frames; "
+            f"frames {shorten_list(layout.missing)} lie beyond the last block"
+            f"{' and hold values that are not drawn' if held else ''}: "
+            "they count as never recorded and stay unseen"
+        )
+    return layout, odd
+
+
+def _hold_values(
+    arrays: Sequence[npt.NDArray[Any]], queries: npt.NDArray[Any], keys: npt.NDArray[Any]
+) -> bool:
+    """Return whether the frames that are marked hold a value other than 0 and NaN."""
+    for array in arrays:
+        for head in array:  # one by one: a large capture is never held twice
+            for part in (head[..., keys], head[queries] if array.ndim == 3 else head[:0]):
+                if ((part != 0) & ~np.isnan(part)).any():
+                    return True
+    return False
+
+
+def layout_blocks(
+    source: str, block_sizes: Sequence[int], frames: Sequence[int], holds_data: bool
+) -> BlockLayout:
+    """Fit blocks to frames.
+
+    ``holds_data`` says whether the frames beyond the last block hold any value. They are
+    ``missing``: accepted where they hold none, and where fewer are left over than
+    the largest block has (real files carry stale values there).
 
     Raises
     ------
@@ -116,7 +165,7 @@ def layout_blocks(
             raise _misfit(source, sizes, numbers)
         return BlockLayout(tuple(range(total)), sizes)
     missing = numbers[total:]
-    if np.asarray(holds_data, dtype=bool)[total:].any() and len(missing) >= max(sizes):
+    if holds_data and len(missing) >= max(sizes):
         raise _misfit(source, sizes, numbers)
     return BlockLayout(numbers, sizes, missing)
 

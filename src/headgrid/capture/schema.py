@@ -1,7 +1,7 @@
 """Raw values of a capture's keys -> checked arrays, frame numbers and names.
 
-Every function takes the mapping and the name of a key, and raises a
-`CaptureError` that names the source, what was found and what was expected.
+Every function raises a `CaptureError` that names the source, what was found and
+what was expected. An absent key is None.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.capture.blocks import MAX_FRAMES
+from headgrid.capture.blocks import MAX_FRAMES, BlockLayout
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError, near_miss
 from headgrid.text import quote_text, shorten_list, shorten_text
@@ -22,6 +22,25 @@ Array = npt.NDArray[Any]
 
 FULL = "full_frame_attention"
 LAST = "last_block_frame_attention"
+
+#: What headgrid knows; all else is metadata.
+KEYS = frozenset(
+    {
+        "layer_index",
+        FULL,
+        LAST,
+        "block_sizes",
+        "query_frames",
+        "key_frames",
+        "last_block_query_frames",
+        "is_logits",
+        "statistic",
+        "prompt",
+    }
+)
+
+# What `read_int` and `as_array` raise for what is no number or no array.
+_NO_NUMBER = (TypeError, ValueError, OverflowError, RuntimeError)
 
 #: The axes are drawn in floating-point numbers, and labels have their limits.
 _MAX_FRAME = 10**8
@@ -50,41 +69,52 @@ def as_array(value: Any) -> Array:
     return np.asarray(value)
 
 
-def read_array(
-    data: Mapping[str, Any], name: str, axes: tuple[str, ...], source: str
-) -> Array | None:
-    """Return the array of a key, floating point and with these axes, or None where absent."""
-    if name not in data:
+def read_arrays(given: Mapping[str, Any], source: str) -> tuple[Array | None, Array | None]:
+    """Return the full matrix and the last rows, of which one may be None."""
+    full = _read_array(given[FULL], FULL, ("heads", "query", "key"), source)
+    last = _read_array(given[LAST], LAST, ("heads", "key"), source)
+    if full is None and last is None:
+        raise CaptureError(
+            f"{source}: neither {FULL} (heads, query, key) nor {LAST} (heads, key) is there; "
+            f"{_describe_keys(given)}"
+        )
+    if full is not None and last is not None:
+        for axis, at in (("head", 0), ("key", -1)):
+            if full.shape[at] != last.shape[at]:
+                noun = "heads" if axis == "head" else "key frames"
+                raise CaptureError(
+                    f"{source}: {axis} counts disagree: {full.shape[at]} in {FULL} {full.shape}, "
+                    f"{last.shape[at]} in {LAST} {last.shape}; expected the same {noun} in both"
+                )
+    heads = (full if full is not None else last).shape[0]  # type: ignore[union-attr]
+    check_num_heads(given["metadata"], heads, source)
+    return full, last
+
+
+def _read_array(value: Any, name: str, axes: tuple[str, ...], source: str) -> Array | None:
+    if value is None:
         return None
     expected = f"expected ({', '.join(axes)})"
     try:
-        array = as_array(data[name])
+        array = as_array(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise CaptureError(
             f"{source}: {name} is not an array ({str(error).splitlines()[0]}), {expected}"
         ) from None
     if array.dtype.kind not in "fiu":
         found = (
-            f"is {type(data[name]).__name__}"
-            if array.ndim == 0
-            else f"has {_show(array.dtype)} values"
+            f"is {type(value).__name__}" if array.ndim == 0 else f"has {_show(array.dtype)} values"
         )
         raise CaptureError(f"{source}: {name} {found}, expected real numbers (float16 to float64)")
     if array.ndim != len(axes):
         raise CaptureError(f"{source}: {name} has shape {array.shape}, {expected}")
-    if 0 in array.shape:
-        empty = axes[array.shape.index(0)]
-        noun = "heads" if empty == "heads" else f"{empty} frames"
-        raise CaptureError(
-            f"{source}: {name} has shape {array.shape}, that is zero {noun}; "
-            f"{expected}, each at least 1"
-        )
     for axis, size in zip(axes, array.shape, strict=True):
-        most = MAX_HEADS if axis == "heads" else MAX_FRAMES
-        if size > most:
+        most, noun = (MAX_HEADS, axis) if axis == "heads" else (MAX_FRAMES, f"{axis} frames")
+        if not 0 < size <= most:
             raise CaptureError(
-                f"{source}: {name} has shape {array.shape}, {expected} with at most {most:,} "
-                f"{'heads' if axis == 'heads' else f'{axis} frames'}; store fewer, or pool them"
+                f"{source}: {name} has shape {array.shape}"
+                f"{'' if size else f', that is zero {noun}'}, {expected} with at most {most:,} "
+                f"{noun}{'; store fewer, or pool them' if size else ', and at least 1'}"
             )
     if array.dtype.kind in "iu" or array.dtype.itemsize > 8:
         with np.errstate(over="ignore"):  # infinity is refused by name, where it is visible
@@ -94,26 +124,14 @@ def read_array(
     return view
 
 
-def check_head_counts(
-    full: Array | None, last: Array | None, data: Mapping[str, Any], source: str
-) -> None:
-    """Refuse arrays, or a stated ``num_heads``, that disagree."""
-    if full is not None and last is not None:
-        if full.shape[0] != last.shape[0]:
-            raise CaptureError(
-                f"{source}: head counts disagree: {full.shape[0]} in {FULL} {full.shape}, "
-                f"{last.shape[0]} in {LAST} {last.shape}; expected the same heads in both"
-            )
-        if full.shape[2] != last.shape[1]:
-            raise CaptureError(
-                f"{source}: key counts disagree: {full.shape[2]} in {FULL} {full.shape}, "
-                f"{last.shape[1]} in {LAST} {last.shape}; expected the same key frames in both"
-            )
-    heads = (full if full is not None else last).shape[0]  # type: ignore[union-attr]
-    stated = data.get("num_heads", heads)
+def check_num_heads(metadata: Mapping[str, Any], heads: int, source: str) -> None:
+    """Refuse a stated ``num_heads`` that disagrees with the arrays."""
+    stated = metadata.get("num_heads")
+    if stated is None:
+        return
     try:
         agrees = read_int(stated) == heads
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+    except _NO_NUMBER:
         agrees = False
     if not agrees:
         raise CaptureError(
@@ -130,31 +148,31 @@ def read_int(value: Any) -> int:
     return int(number.item())
 
 
-def read_frames(data: Mapping[str, Any], name: str, source: str) -> tuple[int, ...] | None:
+def _read_frames(value: Any, name: str, source: str) -> tuple[int, ...] | None:
     """Return the whole numbers of a list-like key, or None where absent or empty."""
-    if name not in data:
+    if value is None:
         return None
     try:
-        values = as_array(data[name])
+        values = as_array(value)
         if values.ndim != 1:
             raise ValueError(name)
         if len(values) > MAX_FRAMES:
             raise CaptureError(
                 f"{source}: {name} lists {len(values):,} numbers, expected at most {MAX_FRAMES:,}"
             )
-        numbers = tuple(read_int(value) for value in values)
+        numbers = tuple(map(read_int, values))
     except CaptureError:
         raise
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+    except _NO_NUMBER:
         raise CaptureError(
-            f"{source}: {name} is {_show(data[name])}, expected a list of whole numbers"
+            f"{source}: {name} is {_show(value)}, expected a list of whole numbers"
         ) from None
     if name != "block_sizes" and not numbers:
         return None
     return numbers
 
 
-def check_increasing(frames: tuple[int, ...], name: str, source: str) -> None:
+def _check_increasing(frames: tuple[int, ...], name: str, source: str) -> None:
     """Refuse frame numbers that are negative or do not increase."""
     if frames[0] < 0 or frames[-1] >= _MAX_FRAME or any(b <= a for a, b in pairwise(frames)):
         raise CaptureError(
@@ -163,15 +181,81 @@ def check_increasing(frames: tuple[int, ...], name: str, source: str) -> None:
         )
 
 
-def read_axis(
-    data: Mapping[str, Any],
-    name: str,
-    length: int,
-    blocks: tuple[int, ...] | None,
+def read_frame_numbers(
+    given: Mapping[str, Any], full: Array | None, last: Array | None, source: str
+) -> dict[str, Any]:
+    """Return what is said of frames, the frame numbers along the axes among it."""
+    keys = (full if full is not None else last).shape[-1]  # type: ignore[union-attr]
+    blocks = _read_frames(given["block_sizes"], "block_sizes", source)
+    key_frames = _read_axis(given["key_frames"], "key_frames", keys, blocks, source)
+    name = "last_block_query_frames"
+    last_frames = _read_frames(given[name], name, source)
+    if full is not None:
+        queries = _read_axis(given["query_frames"], "query_frames", full.shape[1], blocks, source)
+    else:
+        stated = _read_frames(given["query_frames"], "query_frames", source)
+        queries = stated or last_frames or key_frames[-1:]
+        _check_increasing(queries, "query_frames", source)
+    return {
+        "block_sizes": blocks,
+        "query_frames": queries,
+        "key_frames": key_frames,
+        name: last_frames,
+    }
+
+
+def read_last_frames(
+    frames: Mapping[str, Any],
+    layout: BlockLayout | None,
+    full: Array | None,
+    last: Array | None,
     source: str,
 ) -> tuple[int, ...]:
+    """Return the frames of the last rows, by default the last block's that are queries."""
+    queries: tuple[int, ...] = frames["query_frames"]
+    last_frames: tuple[int, ...] | None = frames["last_block_query_frames"]
+    if last_frames is None:
+        last_frames = layout.last_block() if layout is not None else queries[-1:]
+        if full is not None:
+            last_frames = tuple(f for f in last_frames if f in {*queries}) or queries[-1:]
+    if len({*last_frames}) < len(last_frames):
+        raise CaptureError(
+            f"{source}: last_block_query_frames is {shorten_list(last_frames)}, which names a "
+            "frame twice, expected each query frame of the last block once"
+        )
+    if last is None or layout is not None:
+        known = {*queries} if last is None or layout is None else {*layout.frames}
+        unknown = [frame for frame in last_frames if frame not in known]
+        if unknown:
+            raise CaptureError(
+                f"{source}: last_block_query_frames names frame {unknown[0]}, expected some of the "
+                f"query frames ({shorten_list(queries)})"
+            )
+    return last_frames
+
+
+def read_frames_per_block(metadata: Mapping[str, Any], source: str) -> int | None:
+    """Return how many frames each block has, where that is all that is said of blocks."""
+    value = metadata.get("num_frame_per_block")
+    if value is None:
+        return None
+    try:
+        number = read_int(value)
+    except _NO_NUMBER:
+        number = 0
+    if number < 1:
+        shown = shorten_text(repr(value), 60)
+        raise CaptureError(
+            f"{source}: num_frame_per_block is {shown}, expected a whole number, at least 1"
+        )
+    return number
+
+
+def _read_axis(
+    value: Any, name: str, length: int, blocks: tuple[int, ...] | None, source: str
+) -> tuple[int, ...]:
     """Return the frame numbers along an axis; 0, 1, 2, ... where absent."""
-    frames = read_frames(data, name, source)
+    frames = _read_frames(value, name, source)
     if frames is None:
         return tuple(range(length))
     if len(frames) < length and blocks and frames == tuple(range(sum(blocks))):
@@ -181,52 +265,47 @@ def read_axis(
             f"{source}: {name} lists {len(frames)} frames, but that axis has {length}; "
             "expected one frame number for each"
         )
-    check_increasing(frames, name, source)
+    _check_increasing(frames, name, source)
     return frames
 
 
-def read_layer(data: Mapping[str, Any], layer: int | None, source: str) -> int:
-    """Return the layer number, from the file name where the key is absent."""
-    if "layer_index" not in data:
-        if layer is None:
-            raise CaptureError(
-                f"{source}: layer_index is absent, expected a whole number; add it, or name the "
-                "file layer<number> (layer3.pt)"
-            )
-        return layer
+def read_layer(value: Any, source: str) -> int:
+    """Return the layer number."""
+    if value is None:
+        raise CaptureError(
+            f"{source}: layer_index is absent, expected a whole number; add it, or name the "
+            "file layer<number> (layer3.pt)"
+        )
     try:
-        number = read_int(data["layer_index"])
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = read_int(value)
+    except _NO_NUMBER:
         number = -1
     if number < 0:
-        shown = quote_text(str(data["layer_index"]), 60)
+        shown = quote_text(str(value), 60)
         raise CaptureError(f"{source}: layer_index is {shown}, expected a whole number from 0")
     return number
 
 
-def read_statistic(data: Mapping[str, Any], source: str) -> str:
-    """Return what the values are; from ``is_logits`` where the key is absent."""
-    if "statistic" not in data:
-        return "logit" if _read_bool(data, "is_logits", source) else "mass"
-    statistic = data["statistic"]
-    if isinstance(statistic, str) and statistic in STATISTICS:
-        return statistic
-    shown = _show(statistic)
+def read_statistic(value: Any, source: str) -> str:
+    """Return what the values are."""
+    if isinstance(value, str) and value in STATISTICS:
+        return value
+    shown = _show(value)
     raise CaptureError(
         f"{source}: statistic is '{shown}', expected one of {', '.join(STATISTICS)}"
         f"{near_miss(shown, STATISTICS)}"
     )
 
 
-def _read_bool(data: Mapping[str, Any], name: str, source: str) -> bool:
-    value = data.get(name, True)
+def read_is_logits(value: Any, source: str) -> str:
+    """Return the statistic that the key ``is_logits`` stands for."""
     try:
-        flags = as_array(value)
+        flags = as_array(True if value is None else value)
     except (TypeError, ValueError, RuntimeError):  # a ragged list, a sparse tensor
         flags = np.empty(0)
     if flags.size != 1 or flags.dtype.kind not in "biuf" or flags.item() not in (0, 1):
-        raise CaptureError(f"{source}: {name} is '{_show(value)}', expected True or False")
-    return bool(flags.item())
+        raise CaptureError(f"{source}: is_logits is '{_show(value)}', expected True or False")
+    return "logit" if flags.item() else "mass"
 
 
 def _show(value: Any) -> str:
@@ -234,19 +313,28 @@ def _show(value: Any) -> str:
     return shorten_text(str(value), 60)
 
 
-def read_text(data: Mapping[str, Any], name: str) -> str:
-    """Return a key as text, a list joined by bars; empty where absent."""
-    value = data.get(name, "")
+def read_text(value: Any) -> str:
+    """Return a value as text, a list joined by bars; empty where absent."""
     if isinstance(value, (list, tuple)):
         return " | ".join(str(part) for part in value)
-    return str(value)
+    return "" if value is None else str(value)
 
 
-def describe_keys(data: Mapping[str, Any], source: str) -> str:
+def read_metadata(value: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the keys that headgrid does not know."""
+    return {key: kept for key, kept in (value or {}).items() if key not in KEYS}
+
+
+def _describe_keys(given: Mapping[str, Any]) -> str:
     """Return what keys there are instead, with the near miss of an array."""
-    names = [_show(key) for key in data]
+    known = sorted(
+        name
+        for name in KEYS - {"layer_index", "statistic", "prompt"}
+        if given.get(name) is not None
+    )
+    names = [_show(key) for key in (*given["metadata"], *known)]
     if not names:
-        return "the file holds no keys at all"
+        return "there is nothing like them"
     for name in names[:_MAX_KEYS]:
         for wanted in (FULL, LAST):
             if near_miss(name, [wanted]):

@@ -7,23 +7,17 @@ to write a `.pt`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from headgrid.capture.files import replace_file
+from headgrid.capture.files import hash_file, replace_file
 from headgrid.capture.folders import CaptureFile, find_captures, list_captures, missing, name_folder
 from headgrid.capture.formats import READERS, SUFFIXES, WRITERS, check_suffix, to_storable
 from headgrid.capture.model import Capture
-from headgrid.capture.schema import FULL, LAST
 from headgrid.errors import CaptureError, HeadgridWarning, check_choice, describe_error
 
 __all__ = [
@@ -149,31 +143,18 @@ def read_capture(file: CaptureFile) -> tuple[Capture, str]:
     >>> read.layer_index, read.source == str(path), len(digest)
     (3, True, 64)
     """
+    path = file.path
     try:
-        digest = hash_file(file.path)
-        return _read(file.path, file.run, str(file.path)), digest
+        _check_file(path)
+        try:
+            digest = hash_file(path)
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        return _read(path, file.run, str(path)), digest
     except CaptureError as error:
-        raise CaptureError(_name_path(str(error), file.path)) from None
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a capture file's bytes in hexadecimal.
-
-    Raises
-    ------
-    CaptureError
-        Where the file is missing or can not be read.
-    """
-    _check_file(path)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _unreadable(path, error) from None
-
-
-def _name_path(text: str, path: Path) -> str:
-    return f"{path}{text.removeprefix(path.name)}" if text.startswith(f"{path.name}:") else text
+        text = str(error)
+        named = text.startswith(f"{path.name}:")
+        raise CaptureError(f"{path}{text.removeprefix(path.name)}" if named else text) from None
 
 
 def _load(path: Path, run: str, stacklevel: int) -> Capture:
@@ -189,11 +170,6 @@ def _read(path: Path, run: str, source: str) -> Capture:
         data, odd = READERS[suffix](path)
     except (OSError, MemoryError) as error:
         raise _unreadable(path, error) from None
-    if not isinstance(data, Mapping):
-        raise CaptureError(
-            f"{path.name}: holds {_describe(data)}, expected a dictionary with {FULL} "
-            f"(heads, query, key) or {LAST} (heads, key)"
-        )
     named = re.search(r"layer[_-]?(\d+)", path.stem, re.IGNORECASE)
     layer = int(named[1]) if named else None
     capture = Capture.from_dict(data, source=source, layer=layer, run=run)
@@ -225,14 +201,6 @@ def _check_file(path: Path) -> str:
 
 def _unreadable(path: Path, error: BaseException) -> CaptureError:
     return CaptureError(f"{path.name}: {describe_error(error)}, expected a readable file")
-
-
-def _describe(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return f"a tensor {value.shape}"
-    if isinstance(value, (list, tuple)):
-        return f"a {type(value).__name__} of {len(value)} values"
-    return f"a {type(value).__name__}"
 
 
 def save_capture(capture: Capture, path: str | os.PathLike[str]) -> Path:

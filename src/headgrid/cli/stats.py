@@ -2,15 +2,95 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from headgrid.cli.shared import exit_with, inputs_argument
 from headgrid.errors import HeadgridError, check_choice
+from headgrid.text import clean_text
 
 if TYPE_CHECKING:
     from headgrid.capture.model import Capture
+
+
+_HEAD_COLUMNS = ("first", "mid", "last", "sink")
+_LAYER_COLUMNS = ("diagonal_mean", "first_key_mean")
+
+
+def _write_text(captures: Sequence[Capture]) -> Iterator[str]:
+    """Yield a paragraph for each capture: its means, then a line for each head."""
+    from headgrid.tables.stats import head_statistics, layer_statistics
+
+    for position, capture in enumerate(captures):
+        heads, layer = head_statistics(capture), layer_statistics(capture).iloc[0]
+        run = f"{' '.join(clean_text(capture.run).split())}, layer" if capture.run else "Layer"
+        lines = [
+            f"{run} {capture.layer_index} ({capture.statistic})",
+            f"diagonal mean={_number(layer['diagonal_mean'])}, "
+            f"first-key mean={_number(layer['first_key_mean'])}",
+        ]
+        lines += [
+            f"H{row.head:2d}: first={_number(row.first)}, mid={_number(row.mid)}, "
+            f"last={_number(row.last)}, sink={_number(row.sink, '+.3f')}"
+            for row in heads.itertuples(index=False)
+        ]
+        yield ("\n" if position else "") + "\n".join(lines) + "\n"
+
+
+def _write_csv(captures: Sequence[Capture]) -> Iterator[str]:
+    """Yield CSV with one row a head: run, layer, head, first, mid, last, sink, layer's means."""
+    from headgrid.tables.stats import head_statistics, layer_statistics
+
+    heads = head_statistics(captures)
+    layers = layer_statistics(captures)
+    # Row by row, as two captures may share run and layer.
+    repeated = layers.loc[layers.index.repeat([capture.num_heads for capture in captures])]
+    for name in _LAYER_COLUMNS:
+        heads[name] = repeated[name].to_numpy()
+    heads.insert(2, "statistic", [c.statistic for c in captures for _ in range(c.num_heads)])
+    yield heads.to_csv(index=False, lineterminator="\n")
+
+
+def _write_json(captures: Sequence[Capture]) -> Iterator[str]:
+    """Yield a JSON list with one object a capture, its heads in a list; null where undefined."""
+    from headgrid.tables.stats import head_statistics, layer_statistics
+
+    layers = []
+    for capture in captures:
+        heads, layer = head_statistics(capture), layer_statistics(capture).iloc[0]
+        layers.append(
+            {
+                "run": capture.run,
+                "layer": capture.layer_index,
+                "statistic": capture.statistic,
+                **{name: _json_number(layer[name]) for name in _LAYER_COLUMNS},
+                "heads": [
+                    {"head": int(row["head"])}
+                    | {name: _json_number(row[name]) for name in _HEAD_COLUMNS}
+                    for _, row in heads.iterrows()
+                ],
+            }
+        )
+    yield json.dumps(layers, indent=1, ensure_ascii=True) + "\n"
+
+
+_REPORTS: dict[str, Callable[[Sequence[Capture]], Iterator[str]]] = {
+    "text": _write_text,
+    "csv": _write_csv,
+    "json": _write_json,
+}
+
+
+def _number(value: Any, spec: str = ".3f") -> str:
+    return "n/a" if math.isnan(value) else format(value, spec)
+
+
+def _json_number(value: Any) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 @click.command()
@@ -28,9 +108,8 @@ def stats(inputs: tuple[str, ...], format: str) -> None:
     from headgrid.batch.run import read_capture
     from headgrid.capture.folders import place_captures
     from headgrid.capture.store import find_captures
-    from headgrid.tables.report import REPORTS
 
-    write = REPORTS[check_choice("format", format, REPORTS)]
+    write = _REPORTS[check_choice("format", format, _REPORTS)]
     files, failures = find_captures(inputs)
     captures: list[Capture] = []
     errors: list[HeadgridError] = [*failures]

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.errors import CaptureError, OptionError
+from headgrid.errors import OptionError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,25 +104,14 @@ def change_table(a: Capture, b: Capture, *, top: int | None = TOP) -> pd.DataFra
     if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
         raise OptionError(f"top is {top!r}, expected a whole number, at least 1")
     expect_comparable(a, b)
-    heads, queries, keys, before, after = [], [], [], [], []
+    parts = []
     for head in range(a.num_heads):
         was, now = (c.head_matrix(head).astype(np.float64) for c in (a, b))
         query, key = np.nonzero(~np.isnan(was + now))
-        heads.append(np.full(len(query), head))
-        queries.append(np.asarray(a.query_frames)[query])
-        keys.append(np.asarray(a.key_frames)[key])
-        before.append(was[query, key])
-        after.append(now[query, key])
-    columns = {
-        name: np.concatenate(parts)
-        for name, parts in (
-            ("head", heads),
-            ("query", queries),
-            ("key", keys),
-            ("a", before),
-            ("b", after),
-        )
-    }
+        frames = np.asarray(a.query_frames)[query], np.asarray(a.key_frames)[key]
+        parts.append((np.full(len(query), head), *frames, was[query, key], now[query, key]))
+    names = ("head", "query", "key", "a", "b")
+    columns = dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
     change = columns["b"] - columns["a"]
     order = np.argsort(-np.abs(change), kind="stable")[:top]
     table = pd.DataFrame({name: values[order] for name, values in columns.items()})
@@ -131,23 +121,8 @@ def change_table(a: Capture, b: Capture, *, top: int | None = TOP) -> pd.DataFra
 
 def expect_comparable(a: Capture, b: Capture) -> None:
     """Refuse captures that can not be subtracted; the text says in what they differ."""
-    if a.statistic != b.statistic:
-        raise CaptureError(
-            f"{a.source} holds {a.statistic} and {b.source} holds {b.statistic}, expected one "
-            "statistic; record both alike"
-        )
-    for name, mine, other in (
-        ("heads", a.num_heads, b.num_heads),
-        ("query frames", a.query_frames, b.query_frames),
-        ("key frames", a.key_frames, b.key_frames),
-    ):
-        if mine != other:
-            counts = (mine, other) if isinstance(mine, int) else (len(mine), len(other))  # type: ignore[arg-type]
-            raise CaptureError(
-                f"{a.source} has {counts[0]} {name}, {b.source} has {counts[1]}"
-                f"{', or other frame numbers' if counts[0] == counts[1] else ''}; expected the "
-                "same in both; record both alike"
-            )
+    among = ("statistic", "num_heads", "query_frames", "key_frames")
+    expect_alike((a, b), "the same in both; record both alike", among)
     for one, two in ((a, b), (b, a)):
         if one.full_frame_attention is None and two.full_frame_attention is not None:
             one.head_matrix(0)  # says what is missing

@@ -62,6 +62,7 @@ def resolve_color_range(
 
     Examples
     --------
+    >>> from headgrid import Capture
     >>> layers = [Capture.from_array([[[1.0, -2.0]]]), Capture.from_array([[[3.0, 0.5]]])]
     >>> resolve_color_range("shared", layers)
     ColorRange(low=-3.0, high=3.0, rule='shared')

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture
 from headgrid.errors import CaptureError
 
@@ -105,14 +106,8 @@ def common_statistic(captures: Sequence[Capture]) -> str:
     CaptureError
         Where they differ: a logit and a mass are never mixed under one name.
     """
-    first = captures[0]
-    for capture in captures:
-        if capture.statistic != first.statistic:
-            raise CaptureError(
-                f"{capture.source} holds {capture.statistic} and {first.source} holds "
-                f"{first.statistic}, expected one statistic; handle them separately"
-            )
-    return first.statistic
+    expect_alike(captures, "one statistic; handle them separately", ["statistic"])
+    return captures[0].statistic
 
 
 def round_values(values: npt.NDArray[Any], digits: int = DIGITS) -> npt.NDArray[np.float64]:

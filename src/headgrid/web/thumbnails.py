@@ -52,7 +52,8 @@ def draw_heads(capture: Capture, scale: ColorScale) -> Thumbnail:
 
     Examples
     --------
-    >>> from headgrid.charts.scales import palette_for, resolve_color_range
+    >>> from headgrid.charts.scales import palette_for
+    >>> from headgrid.tables.ranges import resolve_color_range
     >>> capture = Capture.from_array(np.eye(4)[None].repeat(3, axis=0))
     >>> color_range = resolve_color_range("symmetric", [capture])
     >>> thumbnail = draw_heads(capture, ColorScale(color_range, palette_for("logit", "rdbu")))
