@@ -137,7 +137,7 @@ class _Work:
 
     def open_pool(self, files: int) -> AbstractContextManager[Executor | None]:
         """Give where files are read; None for this process."""
-        from headgrid.batch.workers import open_pool
+        from headgrid.batch.processes import open_pool
 
         jobs = count_jobs(self.jobs, files, least=_SEVERAL)
         return open_pool(jobs, self.dask) if jobs > 1 or self.dask is not None else nullcontext()
@@ -219,8 +219,8 @@ def _leave_out_own(files: Sequence[CaptureFile], folder: Path) -> list[CaptureFi
 
 def _write(found: Survey, work: _Work, wanted: Figures) -> list[HeadgridError]:
     """Write everything, print the files that were written, and return what failed."""
+    from headgrid.batch.processes import rendering_process
     from headgrid.batch.survey_files import has_values, write_survey
-    from headgrid.batch.workers import rendering_process
     from headgrid.survey.reading import remove_state
 
     color_range = found.color_range(wanted.options.color_range)

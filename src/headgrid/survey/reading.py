@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from headgrid._version import __version__
-from headgrid.batch.workers import map_in_order
+from headgrid.batch.processes import map_in_order
 from headgrid.capture.folders import CaptureFile, Place
 from headgrid.capture.model import Capture
 from headgrid.errors import CaptureError, HeadgridError, OptionError
