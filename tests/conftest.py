@@ -109,7 +109,7 @@ def cli(monkeypatch):
     def here():
         yield None
 
-    monkeypatch.setattr("headgrid.batch.workers.rendering_process", here)
+    monkeypatch.setattr("headgrid.batch.processes.rendering_process", here)
 
     def run(*arguments):
         result = CliRunner().invoke(main, [str(a) for a in arguments])

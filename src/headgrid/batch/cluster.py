@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from asyncio import CancelledError
-from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 from headgrid._version import __version__
 from headgrid.batch.manifest import package_versions
+from headgrid.batch.processes import LostCluster
 from headgrid.errors import OptionError, RenderError
 from headgrid.text import shorten_text
 
-#: Seconds that a scheduler has to answer.
-CONNECT_SECONDS = 8
-#: Seconds that the result of a finished call may take to arrive.
-_GATHER_SECONDS = 120
-
+#: Seconds that a scheduler has to answer, and that a finished call's result may take to arrive.
+_CONNECT_SECONDS, _GATHER_SECONDS = 8, 120
 #: Times that a call which fails on a worker is given to another one.
 _RETRIES = 3
+#: Calls that are under way at a time.
+_CALLS = 64
+
+_CANCELLED = (CancelledError, asyncio.CancelledError)
 
 
 @contextmanager
@@ -45,84 +45,48 @@ def open_cluster(address: str) -> Iterator[Executor]:
         headgrid, or other versions of what shapes a figure's bytes.
     """
     client = _connect(address)
+    executor = _ClusterExecutor(client)
     try:
         _expect_same_versions(client)
-        with _ClusterExecutor(client) as executor:
-            yield executor
+        yield executor
+        executor.shutdown()
     finally:
         with suppress(Exception):  # of a scheduler that has ended nothing is left to close
-            client.close(timeout=CONNECT_SECONDS)
+            client.close(timeout=_CONNECT_SECONDS)
+        executor.shutdown(cancel_futures=True)  # closing has ended the calls under way
 
 
-class LostCluster(BrokenExecutor):
-    """A call was given up because the scheduler has ended, or can not be reached."""
+class _ClusterExecutor(ThreadPoolExecutor):
+    """Threads that hand each call to a dask client, and wait for it.
 
-
-class _ClusterExecutor(Executor):
-    """Gives calls to a dask client.
-
-    Its own executor leaves a call without an end where the connection breaks while
+    Dask's own executor leaves a call without an end where the connection breaks while
     the result is on its way.
     """
 
     def __init__(self, client: Any) -> None:
+        super().__init__(_CALLS)
         self._client = client
-        self._waiting: set[Future[Any]] = set()
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a call; function, arguments and result are pickled."""
-        result: Future[Any] = Future()
+        return super().submit(self._call, partial(function, *args, **kwargs))
+
+    def _call(self, function: Callable[[], Any]) -> Any:
+        from distributed import wait
+        from distributed.comm import CommClosedError
+        from distributed.scheduler import KilledWorker
+
         try:
-            inner = self._client.submit(
-                partial(function, *args, **kwargs), pure=False, retries=_RETRIES
-            )
+            sent = self._client.submit(function, pure=False, retries=_RETRIES)
         except Exception as error:  # noqa: BLE001 - a client that was closed fails in many ways
-            result.set_exception(LostCluster(str(error)))
-            return result
-        self._waiting.add(result)
-        result.add_done_callback(self._waiting.discard)
-        result.add_done_callback(lambda done: inner.cancel() if done.cancelled() else None)
-        inner.add_done_callback(partial(_pass_on, result))
-        return result
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for what was submitted, or cancel what has not begun."""
-        waiting = list(self._waiting)
-        if cancel_futures:
-            for result in waiting:
-                result.cancel()
-        if wait:
-            wait_for(waiting)
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        self.shutdown(cancel_futures=error is not None)
-
-
-def _pass_on(result: Future[Any], inner: Any) -> None:
-    """Give a call's result, or what went wrong in the cluster, to who waits for it."""
-    if not result.set_running_or_notify_cancel():
-        return
-    try:
-        result.set_result(inner.result(timeout=_GATHER_SECONDS))
-    except (Exception, CancelledError) as error:  # noqa: BLE001 - whoever waits decides
-        result.set_exception(_translate(error))
-
-
-def _translate(error: BaseException) -> BaseException:
-    from distributed.comm import CommClosedError
-    from distributed.scheduler import KilledWorker
-
-    if isinstance(error, KilledWorker):
-        return BrokenExecutor(str(error))
-    if isinstance(error, (CancelledError, CommClosedError, TimeoutError)):
-        return LostCluster(str(error))
-    return error
-
-
-def _run_apart(start: Callable[[], Coroutine[Any, Any, str]]) -> str:
-    """Run a coroutine in a thread: in a notebook an event loop is running in this one."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(lambda: asyncio.run(start())).result()
+            raise LostCluster(str(error)) from None
+        try:
+            wait(sent)
+            return sent.result(timeout=_GATHER_SECONDS)
+        except KilledWorker as error:
+            raise BrokenExecutor(str(error)) from None
+        except (*_CANCELLED, CommClosedError, TimeoutError) as error:
+            raise LostCluster(str(error)) from None
 
 
 def _connect(address: str) -> Any:
@@ -133,16 +97,35 @@ def _connect(address: str) -> Any:
             "a dask cluster needs the package distributed, which is not installed; install it "
             "with pip install 'headgrid[dask]', or leave --dask out"
         ) from None
-    _silence_log()
+    # For good: the client's threads go on to write after it is closed, at length, what an
+    # error says in a sentence.
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # A client whose scheduler does not answer can not be closed either, so ask beforehand.
     try:
-        found = _run_apart(partial(_ask_for_type, address))
+        with ThreadPoolExecutor(1) as thread:  # in a notebook an event loop runs in this one
+            found = thread.submit(lambda: asyncio.run(_ask_for_type(address))).result()
     except Exception as error:  # noqa: BLE001 - every kind of address fails in its own way
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise _no_scheduler(address, f"no dask scheduler answers there ({reason})") from None
     if found != "Scheduler":
         raise _no_scheduler(address, f"a dask {found.lower()} answers there")
-    return distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    return distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+
+
+async def _ask_for_type(address: str) -> str:
+    import distributed
+
+    async with distributed.rpc(address, timeout=_CONNECT_SECONDS) as server:
+        identity = await asyncio.wait_for(server.identity(), _CONNECT_SECONDS)
+    return str(identity["type"])
+
+
+def _no_scheduler(address: str, finding: str) -> RenderError:
+    return RenderError(
+        f"{shorten_text(address, 80)}: {finding}, expected the address of a running "
+        "dask scheduler (tcp://host:8786); start it, or leave --dask out"
+    )
 
 
 def _expect_same_versions(client: Any) -> None:
@@ -166,27 +149,3 @@ def _expect_same_versions(client: Any) -> None:
 def read_versions() -> dict[str, str]:
     """Return the versions of all that shapes a figure's bytes, in this process."""
     return {"headgrid": __version__, **package_versions()}
-
-
-async def _ask_for_type(address: str) -> str:
-    import distributed
-
-    async with distributed.rpc(address, timeout=CONNECT_SECONDS) as server:
-        identity = await asyncio.wait_for(server.identity(), CONNECT_SECONDS)
-    return str(identity["type"])
-
-
-def _no_scheduler(address: str, finding: str) -> RenderError:
-    return RenderError(
-        f"{shorten_text(address, 80)}: {finding}, expected the address of a running "
-        "dask scheduler (tcp://host:8786); start it, or leave --dask out"
-    )
-
-
-def _silence_log() -> None:
-    """Keep the client's log from repeating at length what an error says in a sentence.
-
-    For good: its threads go on to write after it is closed.
-    """
-    for name in ("distributed", "distributed.client"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from headgrid._version import __version__
@@ -90,34 +89,14 @@ class Manifest:
         """The manifest's file."""
         return self._folder / NAME
 
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of command, options, colour range and versions in hexadecimal."""
-        return hash_bytes(_dump(self._head).encode("utf-8", "backslashreplace"))
+    def is_done(self, key: str, digest: str) -> bool:
+        """Whether a job is finished and nothing has changed since; then it is listed again.
 
-    def is_done(self, key: str, digest: str, fingerprint: str | None = None) -> bool:
-        """Whether a job is finished and nothing has changed since.
-
-        Parameters
-        ----------
-        key : str
-            The input, as `name_inputs` spells it.
-        digest : str
-            SHA-256 of the input's content.
-        fingerprint : str, optional
-            What it was made with has to have this `fingerprint`; by default that of
-            this manifest, which is what its earlier list was made with.
-
-        Returns
-        -------
-        bool
-            Then the job is listed again. False where the input is new or has another
-            content, and where one of its files is missing or altered.
+        The input ``key``, as `name_inputs` spells it, has to have the SHA-256 ``digest`` as
+        it had before, and its files have to be there unaltered.
         """
         found = self._earlier.get(key)
         if found is None or found["digest"] != digest:
-            return False
-        if fingerprint is not None and fingerprint != self.fingerprint:
             return False
         outputs: dict[str, str] = found["outputs"]
         if any(_hash_file(self._folder / name) != made for name, made in outputs.items()):
@@ -128,16 +107,10 @@ class Manifest:
     def add(self, key: str, digest: str, outputs: Mapping[Path, str]) -> None:
         """List a finished job, and write the manifest if the last time is a while ago.
 
-        Parameters
-        ----------
-        key : str
-            The input, as `name_inputs` spells it.
-        digest : str
-            SHA-256 of the input's content.
-        outputs : mapping of Path to str
-            The files that it became, below the manifest's folder, and the SHA-256 of each.
+        ``outputs`` are the files that it became, below the manifest's folder, and the
+        SHA-256 of each.
         """
-        named = {_relative(path, self._folder): made for path, made in outputs.items()}
+        named = {path.relative_to(self._folder).as_posix(): made for path, made in outputs.items()}
         self._list(key, {"digest": digest, "outputs": named})
         if time.monotonic() < self._next_flush:
             return
@@ -155,18 +128,12 @@ class Manifest:
         """Remove the files that an earlier run of the command made and this one did not.
 
         Only files below the folder that are byte for byte as they were listed; for
-        commands whose folder holds the result of one run.
-
-        Returns
-        -------
-        list of Path
-            The files that were removed.
+        commands whose folder holds the result of one run. Returns what was removed.
         """
         removed = []
         for name, made in sorted(self._made.items()):
             path = self._folder / name
-            inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-            if name in self._kept or not inside or _hash_file(path) != made:
+            if name in self._kept or not _stays_below(name) or _hash_file(path) != made:
                 continue
             with suppress(OSError):
                 path.unlink()
@@ -176,13 +143,7 @@ class Manifest:
         return removed
 
     def flush(self) -> None:
-        """Write the manifest, whole or not at all; none where nothing was ever finished.
-
-        Raises
-        ------
-        OutputError
-            Where it can not be written.
-        """
+        """Write the manifest, whole or not at all; none where nothing was ever finished."""
         if not self._changed or not (self._lines or self.path.exists()):
             return
         started = time.monotonic()
@@ -196,12 +157,7 @@ class Manifest:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         try:
             self.flush()
         except OutputError:
@@ -244,21 +200,9 @@ class Manifest:
 def name_inputs(paths: Iterable[Path], inputs: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Return a name for every file that does not depend on where the inputs lie.
 
-    Parameters
-    ----------
-    paths : iterable of Path
-        Files, each one of the inputs or below one.
-    inputs : iterable of path
-        Files and folders, as they were given.
+    Each file is one of the inputs or below one. Its name is its path from the folder that
+    all inputs have in common, with ``/`` between its parts; all are different.
 
-    Returns
-    -------
-    list of str
-        Each path from the folder that all inputs have in common, with ``/`` between its
-        parts. All are different.
-
-    Examples
-    --------
     >>> name_inputs([Path("in/run_0/layer1.pt"), Path("x/layer2.pt")], ["in", "x/layer2.pt"])
     ['in/run_0/layer1.pt', 'x/layer2.pt']
     >>> name_inputs([Path("in/run_0/layer1.pt")], ["in"])
@@ -310,10 +254,6 @@ def _hash_file(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):  # of a name with NUL, too
         return ""
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
 
 
 def _is_job(job: Any) -> bool:

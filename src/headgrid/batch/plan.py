@@ -12,25 +12,28 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from headgrid.batch.manifest import name_inputs
+from headgrid.batch.processes import LostCluster, map_in_order
 from headgrid.capture.model import Capture
+from headgrid.capture.store import CaptureFile, find_captures, read_capture
 from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, RenderError, unexpected
 from headgrid.options import FIGURES, ColorRange, FigureOptions
 from headgrid.tables.ranges import resolve_color_range
 
 if TYPE_CHECKING:
     from headgrid.capture.quantiles import QuantileSketch
-    from headgrid.capture.store import CaptureFile
 
 #: Color rules that look at all inputs together, so that they compare.
 POOLED_RULES = ("shared", "quantile")
 
 #: Captures that are kept between the two passes take at most so many bytes together.
 _KEEP_BYTES = 256 * 2**20
-#: Files that one call reads, and calls under way at a time.
-_CHUNK, _WINDOW = 16, 64
+#: Files that are read elsewhere at a time.
+_WINDOW = 64
 
 _STEMS = {"heatmap": "layer{layer}_2d_heatmap", "perhead": "layer{layer}_perhead_grid"}
 
@@ -46,25 +49,15 @@ class Output:
 
 @dataclass(frozen=True)
 class Job:
-    """One capture file and the files it becomes.
-
-    Attributes
-    ----------
-    file : CaptureFile
-    outputs : tuple of Output
-        Figure by figure.
-    digest : str
-        SHA-256 of the file's content when it was planned.
-    key : str
-        The file's name in the manifest.
-    kept : Capture or None
-        What was read while planning, where it was kept.
-    """
+    """One capture file and the files it becomes, figure by figure."""
 
     file: CaptureFile
     outputs: tuple[Output, ...]
+    #: SHA-256 of the file's content when it was planned.
     digest: str
+    #: The file's name in the manifest.
     key: str
+    #: What was read while planning, where it was kept.
     kept: Capture | None = field(default=None, repr=False)
 
     @property
@@ -75,21 +68,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that will be drawn, and the inputs that can not be.
-
-    Attributes
-    ----------
-    jobs : tuple of Job
-    failures : tuple of HeadgridError
-    options : FigureOptions
-        With the colour range that was found over all inputs, where the rule asks for that.
-    color_range : ColorRange or None
-        The one range of all figures; None where each has its own.
-    """
+    """Everything that will be drawn, and the inputs that can not be."""
 
     jobs: tuple[Job, ...]
     failures: tuple[HeadgridError, ...]
+    #: With the colour range that was found over all inputs, where the rule asks for that.
     options: FigureOptions
+    #: The one range of all figures; None where each has its own.
     color_range: ColorRange | None = None
 
 
@@ -134,26 +119,26 @@ def plan_jobs(
         Where two inputs would become the same file, or where one colour range is
         asked for over captures of different statistics.
     """
-    from headgrid.batch.manifest import name_inputs
-    from headgrid.capture.store import find_captures
-
     files, missing = find_captures(inputs) if found is None else found
     options = options or FigureOptions()
     rule = options.color_range if "heatmap" in figures else None
     pooled = rule in POOLED_RULES
-    wanted = _Wanted(tuple(figures), pooled, rule == "quantile", keep=keep and executor is None)
-    chunks = _read_all(files, wanted, executor)
+    wanted = _Wanted(tuple(figures), pooled, rule == "quantile", keep and executor is None)
+    read = partial(_read_one, wanted=wanted)
+    if executor is None:
+        outcomes: Iterator[_Reading | HeadgridError] = map(read, files)
+    else:
+        outcomes = map_in_order(executor, read, files, window=_WINDOW)
     readings: list[_Reading] = []
     failures: list[HeadgridError] = [*missing]
-    pools = _pool_chunks(chunks, readings, failures, one_statistic=pooled)
+    usable = _sort_out(outcomes, readings, failures, one_statistic=pooled)
     color_range = None
     if pooled:
-        color_range = resolve_color_range(options.color_range, pools)
+        color_range = resolve_color_range(options.color_range, usable)
         options = replace(options, color_range=color_range)
-    else:
-        deque(pools, maxlen=0)
-        if isinstance(rule, (tuple, ColorRange)):
-            color_range = resolve_color_range(rule, ())
+    elif isinstance(rule, (tuple, ColorRange)):
+        color_range = resolve_color_range(rule, ())
+    deque(usable, maxlen=0)
     keys = name_inputs([reading.file.path for reading in readings], inputs)
     jobs = tuple(
         _make_job(reading, key, Path(folder), formats)
@@ -175,7 +160,7 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Reading:
-    """What the first pass found in a file."""
+    """What the first pass found in a file; range and sketch are for the colour rule."""
 
     file: CaptureFile
     digest: str
@@ -183,112 +168,62 @@ class _Reading:
     statistic: str
     figures: tuple[str, ...]
     warnings: tuple[str, ...]
-    capture: Capture | None = None
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """The values of some captures together, as a color rule looks at them."""
-
-    statistic: str
     value_range: tuple[float, float]
     value_sketch: QuantileSketch
+    capture: Capture | None
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    """What the first pass found in some files."""
-
-    readings: tuple[_Reading | HeadgridError, ...]
-    pool: _Pool | None
-
-
-def _read_all(
-    files: Sequence[CaptureFile], wanted: _Wanted, executor: Executor | None
-) -> Iterator[_Chunk]:
-    from headgrid.batch.workers import map_in_order
-
-    chunks = (
-        (tuple(files[start : start + _CHUNK]), wanted) for start in range(0, len(files), _CHUNK)
-    )
-    if executor is None:
-        return map(_read_chunk, chunks)
-    return map_in_order(executor, _read_chunk, chunks, window=_WINDOW)
-
-
-def _read_chunk(task: tuple[tuple[CaptureFile, ...], _Wanted]) -> _Chunk:
-    files, wanted = task
-    readings: list[_Reading | HeadgridError] = []
-    lows, highs, statistic = [], [], ""
-    sketch: Any = None
-    for file in files:
-        try:
-            capture, reading = _read_one(file, wanted)
-        except Exception as error:  # noqa: BLE001 - whatever one file does, the others are drawn
-            readings.append(explain(str(file.path), error))
-            continue
-        readings.append(reading)
-        if wanted.ranges:
-            statistic = capture.statistic
-            low, high = capture.value_range
-            lows.append(low)
-            highs.append(high)
-        if wanted.sketches:
-            own = capture.value_sketch
-            sketch = own if sketch is None else sketch.merge(own)
-    pool = _Pool(statistic, (min(lows), max(highs)), sketch) if lows else None
-    return _Chunk(tuple(readings), pool)
+def _read_one(file: CaptureFile, wanted: _Wanted) -> _Reading | HeadgridError:
+    try:
+        capture, digest = read_capture(file)
+        figures, texts = wanted.figures, capture.warnings
+        if capture.full_frame_attention is None and set(figures) == set(FIGURES):
+            figures = ("perhead",)
+            text = (
+                f"{capture.source}: there is no full matrix, so only the per-head figure is drawn"
+            )
+            texts = (*texts, text)
+        elif capture.full_frame_attention is None and "heatmap" in figures:
+            capture.head_matrix(0)  # says what is missing
+        return _Reading(
+            file,
+            digest,
+            capture.layer_index,
+            capture.statistic,
+            figures,
+            texts,
+            capture.value_range if wanted.ranges else (0.0, 0.0),
+            capture.value_sketch if wanted.sketches else None,  # type: ignore[arg-type]
+            capture if wanted.keep else None,
+        )
+    except Exception as error:  # noqa: BLE001 - whatever one file does, the others are drawn
+        return explain(str(file.path), error)
 
 
-def _read_one(file: CaptureFile, wanted: _Wanted) -> tuple[Capture, _Reading]:
-    from headgrid.capture.store import read_capture
-
-    capture, digest = read_capture(file)
-    figures, texts = wanted.figures, capture.warnings
-    if capture.full_frame_attention is None and set(figures) == set(FIGURES):
-        figures = ("perhead",)
-        text = f"{capture.source}: there is no full matrix, so only the per-head figure is drawn"
-        texts = (*texts, text)
-    elif capture.full_frame_attention is None and "heatmap" in figures:
-        capture.head_matrix(0)  # says what is missing
-    kept = capture if wanted.keep else None
-    layer, statistic = capture.layer_index, capture.statistic
-    return capture, _Reading(file, digest, layer, statistic, figures, texts, kept)
-
-
-def _pool_chunks(
-    chunks: Iterable[_Chunk],
+def _sort_out(
+    outcomes: Iterable[_Reading | HeadgridError],
     readings: list[_Reading],
     failures: list[HeadgridError],
     *,
     one_statistic: bool,
-) -> Iterator[_Pool]:
-    """Sort what was read into usable files and failures; yield the values of each chunk."""
+) -> Iterator[_Reading]:
+    """List what was read and what failed; yield each reading with its values, which go."""
     kept = 0
-    for chunk in chunks:
-        for reading in chunk.readings:
-            if isinstance(reading, HeadgridError):
-                failures.append(reading)
-                continue
-            warn_all(reading.warnings)
-            if one_statistic and readings:
-                _expect_same_statistic(readings[0], reading)
-            if reading.capture is not None:
-                kept += _size(reading.capture)
-                if kept > _KEEP_BYTES:
-                    reading = replace(reading, capture=None)
-            readings.append(reading)
-        if chunk.pool is not None:
-            yield chunk.pool
-
-
-def _expect_same_statistic(first: _Reading, other: _Reading) -> None:
-    if other.statistic != first.statistic:
-        raise CaptureError(
-            f"{first.file.path} holds {first.statistic} and {other.file.path} holds "
-            f"{other.statistic}, expected one statistic for a shared color range; draw them "
-            "separately"
-        )
+    for found in outcomes:
+        if isinstance(found, HeadgridError):
+            failures.append(found)
+            continue
+        warn_all(found.warnings)
+        if one_statistic and readings and found.statistic != readings[0].statistic:
+            raise CaptureError(
+                f"{readings[0].file.path} holds {readings[0].statistic} and {found.file.path} "
+                f"holds {found.statistic}, expected one statistic for a shared color range; draw "
+                "them separately"
+            )
+        kept += _size(found.capture)
+        capture = found.capture if kept <= _KEEP_BYTES else None
+        readings.append(replace(found, value_sketch=None, capture=capture))  # type: ignore[arg-type]
+        yield found
 
 
 def warn_all(texts: Iterable[str]) -> None:
@@ -307,7 +242,9 @@ def _make_job(reading: _Reading, key: str, folder: Path, formats: Sequence[str])
     return Job(reading.file, outputs, reading.digest, key, reading.capture)
 
 
-def _size(capture: Capture) -> int:
+def _size(capture: Capture | None) -> int:
+    if capture is None:
+        return 0
     full = capture.full_frame_attention
     return capture.last_block_frame_attention.nbytes + (0 if full is None else full.nbytes)
 
@@ -329,7 +266,7 @@ def explain(source: str, error: BaseException) -> HeadgridError:
     """Return an error in the user's words."""
     if isinstance(error, HeadgridError):
         return error
-    if type(error).__name__ == "LostCluster":
+    if isinstance(error, LostCluster):
         return RenderError(
             f"{source}: the dask cluster can not be reached any more, expected its scheduler to "
             "run until the end; start it again and go on with --resume"

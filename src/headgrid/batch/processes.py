@@ -1,4 +1,9 @@
-"""A number -> so many processes that take calls, and lose none when one of them dies."""
+"""Calls -> their results from other processes, in order and while this one goes on.
+
+The renderer's engine needs half a second to start and holds Python's lock while
+it works. In a process of its own both cost nothing here, and should the engine
+ever run out of memory, it takes that process down and not the caller's.
+"""
 
 from __future__ import annotations
 
@@ -7,135 +12,202 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from headgrid.errors import OptionError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+#: More processes than this are a slip of the keyboard.
+MAX_JOBS = 1024
 
 
-class ProcessPool(Executor):
-    """Processes that start at once, end with their parent, and are replaced when they die.
+class LostCluster(BrokenExecutor):
+    """A call was given up because the scheduler of its cluster can not be reached."""
 
-    A process that is killed, most likely for want of memory, breaks Python's own pool:
-    every call that it holds fails. Here it holds few, and those are repeated, each alone
-    in a new process, so that only the one fails that ends its process again.
+
+def map_in_order(
+    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, window: int
+) -> Iterator[Result]:
+    """Yield ``function(item)`` of every item, in the order of the items.
+
+    At most ``window`` calls are submitted and not yet yielded, which bounds memory. The
+    first exception of a call is raised in its turn; then, and where the iterator is
+    closed early, what has not begun is cancelled.
+
+    >>> with ThreadPoolExecutor(2) as executor:
+    ...     list(map_in_order(executor, abs, iter([-3, 2, -1]), window=2))
+    [3, 2, 1]
+    """
+    for _, future in submit_in_order(executor, function, items, window=window):
+        yield future.result()
+
+
+def submit_in_order(
+    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, window: int
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Yield every item with its finished call, of which a failed one does not stop the others."""
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+
+    def take_first() -> tuple[Item, Future[Result]]:
+        wait_for([waiting[0][1]])  # an interruption leaves it among those that are cancelled
+        return waiting.popleft()
+
+    try:
+        for item in items:
+            waiting.append((item, executor.submit(function, item)))
+            if len(waiting) >= window:
+                yield take_first()
+        while waiting:
+            yield take_first()
+    finally:
+        for _, future in waiting:
+            future.cancel()
+
+
+def open_pool(
+    jobs: int, dask: str | None = None, *, warm_up: Callable[[], object] | None = None
+) -> AbstractContextManager[Executor]:
+    """Give an executor of processes here, or of an existing dask cluster.
 
     Parameters
     ----------
     jobs : int
-        Number of processes.
+        Number of processes, 1 to `MAX_JOBS`; they start at once. They ignore Ctrl-C, as
+        the parent decides what it means, and end with it. A call whose process dies is
+        repeated in a new one; it fails with ``BrokenProcessPool`` only where that dies
+        as well.
+    dask : str, optional
+        Address of a dask scheduler (``tcp://host:8786``), whose workers take the calls
+        instead; ``jobs`` then means nothing. Calls of a worker that is lost go to
+        another one.
     warm_up : callable, optional
-        What each process does first. What it raises is left to the calls to tell.
+        What each process here does before its first call.
+
+    Returns
+    -------
+    context manager of concurrent.futures.Executor
+        Left normally, it waits for what was submitted. On an exception what has not
+        begun is dropped, and the processes here end at once.
+
+    Raises
+    ------
+    OptionError
+        For a number of processes that can not be, and where ``distributed`` is not
+        installed.
+    RenderError
+        Where no scheduler answers at the address.
+    """
+    if dask is not None:
+        from headgrid.batch.cluster import open_cluster
+
+        return open_cluster(dask)
+    return _open_processes(check_jobs(jobs), warm_up)
+
+
+def check_jobs(jobs: int) -> int:
+    """Return a number of processes that is possible, or raise `OptionError`."""
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= MAX_JOBS:
+        raise OptionError(f"jobs is {jobs!r}, expected a whole number, 1 to {MAX_JOBS}")
+    return jobs
+
+
+def rendering_process() -> AbstractContextManager[Executor]:
+    """Give an executor with one process, where the engine starts to warm up at once."""
+    from headgrid.render import vega
+
+    return open_pool(1, warm_up=vega.warm_up)
+
+
+@contextmanager
+def _open_processes(jobs: int, warm_up: Callable[[], object] | None) -> Iterator[Executor]:
+    pool = _Processes(jobs, warm_up)
+    try:
+        yield pool
+        pool.shutdown()
+    except BaseException:
+        pool.stop()
+        raise
+
+
+class _Processes(ThreadPoolExecutor):
+    """Threads that hand each call to a process of its own, and wait for it.
+
+    With a pool for each process, one that dies takes no other's call along.
     """
 
-    def __init__(self, jobs: int, warm_up: Callable[[], object] | None = None) -> None:
+    def __init__(self, jobs: int, warm_up: Callable[[], object] | None) -> None:
+        super().__init__(jobs)
         # A fork after the engine's first use hangs, so processes start from nothing.
         self._context = multiprocessing.get_context("spawn")
-        self._jobs, self._warm_up = jobs, warm_up
         self._ear, self._mouth = self._context.Pipe(duplex=False)
-        self._lock = threading.RLock()
-        self._stopped = False
-        self._backlog: deque[_Call] = deque()
-        self._open: set[Future[Any]] = set()
-        self._inside = 0
-        self._repeats = ThreadPoolExecutor(1)
-        self._pool = self._start(jobs)
+        self._warm_up = warm_up
+        self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
+        for _ in range(jobs):
+            self._idle.put(self._start())
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Submit a call; function, arguments and result are pickled."""
-        result: Future[Any] = Future()
-        self._open.add(result)
-        result.add_done_callback(self._open.discard)
-        self._backlog.append(_Call(partial(function, *args, **kwargs), result))
-        self._feed()
-        return result
+        return super().submit(self._call, partial(function, *args, **kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes when they are done with what was submitted, or with what has begun."""
-        if cancel_futures:
-            for result in list(self._open):
-                result.cancel()
-        if wait:
-            wait_for(list(self._open))
-        self._pool.shutdown(wait, cancel_futures=cancel_futures)
-        self._repeats.shutdown(wait, cancel_futures=cancel_futures)
+        """Wait for what was submitted, and end the processes."""
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self._mouth.close()
+        while not self._idle.empty():
+            self._idle.get().shutdown(wait)
 
     def stop(self) -> None:
         """End the processes at once, in the middle of what they do."""
-        self._stopped = True
         self._mouth.close()
         self.shutdown(cancel_futures=True)
 
-    def _start(self, jobs: int) -> ProcessPoolExecutor:
-        arguments = (self._ear, self._warm_up)
+    def _start(self) -> ProcessPoolExecutor:
         pool = ProcessPoolExecutor(
-            jobs, mp_context=self._context, initializer=_begin, initargs=arguments
+            1, mp_context=self._context, initializer=_begin, initargs=(self._ear, self._warm_up)
         )
-        for _ in range(jobs):  # each call starts a process while none is idle
-            _submit(pool, _do_nothing)
+        with _without_interrupts():
+            pool.submit(int)  # the first call starts the process
         return pool
 
-    def _feed(self) -> None:
-        """Give the processes as many calls as keep them busy, and no more to lose."""
-        with self._lock:
-            while self._backlog and self._inside < 2 * self._jobs:
-                call = self._backlog.popleft()
-                if not call.result.set_running_or_notify_cancel():
-                    continue
-                self._inside += 1
-                self._send(call).add_done_callback(partial(self._take, call))
-
-    def _send(self, call: _Call) -> Future[Any]:
+    def _call(self, function: Callable[[], Any]) -> Any:
         try:
-            return _submit(self._pool, call.function)
+            return self._try(function)
         except BrokenProcessPool:
-            self._pool.shutdown(wait=False)
-            self._pool = self._start(self._jobs)
-            return _submit(self._pool, call.function)
+            if self._mouth.closed:
+                raise
+            return self._try(function)
 
-    def _take(self, call: _Call, done: Future[Any]) -> None:
-        with self._lock:
-            self._inside -= 1
-        if isinstance(done.exception(), BrokenProcessPool) and not self._stopped:
-            self._repeats.submit(self._repeat, call)
-        else:
-            _copy(done, call.result)
-        if not self._stopped:
-            self._feed()
-
-    def _repeat(self, call: _Call) -> None:
+    def _try(self, function: Callable[[], Any]) -> Any:
+        process = self._idle.get()
         try:
-            pool = self._start(1)
-            done = _submit(pool, call.function)
-            pool.shutdown()
-        except Exception as error:  # noqa: BLE001 - no process can be started any more
-            call.result.set_exception(error)
-        else:
-            _copy(done, call.result)
-
-
-@dataclass(frozen=True)
-class _Call:
-    function: Callable[[], Any]
-    result: Future[Any]
-
-
-def _submit(pool: ProcessPoolExecutor, call: Callable[[], Any]) -> Future[Any]:
-    with _without_interrupts():
-        return pool.submit(call)
+            return process.submit(function).result()
+        except BrokenProcessPool:
+            if not self._mouth.closed:
+                process = self._start()
+            raise
+        finally:
+            self._idle.put(process)
 
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Keep Ctrl-C from processes that start in the block; it reaches this one after it.
-
-    One that comes while they still import would end them with a traceback each.
-    """
+    """Keep Ctrl-C from a process that starts in the block: it would end it with a traceback."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -146,29 +218,17 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _copy(source: Future[Any], target: Future[Any]) -> None:
-    error = source.exception()
-    if error is not None:
-        target.set_exception(error)
-    else:
-        target.set_result(source.result())
-
-
-def _do_nothing() -> None:
-    """Make a process start."""
-
-
 def _begin(ear: Connection, warm_up: Callable[[], object] | None) -> None:
     # Ctrl-C reaches the whole group of processes; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(ear,), daemon=True).start()
     if warm_up is not None:
-        with suppress(Exception):
+        with suppress(Exception):  # what it raises is left to the calls to tell
             warm_up()
 
 
 def _end_with_parent(ear: Connection) -> None:
     """End this process when its parent has ended without saying so, or stops the pool."""
-    parent = multiprocessing.parent_process()
-    wait([ear] if parent is None else [ear, parent.sentinel])
+    with suppress(EOFError, OSError):
+        ear.recv_bytes()  # nothing is ever said; the other end closes
     os._exit(1)

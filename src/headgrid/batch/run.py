@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headgrid.batch.manifest import Manifest, hash_bytes
 from headgrid.batch.plan import Job, Output, Plan, explain, plan_jobs, warn_all
+from headgrid.batch.processes import submit_in_order
+from headgrid.capture.files import write_bytes
 from headgrid.capture.model import Capture
 from headgrid.errors import CaptureError, HeadgridError, OutputError
 from headgrid.options import FigureOptions
 
 if TYPE_CHECKING:
-    from headgrid.batch.manifest import Manifest
     from headgrid.capture.store import CaptureFile
 
 __all__ = ["Job", "Output", "Plan", "plan_jobs", "run_jobs"]
 
-#: Jobs that are under way, or wait for an earlier one to be written.
-_WINDOW = 64
+#: Jobs that are under way, or wait for an earlier one to be written: elsewhere, and here.
+_WINDOW, _HERE = 64, 2
+#: Threads that make charts at the same time would now and then share a part of them.
+_CHARTS = threading.Lock()
 
 
 def run_jobs(
@@ -70,11 +76,17 @@ def run_jobs(
         if manifest is not None and _is_done(job, manifest):
             yield job, []
         else:
-            waiting.append(job)
-    tasks = [_Task(job, plan.options, ppi, embed, shared) for job in waiting]
-    drawn = _draw_here(tasks, renderer) if executor is None else _draw_there(tasks, executor)
-    for job, contents in drawn:
-        yield job, _write(job, contents, manifest)
+            # What was kept of the first reading is worth less than its way elsewhere.
+            waiting.append(job if executor is None else replace(job, kept=None))
+    draw = partial(draw_job, how=_How(plan.options, ppi, embed, shared), renderer=renderer)
+    threads = ThreadPoolExecutor(1 if renderer is None else _HERE)
+    with threads if executor is None else nullcontext(executor) as where:
+        window = _HERE if executor is None else _WINDOW
+        for job, future in submit_in_order(where, draw, waiting, window=window):
+            try:
+                yield job, _write(job, future.result(), manifest)
+            except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
+                yield job, explain(job.source, error)
 
 
 def find_base(page: Path, shared: Path | None) -> str:
@@ -91,10 +103,7 @@ def find_base(page: Path, shared: Path | None) -> str:
 
 
 def read_capture(file: CaptureFile) -> Capture:
-    """Load the capture of a found file, with its run, and give its warnings.
-
-    Messages name the whole path: runs hold files of the same names.
-    """
+    """Load the capture of a found file, with its run, and give its warnings."""
     from headgrid.capture.store import read_capture
 
     capture, _ = read_capture(file)
@@ -112,75 +121,37 @@ def warm_up() -> None:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """One job with all that drawing it needs."""
+class _How:
+    """What all jobs are drawn with."""
 
-    job: Job
     options: FigureOptions
     ppi: float
     embed: str
     shared: Path | None
 
 
-def draw_job(task: _Task) -> list[bytes] | HeadgridError:
-    """Return the contents of a job's outputs, or what went wrong; in any thread or process."""
-    started = _start(task, None)
-    return started if isinstance(started, HeadgridError) else _finish(task.job, started)
-
-
-def _draw_there(
-    tasks: Sequence[_Task], executor: Executor
-) -> Iterator[tuple[Job, list[bytes] | HeadgridError]]:
-    from headgrid.batch.workers import submit_in_order
-
-    sent = (replace(task, job=replace(task.job, kept=None)) for task in tasks)
-    for task, future in submit_in_order(executor, draw_job, sent, window=_WINDOW):
-        try:
-            yield task.job, future.result()
-        except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
-            yield task.job, explain(task.job.source, error)
-
-
-def _draw_here(
-    tasks: Sequence[_Task], renderer: Executor | None
-) -> Iterator[tuple[Job, list[bytes] | HeadgridError]]:
-    pending: deque[tuple[Job, _Started | HeadgridError]] = deque()
-    for task in tasks:
-        pending.append((task.job, _start(task, renderer)))
-        if len(pending) > 1:
-            yield _finish_first(pending)
-    while pending:
-        yield _finish_first(pending)
-
-
-#: Calls that wait for the engine and return the contents of one figure's outputs.
-_Started = list[Callable[[], list[bytes]]]
-
-
-def _start(task: _Task, renderer: Executor | None) -> _Started | HeadgridError:
+def draw_job(job: Job, *, how: _How, renderer: Executor | None = None) -> list[bytes]:
+    """Return the contents of a job's outputs; in any thread or process."""
     from headgrid.charts.heatmap import draw_heatmap, draw_perhead
     from headgrid.charts.spec import to_spec
     from headgrid.render.convert import begin_render
 
     drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
-    job, started = task.job, []
-    try:
-        capture = job.kept or _read_again(job)
+    capture = job.kept or _read_again(job)
+    begun = []
+    with _CHARTS:
         for figure in dict.fromkeys(output.figure for output in job.outputs):
             outputs = [output for output in job.outputs if output.figure == figure]
-            spec = to_spec(drawers[figure](capture, task.options), validate=False)
-            begun = begin_render(
-                spec,
+            finish = begin_render(
+                to_spec(drawers[figure](capture, how.options), validate=False),
                 [output.format for output in outputs],
-                ppi=task.ppi,
+                ppi=how.ppi,
                 executor=renderer,
-                embed=task.embed,
-                base=find_base(outputs[0].path, task.shared),
+                embed=how.embed,
+                base=find_base(outputs[0].path, how.shared),
             )
-            started.append(begun)
-    except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
-        return explain(job.source, error)
-    return started
+            begun.append(finish)
+    return [content for finish in begun for content in finish()]
 
 
 def _read_again(job: Job) -> Capture:
@@ -195,43 +166,18 @@ def _read_again(job: Job) -> Capture:
     return capture
 
 
-def _finish(job: Job, started: _Started) -> list[bytes] | HeadgridError:
-    try:
-        return [content for contents in started for content in contents()]
-    except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
-        return explain(job.source, error)
-
-
-def _finish_first(
-    pending: deque[tuple[Job, _Started | HeadgridError]],
-) -> tuple[Job, list[bytes] | HeadgridError]:
-    job, started = pending.popleft()
-    return job, started if isinstance(started, HeadgridError) else _finish(job, started)
-
-
 def _is_done(job: Job, manifest: Manifest) -> bool:
     expected = {output.path.relative_to(manifest.path.parent).as_posix() for output in job.outputs}
     return manifest.outputs(job.key) == expected and manifest.is_done(job.key, job.digest)
 
 
-def _write(
-    job: Job, contents: list[bytes] | HeadgridError, manifest: Manifest | None
-) -> list[Path] | HeadgridError:
-    from headgrid.batch.manifest import hash_bytes
-    from headgrid.capture.files import write_bytes
-
-    if isinstance(contents, HeadgridError):
-        return contents
-    paths = [output.path for output in job.outputs]
-    try:
-        for path in paths:
-            if path.is_dir():
-                raise OutputError(f"{path}: is a folder, expected a place for a file; move it away")
-        for path, content in zip(paths, contents, strict=True):
-            write_bytes(path, content)
-    except Exception as error:  # noqa: BLE001 - whatever one capture does, the others are drawn
-        return explain(job.source, error)
+def _write(job: Job, contents: list[bytes], manifest: Manifest | None) -> list[Path]:
+    made = {output.path: hash_bytes(c) for output, c in zip(job.outputs, contents, strict=True)}
+    for path in made:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder, expected a place for a file; move it away")
+    for path, content in zip(made, contents, strict=True):
+        write_bytes(path, content)
     if manifest is not None:
-        made = {path: hash_bytes(content) for path, content in zip(paths, contents, strict=True)}
         manifest.add(job.key, job.digest, made)
-    return paths
+    return [*made]

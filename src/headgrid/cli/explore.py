@@ -116,7 +116,7 @@ def _read_options(*, color_range: str, **options: Any) -> ExplorerOptions:
 
 def _read(inputs: tuple[str, ...], run: str | None, set: str | None, jobs: int | None) -> Survey:
     """Read all inputs; say what is wrong with them."""
-    from headgrid.batch.workers import open_pool
+    from headgrid.batch.processes import open_pool
     from headgrid.capture.folders import find_captures, place_captures
     from headgrid.survey.read import read_files, survey_tally
     from headgrid.web.explorer import select_run

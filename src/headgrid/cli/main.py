@@ -74,7 +74,7 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="headgrid")
 def main() -> None:
     """Draw transformer attention as vector figures, facetted by head."""
-    warnings.showwarning = show_warning
+    warnings.showwarning = show_warning  # type: ignore[assignment]
 
 
 for command in (assets, compare, demo, explore, pick, record, render, stats, survey):

@@ -175,19 +175,19 @@ class _Workers:
 
 @contextmanager
 def _open_workers(run: _Run, found: Found | None) -> Iterator[_Workers]:
-    from headgrid.batch import workers
+    from headgrid.batch import processes
 
     jobs = count_jobs(run.jobs, len(found[0]), least=_SEVERAL) if found else 1
     if run.dask is not None:
-        with workers.open_pool(jobs, run.dask) as executor:
+        with processes.open_pool(jobs, run.dask) as executor:
             yield _Workers(executor=executor)
     elif jobs > 1:
         from headgrid.batch.run import warm_up
 
-        with workers.open_pool(jobs, warm_up=warm_up) as executor:
+        with processes.open_pool(jobs, warm_up=warm_up) as executor:
             yield _Workers(executor=executor)
     else:
-        with workers.rendering_process() as renderer:
+        with processes.rendering_process() as renderer:
             yield _Workers(renderer=renderer)
 
 

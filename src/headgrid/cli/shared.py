@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -50,76 +50,37 @@ def output_option(text: str, **options: Any) -> Callable[[Command], Command]:
     )
 
 
-format_option = click.option(
-    "--format",
-    "formats",
-    default="svg",
-    show_default=True,
-    metavar="LIST",
-    help="Any of svg,png,pdf,html,json, separated by commas.",
-)
-
-ppi_option = click.option(
-    "--ppi", type=float, default=300, show_default=True, help="Pixels per inch of a PNG."
-)
-
-
-embed_option = click.option(
-    "--embed",
-    default="inline",
-    show_default=True,
-    metavar="inline|cdn|assets",
-    help="Where an HTML page has Vega from: inside; a CDN, pinned by hashes; or one script in DIR "
-    "that all pages share.",
-)
-
-
 def style_options(command: Command) -> Command:
     """Add the options that say how figures are drawn; `make_options` reads them."""
     options = [
-        click.option(
-            "--columns", type=int, default=4, show_default=True, help="Panels in a row of the grid."
-        ),
-        click.option(
-            "--palette", default="rdbu", show_default=True, metavar="rdbu|custom", help="Colours."
-        ),
-        click.option(
+        _option("--columns", "INTEGER", "Panels in a row of the grid.", 4, type=int),
+        _option("--palette", "rdbu|custom", "Colours.", "rdbu"),
+        _option(
             "--color-range",
-            default="symmetric",
-            show_default=True,
-            metavar="RULE|LO,HI",
-            help="symmetric around zero; shared: symmetric over all inputs, so that layers "
-            "compare; quantile: the same without the outermost 1 % of all values; minmax: white "
-            "stays at zero; or two numbers.",
+            "RULE|LO,HI",
+            "symmetric around zero; shared: symmetric over all inputs, so that layers compare; "
+            "quantile: the same without the outermost 1 % of all values; minmax: white stays at "
+            "zero; or two numbers.",
+            "symmetric",
         ),
-        click.option(
+        _option(
             "--cells",
-            default="auto",
-            show_default=True,
-            metavar="auto|vector|image",
-            help="Heatmap cells as vector shapes, or as one PNG tile per head.",
+            "auto|vector|image",
+            "Heatmap cells as vector shapes, or as one PNG tile per head.",
+            "auto",
         ),
-        click.option(
-            "--title",
-            default=None,
-            metavar="TEXT",
-            help="Title; {layer}, {run} and {prompt} are filled in.",
-        ),
-        click.option(
+        _option("--title", "TEXT", "Title; {layer}, {run} and {prompt} are filled in."),
+        _option(
             "--theme",
-            default="default",
-            show_default=True,
-            metavar="default|paper",
-            help="paper: small text, hairlines, labels inside the panels, axes at the border.",
+            "default|paper",
+            "paper: small text, hairlines, labels inside the panels, axes at the border.",
+            "default",
         ),
-        click.option(
-            "--font", default="sans", show_default=True, metavar="sans|serif", help="Typeface."
-        ),
-        click.option(
+        _option("--font", "sans|serif", "Typeface.", "sans"),
+        _option(
             "--width",
-            default=None,
-            metavar="LENGTH",
-            help="Exact width of the figure, such as 13.97cm, 140mm, 5.5in or 396pt.",
+            "LENGTH",
+            "Exact width of the figure, such as 13.97cm, 140mm, 5.5in or 396pt.",
         ),
     ]
     return _add(options, command)
@@ -139,30 +100,42 @@ def figure_options(command: Command) -> Command:
 
 def run_options(command: Command) -> Command:
     """Add the options that say where work is done, and whether what is done is kept."""
+    jobs = "Processes that work at the same time; one per core where that pays."
+    dask = "Work on a running dask cluster, such as tcp://host:8786, that sees the same files."
+    resume = "Leave what an earlier run has finished, if its input and the options are unchanged."
     options = [
-        click.option(
-            "-j",
-            "--jobs",
-            type=int,
-            default=None,
-            metavar="N",
-            help="Processes that work at the same time; one per core where that pays.",
-        ),
-        click.option(
-            "--dask",
-            default=None,
-            metavar="ADDRESS",
-            help="Work on a running dask cluster, such as tcp://host:8786, that sees the same "
-            "files.",
-        ),
-        click.option(
-            "--resume",
-            is_flag=True,
-            help="Leave what an earlier run has finished, if its input and the options are "
-            "unchanged.",
-        ),
+        click.option("-j", "--jobs", type=int, metavar="N", help=jobs),
+        _option("--dask", "ADDRESS", dask),
+        click.option("--resume", is_flag=True, help=resume),
     ]
     return _add(options, command)
+
+
+def _option(
+    name: str, metavar: str, text: str, default: Any = None, **more: Any
+) -> Callable[[Command], Command]:
+    shown = default is not None
+    return click.option(
+        name, metavar=metavar, help=text, default=default, show_default=shown, **more
+    )
+
+
+format_option = click.option(
+    "--format",
+    "formats",
+    default="svg",
+    show_default=True,
+    metavar="LIST",
+    help="Any of svg,png,pdf,html,json, separated by commas.",
+)
+ppi_option = _option("--ppi", "FLOAT", "Pixels per inch of a PNG.", 300, type=float)
+embed_option = _option(
+    "--embed",
+    "inline|cdn|assets",
+    "Where an HTML page has Vega from: inside; a CDN, pinned by hashes; or one script in DIR "
+    "that all pages share.",
+    "inline",
+)
 
 
 def _add(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
@@ -172,51 +145,27 @@ def _add(options: Sequence[Callable[[Command], Command]], command: Command) -> C
 
 
 def check_formats(text: str) -> tuple[str, ...]:
-    """Return the formats that a text with commas lists, each once.
-
-    Raises
-    ------
-    OptionError
-        For one that is unknown, with the choices.
-    """
+    """Return the formats that a text with commas lists, each once."""
     from headgrid.options import FORMATS
 
     return check_list("format", [part.strip().lower() for part in text.split(",")], FORMATS)
 
 
 def check_list(name: str, found: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
-    """Return the choices that were made, each once.
-
-    Raises
-    ------
-    OptionError
-        For one that is unknown, with the choices.
-    """
+    """Return the choices that were made, each once; an unknown one is refused."""
     return tuple(dict.fromkeys(check_choice(name, entry, choices) for entry in found))
 
 
 def check_ppi(ppi: float) -> float:
-    """Return a resolution that a PNG can have.
-
-    Raises
-    ------
-    OptionError
-        For another one.
-    """
+    """Return a resolution that a PNG can have; refuse another one."""
     if not 1 <= ppi <= 2400:
         raise OptionError(f"ppi is {ppi:g}, expected 1 to 2400")
     return ppi
 
 
 def check_run(jobs: int | None, dask: str | None) -> None:
-    """Refuse a number of processes that can not be, and one beside a cluster.
-
-    Raises
-    ------
-    OptionError
-        With what was given.
-    """
-    from headgrid.batch.workers import check_jobs
+    """Refuse a number of processes that can not be, and one beside a cluster."""
+    from headgrid.batch.processes import check_jobs
 
     if jobs is not None:
         check_jobs(jobs)
@@ -228,27 +177,12 @@ def check_run(jobs: int | None, dask: str | None) -> None:
 
 
 def count_jobs(jobs: int | None, work: int, *, least: int) -> int:
-    """Return how many processes to start.
-
-    Parameters
-    ----------
-    jobs : int or None
-        As asked for; None: one per core that this process may use.
-    work : int
-        Pieces of work; there are never more processes.
-    least : int
-        Without ``jobs``, one process does fewer pieces than this.
-    """
+    """Return how many processes to start: one per core, but one alone below ``least`` of work."""
     if jobs is None:
-        jobs = count_cores() if work >= least else 1
+        several = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if several else os.cpu_count() or 1
+        jobs = cores if work >= least else 1
     return max(1, min(jobs, work))
-
-
-def count_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def locate_inputs(inputs: Sequence[str], dask: str | None) -> list[Path]:
@@ -257,13 +191,7 @@ def locate_inputs(inputs: Sequence[str], dask: str | None) -> list[Path]:
 
 
 def make_options(*, color_range: str, **style: Any) -> FigureOptions:
-    """Return the options of figures as `style_options` has read them.
-
-    Raises
-    ------
-    OptionError
-        For a value that can not be, with the choices.
-    """
+    """Return the options of figures as `style_options` has read them."""
     from headgrid.options import FigureOptions
 
     return FigureOptions(color_range=parse_color_range(color_range), **style)
@@ -275,41 +203,30 @@ def show_progress(
 ) -> Iterator[Callable[[], None]]:
     """Show a bar with count, rate and remaining time on a terminal, and nothing in a pipe.
 
-    Parameters
-    ----------
-    total : int
-        Pieces of work.
-    doing, unit : str
-        What is done, and to what.
-
-    Yields
-    ------
-    callable
-        To call after each piece.
+    Gives what to call after each of ``total`` pieces of work.
     """
     if total < 2 or not sys.stderr.isatty():
         yield lambda: None
         return
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TimeRemainingColumn,
-    )
     from rich.text import Text
 
-    class RateColumn(ProgressColumn):
-        def render(self, task: Task) -> Text:
+    class RateColumn(bars.ProgressColumn):
+        def render(self, task: bars.Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.3g} {unit}/s")
 
     console = Console(stderr=True)
-    columns = (doing, BarColumn(), MofNCompleteColumn(), RateColumn(), TimeRemainingColumn())
+    columns = (doing, bars.BarColumn(), bars.MofNCompleteColumn(), RateColumn())
     # What is printed meanwhile goes through the bar, but never from a pipe to the terminal.
     redirect = sys.stdout.isatty()
-    with Progress(*columns, console=console, transient=True, redirect_stdout=redirect) as progress:
+    with bars.Progress(
+        *columns,
+        bars.TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        redirect_stdout=redirect,
+    ) as progress:
         task = progress.add_task(doing, total=total)
         yield lambda: progress.advance(task)
 
@@ -343,18 +260,10 @@ def show_path(path: Path) -> None:
 
 
 def _one_line(text: object) -> str:
-
     return clean_text(" ".join(str(text).split()))
 
 
-def show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
     """Print a warning of ours on one line of stderr; takes the place of `warnings.showwarning`."""
     if issubclass(category, HeadgridWarning):
-        click.echo(f"headgrid: warning: {_one_line(message)}", err=True)
+        warn(message)

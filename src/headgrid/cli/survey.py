@@ -121,7 +121,7 @@ def _read_options(*, statistics: Sequence[str], formats: str, ppi: float, **styl
 
 def _read(given: list[Path], target: Target, jobs: int | None, dask: str | None) -> Survey | None:
     """Read all inputs and say what is wrong with them; None where everything is made already."""
-    from headgrid.batch.workers import open_pool
+    from headgrid.batch.processes import open_pool
     from headgrid.capture.folders import find_captures, place_captures
     from headgrid.survey.read import read_files, survey_tally
 
@@ -178,7 +178,7 @@ def _leave_out_own(files: Sequence[CaptureFile], folder: Path) -> list[CaptureFi
 def _write(found: Survey, target: Target, given: list[Path]) -> bool:
     """Write everything and print the files that were written; return whether any failed."""
     from headgrid.batch.survey_files import write_survey
-    from headgrid.batch.workers import rendering_process
+    from headgrid.batch.processes import rendering_process
 
     failed = False
     with rendering_process() as executor:
