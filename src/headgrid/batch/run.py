@@ -108,7 +108,7 @@ def warm_up() -> None:
 
     engine.warm_up()
     import headgrid.charts.heatmap
-    import headgrid.render.convert  # noqa: F401
+    import headgrid.web.save  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ _Started = list[Callable[[], list[bytes]]]
 def _start(task: _Task, renderer: Executor | None) -> _Started | HeadgridError:
     from headgrid.charts.heatmap import draw_heatmap, draw_perhead
     from headgrid.charts.spec import to_spec
-    from headgrid.render.convert import begin_render
+    from headgrid.web.save import begin_save
 
     drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
     job, started = task.job, []
@@ -169,7 +169,7 @@ def _start(task: _Task, renderer: Executor | None) -> _Started | HeadgridError:
         for figure in dict.fromkeys(output.figure for output in job.outputs):
             outputs = [output for output in job.outputs if output.figure == figure]
             spec = to_spec(drawers[figure](capture, task.options), validate=False)
-            begun = begin_render(
+            begun = begin_save(
                 spec,
                 [output.format for output in outputs],
                 ppi=task.ppi,
