@@ -15,7 +15,7 @@ from rich.table import Table
 from tests.benchmarks import captures, processes
 
 import headgrid
-from headgrid.render.convert import render
+from headgrid.web.save import begin_save
 
 FRAMES = (21, 72, 144, 200)
 FORMATS = ("svg", "png", "pdf", "json")
@@ -135,7 +135,7 @@ def _time_figure(draw: object, capture: object, format: str, repeats: int = 3):
     best, content = float("inf"), b""
     for _ in range(repeats):
         started = time.perf_counter()
-        content = render(headgrid.to_spec(draw(capture), validate=False), format)
+        content = begin_save(headgrid.to_spec(draw(capture), validate=False), [format])()[0]
         best = min(best, time.perf_counter() - started)
     return best, content
 
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     console.print(f"headgrid {headgrid.__version__}, {processes.load()}")
-    render(headgrid.to_spec(headgrid.heatmap(captures.make(21))), "png")  # warm the engine
+    begin_save(headgrid.to_spec(headgrid.heatmap(captures.make(21))), ["png"])()  # warm the engine
     console.print(start_table(arguments.repeats))
     with tempfile.TemporaryDirectory() as folder:
         if importlib.util.find_spec("seaborn"):

@@ -59,7 +59,7 @@ def check_drawing(drawing: str, *, ours: bool) -> None:
 def draw(chart, *, formats=("svg",), ours: bool = True) -> None:
     """Draw a chart or a specification; the same one only once."""
     from headgrid.charts.spec import to_spec
-    from headgrid.render.convert import render_all
+    from headgrid.web.save import begin_save
 
     spec = to_spec(chart, validate=False)
     with suppress(TypeError, ValueError, RecursionError):
@@ -67,7 +67,7 @@ def draw(chart, *, formats=("svg",), ours: bool = True) -> None:
         if known in DRAWN:
             return
         DRAWN[known] = ""
-    contents = render_all(spec, list(formats), ppi=72)
+    contents = begin_save(spec, list(formats), ppi=72)()
     for format, content in zip(formats, contents, strict=True):
         if format == "svg":
             check_drawing(content.decode(), ours=ours)

@@ -14,11 +14,11 @@ from headgrid.capture.demo import demo_folder
 PROGRAM = """
 import hashlib, sys
 import headgrid
-from headgrid.render.convert import render_all
+from headgrid.render.convert import begin_render
 capture = headgrid.load_capture(sys.argv[1])
 for draw in (headgrid.heatmap, headgrid.perhead):
     chart = draw(capture, title="{prompt} \\u732b \\U0001f431")
-    for content in render_all(headgrid.to_spec(chart), sys.argv[2].split(",")):
+    for content in begin_render(headgrid.to_spec(chart), sys.argv[2].split(","))():
         print(hashlib.sha256(content).hexdigest())
 """
 

@@ -30,7 +30,7 @@ from synthetic import block_capture, visible_pairs, waves
 
 FAMILY = "Arial, DejaVu Sans, Helvetica, sans-serif"
 BLOCKS_21, BLOCKS_72 = (3,) * 7, (3,) * 24
-FRACTIONAL = (1.1, 1.37, 2.6, 4.1667)
+FRACTIONAL = [1.37, *(pytest.param(n, marks=pytest.mark.nightly) for n in (1.1, 2.6, 4.1667))]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 CAPTURES = {
     "21 frames": lambda: block_capture(3, BLOCKS_21, layer=3, scale=14),
@@ -40,7 +40,9 @@ CAPTURES = {
     "one cell": lambda: block_capture(1, (1,)),
 }
 every_capture = pytest.mark.parametrize("name", CAPTURES)
-every_scale = pytest.mark.parametrize("scale", [1, 2, 3])
+every_scale = pytest.mark.parametrize(
+    "scale", [2, *(pytest.param(scale, marks=pytest.mark.nightly) for scale in (1, 3))]
+)
 
 
 def unfinished(chart):
@@ -212,7 +214,7 @@ def test_no_seam_shows_between_cells_at_any_scale(frames, scale):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not here")
-@pytest.mark.parametrize("scale", [1.1, 1.37, 2.6])
+@pytest.mark.parametrize("scale", FRACTIONAL[:3])
 def test_no_seam_shows_in_a_browser(scale, tmp_path):
     drawing = checkerboard()
     width, height = svg.size(drawing)

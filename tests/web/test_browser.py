@@ -279,7 +279,7 @@ def test_the_page_is_dark_where_the_reader_wants_it_and_the_figure_stays_on_whit
     assert grounds["dark"][1] == "rgb(230, 230, 230)"
 
 
-@pytest.mark.parametrize(("width", "columns"), [(1280, 4), (1000, 3), (700, 2), (400, 1)])
+@pytest.mark.parametrize(("width", "columns"), [(1000, 3), (400, 1)])
 def test_panels_flow_into_as_many_columns_as_fit(width, columns, capture, visit, tmp_path):
     seen = visit(headgrid.save(heatmap(capture), tmp_path / "a.html"), width=width)
     seen.wait_for_figures()

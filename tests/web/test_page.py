@@ -17,9 +17,9 @@ from headgrid import Capture, OptionError, RenderError, fragment, heatmap, perhe
 from headgrid.charts.labels import FONT_FAMILY
 from headgrid.cli.main import main
 from headgrid.render import vega as engine
-from headgrid.render.convert import render
 from headgrid.web import assets
 from headgrid.web.page import find_caption, find_title, write_page
+from headgrid.web.save import begin_save
 from pin_vega import BUILDS, TABLE, VERSIONS, make_table
 from synthetic import block_capture
 
@@ -170,7 +170,7 @@ def test_an_unknown_embed_is_refused_with_the_choices(spec, tmp_path):
     with pytest.raises(OptionError, match=r"embed is 'asets', expected one of .* mean 'assets'"):
         headgrid.save(spec, tmp_path / "a.html", embed="asets")
     with pytest.raises(OptionError, match="embed is None"):
-        render(spec, "svg", embed=None)
+        begin_save(spec, ["svg"], embed=None)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -117,7 +117,7 @@ def warm_up() -> None:
 
     engine.warm_up()
     import headgrid.charts.heatmap
-    import headgrid.render.convert  # noqa: F401
+    import headgrid.web.save  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def draw_job(job: Job, *, how: _How, renderer: Executor | None = None) -> list[b
     """Return the contents of a job's outputs; in any thread or process."""
     from headgrid.charts.heatmap import draw_heatmap, draw_perhead
     from headgrid.charts.spec import to_spec
-    from headgrid.render.convert import begin_render
+    from headgrid.web.save import begin_save
 
     drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
     capture = job.kept or _read_again(job)
@@ -142,7 +142,7 @@ def draw_job(job: Job, *, how: _How, renderer: Executor | None = None) -> list[b
     with _CHARTS:
         for figure in dict.fromkeys(output.figure for output in job.outputs):
             outputs = [output for output in job.outputs if output.figure == figure]
-            finish = begin_render(
+            finish = begin_save(
                 to_spec(drawers[figure](capture, how.options), validate=False),
                 [output.format for output in outputs],
                 ppi=how.ppi,

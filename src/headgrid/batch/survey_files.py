@@ -265,12 +265,12 @@ def _figure_writer(
     name: str, draw: Callable[[], Any], figures: Figures, executor: Executor | None
 ) -> _Write:
     from headgrid.charts.spec import to_spec
-    from headgrid.render.convert import begin_render
+    from headgrid.web.save import begin_save
 
     def write(folder: Path) -> Iterator[Path]:
         try:
             spec = to_spec(draw(), validate=False)
-            contents = begin_render(spec, figures.formats, ppi=figures.ppi, executor=executor)()
+            contents = begin_save(spec, figures.formats, ppi=figures.ppi, executor=executor)()
         except BrokenExecutor:
             raise RenderError(
                 f"{name}: the rendering process has died, most likely for want of memory; draw "

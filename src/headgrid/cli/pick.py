@@ -113,11 +113,11 @@ def write_figure(chart: Any, files: Sequence[Path], ppi: float) -> None:
     """Write a chart to files, in each one's format, and print their names and the caption."""
     from headgrid.capture.files import write_bytes
     from headgrid.charts.spec import to_spec
-    from headgrid.render.convert import render_all
+    from headgrid.web.save import begin_save
 
     spec = to_spec(chart, validate=False)
     formats = [file.suffix.lower().removeprefix(".") for file in files]
-    contents = render_all(spec, formats, ppi=ppi)
+    contents = begin_save(spec, formats, ppi=ppi)()
     for file, content in zip(files, contents, strict=True):
         show_path(write_bytes(file, content))
     click.echo(spec["description"])

@@ -177,8 +177,8 @@ def _leave_out_own(files: Sequence[CaptureFile], folder: Path) -> list[CaptureFi
 
 def _write(found: Survey, target: Target, given: list[Path]) -> bool:
     """Write everything and print the files that were written; return whether any failed."""
-    from headgrid.batch.survey_files import write_survey
     from headgrid.batch.processes import rendering_process
+    from headgrid.batch.survey_files import write_survey
 
     failed = False
     with rendering_process() as executor:

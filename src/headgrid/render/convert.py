@@ -1,4 +1,4 @@
-"""Specification -> bytes of SVG, PNG, PDF, HTML or JSON, by way of the engine.
+"""Specification -> bytes of SVG, PNG, PDF or JSON, by way of the engine.
 
 Text is laid out with Liberation Sans, which vl-convert carries and which has
 Arial's widths, so that the same specification gives the same SVG on every
@@ -17,15 +17,15 @@ from functools import partial
 from typing import Any
 
 from headgrid.charts.labels import FONT_FAMILY, SERIF_FAMILY
-from headgrid.charts.spec import MAX_MARKS, Spec, to_json
+from headgrid.charts.spec import Spec, to_json
 from headgrid.errors import RenderError, check_choice
-from headgrid.options import EMBEDS, FORMATS
+from headgrid.options import FORMATS
 from headgrid.render import vega as engine
-from headgrid.render.anatomy import count_marks, walk
-from headgrid.render.policy import check_drawing, check_spec
+from headgrid.render.guard import check_drawing, check_marks, check_spec, count_marks, walk_spec
 from headgrid.render.svg import finish as svg_
 from headgrid.text import clean_text, shorten_text
-from headgrid.web import page
+
+__all__ = ["begin_render", "count_marks", "render", "render_svg"]
 
 LAYOUT_FONT = "Liberation Sans"
 #: What pictures are drawn with: only the first of the second list may be missing on a machine.
@@ -40,23 +40,17 @@ _MAX_PIXELS = 500_000_000
 _ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}(?:\\u[dD][c-fC-F][0-9a-fA-F]{2})?|.)")
 
 
-def render(spec: Spec, format: str, *, ppi: float = 300, embed: str = "inline") -> bytes:
+def render(spec: Spec, format: str, *, ppi: float = 300) -> bytes:
     """Return a specification as a picture, or as its own canonical text.
 
     Parameters
     ----------
     spec : dict
         A Vega-Lite specification with its data inside.
-    format : {"svg", "png", "pdf", "html", "json"}
-        What to make.
+    format : {"svg", "png", "pdf", "json"}
+        What to make; pages are `headgrid.web.save.begin_save`'s.
     ppi : float
         Pixels per inch of a PNG; a point of the chart is 1/72 inch.
-    embed : {"inline", "cdn", "assets"}
-        Where an HTML page has Vega from; see `headgrid.web.page.write_page`.
-
-    Returns
-    -------
-    bytes
 
     Raises
     ------
@@ -66,54 +60,24 @@ def render(spec: Spec, format: str, *, ppi: float = 300, embed: str = "inline") 
         Where the specification asks for something outside itself, has more marks
         than can be drawn safely, or is not valid Vega-Lite.
     """
-    return render_all(spec, [format], ppi=ppi, embed=embed)[0]
-
-
-def render_all(
-    spec: Spec, formats: Sequence[str], *, ppi: float = 300, embed: str = "inline"
-) -> list[bytes]:
-    """Return a specification in several formats, laid out once; see `render`."""
-    return begin_render(spec, formats, ppi=ppi, embed=embed)()
+    return begin_render(spec, [format], ppi=ppi)()[0]
 
 
 def begin_render(
-    spec: Spec,
-    formats: Sequence[str],
-    *,
-    ppi: float = 300,
-    executor: Executor | None = None,
-    embed: str = "inline",
-    base: str = "",
+    spec: Spec, formats: Sequence[str], *, ppi: float = 300, executor: Executor | None = None
 ) -> Callable[[], list[bytes]]:
-    """Check a specification and set the engine to work on it.
-
-    Parameters
-    ----------
-    spec, formats, ppi, embed
-        See `render`.
-    executor : concurrent.futures.Executor, optional
-        Where the engine runs; by default here, when the result is asked for.
-    base : str
-        Where a page of ``embed="assets"`` finds the script, relative to itself.
+    """Check a specification, and set the engine to work on it in an executor, if there is one.
 
     Returns
     -------
     callable
         Waits for the engine, finishes the drawing, and returns the contents in
-        the order of ``formats``.
+        the order of ``formats``; see `render`.
     """
     for format in formats:
-        check_choice("format", format, FORMATS)
-    check_choice("embed", embed, EMBEDS)
+        check_choice("format", format, [name for name in FORMATS if name != "html"])
     spec = check_spec(spec)
-    drawn = set(formats) - {"json", "html"}
-    if set(formats) - {"json"}:
-        _refuse_too_many_marks(spec)
-    raw = _draw(spec, executor) if drawn else None
-
-    def write_page() -> bytes:
-        html = page.write_page(spec, embed=embed, base=base, executor=executor)
-        return html.encode("utf-8")
+    raw = _draw(spec, executor) if set(formats) - {"json"} else None
 
     def finish() -> list[bytes]:
         drawing = _finish(spec, raw()) if raw else ""
@@ -121,7 +85,6 @@ def begin_render(
             "svg": lambda: drawing.encode("utf-8"),
             "png": lambda: _rasterise(drawing, ppi, executor),
             "pdf": lambda: _call(executor, engine.draw_pdf, _for_layout(drawing))(),
-            "html": write_page,
             "json": lambda: to_json(spec).encode("utf-8"),
         }
         return [writers[format]() for format in formats]
@@ -135,6 +98,7 @@ def render_svg(spec: Spec) -> str:
 
 
 def _draw(spec: Spec, executor: Executor | None) -> Callable[[], str]:
+    check_marks(spec)
     schema = str(spec.get("$schema", ""))
     return _call(executor, engine.draw_svg, _safe_text(spec), schema)
 
@@ -147,15 +111,22 @@ def _call(executor: Executor | None, function: Callable[..., Any], *args: Any) -
 
 
 def _finish(spec: Spec, raw: str) -> str:
+    # The text was laid out with the layout font all the same.
+    font = _get(spec.get("config"), "font")
+    family = SERIF_FAMILY if font == SERIF_FAMILY else FONT_FAMILY
     description = clean_text(str(spec.get("description", "")))
-    family = _family(spec)
     drawing = svg_.finish(
         raw, LAYOUT_FONT, family, description, title=_title(spec), gradients=_gradients(spec)
     )
-    width = _wanted_width(spec)
-    drawing = drawing if width is None else svg_.set_width(drawing, width)
+    width = _get(_get(spec.get("usermeta"), "headgrid"), "width")  # exact, in points
+    if isinstance(width, (int, float)) and not isinstance(width, bool) and 0 < width < 1e9:
+        drawing = svg_.set_width(drawing, width)
     check_drawing(drawing)
     return drawing
+
+
+def _get(found: Any, key: str) -> Any:
+    return found.get(key) if isinstance(found, Mapping) else None
 
 
 def _title(spec: Spec) -> str | None:
@@ -163,31 +134,13 @@ def _title(spec: Spec) -> str | None:
 
     The first text of a grid with rows is the name of a row.
     """
-    usermeta = spec.get("usermeta")
-    ours = isinstance(usermeta, Mapping) and "headgrid" in usermeta
-    if not ours:
+    if _get(spec.get("usermeta"), "headgrid") is None:
         return None
     title = spec.get("title")
     text = title.get("text") if isinstance(title, Mapping) else title
     if isinstance(text, list):
         return " ".join(map(str, text[:-1] if len(text) > 1 else text))
     return str(text or "")
-
-
-def _family(spec: Spec) -> str:
-    """Return the family list of the text, which is laid out with the layout font all the same."""
-    config = spec.get("config")
-    font = config.get("font") if isinstance(config, Mapping) else None
-    return SERIF_FAMILY if font == SERIF_FAMILY else FONT_FAMILY
-
-
-def _wanted_width(spec: Spec) -> float | None:
-    """Return the exact width in points that a figure asks for, if it does."""
-    usermeta = spec.get("usermeta")
-    ours = usermeta.get("headgrid") if isinstance(usermeta, Mapping) else None
-    width = ours.get("width") if isinstance(ours, Mapping) else None
-    usable = isinstance(width, (int, float)) and not isinstance(width, bool) and width > 0
-    return float(width) if usable and math.isfinite(float(width)) else None  # type: ignore[arg-type]
 
 
 def _for_layout(drawing: str) -> str:
@@ -248,11 +201,11 @@ def _gradients(spec: Spec) -> list[list[tuple[float, str]]]:
     Vega samples a gradient at round values instead, up to 8 levels off.
     """
     found = []
-    for _, key, value in walk(spec):
-        if key != "scale" or not isinstance(value, Mapping) or value.get("interpolate") != "rgb":
+    for node in walk_spec(spec):
+        scale = node.get("scale")
+        if _get(scale, "interpolate") != "rgb":
             continue
-        domain: Any = value.get("domain")
-        colors: Any = value.get("range")
+        domain, colors = _get(scale, "domain"), _get(scale, "range")
         if _is_scale(domain, colors):
             low, high = domain[0], domain[-1]
             offsets = [round((stop - low) / (high - low), 6) for stop in domain]
@@ -267,13 +220,3 @@ def _is_scale(domain: Any, colors: Any) -> bool:
     numbers = all(isinstance(stop, (int, float)) and math.isfinite(stop) for stop in domain)
     texts = all(isinstance(color, str) for color in colors)
     return numbers and texts and len(domain) == len(colors) and domain[0] < domain[-1]
-
-
-def _refuse_too_many_marks(spec: Spec) -> None:
-    marks = count_marks(spec)
-    if marks > MAX_MARKS:
-        raise RenderError(
-            f"the figure would have about {marks:,} marks, expected at most {MAX_MARKS:,}, beyond "
-            "which the renderer runs out of memory; draw fewer heads or frames, or the cells of a "
-            "heatmap as images (cells='image', --cells image)"
-        )

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 
 from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
 from headgrid.errors import HeadgridError
-from headgrid.render.convert import render_all, render_svg
+from headgrid.render.convert import render, render_svg
 from headgrid.render.svg import finish as svg
 from headgrid.web import page
 from headgrid.web.assets import notebook_code
@@ -85,7 +85,7 @@ def _make_picture(spec: Spec, drawing: str) -> tuple[dict[str, str], str, dict[s
     raw = drawing.encode("utf-8")
     if len(raw) <= LARGE:
         return {"image/svg+xml": drawing}, _data_uri("image/svg+xml", raw), {}
-    (png,) = render_all(spec, ["png"], ppi=PPI)
+    png = render(spec, "png", ppi=PPI)
     width, height = _pixels(drawing)
     metadata = {"image/png": {"width": width, "height": height}}
     encoded = base64.b64encode(png).decode("ascii")

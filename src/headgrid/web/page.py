@@ -19,8 +19,7 @@ from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
 from headgrid.errors import OptionError, check_choice
 from headgrid.inert import make_inert
 from headgrid.options import EMBEDS
-from headgrid.render.anatomy import count_marks
-from headgrid.render.policy import check_spec
+from headgrid.render.guard import check_spec, count_marks
 from headgrid.text import clean_text, shorten_text
 from headgrid.web import assets
 

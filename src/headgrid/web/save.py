@@ -1,18 +1,21 @@
-"""Chart -> file, its format chosen by suffix, written atomically."""
+"""Chart -> contents in any format, and the file whose suffix chooses one."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from headgrid.capture.files import write_bytes
-from headgrid.charts.spec import ChartLike, to_spec
-from headgrid.errors import OptionError, near_miss
-from headgrid.options import FORMATS, EmbedName
-from headgrid.render.convert import render
+from headgrid.charts.spec import ChartLike, Spec, to_spec
+from headgrid.errors import OptionError, check_choice, near_miss
+from headgrid.options import EMBEDS, FORMATS, EmbedName
+from headgrid.render.convert import begin_render
+from headgrid.render.guard import check_marks
 from headgrid.web.assets import write_assets
+from headgrid.web.page import write_page
 
 
 def save(
@@ -53,6 +56,14 @@ def save(
         Where the chart can not be drawn, or asks for something outside itself.
     OutputError
         Where the file can not be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> chart = {"mark": "bar", "data": {"values": [{"a": 1}]}, "encoding": {"x": {"field": "a"}}}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(chart, f"{folder}/bar.svg").read_text("utf-8")[:18]
+    '<svg xmlns="http:/'
     """
     target = Path(path)
     format = target.suffix.lower().removeprefix(".")
@@ -62,7 +73,49 @@ def save(
             f"{', '.join('.' + name for name in FORMATS)}{near_miss(format, FORMATS)}"
         )
     spec = to_spec(chart)
-    content = render(spec, format, ppi=ppi, embed=embed)
+    (content,) = begin_save(spec, [format], ppi=ppi, embed=embed)()
     if format == "html" and embed == "assets":
         write_assets(target.parent, schema=str(spec.get("$schema", "")))
     return write_bytes(target, content)
+
+
+def begin_save(
+    spec: Spec,
+    formats: Sequence[str],
+    *,
+    ppi: float = 300,
+    executor: Executor | None = None,
+    embed: str = "inline",
+    base: str = "",
+) -> Callable[[], list[bytes]]:
+    """Check a specification and set the engine to work on it; pages are formats, too.
+
+    Parameters
+    ----------
+    spec, formats, ppi, executor
+        See `headgrid.render.convert.begin_render`.
+    embed : {"inline", "cdn", "assets"}
+        See `save`.
+    base : str
+        Where a page of ``embed="assets"`` finds the script, relative to itself.
+
+    Returns
+    -------
+    callable
+        Waits for the engine, and returns the contents in the order of ``formats``.
+    """
+    for format in formats:
+        check_choice("format", format, FORMATS)
+    check_choice("embed", embed, EMBEDS)
+    pictures = [format for format in formats if format != "html"]
+    finish = begin_render(spec, pictures, ppi=ppi, executor=executor)
+    if "html" not in formats:
+        return finish
+    check_marks(spec)
+
+    def finish_all() -> list[bytes]:
+        drawn = dict(zip(pictures, finish(), strict=True))
+        page = write_page(spec, embed=embed, base=base, executor=executor)
+        return [drawn[f] if f in drawn else page.encode("utf-8") for f in formats]
+
+    return finish_all

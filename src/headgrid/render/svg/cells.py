@@ -1,4 +1,4 @@
-"""The cells of a heatmap panel, one path each -> one stroked path a colour.
+"""The cells of heatmap panels, one path each -> one stroked path a colour.
 
 Neighbours of one colour are one segment in unit coordinates: ``m6 2h9`` is nine
 cells of row 2. The text is read and written without an XML parser, which would
@@ -6,21 +6,23 @@ take most of the time at 72 frames.
 
 Strokes and not filled rectangles: they take 0.22 MB instead of 0.39 MB at 72
 frames, and with ``crispEdges`` resvg and Chromium put the same pixels at every
-scale (edges of neighbours are the same floating-point numbers, so there is
-neither a gap nor an overlap); PDF viewers show seams between filled
-rectangles, and none between strokes.
+scale (edges of neighbours are the same floating-point numbers); PDF viewers show
+seams between filled rectangles, and none between strokes.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from lxml import etree
 
-from headgrid.render.svg.marks import shorten_color
+from headgrid.render.svg.marks import SVG, shorten_color
 
 _Integers: TypeAlias = npt.NDArray[np.int64]
 
@@ -28,6 +30,11 @@ _GROUP = re.compile(r'<g class="(mark-rect role-mark [\w-]*headgrid_cells_marks)
 _SIZE = re.compile(r'<path d="M\d{1,6},\d{1,6}h([1-9]\d{0,4})v([1-9]\d{0,4})h-')
 _ATTRIBUTES = re.compile(r'(?: aria-hidden="true"| pointer-events="none")*')
 _JOINT = ')"/><path d="M'
+#: Class of the cells that are joined.
+_JOINED = "mark-rect role-mark sheet_headgrid_cells_marks"
+_PANEL_PLACE = re.compile(r"translate\((-?\d+),(-?\d+)\)")
+_SCALED = re.compile(r"translate\(([\d.]+) ([\d.]+)\)scale\((\d+)(?: (\d+))?\)")
+_START = re.compile(r"m(-?\d+)(?: |(?=-))(-?\d+)")
 
 
 @dataclass(frozen=True)
@@ -65,16 +72,8 @@ class _Runs:
 def merge_cells(raw: str) -> str:
     """Return Vega's SVG with the cells of each panel as one path a colour.
 
-    Parameters
-    ----------
-    raw : str
-        As it comes from the renderer, without aria labels on the marks.
-
-    Returns
-    -------
-    str
-        Panels whose cells are not plain (whole coordinates, one size, opaque,
-        none over another, nothing but a colour on each) are as they were.
+    Panels whose cells are not plain (whole coordinates, one size, opaque,
+    none over another, nothing but a colour on each) are as they were.
     """
     parts, done = [], 0
     for group in _GROUP.finditer(raw):
@@ -160,3 +159,64 @@ def _write_runs(runs: _Runs, command: str) -> str:
 
 def _half(size: int) -> str:
     return f"{size / 2:g}"
+
+
+def join_rows(root: etree._Element) -> None:
+    """Join the cells of small maps, one path a colour for a whole row of maps.
+
+    A sheet has hundreds of maps with a few cells of each colour: most of its bytes
+    would say again and again which colour follows. Maps do not overlap, so that it
+    makes no difference to the picture when cells are drawn after the next frame.
+    """
+    for scope in root.iterfind(f".//{SVG}g[@class='mark-group role-scope cell']"):
+        rows: dict[tuple[str, str], list[tuple[int, etree._Element]]] = defaultdict(list)
+        for panel in scope:
+            place = _PANEL_PLACE.fullmatch(panel.get("transform", ""))
+            for cells in panel.iterfind(f"{SVG}g[@class='{_JOINED}']"):
+                transform = cells.get("transform", "")
+                scale = _SCALED.fullmatch(transform)
+                if place is not None and scale is not None and int(place[1]) % int(scale[3]) == 0:
+                    rows[place[2], transform].append((int(place[1]) // int(scale[3]), cells))
+        for (y, transform), maps in rows.items():
+            _join(scope, y, transform, maps)
+
+
+def _join(
+    scope: etree._Element, y: str, transform: str, maps: list[tuple[int, etree._Element]]
+) -> None:
+    colors: dict[str, list[str]] = defaultdict(list)
+    for offset, cells in maps:
+        for color, path in _read_paths(cells):
+            start = _START.match(path)
+            if start is None:
+                return
+            x, across = int(start[1]) + offset, start[2]
+            separator = "" if across.startswith("-") else " "
+            colors[color].append(f"M{x}{separator}{across}{path[start.end() :]}")
+    if not colors:
+        return
+    place = _SCALED.fullmatch(transform)
+    assert place is not None
+    moved = f"{float(place[2]) + int(y):g}"
+    joined = etree.SubElement(
+        scope,
+        f"{SVG}g",
+        {
+            "class": _JOINED,
+            "shape-rendering": "crispEdges",
+            "transform": transform.replace(f" {place[2]})", f" {moved})", 1),
+        },
+    )
+    for color in sorted(colors):
+        etree.SubElement(joined, f"{SVG}path", {"stroke": color, "d": "".join(colors[color])})
+    for _, cells in maps:
+        parent = cells.getparent()
+        if parent is not None:
+            parent.remove(cells)
+
+
+def _read_paths(cells: etree._Element) -> Iterable[tuple[str, str]]:
+    """Return colour and path of each item; an empty path where an item is something else."""
+    for item in cells:
+        plain = item.tag == f"{SVG}path" and set(item.attrib) == {"stroke", "d"}
+        yield (item.get("stroke", ""), item.get("d", "")) if plain else ("", "")

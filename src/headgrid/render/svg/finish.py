@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 from lxml import etree
 
 from headgrid.errors import RenderError
-from headgrid.render.svg.cells import merge_cells
+from headgrid.render.svg.cells import join_rows, merge_cells
 from headgrid.render.svg.marks import (
     SVG,
     is_named,
@@ -26,7 +26,6 @@ from headgrid.render.svg.marks import (
     shorten_numbers,
     shorten_rectangle,
 )
-from headgrid.render.svg.rows import join_rows
 from headgrid.text import clean_text, quote_text
 
 _Stops: TypeAlias = Sequence[tuple[float, str]]
@@ -45,12 +44,12 @@ _BLANKS = re.compile(
     r'<path class="(?:foreground" aria-hidden="true" d="'
     r'|background" aria-hidden="true" d="M0,0h0v0h0Z)"(?: pointer-events="none"| display="none")*/>'
 )
+_QUOTE = {'"': "&quot;"}
 _LABELS = ("aria-labelledby", "aria-describedby")
 # libxml2 refuses texts above 10 MB unless it is told.
 _HUGE = 5_000_000
 _PLACE = re.compile(r"translate\(([^(),]+),([^(),]+)\)")
 _RULES = ("mark-rule role-axis-tick", "mark-rule role-axis-grid")
-# What Vega writes on groups even with aria labels off.
 _ROLES = ("group mark container", "title")
 _TEXT_DEFAULTS = {"opacity": "1", "text-anchor": "start", "font-weight": "normal"}
 _INHERITED = ("text-anchor", "font-size", "font-weight", "font-style", "fill")
@@ -67,26 +66,10 @@ def finish(
 ) -> str:
     """Return Vega's SVG as the file that a reader gets.
 
-    Parameters
-    ----------
-    raw : str
-        As the renderer wrote it, with aria labels off.
-    layout_font : str
-        The font that the text was laid out with.
-    family : str
-        The family list that takes its place.
-    description : str
-        What the figure shows, for its ``<desc>``.
-    title : str, optional
-        For its ``<title>``; the title drawn in the figure if not given.
-    gradients : sequence of sequences of (offset, color)
-        The true stops of the colour bars, in their order, offsets from 0 to 1; one
-        for all where there is one.
-
-    Returns
-    -------
-    str
-        The same text for the same figure, on every call and in every process.
+    The same text for the same figure, on every call and in every process. Texts that
+    are in ``layout_font`` get the ``family`` list; ``description`` and ``title`` (by default
+    what is drawn) become its ``<desc>`` and ``<title>``; ``gradients`` are the true stops
+    (offset from 0 to 1, colour) of the colour bars in their order, one for all where there is one.
 
     Raises
     ------
@@ -98,8 +81,8 @@ def finish(
     if named:
         _tidy(root)
         join_rows(root)
-    if named and gradients:
-        _set_gradients(root, gradients)
+        if gradients:
+            _set_gradients(root, gradients)
     title = _find_title(root) if title is None else title
     _write_head(root, clean_text(title), clean_text(description))
     _set_family(root, layout_font, family, once=named)
@@ -111,7 +94,7 @@ def finish(
 def size(drawing: str) -> tuple[float, float]:
     """Return width and height of a finished drawing in points."""
     found = _SIZE.search(drawing)
-    assert found is not None
+    assert found
     return float(found[1]), float(found[2])
 
 
@@ -131,8 +114,8 @@ def set_width(drawing: str, width: float) -> str:
 def for_layout(drawing: str, family: str, layout_font: str) -> str:
     """Return a finished drawing as the renderer wants it: its own font, no unit on its size."""
     # Only attributes: no "<" or ">" inside a tag is unescaped.
-    wanted = re.escape(_escape_attribute(family))
-    font = rf'\1"{_escape_attribute(layout_font)}"'
+    wanted = re.escape(escape(family, _QUOTE))
+    font = rf'\1"{escape(layout_font, _QUOTE)}"'
     drawing = re.sub(rf'(<(?:svg|text|tspan)\b[^<>]* font-family=)"{wanted}"', font, drawing)
     # A joined character that its font lacks would stop the search for fonts for the rest of
     # the line; two people beside each other are better than a line of boxes.
@@ -156,30 +139,23 @@ def _parse(raw: str) -> etree._Element:
 def _own(element: etree._Element) -> Iterator[etree._Element]:
     """Walk the figure's structure, children before parents; what is inside marks is left out."""
     classes = element.get("class", "")
-    if not classes.startswith("mark-") or _is_structure(classes):
+    structure = classes.startswith("mark-group") and "role-mark" not in classes
+    if structure or not classes.startswith("mark-"):
         for child in element:
             yield from _own(child)
     yield element
 
 
-def _is_structure(classes: str) -> bool:
-    return classes.startswith("mark-group") and "role-mark" not in classes
-
-
 def _tidy(root: etree._Element) -> None:
     for element in list(_own(root)):
         if element.get("class") == "background" and element.tag == f"{SVG}path":
-            _tidy_background(element)
+            _drop(element, "aria-hidden", "pointer-events")
+            if "fill" in element.attrib or "stroke" in element.attrib:
+                shorten_rectangle(element)
+            else:
+                _remove(element)
         elif element.tag == f"{SVG}g":
             _tidy_group(element)
-
-
-def _tidy_background(background: etree._Element) -> None:
-    _drop(background, "aria-hidden", "pointer-events")
-    if "fill" in background.attrib or "stroke" in background.attrib:
-        shorten_rectangle(background)
-    else:
-        _remove(background)
 
 
 def _tidy_group(group: etree._Element) -> None:
@@ -214,9 +190,9 @@ def _tidy_labels(group: etree._Element) -> None:
     if texts[: len(halo)] != texts[len(halo) :]:
         return
     _remove(halo)
-    outline = {"stroke": "#fff", "stroke-width": pen, "stroke-linejoin": "round"}
-    for name, value in {**outline, "paint-order": "stroke"}.items():
+    for name, value in (("stroke", "#fff"), ("stroke-width", pen), ("stroke-linejoin", "round")):
         group.set(name, value)
+    group.set("paint-order", "stroke")
 
 
 def _drop_noise(group: etree._Element) -> None:
@@ -326,7 +302,7 @@ def _set_gradients(root: etree._Element, scales: Sequence[_Stops]) -> None:
 def _set_gradient(gradient: etree._Element, stops: _Stops) -> None:
     if len(gradient) < 2:
         return
-    # Both ends tell whether it is the scale that the stops are of.
+    # Both ends tell whether the stops are of this scale.
     ends = [gradient[end].get("stop-color", "") for end in (0, -1)]
     if [_hex(color) for color in ends] != [stops[end][1].lower() for end in (0, -1)]:
         return
@@ -383,9 +359,8 @@ def _set_family(root: etree._Element, layout_font: str, family: str, *, once: bo
         root.set("font-family", family)
     for element in root.iter(f"{SVG}text", f"{SVG}tspan"):
         if element.get("font-family") == layout_font:
-            if once:
-                del element.attrib["font-family"]
-            else:
+            _drop(element, "font-family")
+            if not once:
                 element.set("font-family", family)
 
 
@@ -393,21 +368,14 @@ def _name_ids(root: etree._Element) -> None:
     """Name ids after the figure's content, so that figures can stand on one page."""
     named = _find_all(root, "//*[@id]")
     labels = [(root, name) for name in _LABELS if name in root.attrib]
-    references = labels + (_find_references(root) if len(named) > len(labels) else [])
+    drawn = len(named) > len(labels)  # with something of a name: a gradient, a clip
+    users = _find_all(root, "//*[@*[contains(., 'url(#')]]") if drawn else []
+    references = [(e, str(n)) for e in users for n, v in e.attrib.items() if "url(#" in str(v)]
+    references += labels
     ids = {str(element.get("id")): str(number) for number, element in enumerate(named)}
     _rename(named, references, ids)
     digest = hashlib.blake2b(etree.tostring(root), digest_size=5).hexdigest()
     _rename(named, references, {number: f"h{digest}-{number}" for number in ids.values()})
-
-
-def _find_references(root: etree._Element) -> list[tuple[etree._Element, str]]:
-    """Return every attribute that draws with something of a name: a gradient, a clip."""
-    return [
-        (element, str(name))
-        for element in _find_all(root, "//*[@*[contains(., 'url(#')]]")
-        for name, value in element.attrib.items()
-        if "url(#" in value
-    ]
 
 
 def _rename(
@@ -430,8 +398,3 @@ def _find_all(root: etree._Element, path: str) -> list[etree._Element]:
     found = root.xpath(path)
     assert isinstance(found, list)
     return [element for element in found if isinstance(element, etree._Element)]
-
-
-def _escape_attribute(text: str) -> str:
-    """Escape text as the serialiser does in an attribute."""
-    return escape(text, {'"': "&quot;"})
