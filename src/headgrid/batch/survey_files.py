@@ -193,7 +193,7 @@ def _draw_overview(survey: Survey, name: str, figures: Figures) -> Any:
 
 
 def _draw_trend(survey: Survey, name: str, figures: Figures) -> Any:
-    from headgrid.charts.overview import draw_trend
+    from headgrid.charts.trend import draw_trend
 
     return draw_trend(
         survey.summary(name),
