@@ -130,9 +130,7 @@ def test_a_pick_needs_one_statistic_and_the_same_frames(run):
     with pytest.raises(CaptureError, match=r"differ in the statistic: logit and mass"):
         pick([run[0], mass], ["0:0", "5:0"])
     longer = block_capture(4, (2, 4), layer=5)
-    with pytest.raises(
-        CaptureError, match=r"the query frames: 5 \(.*\) and 6 \(.*\); expected captures of one"
-    ):
+    with pytest.raises(CaptureError, match=r"the query frames: 5 \(.*\) and 6 \("):
         pick([run[0], longer], ["0:0", "5:0"])
 
 

@@ -52,7 +52,7 @@ class Surveyed(Protocol):
 
     @property
     def statistic(self) -> str:
-        """What the values of the captures are."""
+        """What the values are."""
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -120,12 +120,10 @@ def overview(
     >>> overview(found).to_dict()["usermeta"]["headgrid"]["color_range"]
     [-4.0, 4.0]
     """
-    summary = summarise(survey, statistic)
-    chosen = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
-    about = survey.description
-    return draw_overview(
-        summary, statistic, survey.statistic, chosen, layers=survey.layers, description=about
-    )
+    options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
+    table, about = summarise(survey, statistic), survey.description
+    held, layers = survey.statistic, survey.layers
+    return draw_overview(table, statistic, held, options, layers=layers, description=about)
 
 
 def draw_overview(
@@ -156,8 +154,8 @@ def draw_overview(
     color_range = resolve_color_range(options.color_range, [pooled])
     scale = scales.ColorScale(color_range, scales.palette_for(pooled.statistic, options.palette))
     look = find_look(options)
-    bar = look.bar_offset + look.bar_thickness + look.bar_room
-    wanted = set_width(options, summary["set"].nunique(), bar)
+    beside = look.bar_offset + look.bar_thickness + look.bar_room
+    wanted = set_width(options, summary["set"].nunique(), beside)
     matrix = _Matrix(name, statistic, rows, heads, scale, look, pooled.value_range, wanted)
     chart = facet_sets(matrix.draw(), table, matrix.look)
     records = summary_records(table, name)
