@@ -10,7 +10,8 @@ import altair as alt
 
 from headgrid.capture.model import Capture
 from headgrid.charts import scales
-from headgrid.charts.display import Grid, Stack
+from headgrid.charts.display import Grid as Grid
+from headgrid.charts.display import Stack as Stack
 from headgrid.charts.look import INK, Look, store_look
 from headgrid.options import ColorRange
 from headgrid.text import fit_title, shorten_float, shorten_text

@@ -39,7 +39,8 @@ class InertDisplay:
         if renderers.active == "default" and not renderers.options:
             from headgrid.web.mimebundle import bundle_chart
 
-            bundle = bundle_chart(self, include, exclude)
+            chart: Any = self
+            bundle = bundle_chart(chart, include, exclude)
             if bundle is not None:
                 return bundle
         if renderers.active not in _HTML_RENDERERS:
