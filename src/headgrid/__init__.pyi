@@ -9,11 +9,11 @@ from .charts.compare import compare as compare
 from .charts.heatmap import heatmap as heatmap
 from .charts.heatmap import perhead as perhead
 from .charts.overview import overview as overview
-from .charts.overview import trend as trend
 from .charts.pick import pick as pick
 from .charts.sheet import sheet as sheet
 from .charts.spec import to_json as to_json
 from .charts.spec import to_spec as to_spec
+from .charts.trend import trend as trend
 from .errors import CaptureError as CaptureError
 from .errors import HeadgridError as HeadgridError
 from .errors import HeadgridWarning as HeadgridWarning

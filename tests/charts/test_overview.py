@@ -6,8 +6,9 @@ import pytest
 
 import headgrid
 from headgrid import CaptureError, FigureOptions, OptionError
-from headgrid.charts.overview import draw_overview, draw_trend
+from headgrid.charts.overview import draw_overview
 from headgrid.charts.scales import ColorScale, palette_for
+from headgrid.charts.trend import draw_trend
 from headgrid.render.convert import render
 from headgrid.tables.ranges import resolve_color_range
 from svgreader import read_svg

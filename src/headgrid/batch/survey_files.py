@@ -243,7 +243,8 @@ def _has_values(survey: Survey, name: str) -> bool:
 
 
 def _draw_measure(survey: Survey, figure: str, name: str, options: FigureOptions) -> Any:
-    from headgrid.charts.overview import draw_overview, draw_trend
+    from headgrid.charts.overview import draw_overview
+    from headgrid.charts.trend import draw_trend
 
     # The values of a measure are not those of the sheet.
     options = replace(options, color_range="symmetric")

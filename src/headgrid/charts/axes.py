@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import altair as alt
 
 from headgrid.capture.model import Capture
 from headgrid.charts import scales
-from headgrid.charts.display import InertDisplay
-from headgrid.charts.look import INK, Look, restore_look, store_look
-from headgrid.charts.spec import Spec
+from headgrid.charts.display import Grid as Grid
+from headgrid.charts.display import Stack as Stack
+from headgrid.charts.look import INK, Look, store_look
 from headgrid.options import ColorRange
 from headgrid.text import fit_title, shorten_float, shorten_text
 
@@ -29,79 +28,6 @@ NOWHERE = "false"
 _COLORBAR_TICKS = 7
 #: A colour bar is at least so many times as long as its labels are high.
 _SHORTEST_BAR = 8
-
-
-class _Looked:
-    """A chart whose look lies under what a user configures.
-
-    ``configure_axis(labelFontSize=9)`` changes that one setting, and not all
-    others back to Vega-Lite's; a chart that is put beside another leaves its look
-    and its ``usermeta`` out, as only the outermost chart may have them.
-    """
-
-    def to_dict(
-        self,
-        validate: bool = True,
-        *,
-        format: Literal["vega-lite", "vega"] = "vega-lite",
-        ignore: list[str] | None = None,
-        context: dict[str, Any] | None = None,
-    ) -> Spec:
-        """Return the Vega-Lite specification, as every altair chart does."""
-        parent: Any = super()
-        outermost = (context or {}).get("top_level", True)
-        if format != "vega-lite":  # altair compiles what it gets from a call without format
-            compiled: Spec = parent.to_dict(validate, format=format, ignore=ignore, context=context)
-            return compiled
-        spec: Spec = parent.to_dict(validate, ignore=ignore, context=context)
-        if not outermost:
-            spec.pop("usermeta", None)
-            _name_apart(spec)
-            return spec
-        config = self.config  # type: ignore[attr-defined]
-        chosen = {} if config is alt.Undefined else _as_dict(config)
-        own = configure(restore_look(spec.get("usermeta")))
-        spec["config"] = _overlay(_overlay(spec.get("config") or {}, own), chosen)
-        return spec
-
-    def __repr__(self) -> str:
-        # altair's own is the whole chart, data and all.
-        description = self.description  # type: ignore[attr-defined]
-        told = shorten_text(description, 100) if isinstance(description, str) else "no data"
-        return f"<{type(self).__name__} of {told}>"
-
-
-class Grid(InertDisplay, _Looked, alt.FacetChart):
-    """An altair facet chart with headgrid's look under what a user configures."""
-
-
-class Stack(InertDisplay, _Looked, alt.VConcatChart):
-    """Altair charts over each other, with headgrid's look under what a user configures."""
-
-
-def _name_apart(spec: Spec) -> None:
-    """Give the marks names of their own, as Vega-Lite mixes up parts whose marks share names."""
-    text = json.dumps(spec, sort_keys=True, default=str)
-    prefix = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).hexdigest()
-    for layer in (spec.get("spec") or {}).get("layer") or ():
-        if str(layer.get("name", "")).startswith("headgrid_"):
-            layer["name"] = f"p{prefix}_{layer['name']}"
-
-
-def _as_dict(config: Any) -> dict[str, Any]:
-    found: dict[str, Any] = config if isinstance(config, dict) else config.to_dict()
-    return found
-
-
-def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return one nested dictionary over another."""
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(below, dict) and isinstance(value, dict):
-            value = _overlay(below, value)
-        merged[key] = value
-    return merged
 
 
 def facet_panels(
@@ -277,23 +203,16 @@ def color_channel(
     )
     if isinstance(legend.title, list):  # the lines grow towards the labels
         legend.titlePadding = 5 + 1.2 * look.bar_title * (len(legend.title) - 1)
-    if any(scales.saturates(values, scale.range)):
-        ends = _saturated_ends(values, scale.range, numbers)
+    below, above = scales.saturates(values, scale.range)
+    ends = {
+        **({low: "\u2264\u2009"} if below else {}),
+        **({high: "\u2265\u2009"} if above else {}),
+    }
+    if ends:
         legend = _mark_ends(legend, ends, numbers, scale.range, short_label(ticks))
     return channel.scale(
         domain=list(domain), range=list(colors), interpolate="rgb", clamp=True, type="linear"
     ).legend(legend)
-
-
-def _saturated_ends(
-    values: tuple[float, float], color_range: ColorRange, ticks: Sequence[float]
-) -> dict[float, str]:
-    """Return the ends of the colour bar beyond which there are values, and their signs."""
-    below, above = scales.saturates(values, color_range)
-    return {
-        **({color_range.low: "\u2264\u2009"} if below else {}),
-        **({color_range.high: "\u2265\u2009"} if above else {}),
-    }
 
 
 def _mark_ends(
@@ -365,41 +284,6 @@ def fill(chart: Drawn, records: Records) -> Drawn:
     inline.values = records
     chart.data = inline  # type: ignore[attr-defined]
     return chart
-
-
-def configure(look: Look) -> dict[str, Any]:
-    """Return the configuration of a chart with a look."""
-    ink = {"labelColor": INK, "titleColor": INK, "labelLimit": 0, "titleLimit": 0}
-    return {
-        "font": look.family,
-        "background": "white",
-        "padding": look.padding,
-        "title": {"fontSize": look.figure_title, "fontWeight": "bold", "color": INK, "limit": 0},
-        "header": {"labelFontWeight": "bold", "labelPadding": look.header_padding, **ink},
-        "legend": {
-            "gradientThickness": look.bar_thickness,
-            "labelFontSize": look.bar_label,
-            "titleFontSize": look.bar_title,
-            "titleFontWeight": "normal",
-            "offset": look.bar_offset,
-            **ink,
-        },
-        "axis": {
-            "domain": False,
-            "gridColor": "#b0b0b0",
-            "gridOpacity": 0.3,
-            **({} if look.grid_width == 1 else {"gridWidth": look.grid_width}),
-            "labelFontSize": look.tick_label,
-            "labelPadding": look.label_padding,
-            "tickColor": INK,
-            "tickSize": look.tick_size,
-            "tickWidth": look.tick_width,
-            "titleFontSize": look.axis_title,
-            "titleFontWeight": "normal",
-            "titlePadding": look.title_padding,
-            **ink,
-        },
-    }
 
 
 def describe_figure(

@@ -36,7 +36,15 @@ from headgrid.charts.panels import (
     unfold,
 )
 from headgrid.charts.tiles import head_tile, pool_factor
-from headgrid.options import ColorRange, FigureOptions
+from headgrid.options import (
+    CellsName,
+    ColorRange,
+    ColorRule,
+    FigureOptions,
+    FontName,
+    PaletteName,
+    ThemeName,
+)
 from headgrid.tables.changes import subtract
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import panel_pairs
@@ -47,14 +55,26 @@ _SHORTEST_BAR = 9
 _PARTS = ("A", "B", "B \u2212 A")
 
 
-def compare(a: Capture, b: Capture, **options: Any) -> alt.FacetChart:
+def compare(
+    a: Capture,
+    b: Capture,
+    *,
+    columns: int = 4,
+    palette: PaletteName = "rdbu",
+    color_range: ColorRule | tuple[float, float] | ColorRange = "symmetric",
+    title: str | None = None,
+    cells: CellsName = "auto",
+    theme: ThemeName = "default",
+    font: FontName = "sans",
+    width: float | str | None = None,
+) -> alt.FacetChart:
     """Draw two captures on one scale, and their difference B - A on its own.
 
     Parameters
     ----------
     a, b : Capture
         With the same statistic, heads and frames, and a full matrix each.
-    **options
+    columns, palette, color_range, title, cells, theme, font, width
         See `headgrid.FigureOptions`. ``columns`` counts maps of full size: for four of
         them there are two heads in a row, three smaller maps each.
 
@@ -77,7 +97,9 @@ def compare(a: Capture, b: Capture, **options: Any) -> alt.FacetChart:
     >>> compare(a, b).to_dict()["usermeta"]["headgrid"]["difference_range"]
     [-5.0, 5.0]
     """
-    return draw_comparison(a, b, FigureOptions(**options))
+    return draw_comparison(
+        a, b, FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
+    )
 
 
 def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.FacetChart:
@@ -100,7 +122,10 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         look,
     )
     vectors = as_vectors(
-        trio.captures, sum(capture.num_visible for capture in trio.captures), options.cells
+        f"{a.source}: the comparison",
+        trio.captures,
+        sum(capture.num_visible for capture in trio.captures),
+        options.cells,
     )
     chart, records = trio.draw_cells() if vectors else trio.draw_tiles()
     meta = {

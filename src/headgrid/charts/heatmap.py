@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import altair as alt
 
@@ -11,7 +11,8 @@ from headgrid.capture.model import Capture, expect_capture
 from headgrid.charts import labels, scales
 from headgrid.charts.axes import describe_figure, finish_chart
 from headgrid.charts.look import fit_maps, fit_profiles
-from headgrid.charts.panels import Panels, draw_maps, draw_profiles, map_size, profile_gap
+from headgrid.charts.panels import Panels, draw_maps, map_size
+from headgrid.charts.profiles import draw_profiles, profile_gap
 from headgrid.charts.spec import MAX_MARKS
 from headgrid.charts.tiles import MAX_PIXELS, describe_tiles
 from headgrid.errors import RenderError
@@ -73,16 +74,7 @@ def heatmap(
     >>> chart.to_dict()["facet"]["field"]
     'head'
     """
-    options = FigureOptions(
-        columns=columns,
-        palette=palette,
-        color_range=color_range,
-        title=title,
-        cells=cells,
-        theme=theme,
-        font=font,
-        width=width,
-    )
+    options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     return draw_heatmap(capture, options)
 
 
@@ -124,16 +116,7 @@ def perhead(
     >>> chart.to_dict()["facet"]["header"]["labelExpr"]
     '["H0 (sink=3.50)"][datum.value]'
     """
-    options = FigureOptions(
-        columns=columns,
-        palette=palette,
-        color_range=color_range,
-        title=title,
-        cells=cells,
-        theme=theme,
-        font=font,
-        width=width,
-    )
+    options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     return draw_perhead(capture, options)
 
 
@@ -142,7 +125,9 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     expect_capture(capture)
     color_range = resolve_color_range(options.color_range, [capture])
     scale = scales.ColorScale(color_range, scales.palette_for(capture.statistic, options.palette))
-    vectors = as_vectors([capture], capture.num_visible, options.cells)
+    vectors = as_vectors(
+        f"{capture.source}: the heatmap", [capture], capture.num_visible, options.cells
+    )
     columns = min(options.columns, capture.num_heads)
     look = fit_maps(options, columns, len(capture.key_frames))
     names = [f"Head {head}" for head in range(capture.num_heads)]
@@ -184,7 +169,9 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     )
 
 
-def as_vectors(captures: Iterable[Capture], count: int, cells: CellsName) -> bool:
+def as_vectors(
+    figure: str, captures: Sequence[Capture], count: int, cells: CellsName, pixels: int = MAX_PIXELS
+) -> bool:
     """Decide how ``count`` cells are drawn, before anything large is made of them.
 
     Raises
@@ -192,14 +179,11 @@ def as_vectors(captures: Iterable[Capture], count: int, cells: CellsName) -> boo
     RenderError
         Where they are to be vector shapes and are more than can be drawn.
     """
-    listed = list(captures)
     if cells == "vector" and count > MAX_MARKS:
         raise RenderError(
-            f"{listed[0].source}: the heatmap has {count:,} cells, expected at most {MAX_MARKS:,} "
-            "as vector shapes, beyond which the renderer runs out of memory; draw them as one "
-            "image per head (cells='image', --cells image)"
+            f"{figure} has {count:,} cells, expected at most {MAX_MARKS:,} as vector shapes, "
+            "beyond which the renderer runs out of memory; draw them as images (cells='image', "
+            "--cells image)"
         )
-    longest = max(max(len(c.query_frames), len(c.key_frames)) for c in listed)
-    return cells == "vector" or (
-        cells == "auto" and count <= VECTOR_CELLS and longest <= MAX_PIXELS
-    )
+    longest = max(max(len(c.query_frames), len(c.key_frames)) for c in captures)
+    return cells == "vector" or (cells == "auto" and count <= VECTOR_CELLS and longest <= pixels)

@@ -206,6 +206,41 @@ def _panel_width(width: float, fixed: float, columns: int) -> float:
     return panel
 
 
+def configure(look: Look) -> dict[str, Any]:
+    """Return the configuration of a chart with a look."""
+    ink = {"labelColor": INK, "titleColor": INK, "labelLimit": 0, "titleLimit": 0}
+    return {
+        "font": look.family,
+        "background": "white",
+        "padding": look.padding,
+        "title": {"fontSize": look.figure_title, "fontWeight": "bold", "color": INK, "limit": 0},
+        "header": {"labelFontWeight": "bold", "labelPadding": look.header_padding, **ink},
+        "legend": {
+            "gradientThickness": look.bar_thickness,
+            "labelFontSize": look.bar_label,
+            "titleFontSize": look.bar_title,
+            "titleFontWeight": "normal",
+            "offset": look.bar_offset,
+            **ink,
+        },
+        "axis": {
+            "domain": False,
+            "gridColor": "#b0b0b0",
+            "gridOpacity": 0.3,
+            **({} if look.grid_width == 1 else {"gridWidth": look.grid_width}),
+            "labelFontSize": look.tick_label,
+            "labelPadding": look.label_padding,
+            "tickColor": INK,
+            "tickSize": look.tick_size,
+            "tickWidth": look.tick_width,
+            "titleFontSize": look.axis_title,
+            "titleFontWeight": "normal",
+            "titlePadding": look.title_padding,
+            **ink,
+        },
+    }
+
+
 def store_look(look: Look) -> dict[str, Any]:
     """Return what ``usermeta`` says of a look: nothing of the usual one."""
     usual = Look()

@@ -1,4 +1,4 @@
-"""Tables across layers and runs -> the overview matrix and the trend over layers."""
+"""A table across layers and runs -> the overview: one measure as a matrix of layers and heads."""
 
 from __future__ import annotations
 
@@ -24,23 +24,27 @@ from headgrid.charts.axes import (
 )
 from headgrid.charts.look import INK, Look, find_look
 from headgrid.errors import CaptureError, OptionError, check_choice
-from headgrid.options import FigureOptions
+from headgrid.options import (
+    CellsName,
+    ColorRange,
+    ColorRule,
+    FigureOptions,
+    FontName,
+    PaletteName,
+    ThemeName,
+)
 from headgrid.tables.measures import MEASURES, measure_diverges, measure_title
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
 
-#: Marks that the finishing stage shortens like those of the maps and profiles.
-CELLS, LINE, FAINT = "headgrid_cells", "headgrid_line", "headgrid_faint"
-_SET_GAP = 24
-_LINE_COLOR = "#0173B2"
+#: The mark that the finishing stage shortens like that of the maps.
+CELLS = "headgrid_cells"
+SET_GAP = 24
 #: Place of the marginal means on an axis, behind an empty band.
 _GAP, _MEAN = " ", "mean"
 _MOST_TEXTS = 4_000
-_TREND_WIDTH, _TREND_HEIGHT = 480, 270
 _SMALLEST_PANEL = 60
-#: Up to so many layers have a tick each.
-_MOST_TICKS = 12
 
 
 class Surveyed(Protocol):
@@ -48,7 +52,7 @@ class Surveyed(Protocol):
 
     @property
     def statistic(self) -> str:
-        """What the values of the captures are."""
+        """What the values are."""
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -70,7 +74,19 @@ class Surveyed(Protocol):
         """Return mean and spread over runs, see `draw_overview`."""
 
 
-def overview(survey: Surveyed, statistic: str = "sink", **options: Any) -> alt.FacetChart:
+def overview(
+    survey: Surveyed,
+    statistic: str = "sink",
+    *,
+    columns: int = 4,
+    palette: PaletteName = "rdbu",
+    color_range: ColorRule | tuple[float, float] | ColorRange = "symmetric",
+    title: str | None = None,
+    cells: CellsName = "auto",
+    theme: ThemeName = "default",
+    font: FontName = "sans",
+    width: float | str | None = None,
+) -> alt.FacetChart:
     """Draw one measure of every head of every layer as a matrix, with marginal means.
 
     Parameters
@@ -79,7 +95,7 @@ def overview(survey: Surveyed, statistic: str = "sink", **options: Any) -> alt.F
         From `headgrid.survey`.
     statistic : str
         One of the measures of `headgrid.tables.measures.MEASURES`.
-    **options
+    columns, palette, color_range, title, cells, theme, font, width
         See `FigureOptions`.
 
     Returns
@@ -95,43 +111,19 @@ def overview(survey: Surveyed, statistic: str = "sink", **options: Any) -> alt.F
         For an unknown measure or option.
     CaptureError
         Where no head has the measure.
+
+    Examples
+    --------
+    >>> from headgrid.survey.surveys import survey
+    >>> rows = [[[3.0, 1.0, 1.0, 0.0]], [[5.0, 1.0, 1.0, 0.0]]]
+    >>> found = survey([Capture.from_array(last_block=r, layer=n) for n, r in enumerate(rows)])
+    >>> overview(found).to_dict()["usermeta"]["headgrid"]["color_range"]
+    [-4.0, 4.0]
     """
-    summary = _summarise(survey, statistic)
-    chosen, about = FigureOptions(**options), survey.description
-    return draw_overview(
-        summary, statistic, survey.statistic, chosen, layers=survey.layers, description=about
-    )
-
-
-def trend(survey: Surveyed, statistic: str = "sink", **options: Any) -> alt.FacetChart:
-    """Draw one measure by layer: mean and spread over runs, heads as faint lines.
-
-    Parameters
-    ----------
-    survey : Survey
-        From `headgrid.survey`.
-    statistic : str
-        One of the measures of `headgrid.tables.measures.MEASURES`.
-    **options
-        See `FigureOptions`.
-
-    Returns
-    -------
-    altair.FacetChart
-        The thick line is the mean over heads and runs, the band one standard deviation
-        over runs (of the mean over heads) to both sides, each faint line one head's
-        mean over runs. Sets stand side by side on one scale.
-
-    Raises
-    ------
-    OptionError
-        For an unknown measure or option.
-    CaptureError
-        Where no head has the measure.
-    """
-    summary = _summarise(survey, statistic)
-    chosen, about = FigureOptions(**options), survey.description
-    return draw_trend(summary, statistic, survey.statistic, chosen, description=about)
+    options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
+    table, about = summarise(survey, statistic), survey.description
+    held, layers = survey.statistic, survey.layers
+    return draw_overview(table, statistic, held, options, layers=layers, description=about)
 
 
 def draw_overview(
@@ -143,41 +135,33 @@ def draw_overview(
     layers: Sequence[int] | None = None,
     description: str = "",
 ) -> alt.FacetChart:
-    """Draw the overview of a summary.
+    """Draw the overview of a summary with options that are built already.
 
-    Parameters
-    ----------
-    summary : DataFrame
-        Columns ``set``, ``layer``, ``head`` (missing in the rows of a layer's mean over
-        heads), ``runs``, ``mean`` and ``std`` over runs (NaN where fewer than two).
-    name : str
-        The measure.
-    statistic : str
-        What the captures hold.
-    options : FigureOptions
-    layers : sequence of int, optional
-        The rows of the matrix; those of the summary where not given. A layer without
-        values is a blank row.
-    description : str
-        How many runs, layers and heads there are, for the caption.
+    A row of the summary has ``set``, ``layer``, ``head`` (missing in that of a layer's mean
+    over heads), ``runs``, ``mean`` and ``std`` over runs (NaN where fewer than two). ``layers``
+    are the rows of the matrix, those of the summary where not given; one without values is
+    blank. ``description`` says in the caption how many runs, layers and heads there are.
     """
-    _expect_values(summary, name, statistic)
+    expect_values(summary, name, statistic)
     table = _with_margins(summary)
     rows = list(layers if layers is not None else sorted(summary["layer"].unique()))
     heads = sorted(int(head) for head in summary["head"].dropna().unique())
     body = table[table["head"].notna() & table["layer"].notna()]
     values = body["mean"].dropna().to_numpy()
     diverging = measure_diverges(name, statistic)
-    pooled = _Values.of(values, "logit" if diverging else "mass")
+    ends = float(values.min()), float(values.max())
+    pooled = _Values(ends, QuantileSketch.of(values), "logit" if diverging else "mass")
     color_range = resolve_color_range(options.color_range, [pooled])
     scale = scales.ColorScale(color_range, scales.palette_for(pooled.statistic, options.palette))
     look = find_look(options)
-    bar = look.bar_offset + look.bar_thickness + look.bar_room
-    wanted = _panel_width(options, summary["set"].nunique(), bar)
+    beside = look.bar_offset + look.bar_thickness + look.bar_room
+    wanted = set_width(options, summary["set"].nunique(), beside)
     matrix = _Matrix(name, statistic, rows, heads, scale, look, pooled.value_range, wanted)
-    chart = _facet_sets(matrix.draw(), table, matrix.look)
-    records = _records(table, name)
-    title = _title(options, f"{measure_title(name, statistic)} by Layer and Head", rows, summary)
+    chart = facet_sets(matrix.draw(), table, matrix.look)
+    records = summary_records(table, name)
+    title = summary_title(
+        options, f"{measure_title(name, statistic)} by Layer and Head", rows, summary
+    )
     caption = (
         f"{measure_title(name, statistic)} ({MEASURES[name].description}), layer x head"
         f"{', ' + description if description else ''}. Color range {color_range.low:g} to "
@@ -190,49 +174,9 @@ def draw_overview(
         records,
         title if matrix.look.own_title or options.title else [],
         caption,
-        _SET_GAP + matrix.look.left_room,
+        SET_GAP + matrix.look.left_room,
         {**meta, **describe_range(color_range)},
         matrix.look,
-        options.points,
-    )
-
-
-def draw_trend(
-    summary: pd.DataFrame,
-    name: str,
-    statistic: str,
-    options: FigureOptions,
-    *,
-    description: str = "",
-) -> alt.FacetChart:
-    """Draw the trend of a summary; see `draw_overview` for the parameters."""
-    _expect_values(summary, name, statistic)
-    look = find_look(options)
-    layers = sorted(int(layer) for layer in summary["layer"].unique())
-    spread = summary["std"].notna().any()
-    width = _panel_width(options, summary["set"].nunique(), 0.0)
-    panel = _trend_panel(name, statistic, layers, look, width)
-    chart = _facet_sets(panel, summary, look)
-    records = _records(summary, name)
-    caption = (
-        f"{measure_title(name, statistic)} ({MEASURES[name].description}) by layer"
-        f"{', ' + description if description else ''}. Thick line: mean over heads and runs; "
-        + (
-            "band: one standard deviation over runs of the mean over heads, to both sides; "
-            if spread
-            else "no spread, as there is one run; "
-        )
-        + "faint lines: each head's mean over runs."
-    )
-    title = _title(options, f"{measure_title(name, statistic)} by Layer", layers, summary)
-    return finish_chart(
-        chart,
-        records,
-        title if look.own_title or options.title else [],
-        caption,
-        _SET_GAP + look.left_room,
-        {"figure": "trend", "measure": name, "statistic": statistic},
-        look,
         options.points,
     )
 
@@ -244,12 +188,6 @@ class _Values:
     value_range: tuple[float, float]
     value_sketch: QuantileSketch
     statistic: str
-
-    @classmethod
-    def of(cls, values: Any, statistic: str) -> _Values:
-        return cls(
-            (float(np.min(values)), float(np.max(values))), QuantileSketch.of(values), statistic
-        )
 
 
 @dataclass(frozen=True)
@@ -270,15 +208,9 @@ class _Matrix:
         """Width and height of a cell in whole points, smaller where there are many."""
         widest, highest = (20, 9) if self.look.border_axes else (28, 14)
         across = len(self.heads) + 2
-        if self.width is not None:
-            return (
-                max(3, round(self.width / across)),
-                max(3, min(highest, round(1400 / (len(self.layers) + 2)))),
-            )
-        return (
-            max(3, min(widest, round(1400 / across))),
-            max(3, min(highest, round(1400 / (len(self.layers) + 2)))),
-        )
+        width = round((1400 if self.width is None else self.width) / across)
+        height = min(highest, round(1400 / (len(self.layers) + 2)))
+        return max(3, min(widest, width) if self.width is None else width), max(3, height)
 
     @property
     def _number_size(self) -> float:
@@ -370,12 +302,12 @@ class _Matrix:
         return numbers
 
 
-def _panel_width(options: FigureOptions, sets: int, bar: float) -> float | None:
+def set_width(options: FigureOptions, sets: int, bar: float) -> float | None:
     """Return what a wanted width leaves for the panel of each set; None without one."""
     if options.points is None:
         return None
     look = find_look(options)
-    fixed = sets * look.left_room + (sets - 1) * _SET_GAP + bar + 2 * look.padding
+    fixed = sets * look.left_room + (sets - 1) * SET_GAP + bar + 2 * look.padding
     width = (options.points - fixed) / sets
     if width < _SMALLEST_PANEL:
         raise OptionError(
@@ -385,66 +317,7 @@ def _panel_width(options: FigureOptions, sets: int, bar: float) -> float | None:
     return width
 
 
-def _trend_panel(
-    name: str, statistic: str, layers: list[int], look: Look, wanted: float | None
-) -> alt.LayerChart | alt.FacetChart:
-    width = wanted or (180 if look.border_axes else _TREND_WIDTH)
-    height = min(width * 0.6, _TREND_HEIGHT)
-    alone = len(layers) == 1  # then there is no line to draw
-    count = layers[-1] - layers[0] + 1
-    ticks = list(range(count)) if count <= _MOST_TICKS else scales.frame_ticks(count)
-    x = (
-        alt.X("layer:Q")
-        .title("Layer")
-        .scale(domain=[layers[0] - alone, layers[-1] + alone], nice=False, padding=6)
-        .axis(grid=False, values=[layers[0] + tick for tick in ticks])
-    )
-    title = measure_title(name, statistic)
-    y = alt.Y(f"{name}:Q", title=title, scale=alt.Scale(zero=False, padding=6))
-    of_layer, of_head = "!isValid(datum.head)", "isValid(datum.head)"
-    base = alt.Chart(
-        width=width,
-        height=height,
-        view=alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width),
-    )
-    tooltip = ["set:N", "layer:O", f"{name}:Q", "std:Q", "runs:Q"]
-    grey: dict[str, Any] = {"color": "#888888", "opacity": 0.45, "aria": False}
-    heads = (
-        base.mark_point(**grey, size=12)
-        if alone
-        else base.mark_line(**grey, strokeWidth=0.8 * look.line_width)
-    )
-    faint = (
-        heads.transform_filter(of_head)
-        .encode(x=x, y=y, detail="head:N", tooltip=["head:O", *tooltip])
-        .properties(name=FAINT)
-    )
-    band = (
-        base.mark_area(color=_LINE_COLOR, opacity=0.25, aria=False)
-        .transform_filter(f"{of_layer}&&isValid(datum.std)")
-        .transform_calculate(low=f"datum.{name}-datum.std", high=f"datum.{name}+datum.std")
-        .encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
-    )
-    line = (
-        base.mark_line(color=_LINE_COLOR, strokeWidth=2 * look.line_width, aria=False)
-        .transform_filter(of_layer)
-        .encode(x=x, y=y)
-        .properties(name=LINE)
-    )
-    points = (
-        base.mark_point(filled=True, color=_LINE_COLOR, opacity=1, size=14 * look.line_width)
-        .transform_filter(of_layer)
-        .encode(x=x, y=y, tooltip=tooltip)
-    )
-    zero = (
-        base.mark_rule(color=INK, strokeWidth=0.5 * look.line_width, aria=False)
-        .transform_aggregate(groupby=["panel"])
-        .encode(y=alt.datum(0))
-    )
-    return alt.layer(faint, zero, band, line, points)
-
-
-def _summarise(survey: Surveyed, measure: str) -> pd.DataFrame:
+def summarise(survey: Surveyed, measure: str) -> pd.DataFrame:
     """Return the summary of a measure, after a look at what was given."""
     check_choice("statistic", measure, MEASURES)
     if not hasattr(survey, "summary"):
@@ -455,7 +328,8 @@ def _summarise(survey: Surveyed, measure: str) -> pd.DataFrame:
     return survey.summary(measure)
 
 
-def _expect_values(summary: pd.DataFrame, name: str, statistic: str) -> None:
+def expect_values(summary: pd.DataFrame, name: str, statistic: str) -> None:
+    """Refuse a summary in which no head has the measure."""
     if not summary["mean"].notna().any():
         raise CaptureError(
             f"{name} has no value in any head, as the captures hold {statistic}; expected a "
@@ -477,7 +351,7 @@ def _with_margins(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def _records(table: pd.DataFrame, name: str) -> Records:
+def summary_records(table: pd.DataFrame, name: str) -> Records:
     """Return one record a row; a number that is missing is left out, so that it is not valid."""
     sets = list(dict.fromkeys(map(str, table["set"])))
     means, deviations = (round_values(table[name].to_numpy()) for name in ("mean", "std"))
@@ -495,7 +369,7 @@ def _records(table: pd.DataFrame, name: str) -> Records:
     return records
 
 
-def _facet_sets(panel: Any, table: pd.DataFrame, look: Look) -> alt.FacetChart:
+def facet_sets(panel: Any, table: pd.DataFrame, look: Look) -> alt.FacetChart:
     """Put the sets side by side, each under its name."""
     sets = list(dict.fromkeys(table["set"]))
     names = json.dumps([shorten_text(name, 60) for name in sets])
@@ -514,9 +388,10 @@ def _facet_sets(panel: Any, table: pd.DataFrame, look: Look) -> alt.FacetChart:
     return chart
 
 
-def _title(
+def summary_title(
     options: FigureOptions, own: str, layers: Sequence[int], summary: pd.DataFrame
 ) -> list[str]:
+    """Return the title lines of a figure of a summary."""
     if options.title is None:
         least, most = int(summary["runs"].min()), int(summary["runs"].max())
         runs = f"{most}" if least == most else f"{least} to {most}"

@@ -12,25 +12,26 @@ from typing import Any, Literal, get_args
 
 import altair as alt
 
+from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts import labels, scales
 from headgrid.charts.axes import Records, Stack, describe_range, fill, finish_chart
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.look import Look, fit_maps, fit_profiles
-from headgrid.charts.panels import (
-    Panels,
-    draw_maps,
-    draw_profiles,
-    expect_alike,
-    map_size,
-    profile_gap,
-    shared_domain,
-    value_extent,
-)
+from headgrid.charts.panels import Panels, draw_maps, map_size
+from headgrid.charts.profiles import draw_profiles, profile_gap, shared_domain, value_extent
 from headgrid.charts.tiles import pool_factor
 from headgrid.errors import CaptureError, OptionError, check_choice, near_miss
-from headgrid.options import ColorRange, FigureOptions
+from headgrid.options import (
+    CellsName,
+    ColorRange,
+    ColorRule,
+    FigureOptions,
+    FontName,
+    PaletteName,
+    ThemeName,
+)
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.text import shorten_list, shorten_text
 
@@ -99,7 +100,14 @@ def pick(
     heads: str | Iterable[str],
     *,
     figure: PickFigure = "heatmap",
-    **options: Any,
+    columns: int = 4,
+    palette: PaletteName = "rdbu",
+    color_range: ColorRule | tuple[float, float] | ColorRange = "symmetric",
+    title: str | None = None,
+    cells: CellsName = "auto",
+    theme: ThemeName = "default",
+    font: FontName = "sans",
+    width: float | str | None = None,
 ) -> alt.TopLevelMixin:
     """Draw chosen heads of one or several captures side by side, on one scale, with letters.
 
@@ -111,7 +119,7 @@ def pick(
         ``"3:0"`` (layer 3, head 0) or ``"run_002/28:2"``, in the order of the panels.
     figure : {"heatmap", "perhead", "both"}
         Maps, profiles, or both in paired rows.
-    **options
+    columns, palette, color_range, title, cells, theme, font, width
         See `FigureOptions`: ``theme="paper"`` and ``width="13.97cm"`` make a figure for
         a paper. A rule for the color range is applied to the chosen heads together.
 
@@ -142,7 +150,11 @@ def pick(
         raise CaptureError("there is no capture to pick from, expected at least one")
     sources = [Source(c.run, c.layer_index, partial(_itself, c)) for c in listed]
     names = [HeadName.read(head) for head in ([heads] if isinstance(heads, str) else heads)]
-    return draw_pick(select_heads(sources, names), figure, FigureOptions(**options))
+    return draw_pick(
+        select_heads(sources, names),
+        figure,
+        FigureOptions(columns, palette, color_range, title, cells, theme, font, width),
+    )
 
 
 def _itself(capture: Capture) -> Capture:
@@ -217,7 +229,11 @@ def draw_pick(
 ) -> alt.TopLevelMixin:
     """Draw chosen heads with options that are built already."""
     captures = list({id(capture): capture for capture, _ in heads}.values())
-    expect_alike(captures, "one figure", heads=False)
+    expect_alike(
+        captures,
+        "captures of one figure to share it; draw them separately",
+        ["statistic", "query_frames", "key_frames"],
+    )
     chosen = _Chosen(heads, captures, min(options.columns, len(heads)), options)
     chart, records, spacing, look = chosen.draw(figure)
     title = [] if options.title is None else labels.group_title(options.title, captures, 90)
@@ -256,7 +272,9 @@ class _Chosen:
         palette = scales.palette_for(first.statistic, self.options.palette)
         scale = scales.ColorScale(self.color_range, palette)
         count = sum(capture.head_visible(head) for capture, head in self.heads)
-        vectors = as_vectors(self.captures, count, self.options.cells)
+        vectors = as_vectors(
+            f"{first.source}: the figure", self.captures, count, self.options.cells
+        )
         if figure == "both":
             return self._pair(panels, scale, look, vectors), None, look.stack_gap, look
         chart, records = draw_maps(panels, scale, look, vectors=vectors)

@@ -10,6 +10,7 @@ from typing import Any
 import altair as alt
 
 from headgrid.capture.blocks import expected_layers
+from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts import labels, scales
@@ -24,14 +25,21 @@ from headgrid.charts.axes import (
     panel_frame,
     tile_axis,
 )
-from headgrid.charts.heatmap import VECTOR_CELLS
+from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.look import Look, find_look
 from headgrid.charts.overview import Surveyed
-from headgrid.charts.panels import CELLS, TILES, expect_alike, nest, scale_mark, unfold
-from headgrid.charts.spec import MAX_MARKS
+from headgrid.charts.panels import CELLS, TILES, map_size, nest, scale_mark, unfold
 from headgrid.charts.tiles import head_tile, pool_factor
-from headgrid.errors import CaptureError, OptionError, RenderError
-from headgrid.options import ColorRange, ColorRule, FigureOptions
+from headgrid.errors import CaptureError, OptionError
+from headgrid.options import (
+    CellsName,
+    ColorRange,
+    ColorRule,
+    FigureOptions,
+    FontName,
+    PaletteName,
+    ThemeName,
+)
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import pair_table
 from headgrid.text import shorten_text
@@ -49,8 +57,14 @@ def sheet(
     source: Surveyed | Iterable[Capture],
     *,
     set: str | None = None,
+    columns: int = 4,
+    palette: PaletteName = "rdbu",
     color_range: ColorRule | tuple[float, float] | ColorRange = "quantile",
-    **options: Any,
+    title: str | None = None,
+    cells: CellsName = "auto",
+    theme: ThemeName = "default",
+    font: FontName = "sans",
+    width: float | str | None = None,
 ) -> alt.FacetChart:
     """Draw every head of every layer as a small map on one colour scale.
 
@@ -65,7 +79,7 @@ def sheet(
         Applied to all maps together. A few heads of the last layers are far larger
         than all others, so that the usual range leaves the outermost 1 % of the
         values to its ends.
-    **options
+    columns, palette, title, cells, theme, font, width
         See `FigureOptions`. ``columns`` changes nothing here.
 
     Returns
@@ -82,8 +96,14 @@ def sheet(
         For an unknown option or set.
     RenderError
         Where cells are to be vector shapes and are more than can be drawn.
+
+    Examples
+    --------
+    >>> layers = [Capture.from_array([[[4.0, 0.0], [3.0, 1.0]]] * 2, layer=n) for n in (0, 2)]
+    >>> sheet(layers).to_dict()["usermeta"]["headgrid"]["layers"]
+    [0, 2]
     """
-    chosen = FigureOptions(color_range=color_range, **options)
+    chosen = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     if isinstance(source, Iterable):
         captures = list(source)
         for capture in captures:
@@ -108,32 +128,28 @@ def draw_sheet(
     layers: Sequence[int] | None = None,
     description: str = "",
 ) -> alt.FacetChart:
-    """Draw the sheet of captures by layer.
+    """Draw the sheet of one capture a layer, with options that are built already.
 
-    Parameters
-    ----------
-    captures : mapping of int to Capture
-        One for each layer that there is.
-    options : FigureOptions
-        ``color_range`` is applied to all of them together.
-    layers : sequence of int, optional
-        The rows; those of the captures, and what is missing between them at their
-        regular step, where not given.
-    description : str
-        What is shown, for the caption.
+    ``layers`` are the rows; where not given, those of the captures, and what is missing
+    between them at their regular step.
     """
     shown = [captures[layer] for layer in sorted(captures)]
     if not shown:
         raise CaptureError("there is no capture for the sheet, expected at least one")
     for capture in shown:
         capture.head_matrix(0)  # says what is missing
-    expect_alike(shown, "a sheet")
+    expect_alike(
+        shown,
+        "captures of one sheet to share it; draw them separately",
+        ["statistic", "num_heads", "query_frames", "key_frames"],
+    )
     rows = tuple(layers) if layers is not None else expected_layers(captures)
     color_range = resolve_color_range(options.color_range, shown)
     statistic = shown[0].statistic
     scale = scales.ColorScale(color_range, scales.palette_for(statistic, options.palette))
     maps = _Sheet(shown, rows, scale, _fit(options, shown[0]))
-    vectors = _as_vectors(shown, options)
+    count = sum(capture.num_visible for capture in shown)
+    vectors = as_vectors("the sheet", shown, count, options.cells, MAX_PIXELS)
     chart, records = maps.draw_cells() if vectors else maps.draw_tiles()
     meta = {"figure": "sheet", "statistic": statistic, "layers": list(rows)}
     return finish_chart(
@@ -178,13 +194,7 @@ class _Sheet:
     @property
     def _size(self) -> tuple[int, int]:
         """Width and height of a map in whole units."""
-        target = round(self.look.map_panel)
-        counts = (
-            -(-len(frames) // pool_factor(len(frames), MAX_PIXELS))
-            for frames in (self.first.key_frames, self.first.query_frames)
-        )
-        width, height = (scales.cell_size(count, target) * count for count in counts)
-        return width, height
+        return map_size(self.first, self.look, MAX_PIXELS)
 
     def draw_cells(self) -> tuple[alt.FacetChart, Records]:
         """Draw every visible pair as a rectangle."""
@@ -253,15 +263,13 @@ class _Sheet:
 
     def _color(self, channel: Any) -> Any:
         height = self._size[1]
+        lows, highs = zip(*(capture.value_range for capture in self.captures), strict=True)
         length = len(self.layers) * (height + self._gap) - self._gap
         return color_channel(
             channel,
             self.scale,
             STATISTICS[self.first.statistic].title,
-            (
-                min(capture.value_range[0] for capture in self.captures),
-                max(capture.value_range[1] for capture in self.captures),
-            ),
+            (min(lows), max(highs)),
             length,
             self.look,
         )
@@ -288,11 +296,11 @@ class _Sheet:
         )
         longest = len(f"Head {self.first.num_heads - 1}") * 0.6 * size
         spelled = longest <= width + self._gap - 2
-        header = alt.Header(title=None, labelExpr="'Head ' + datum.value", labelFontSize=size)
-        if not spelled:  # the word once, the numbers over their columns
-            header = alt.Header(
-                title="Head", titleFontSize=size, titlePadding=2, labelFontSize=size
-            )
+        header = (
+            alt.Header(title=None, labelExpr="'Head ' + datum.value", labelFontSize=size)
+            if spelled  # else the word once, the numbers over their columns
+            else alt.Header(title="Head", titleFontSize=size, titlePadding=2, labelFontSize=size)
+        )
         column = alt.Column("head:O").header(header)
         return Grid(
             spec=panel,
@@ -335,20 +343,6 @@ def _fit(options: FigureOptions, capture: Capture) -> Look:
         )
     cells = scales.cell_size(count, round(panel)) * count
     return replace(look.divided(panel / cells), map_panel=float(cells))
-
-
-def _as_vectors(captures: Sequence[Capture], options: FigureOptions) -> bool:
-    count = sum(capture.num_visible for capture in captures)
-    if options.cells == "vector" and count > MAX_MARKS:
-        raise RenderError(
-            f"the sheet has {count:,} cells, expected at most {MAX_MARKS:,} as vector shapes, "
-            "beyond which the renderer runs out of memory; draw them as images (cells='image', "
-            "--cells image)"
-        )
-    longest = max(len(captures[0].query_frames), len(captures[0].key_frames))
-    return options.cells == "vector" or (
-        options.cells == "auto" and count <= VECTOR_CELLS and longest <= MAX_PIXELS
-    )
 
 
 def _choose_set(sets: Sequence[str], wanted: str | None) -> str:

@@ -75,6 +75,18 @@ def to_json(chart: ChartLike | Mapping[str, Any]) -> str:
     ------
     RenderError
         For values that JSON does not have (NaN, infinity, numpy scalars).
+
+    Examples
+    --------
+    >>> print(to_json({"mark": "bar", "data": {"values": [{"b": 1, "a": 2}]}}), end="")
+    {
+     "data": {
+      "values": [
+       {"a":2,"b":1}
+      ]
+     },
+     "mark": "bar"
+    }
     """
     spec = to_spec(chart)
     data = spec.get("data")

@@ -14,14 +14,15 @@ from typing import Any
 import pandas as pd
 
 from headgrid.capture.model import Capture
-from headgrid.charts.axes import UNSEEN_COLOR, Records, configure, finish_chart
-from headgrid.charts.look import INK, Look
+from headgrid.charts.axes import UNSEEN_COLOR, Records, finish_chart
+from headgrid.charts.look import INK, Look, configure
 from headgrid.charts.overview import draw_overview
-from headgrid.charts.panels import CELLS, Panels, draw_maps, draw_profiles, map_size
+from headgrid.charts.panels import CELLS, Panels, draw_maps, map_size
+from headgrid.charts.profiles import draw_profiles
 from headgrid.charts.scales import STEPS, ColorScale, Palette
 from headgrid.charts.spec import ChartLike, Spec, to_spec
 from headgrid.options import ColorRange, FigureOptions
-from headgrid.render.policy import check_spec
+from headgrid.render.guard import check_spec
 from headgrid.tables.measures import measure_title
 from headgrid.text import shorten_float
 

@@ -1,0 +1,191 @@
+"""A table across layers and runs -> the trend: one measure over the layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+
+from headgrid.charts import scales
+from headgrid.charts.axes import finish_chart
+from headgrid.charts.look import INK, Look, find_look
+from headgrid.charts.overview import (
+    SET_GAP,
+    Surveyed,
+    expect_values,
+    facet_sets,
+    set_width,
+    summarise,
+    summary_records,
+    summary_title,
+)
+from headgrid.options import (
+    CellsName,
+    ColorRange,
+    ColorRule,
+    FigureOptions,
+    FontName,
+    PaletteName,
+    ThemeName,
+)
+from headgrid.tables.measures import MEASURES, measure_title
+
+#: Marks that the finishing stage shortens like those of the profiles.
+LINE, FAINT = "headgrid_line", "headgrid_faint"
+_LINE_COLOR = "#0173B2"
+_TREND_WIDTH, _TREND_HEIGHT = 480, 270
+#: Up to so many layers have a tick each.
+_MOST_TICKS = 12
+
+
+def trend(
+    survey: Surveyed,
+    statistic: str = "sink",
+    *,
+    columns: int = 4,
+    palette: PaletteName = "rdbu",
+    color_range: ColorRule | tuple[float, float] | ColorRange = "symmetric",
+    title: str | None = None,
+    cells: CellsName = "auto",
+    theme: ThemeName = "default",
+    font: FontName = "sans",
+    width: float | str | None = None,
+) -> alt.FacetChart:
+    """Draw one measure by layer: mean and spread over runs, heads as faint lines.
+
+    Parameters
+    ----------
+    survey : Survey
+        From `headgrid.survey`.
+    statistic : str
+        One of the measures of `headgrid.tables.measures.MEASURES`.
+    columns, palette, color_range, title, cells, theme, font, width
+        See `FigureOptions`.
+
+    Returns
+    -------
+    altair.FacetChart
+        The thick line is the mean over heads and runs, the band one standard deviation
+        over runs (of the mean over heads) to both sides, each faint line one head's
+        mean over runs. Sets stand side by side on one scale.
+
+    Raises
+    ------
+    OptionError
+        For an unknown measure or option.
+    CaptureError
+        Where no head has the measure.
+
+    Examples
+    --------
+    >>> from headgrid.capture.model import Capture
+    >>> from headgrid.survey.surveys import survey
+    >>> rows = [[[3.0, 1.0, 1.0, 0.0]], [[5.0, 1.0, 1.0, 0.0]]]
+    >>> found = survey([Capture.from_array(last_block=r, layer=n) for n, r in enumerate(rows)])
+    >>> trend(found).to_dict()["title"]["text"]
+    ['Sink Score (logits) by Layer']
+    """
+    summary = summarise(survey, statistic)
+    chosen = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
+    about = survey.description
+    return draw_trend(summary, statistic, survey.statistic, chosen, description=about)
+
+
+def draw_trend(
+    summary: pd.DataFrame,
+    name: str,
+    statistic: str,
+    options: FigureOptions,
+    *,
+    description: str = "",
+) -> alt.FacetChart:
+    """Draw the trend of a summary; see `draw_overview` for the parameters."""
+    expect_values(summary, name, statistic)
+    look = find_look(options)
+    layers = sorted(int(layer) for layer in summary["layer"].unique())
+    spread = summary["std"].notna().any()
+    width = set_width(options, summary["set"].nunique(), 0.0)
+    panel = _trend_panel(name, statistic, layers, look, width)
+    chart = facet_sets(panel, summary, look)
+    records = summary_records(summary, name)
+    caption = (
+        f"{measure_title(name, statistic)} ({MEASURES[name].description}) by layer"
+        f"{', ' + description if description else ''}. Thick line: mean over heads and runs; "
+        + (
+            "band: one standard deviation over runs of the mean over heads, to both sides; "
+            if spread
+            else "no spread, as there is one run; "
+        )
+        + "faint lines: each head's mean over runs."
+    )
+    title = summary_title(options, f"{measure_title(name, statistic)} by Layer", layers, summary)
+    return finish_chart(
+        chart,
+        records,
+        title if look.own_title or options.title else [],
+        caption,
+        SET_GAP + look.left_room,
+        {"figure": "trend", "measure": name, "statistic": statistic},
+        look,
+        options.points,
+    )
+
+
+def _trend_panel(
+    name: str, statistic: str, layers: list[int], look: Look, wanted: float | None
+) -> alt.LayerChart | alt.FacetChart:
+    width = wanted or (180 if look.border_axes else _TREND_WIDTH)
+    height = min(width * 0.6, _TREND_HEIGHT)
+    alone = len(layers) == 1  # then there is no line to draw
+    count = layers[-1] - layers[0] + 1
+    ticks = list(range(count)) if count <= _MOST_TICKS else scales.frame_ticks(count)
+    x = (
+        alt.X("layer:Q")
+        .title("Layer")
+        .scale(domain=[layers[0] - alone, layers[-1] + alone], nice=False, padding=6)
+        .axis(grid=False, values=[layers[0] + tick for tick in ticks])
+    )
+    title = measure_title(name, statistic)
+    y = alt.Y(f"{name}:Q", title=title, scale=alt.Scale(zero=False, padding=6))
+    of_layer, of_head = "!isValid(datum.head)", "isValid(datum.head)"
+    base = alt.Chart(
+        width=width,
+        height=height,
+        view=alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width),
+    )
+    tooltip = ["set:N", "layer:O", f"{name}:Q", "std:Q", "runs:Q"]
+    grey: dict[str, Any] = {"color": "#888888", "opacity": 0.45, "aria": False}
+    heads = (
+        base.mark_point(**grey, size=12)
+        if alone
+        else base.mark_line(**grey, strokeWidth=0.8 * look.line_width)
+    )
+    faint = (
+        heads.transform_filter(of_head)
+        .encode(x=x, y=y, detail="head:N", tooltip=["head:O", *tooltip])
+        .properties(name=FAINT)
+    )
+    band = (
+        base.mark_area(color=_LINE_COLOR, opacity=0.25, aria=False)
+        .transform_filter(f"{of_layer}&&isValid(datum.std)")
+        .transform_calculate(low=f"datum.{name}-datum.std", high=f"datum.{name}+datum.std")
+        .encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
+    )
+    line = (
+        base.mark_line(color=_LINE_COLOR, strokeWidth=2 * look.line_width, aria=False)
+        .transform_filter(of_layer)
+        .encode(x=x, y=y)
+        .properties(name=LINE)
+    )
+    points = (
+        base.mark_point(filled=True, color=_LINE_COLOR, opacity=1, size=14 * look.line_width)
+        .transform_filter(of_layer)
+        .encode(x=x, y=y, tooltip=tooltip)
+    )
+    zero = (
+        base.mark_rule(color=INK, strokeWidth=0.5 * look.line_width, aria=False)
+        .transform_aggregate(groupby=["panel"])
+        .encode(y=alt.datum(0))
+    )
+    return alt.layer(faint, zero, band, line, points)
