@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ for (const name of ["alert", "confirm", "prompt", "print", "open"])
 class Visit:
     """A page that is open, and all that it did."""
 
-    page: object
+    page: Any
     console: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
@@ -111,11 +112,11 @@ def open_visits(browser, name):
         page.goto(target if ":" in str(target) else Path(target).resolve().as_uri())
         return seen
 
-    visit.keep = False
+    visit.keep = False  # type: ignore[attr-defined]
     try:
         yield visit
     finally:
-        if visit.keep:
+        if visit.keep:  # type: ignore[attr-defined]
             _keep_screenshots(visits, name)
         for context in contexts:
             context.close()

@@ -43,7 +43,22 @@ SMALLEST_SPAN = 1e-290
 
 @dataclass(frozen=True)
 class ColorRange:
-    """The values at the two ends of the colour scale, and the rule that found them."""
+    """The values at the two ends of the colour scale, and the rule that found them.
+
+    Made by `headgrid.resolve_color_range`; every ``color_range`` takes one in place of a rule.
+
+    Attributes
+    ----------
+    low, high : float
+        In the unit of the statistic, ``low < high``.
+    rule : str
+        ``"symmetric"``, ``"shared"``, ``"quantile"``, ``"minmax"``, or ``"fixed"`` for numbers.
+
+    Examples
+    --------
+    >>> FigureOptions(color_range=ColorRange(-5.0, 5.0, "fixed")).color_range.high
+    5.0
+    """
 
     low: float
     high: float

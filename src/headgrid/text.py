@@ -73,7 +73,7 @@ def fit_title(text: str, length: float, size: float) -> str | list[str]:
     >>> fit_title("Attention Logits", 100, 7), fit_title("Attention Logits", 40, 7)
     ('Attention Logits', ['Attention', 'Logits'])
     """
-    longest = max(map(_text_columns, text.split()), default=1)
+    longest = max(map(count_columns, text.split()), default=1)
     lines = wrap_text(text, max(longest, int(length / (_LETTER * size))))
     return text if len(lines) == 1 else lines
 
@@ -140,7 +140,8 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _text_columns(text: str) -> int:
+def count_columns(text: str) -> int:
+    """Return the columns that a text takes; see `wrap_text`."""
     return sum(_columns(character) for character in text)
 
 
@@ -157,12 +158,12 @@ def _wrap_paragraph(paragraph: str, width: int) -> list[str]:
     lines, line = [], ""
     for word in paragraph.split(" "):
         candidate = f"{line} {word}" if line else word
-        if _text_columns(candidate) <= width:
+        if count_columns(candidate) <= width:
             line = candidate
             continue
         if line:
             lines.append(line)
-        while _text_columns(word) > width:  # a word without spaces, as in Chinese
+        while count_columns(word) > width:  # a word without spaces, as in Chinese
             head = _truncate(word, width)
             lines.append(head)
             word = word[len(head) :]

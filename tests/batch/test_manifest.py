@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from headgrid import OutputError
-from headgrid.batch.manifest import NAME, Manifest, hash_bytes, name_inputs
-from headgrid.capture.files import remove_leftovers, write_bytes
+from headgrid.batch.manifest import NAME, Manifest, name_inputs
+from headgrid.capture.files import hash_bytes, remove_leftovers, write_bytes
 
 OPTIONS = {"columns": 4, "title": 'a "jobs": {} title\n "jobs": {}'}
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from headgrid import Capture, FigureOptions, resolve_color_range
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts import labels as lb
-from headgrid.text import clean_text, wrap_text
+from headgrid.text import clean_text, count_columns, wrap_text
 from synthetic import block_capture, waves
 
 PLAIN = FigureOptions()
@@ -139,7 +139,7 @@ def test_clean_text_can_be_encoded_and_holds_no_control_character(text):
 def test_wrapped_lines_fit(text, width, lines):
     wrapped = wrap_text(text, width, lines)
     assert 1 <= len(wrapped) <= lines
-    assert all(lb._text_columns(line) <= width for line in wrapped)
+    assert all(count_columns(line) <= width for line in wrapped)
 
 
 def test_wide_characters_count_two_columns():

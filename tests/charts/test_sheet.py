@@ -12,6 +12,7 @@ from headgrid import Capture, CaptureError, OptionError, RenderError, resolve_co
 from headgrid.capture.blocks import expected_layers
 from headgrid.charts.scales import ColorScale, palette_for
 from headgrid.render.convert import render
+from headgrid.tables.tidy import round_values
 from svgreader import read_svg
 from synthetic import block_capture, waves
 
@@ -54,7 +55,7 @@ def test_every_visible_pair_of_every_layer_and_head_has_the_colour_of_its_value(
                 if np.isnan(matrix[query, key]):
                     assert not found
                 else:
-                    value = headgrid.tables.tidy.round_values(matrix[[query], key])[0]
+                    value = round_values(matrix[[query], key])[0]
                     assert found == [tuple(map(int, scale.rgb(value)))]
 
 
@@ -109,7 +110,7 @@ def test_image_tiles_hold_the_same_colours_as_cells():
         matrix = layers[record["layer"]].head_matrix(record["head"])
         np.testing.assert_array_equal(pixels[..., 3] == 0, np.isnan(matrix))
         seen = ~np.isnan(matrix)
-        values = headgrid.tables.tidy.round_values(matrix[seen])
+        values = round_values(matrix[seen])
         np.testing.assert_array_equal(pixels[seen][:, :3], scale.rgb(values))
 
 

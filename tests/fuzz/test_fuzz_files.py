@@ -107,6 +107,6 @@ def test_very_many_wrong_dictionaries(lab):
 
 @pytest.mark.nightly
 def test_very_many_damaged_real_files(lab, shared):
-    paths = sorted(SHARED / "data".rglob("*.pt"))
+    paths = sorted((SHARED / "data").rglob("*.pt"))
     files = {f"{path.parent.name}-{path.stem}.pt": path.read_bytes() for path in paths}
     fuzz_files(lab, files, ".pt", 2_000)

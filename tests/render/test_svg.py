@@ -83,13 +83,15 @@ def group_contents(drawing, name):
 @every_scale
 @every_capture
 def test_the_finished_heatmap_equals_the_unfinished_pixel_for_pixel(name, scale):
-    assert difference(*pair_of(name, "heatmap"), scale).max() == 0
+    raw, finished = pair_of(name, "heatmap")
+    assert difference(raw, finished, scale).max() == 0
 
 
 @every_scale
 @every_capture
 def test_the_finished_per_head_grid_looks_like_the_unfinished(name, scale):
-    changed = difference(*pair_of(name, "perhead"), scale)
+    raw, finished = pair_of(name, "perhead")
+    changed = difference(raw, finished, scale)
     assert (changed > 0).mean() <= 0.02
     assert changed.max() <= 64
 

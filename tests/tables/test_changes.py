@@ -18,6 +18,7 @@ from headgrid.charts.scales import ColorScale, palette_for
 from headgrid.cli.main import main
 from headgrid.render.convert import render
 from headgrid.tables.ranges import resolve_color_range
+from headgrid.tables.tidy import round_values
 from svgreader import read_svg
 from synthetic import block_capture, waves
 
@@ -88,7 +89,7 @@ def test_cells_have_the_colours_of_their_own_scale(pair):
         for capture in captures:
             for head in range(3):
                 matrix = capture.head_matrix(head)
-                rounded = headgrid.tables.tidy.round_values(matrix[~np.isnan(matrix)])
+                rounded = round_values(matrix[~np.isnan(matrix)])
                 expected = {tuple(map(int, rgb)) for rgb in scale.rgb(rounded)}
                 assert expected in colors
 

@@ -319,7 +319,7 @@ def test_the_range_switch_gives_the_colors_of_the_scale(rule, statistic, open_pa
         for id, end in zip(("#low", "#high"), sorted(rule), strict=True):
             seen.page.fill(id, str(end))
         seen.page.keyboard.press("Enter")
-        color_range = ColorRange(*rule, "fixed")
+        color_range = ColorRange(rule[0], rule[1], "fixed")
         seen.wait_for(f"location.hash.includes('low={rule[0]:g}&high={rule[1]:g}')")
     settle(seen)
     scale = ColorScale(color_range, palette_for(statistic, "rdbu"))

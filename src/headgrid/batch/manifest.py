@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from headgrid._version import __version__
-from headgrid.capture.files import replace_file
+from headgrid.capture.files import hash_file, replace_file
 from headgrid.errors import OutputError
 
 #: The manifest's name in the folder of the output.
@@ -99,7 +98,7 @@ class Manifest:
         if found is None or found["digest"] != digest:
             return False
         outputs: dict[str, str] = found["outputs"]
-        if any(_hash_file(self._folder / name) != made for name, made in outputs.items()):
+        if any(hash_output(self._folder / name) != made for name, made in outputs.items()):
             return False
         self._list(key, found)
         return True
@@ -133,7 +132,7 @@ class Manifest:
         removed = []
         for name, made in sorted(self._made.items()):
             path = self._folder / name
-            if name in self._kept or not _stays_below(name) or _hash_file(path) != made:
+            if name in self._kept or not _stays_below(name) or hash_output(path) != made:
                 continue
             with suppress(OSError):
                 path.unlink()
@@ -242,16 +241,10 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def hash_bytes(content: bytes) -> str:
-    """Return the SHA-256 of bytes in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def _hash_file(path: Path) -> str:
+def hash_output(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal; nothing where there is none."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except (OSError, ValueError):  # of a name with NUL, too
         return ""
 

@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headgrid.batch.manifest import Manifest, hash_bytes
+from headgrid.batch.manifest import Manifest
 from headgrid.batch.plan import Job, Output, Plan, explain, plan_jobs, warn_all
 from headgrid.batch.processes import submit_in_order
-from headgrid.capture.files import write_bytes
+from headgrid.capture.files import hash_bytes, write_bytes
 from headgrid.capture.model import Capture
 from headgrid.errors import CaptureError, HeadgridError, OutputError
 from headgrid.options import FigureOptions

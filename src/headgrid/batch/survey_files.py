@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headgrid.batch.manifest import NAME, Manifest, name_inputs
+from headgrid.batch.manifest import NAME, Manifest, hash_output, name_inputs
 from headgrid.capture.files import remove_leftovers, replace_file, write_bytes
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, RenderError
@@ -74,7 +74,7 @@ class Target:
 
     def is_finished(self, files: Sequence[CaptureFile], places: Sequence[Place]) -> bool:
         """Whether nothing has changed since everything was made, without a warning."""
-        from headgrid.capture.store import hash_file
+        from headgrid.capture.files import hash_file
 
         try:
             color_range = json.loads((self.folder / NAME).read_bytes())["color_range"]
@@ -128,13 +128,13 @@ def write_survey(
         for name, write in _products(survey, figures, executor).items():
             if manifest.is_done(name, whole):
                 made |= {
-                    folder / file: _hash_file(folder / file) for file in manifest.outputs(name)
+                    folder / file: hash_output(folder / file) for file in manifest.outputs(name)
                 }
                 continue
             written = {}
             try:
                 for path in write(folder):
-                    written[path] = _hash_file(path)
+                    written[path] = hash_output(path)
                     yield path
             except HeadgridError as error:
                 odd.append(error)
@@ -283,8 +283,3 @@ def _figure_writer(
             yield write_bytes(folder / f"{name}.{format}", content)
 
     return write
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

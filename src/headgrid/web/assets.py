@@ -64,6 +64,13 @@ def write_assets(folder: str | Path, *, schema: str = "", executor: Executor | N
     ------
     OutputError
         Where the file can not be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_assets(folder).name.startswith("headgrid-")
+    True
     """
     script = shared_script(schema, executor).encode("utf-8")
     path = Path(folder) / script_name(schema, executor)
