@@ -426,9 +426,11 @@ def test_ctrl_c_ends_with_one_line_and_code_130_and_can_be_resumed(corpus, tmp_p
 
 
 def test_a_finished_survey_is_resumed_unread(cli, two_sets, tmp_path, monkeypatch):
+    from headgrid.survey import read
+
     out = tmp_path / "out"
     cli("survey", two_sets, "-o", out)
-    monkeypatch.setattr("headgrid.survey.read.read_part", None)
+    monkeypatch.setattr(read, "read_part", None)
     again = cli("survey", two_sets, "-o", out, "--resume")
     assert (again.exit_code, again.stdout, again.stderr) == (0, "", "")
 

@@ -305,8 +305,22 @@ def test_the_map_is_read_with_the_keyboard(run, open_page):
     wait_for_text(seen, "profile-title", "last block")
 
 
-@pytest.mark.parametrize("rule", ["symmetric", "quantile", (-4.0, 4.0), (-2.0, 6.0), (1.0, 5.0)])
-@pytest.mark.parametrize("statistic", ["logit", "mass"])
+@pytest.mark.parametrize(
+    ("rule", "statistic"),
+    [
+        ("symmetric", "logit"),
+        ((-2.0, 6.0), "logit"),
+        ("quantile", "mass"),
+        *(
+            pytest.param(rule, statistic, marks=pytest.mark.nightly)
+            for statistic, rules in (
+                ("logit", ["quantile", (-4.0, 4.0), (1.0, 5.0)]),
+                ("mass", ["symmetric", (-4.0, 4.0), (-2.0, 6.0), (1.0, 5.0)]),
+            )
+            for rule in rules
+        ),
+    ],
+)
 def test_the_range_switch_gives_the_colors_of_the_scale(rule, statistic, open_page):
     captures = make_run(statistic=statistic)
     seen = open_page(captures, "#layer=1&head=1")
@@ -347,7 +361,10 @@ def test_the_color_bar_says_where_values_saturate(run, open_page):
     assert not [text for text in texts if text.startswith("≥")]
 
 
-@pytest.mark.parametrize("scale", [1e-7, 0.02, 0.43, 1.0, 37.0, 4e6])
+@pytest.mark.parametrize(
+    "scale",
+    [1e-7, 0.43, *(pytest.param(s, marks=pytest.mark.nightly) for s in (0.02, 1.0, 37.0, 4e6))],
+)
 def test_labels_of_the_color_bar_are_the_values_at_their_places(scale, open_page):
     seen = open_page(make_run(1, statistic="mass"), f"#range=fixed&low=0&high={scale:g}")
     labels = seen.page.locator("#map .role-legend-label text").evaluate_all(
@@ -412,28 +429,28 @@ def test_a_page_has_an_address_from_the_start(run, open_page):
     "address",
     [
         "#layer=99&head=0",
-        "#layer=1&head=2",
-        "#layer=1&layer=2",
-        "#layer=1&nosuch=1",
-        "#layer=-1",
-        "#layer=1e0",
-        "#layer= 1",
-        "#layer=%31",
-        "#layer=1&head",
-        "#layer=1&head=0=0",
-        "#layer=1&query=77",
-        "#layer=1&range=javascript:canary=1",
+        pytest.param("#layer=1&head=2", marks=pytest.mark.nightly),
+        pytest.param("#layer=1&layer=2", marks=pytest.mark.nightly),
+        pytest.param("#layer=1&nosuch=1", marks=pytest.mark.nightly),
+        pytest.param("#layer=-1", marks=pytest.mark.nightly),
+        pytest.param("#layer=1e0", marks=pytest.mark.nightly),
+        pytest.param("#layer= 1", marks=pytest.mark.nightly),
+        pytest.param("#layer=%31", marks=pytest.mark.nightly),
+        pytest.param("#layer=1&head", marks=pytest.mark.nightly),
+        pytest.param("#layer=1&head=0=0", marks=pytest.mark.nightly),
+        pytest.param("#layer=1&query=77", marks=pytest.mark.nightly),
+        pytest.param("#layer=1&range=javascript:canary=1", marks=pytest.mark.nightly),
         "#layer=1&statistic=__proto__",
-        "#layer=1&statistic=constructor",
-        "#layer=1&__proto__=1",
-        "#layer=1&constructor=1",
-        "#layer=1&low=1",
-        "#layer=1&low=2&high=1",
+        pytest.param("#layer=1&statistic=constructor", marks=pytest.mark.nightly),
+        pytest.param("#layer=1&__proto__=1", marks=pytest.mark.nightly),
+        pytest.param("#layer=1&constructor=1", marks=pytest.mark.nightly),
+        pytest.param("#layer=1&low=1", marks=pytest.mark.nightly),
+        pytest.param("#layer=1&low=2&high=1", marks=pytest.mark.nightly),
         "#layer=1&low=NaN&high=1",
-        "#layer=1&low=-1e999&high=1e999",
-        "#<img src=x onerror=canary=1>",
+        pytest.param("#layer=1&low=-1e999&high=1e999", marks=pytest.mark.nightly),
+        pytest.param("#<img src=x onerror=canary=1>", marks=pytest.mark.nightly),
         "#layer=1&statistic=<img src=x onerror=canary=1>",
-        "#" + "layer=1&" * 5000,
+        pytest.param("#" + "layer=1&" * 5000, marks=pytest.mark.nightly),
     ],
 )
 def test_a_hostile_address_changes_nothing_and_runs_nothing(address, run, open_page):
@@ -602,7 +619,10 @@ def test_specifications_ask_for_nothing_that_the_policy_of_figures_forbids(run):
 # Whoever looks, wherever
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1400, "dark"), (400, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(1400, "dark"), pytest.param(1400, "light", marks=pytest.mark.nightly), (400, "light")],
+)
 def test_axe_finds_nothing_serious(width, scheme, run, open_page):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     seen = open_page(run, "#query=3", width=width, color_scheme=scheme, bypass_csp=True)

@@ -81,7 +81,8 @@ class _ClusterExecutor(ThreadPoolExecutor):
         except Exception as error:  # noqa: BLE001 - a client that was closed fails in many ways
             raise LostCluster(str(error)) from None
         try:
-            wait(sent)
+            with self._client.as_current():  # where `wait` looks for it
+                wait(sent)
             return sent.result(timeout=_GATHER_SECONDS)
         except KilledWorker as error:
             raise BrokenExecutor(str(error)) from None

@@ -114,7 +114,7 @@ def overview(
 
     Examples
     --------
-    >>> from headgrid.survey.surveys import survey
+    >>> from headgrid.survey.read import survey
     >>> rows = [[[3.0, 1.0, 1.0, 0.0]], [[5.0, 1.0, 1.0, 0.0]]]
     >>> found = survey([Capture.from_array(last_block=r, layer=n) for n, r in enumerate(rows)])
     >>> overview(found).to_dict()["usermeta"]["headgrid"]["color_range"]

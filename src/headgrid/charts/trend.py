@@ -80,7 +80,7 @@ def trend(
     Examples
     --------
     >>> from headgrid.capture.model import Capture
-    >>> from headgrid.survey.surveys import survey
+    >>> from headgrid.survey.read import survey
     >>> rows = [[[3.0, 1.0, 1.0, 0.0]], [[5.0, 1.0, 1.0, 0.0]]]
     >>> found = survey([Capture.from_array(last_block=r, layer=n) for n, r in enumerate(rows)])
     >>> trend(found).to_dict()["title"]["text"]

@@ -1,6 +1,6 @@
 """Vega-Lite text -> Vega's SVG, SVG -> PNG and PDF; the only module that talks to vl-convert.
 
-It imports little but that, so that a process of its own (see `headgrid.batch.workers`) starts
+It imports little but that, so that a process of its own (see `headgrid.batch.processes`) starts
 fast and stays small.
 """
 
