@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from headgrid.charts.spec import MAX_MARKS, Spec
+from headgrid.charts.spec import MAX_MARKS, Spec, check_depth
 from headgrid.errors import RenderError
 from headgrid.text import quote_text
 
@@ -42,8 +42,6 @@ _LARGEST = {
     "order": 100,
 }
 _PANEL_MARKS = 150  # 150 kB of V8's heap, measured with 9,000 panels; a cell takes about 1 kB
-#: The engine reads JSON up to 128 levels; figures have about 12.
-_MAX_DEPTH = 100
 
 _REFERENCE = re.compile(
     r'url\((?!#|&quot;#)|href="(?!#|data:image/png;base64,)|(?:style|cursor)="[^"]*\\',
@@ -71,6 +69,7 @@ def check_spec(spec: Spec) -> Spec:
     headgrid.errors.RenderError: the specification has 'https://example.org/a.csv' at data.url, \
 expected data inside the specification; nothing is fetched or linked
     """
+    check_depth(spec)
     schema = spec.get("$schema")
     if schema and not _SCHEMA.fullmatch(str(schema)):
         raise RenderError(
@@ -146,20 +145,16 @@ def walk_spec(spec: Spec) -> Iterator[Mapping[str, Any]]:
     return (node for _, node in _walk(spec))
 
 
-def _walk(node: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if depth > _MAX_DEPTH:
-        raise RenderError(
-            f"the specification is nested more than {_MAX_DEPTH} levels, expected a Vega-Lite chart"
-        )
+def _walk(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(node, Mapping):
         yield path, node
         for key, value in node.items():
             is_data = key == "values" and path.rpartition(".")[2] == "data"
             if key not in ("datasets", "usermeta") and not is_data:
-                yield from _walk(value, f"{path}.{key}".lstrip("."), depth + 1)
+                yield from _walk(value, f"{path}.{key}".lstrip("."))
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            yield from _walk(value, f"{path}[{index}]", depth + 1)
+            yield from _walk(value, f"{path}[{index}]")
 
 
 def _sources(spec: Spec) -> Iterator[Any]:
