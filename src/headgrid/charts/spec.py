@@ -16,9 +16,6 @@ Spec: TypeAlias = dict[str, Any]
 #: 0.6 and 1.39 million marks, as measured with vl-convert 1.9.
 MAX_MARKS = 400_000
 
-#: Levels of lists and dictionaries within each other.
-MAX_DEPTH = 100
-
 # Stands for the records while the outline is written with indentation.
 _RECORDS = "headgrid-records-5b1f0c"
 
@@ -65,7 +62,6 @@ def to_spec(chart: ChartLike | Mapping[str, Any], *, validate: bool = True) -> S
         raise RenderError(
             f"found {type(chart).__name__}, expected an altair chart or a Vega-Lite specification"
         )
-    check_depth(spec)
     try:
         return _with_inline_data(spec)
     except (TypeError, ValueError, RecursionError) as error:
@@ -107,25 +103,6 @@ def to_json(chart: ChartLike | Mapping[str, Any]) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise _unwritable(error) from None
     return outline.replace(f'"{stand_in}"', f"[\n{lines}\n  ]", 1) + "\n"
-
-
-def check_depth(spec: Any) -> None:
-    """Refuse what is nested deeper than any figure: the engine reads JSON up to 128 levels."""
-    level = [spec]
-    for _ in range(MAX_DEPTH):
-        children = (
-            child
-            for node in level
-            for child in (node.values() if isinstance(node, Mapping) else node)
-            if isinstance(child, (list, tuple, Mapping))
-        )
-        level = list({id(child): child for child in children}.values())
-        if not level:
-            return
-    raise RenderError(
-        f"the specification is nested more than {MAX_DEPTH} levels, expected a Vega-Lite "
-        "specification; figures have about 12"
-    )
 
 
 def _unwritable(error: Exception) -> RenderError:

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from headgrid.charts.spec import MAX_MARKS, Spec, check_depth
+from headgrid.charts.spec import MAX_MARKS, Spec
 from headgrid.errors import RenderError
 from headgrid.text import quote_text
 
@@ -41,6 +41,8 @@ _LARGEST = {
     "tickCount": 2_000,
     "order": 100,
 }
+#: Levels of lists and dictionaries within each other.
+_MAX_DEPTH = 100
 _PANEL_MARKS = 150  # 150 kB of V8's heap, measured with 9,000 panels; a cell takes about 1 kB
 
 _REFERENCE = re.compile(
@@ -69,7 +71,7 @@ def check_spec(spec: Spec) -> Spec:
     headgrid.errors.RenderError: the specification has 'https://example.org/a.csv' at data.url, \
 expected data inside the specification; nothing is fetched or linked
     """
-    check_depth(spec)
+    _check_depth(spec)
     schema = spec.get("$schema")
     if schema and not _SCHEMA.fullmatch(str(schema)):
         raise RenderError(
@@ -143,6 +145,25 @@ def count_marks(spec: Spec) -> int:
 def walk_spec(spec: Spec) -> Iterator[Mapping[str, Any]]:
     """Yield every mapping in a specification but its data and ``usermeta``."""
     return (node for _, node in _walk(spec))
+
+
+def _check_depth(spec: Any) -> None:
+    """Refuse what is nested deeper than any figure: the engine reads JSON up to 128 levels."""
+    level = [spec]
+    for _ in range(_MAX_DEPTH):
+        children = (
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, Mapping) else node)
+            if isinstance(child, (list, tuple, Mapping))
+        )
+        level = list({id(child): child for child in children}.values())
+        if not level:
+            return
+    raise RenderError(
+        f"the specification is nested more than {_MAX_DEPTH} levels, expected a Vega-Lite "
+        "specification; figures have about 12"
+    )
 
 
 def _walk(node: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
