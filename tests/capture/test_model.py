@@ -127,7 +127,7 @@ def test_half_precision_does_not_reach_the_arithmetic(dtype):
 
 
 def test_torch_tensors_are_taken_bfloat16_included():
-    import torch
+    torch = pytest.importorskip("torch")
 
     tensor = torch.tensor([[[1.5, -2.0]]], dtype=torch.bfloat16)
     assert Capture.from_array(tensor).head_matrix(0).tolist() == [[1.5, -2.0]]
