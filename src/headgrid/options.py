@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from headgrid.errors import OptionError, check_choice, near_miss, show_value
+from headgrid.notebook import Card
 from headgrid.text import shorten_text
 
 PaletteName = Literal["rdbu", "custom"]
@@ -42,7 +43,7 @@ SMALLEST_SPAN = 1e-290
 
 
 @dataclass(frozen=True)
-class ColorRange:
+class ColorRange(Card):
     """The values at the two ends of the colour scale, and the rule that found them.
 
     Made by `headgrid.resolve_color_range`; every ``color_range`` takes one in place of a rule.
@@ -63,11 +64,6 @@ class ColorRange:
     low: float
     high: float
     rule: str
-
-    def _repr_html_(self) -> str:
-        from headgrid.web.cards import show_color_range
-
-        return show_color_range(self)
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,12 @@ from headgrid.capture.schema import FULL, LAST, Array
 from headgrid.capture.statistic import STATISTICS
 from headgrid.capture.visible import check_values, extent, hide, mean_of_last_rows
 from headgrid.errors import CaptureError
+from headgrid.notebook import Card
 from headgrid.text import clean_name, shorten_list
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Capture:
+class Capture(Card):
     """One layer's frame attention, every head.
 
     Build one with `Capture.from_array` or `headgrid.load_capture`; change one
@@ -383,11 +384,6 @@ class Capture:
         return (
             f"<Capture {run}layer {self.layer_index}: {self.statistic}, {heads}, {shape}{blocks}>"
         )
-
-    def _repr_html_(self) -> str:
-        from headgrid.web.cards import show_capture
-
-        return show_capture(self)
 
 
 def expect_capture(found: object) -> None:

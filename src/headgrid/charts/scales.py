@@ -15,6 +15,7 @@ import numpy.typing as npt
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import check_choice
+from headgrid.notebook import Card
 from headgrid.options import PALETTES, SMALLEST_SPAN, ColorRange
 from headgrid.text import shorten_float
 
@@ -63,7 +64,7 @@ _PALETTES = {
 
 
 @dataclass(frozen=True)
-class ColorScale:
+class ColorScale(Card):
     """A colour range on a palette, in `STEPS` steps.
 
     A diverging palette keeps its middle colour at zero, with each side scaled
@@ -72,11 +73,6 @@ class ColorScale:
 
     range: ColorRange
     palette: Palette
-
-    def _repr_html_(self) -> str:
-        from headgrid.web.cards import show_color_scale
-
-        return show_color_scale(self)
 
     @property
     def stops(self) -> list[tuple[float, str]]:

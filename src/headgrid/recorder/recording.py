@@ -12,6 +12,7 @@ import torch
 from headgrid.capture.model import Capture
 from headgrid.errors import RecordError as RecordError
 from headgrid.errors import near_miss
+from headgrid.notebook import Card
 from headgrid.recorder.captures import build_captures
 from headgrid.recorder.options import RecordOptions, match_path
 from headgrid.recorder.place.segments import Spans
@@ -35,7 +36,7 @@ from headgrid.recorder.watch.targets import find_missing
 Model: TypeAlias = "torch.nn.Module | str | None"
 
 
-class Recording:
+class Recording(Card):
     """What a ``with headgrid.record(...)`` block has recorded.
 
     Attributes
@@ -62,11 +63,6 @@ class Recording:
         return (
             f"<Recording of {self.options.attention}-attention {self.options.statistic}: {state}>"
         )
-
-    def _repr_html_(self) -> str:
-        from headgrid.web.cards import show_recording
-
-        return show_recording(self)
 
     @property
     def finished(self) -> tuple[Capture, ...] | None:

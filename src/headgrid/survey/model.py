@@ -16,6 +16,7 @@ from headgrid.capture.form import CaptureForm
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.errors import HeadgridError, check_choice
+from headgrid.notebook import Card
 from headgrid.options import ColorRange, ColorRule
 from headgrid.survey.moments import CaptureMoments, Moments
 from headgrid.survey.parts import Record
@@ -39,7 +40,7 @@ class Input(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Survey:
+class Survey(Card):
     """Captures of layers, runs and sets, looked at together; made by `survey`.
 
     Attributes
@@ -306,11 +307,6 @@ class Survey:
     def __repr__(self) -> str:
         captures = _count(len(self._inputs), "capture")
         return f"<Survey of {captures}: {self.description}, {self.statistic}>"
-
-    def _repr_html_(self) -> str:
-        from headgrid.web.cards import show_survey
-
-        return show_survey(self)
 
     @cached_property
     def _runs(self) -> dict[Place, set[int]]:

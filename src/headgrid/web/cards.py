@@ -8,6 +8,7 @@ and where scripts are taken out. Text that comes from data is shortened and esca
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import singledispatch
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.scales import ColorScale, palette_for
 from headgrid.options import ColorRange
+from headgrid.survey.model import Survey
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.stats import sink_scores
 from headgrid.text import shorten_list, shorten_text
@@ -24,7 +26,6 @@ from headgrid.web.thumbnails import Thumbnail, draw_colors, draw_heads, draw_tab
 
 if TYPE_CHECKING:
     from headgrid.capture.schema import Array
-    from headgrid.survey.model import Survey
 
 _ALL_SCORES, _SOME_SCORES = 16, 8
 _LINES, _LINE_LENGTH = 5, 300
@@ -42,6 +43,13 @@ _CARD = """\
 _LEFT, _NAME = ' style="text-align: left"', ' style="text-align: left; white-space: nowrap"'
 
 
+@singledispatch
+def show_card(value: Any) -> str:
+    """Return the card of a capture, a survey, a recording, a colour range or a colour scale."""
+    return show_recording(value)
+
+
+@show_card.register
 def show_capture(capture: Capture) -> str:
     """Return a capture's card: prompt, size, blocks, colours, sink scores and all its heads.
 
@@ -79,6 +87,7 @@ def show_capture(capture: Capture) -> str:
     return _card(title, rows, draw_heads(capture, scale))
 
 
+@show_card.register
 def show_survey(survey: Survey) -> str:
     """Return a survey's card: what it holds, what is missing, and the sink score of every head."""
     sets = [shorten_text(name, 40) for name in survey.sets if name]
@@ -118,6 +127,7 @@ def show_recording(recording: Any) -> str:
     return _show_sinks("Recording", rows, scores, [capture.layer_index for capture in captures])
 
 
+@show_card.register
 def show_color_range(color_range: ColorRange) -> str:
     """Return a colour range's card; with colours where they are sure, on both sides of zero."""
     rows = [("rule", escape(shorten_text(color_range.rule)))]
@@ -126,6 +136,7 @@ def show_color_range(color_range: ColorRange) -> str:
     return _card(f"Color range {_span(color_range.low, color_range.high)}", rows)
 
 
+@show_card.register
 def show_color_scale(scale: ColorScale) -> str:
     """Return a colour scale's card."""
     return _card(
