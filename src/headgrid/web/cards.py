@@ -216,7 +216,7 @@ def draw_heads(capture: Capture, scale: ColorScale) -> str:
     Where the capture has no full matrix, each head is one line of its last block's row.
     """
     heads = capture.num_heads
-    noun = count_noun(heads, "head")
+    noun = f"{heads} head{'' if heads == 1 else 's'}"
     if capture.full_frame_attention is None:
         columns = pool_factor(capture.last_block_rows.shape[1], _WIDTH)
         rows = pool_factor(heads, max(1, CELL_BUDGET // _WIDTH))
