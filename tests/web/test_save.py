@@ -1,5 +1,3 @@
-import json
-import os
 from xml.etree import ElementTree
 
 import pytest
@@ -86,22 +84,3 @@ def test_a_write_that_ends_early_leaves_the_old_file_and_nothing_else(error, tmp
     with pytest.raises((OutputError, KeyboardInterrupt), match=r"No space left on device|^$"):
         write_bytes(path, b"new")
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a.json", b"old")]
-
-
-def test_files_get_the_permissions_of_the_umask_and_may_have_long_names(tmp_path):
-    old = os.umask(0o027)
-    try:
-        path = write_bytes(tmp_path / ("注" * 70 + ".json"), b"x")
-    finally:
-        os.umask(old)
-    assert path.stat().st_mode & 0o777 == 0o640
-
-
-def test_hostile_text_comes_out_right_in_every_format(tmp_path):
-    words = "a <b> & \"q\" 'r' 注意力 😀 שלום مرحبا\x00\x1b"
-    chart = perhead(block_capture(4, (1, 2), prompt=words), title="{prompt}")
-    shown = words.replace("\x00", "␀").replace("\x1b", "␛")
-    root = ElementTree.parse(save(chart, tmp_path / "a.svg"))
-    lines = ["".join(e.itertext()) for e in root.iter() if e.tag.endswith("}text")]
-    assert any(shown in line for line in lines)
-    assert json.loads(save(chart, tmp_path / "a.json").read_text())["title"]["text"][0] == shown
