@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from headgrid.errors import OptionError, check_choice, near_miss
@@ -31,32 +31,27 @@ class RecordOptions:
 
     query_segments: Segments
     key_segments: Segments
-    layers: tuple[int | str, ...] | None = None
-    attention: Kind = "self"
-    forwards: str | int | None = None
-    batch: int | str | None = None
-    query_position: Policy = field(default_factory=lambda: read_policy("growing", "query"))
-    key_position: Policy = field(default_factory=lambda: read_policy("growing", "key"))
-    statistic: RecordedStatistic = "logit"
-    sample: int | None = None
-    seed: int = 0
-    irregular_mask: Irregular = "error"
-    gaps: Gaps = "error"
-    check_keys: bool = True
-    functions: Mapping[str, Reader] = field(default_factory=dict)
-    shard: Shard | None = None
-    group: Any = None
-    prompt: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    layers: tuple[int | str, ...] | None
+    attention: Kind
+    forwards: str | int | None
+    batch: int | str | None
+    query_position: Policy
+    key_position: Policy
+    statistic: RecordedStatistic
+    sample: int | None
+    seed: int
+    irregular_mask: Irregular
+    gaps: Gaps
+    check_keys: bool
+    functions: Mapping[str, Reader]
+    shard: Shard | None
+    group: Any
+    prompt: str
+    metadata: Mapping[str, Any]
 
     def wants(self, number: int, path: str) -> bool:
         """Return whether a layer is asked for, by number or by module path."""
-        if self.layers is None:
-            return True
-        return any(
-            number == wanted if isinstance(wanted, int) else match_path(path, wanted)
-            for wanted in self.layers
-        )
+        return self.layers is None or any(fits_layer(one, number, path) for one in self.layers)
 
     @property
     def names_paths(self) -> bool:
@@ -69,8 +64,8 @@ class RecordOptions:
             "attention": self.attention,
             "forwards": "once" if self.forwards is None else self.forwards,
             "batch": "only" if self.batch is None else self.batch,
-            "query_position": self.query_position.describe(),
-            "key_position": self.key_position.describe(),
+            "query_position": str(self.query_position),
+            "key_position": str(self.key_position),
             "query_frames": self.query_segments.describe(),
             "key_frames": self.key_segments.describe(),
             "irregular_mask": self.irregular_mask,
@@ -82,12 +77,13 @@ class RecordOptions:
         }
 
 
-def match_path(path: str, pattern: str) -> bool:
-    """Return whether a module path fits a glob; ``layers.*`` fits ``model.layers.3`` too.
+def fits_layer(wanted: int | str, number: int, path: str) -> bool:
+    """Return whether a layer is the one that a number or a glob asks for."""
+    return number == wanted if isinstance(wanted, int) else match_path(path, wanted)
 
-    >>> match_path("model.layers.3.self_attn", "layers.*.self_attn")
-    True
-    """
+
+def match_path(path: str, pattern: str) -> bool:
+    """Return whether a module path fits a glob; ``layers.*`` fits ``model.layers.3`` too."""
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*.{pattern}")
 
 
@@ -98,51 +94,43 @@ def read_options(
     query_segments: Sequence[Any] | None,
     key_segments: Sequence[Any] | None,
     key_tokens_per_frame: int | None,
-    layers: int | str | Sequence[int | str] | None,
-    attention: str,
-    forwards: str | int | None,
-    batch: int | str | None,
-    query_position: Position | None,
-    key_position: Position | None,
-    statistic: str,
-    sample: int | None,
-    irregular_mask: str,
-    gaps: str,
-    shard: str | None,
-    functions: Mapping[str, Any] | None,
-    **rest: Any,
+    **given: Any,
 ) -> RecordOptions:
-    """Check every keyword and build the options."""
-    check_choice("attention", attention, get_args(Kind))
-    check_choice("statistic", statistic, get_args(RecordedStatistic))
-    check_choice("irregular_mask", irregular_mask, get_args(Irregular))
-    check_choice("gaps", gaps, get_args(Gaps))
-    if shard is not None:
-        check_choice("shard", shard, get_args(Shard))
-    _check_forwards(forwards, statistic)
-    _check_batch(batch)
-    _check_sample(sample, statistic)
-    queries, keys = _read_frames(
-        attention, tokens_per_frame, segments, query_segments, key_segments, key_tokens_per_frame
-    )
-    cross = attention == "cross"
-    return RecordOptions(
-        query_segments=queries,
-        key_segments=keys,
-        layers=_read_layers(layers),
-        attention=attention,  # type: ignore[arg-type]
-        forwards=forwards,
-        batch=batch,
-        query_position=read_policy(query_position or ("self" if cross else "growing"), "query"),
-        key_position=read_policy(key_position or ("whole" if cross else "growing"), "key"),
-        statistic=statistic,  # type: ignore[arg-type]
-        sample=sample,
-        irregular_mask=irregular_mask,  # type: ignore[arg-type]
-        gaps=gaps,  # type: ignore[arg-type]
-        shard=shard,  # type: ignore[arg-type]
-        functions=read_functions(functions),
-        **rest,
-    )
+    """Check the keywords of `headgrid.record` and build the options."""
+    for name, choices in (
+        ("attention", Kind),
+        ("statistic", RecordedStatistic),
+        ("irregular_mask", Irregular),
+        ("gaps", Gaps),
+        ("shard", Shard),
+    ):
+        if name != "shard" or given[name] is not None:
+            check_choice(name, given[name], get_args(choices))
+    _check_forwards(given["forwards"], given["statistic"])
+    _check_batch(given["batch"])
+    _check_sample(given["sample"], given["statistic"])
+    cross = given["attention"] == "cross"
+    both = _choose("tokens_per_frame", tokens_per_frame, "segments", segments)
+    queries = _choose("tokens_per_frame", None, "query_segments", query_segments) or both
+    keys = _choose("key_tokens_per_frame", key_tokens_per_frame, "key_segments", key_segments)
+    if queries is None:
+        raise OptionError(
+            "the frames are not given, expected tokens_per_frame=1560, or boundaries "
+            "segments=[0, 12, 30]"
+        )
+    if not cross:
+        keys = keys or both
+    if keys is None:
+        raise OptionError(
+            "the frames of the keys are not given, expected key_tokens_per_frame=1 (each text "
+            "token for itself), or boundaries key_segments=[0, 12, 30]"
+        )
+    given["layers"] = _read_layers(given["layers"])
+    given["functions"] = read_functions(given["functions"])
+    for axis, of_cross in (("query", "self"), ("key", "whole")):
+        name = f"{axis}_position"
+        given[name] = read_policy(given[name] or (of_cross if cross else "growing"), axis)
+    return RecordOptions(query_segments=queries, key_segments=keys, **given)
 
 
 def _check_forwards(forwards: str | int | None, statistic: str) -> None:
@@ -197,32 +185,6 @@ def _read_layers(
             "('blocks.*.attn1')"
         )
     return tuple(items)
-
-
-def _read_frames(
-    attention: str,
-    tokens_per_frame: int | None,
-    segments: Sequence[Any] | None,
-    query_segments: Sequence[Any] | None,
-    key_segments: Sequence[Any] | None,
-    key_tokens_per_frame: int | None,
-) -> tuple[Segments, Segments]:
-    both = _choose("tokens_per_frame", tokens_per_frame, "segments", segments)
-    queries = _choose("tokens_per_frame", None, "query_segments", query_segments) or both
-    keys = _choose("key_tokens_per_frame", key_tokens_per_frame, "key_segments", key_segments)
-    if attention == "self":
-        keys = keys or both
-    if queries is None:
-        raise OptionError(
-            "the frames are not given, expected tokens_per_frame=1560, or boundaries "
-            "segments=[0, 12, 30]"
-        )
-    if keys is None:
-        raise OptionError(
-            "the frames of the keys are not given, expected key_tokens_per_frame=1 (each text "
-            "token for itself), or boundaries key_segments=[0, 12, 30]"
-        )
-    return queries, keys
 
 
 def _choose(

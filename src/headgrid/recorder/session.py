@@ -120,30 +120,9 @@ def record(
     >>> recording.captures
     [<Capture layer 0: logit, 2 heads, 2 query x 2 key frames, blocks [2]>]
     """
-    options = read_options(
-        tokens_per_frame=tokens_per_frame,
-        segments=segments,
-        query_segments=query_segments,
-        key_segments=key_segments,
-        key_tokens_per_frame=key_tokens_per_frame,
-        layers=layers,
-        attention=attention,
-        forwards=forwards,
-        batch=batch,
-        query_position=query_position,
-        key_position=key_position,
-        statistic=statistic,
-        sample=sample,
-        seed=seed,
-        irregular_mask=irregular_mask,
-        gaps=gaps,
-        check_keys=check_keys,
-        functions=functions,
-        shard=shard,
-        group=group,
-        prompt=prompt,
-        metadata=dict(metadata or {}),
-    )
+    given = {name: value for name, value in locals().items() if name != "model"}
+    given["metadata"] = dict(metadata or {})
+    options = read_options(**given)
     _check_model(model, options)
     recording = Recording(model, options)
     with observe(recording, options.functions):

@@ -106,6 +106,19 @@ class AttentionCall:
             self.mask is None and self.mask_function is None and self.score_function is None
         )
 
+    def without_masks(self) -> AttentionCall:
+        """Return the call as though nothing were hidden, added or capped."""
+        return replace(
+            self,
+            lower=None,
+            upper=None,
+            mask=None,
+            mask_function=None,
+            score_function=None,
+            softcap=None,
+            sink_logits=None,
+        )
+
 
 def check_call(call: AttentionCall) -> AttentionCall:
     """Return the call if its shapes agree."""

@@ -8,7 +8,7 @@ be read off pooled queries and keys, and is an error unless the user says otherw
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,14 +33,9 @@ Band = tuple[int | None, int | None]
 class PairPlan:
     """What a mask leaves of every frame pair, for one batch element or for all of them.
 
-    Attributes
-    ----------
-    state : array of int8, shape (query slices, key slices)
-        `HIDDEN`, `WHOLE` or `CUT`.
-    bands : dict of (query slice, key slice) to (lower, upper)
-        For every cut pair the bounds on ``j - i`` inside the pair.
-    bias : tensor or None, shape (heads or 1, query slices, key slices), float32
-        What is added to every logit of a pair.
+    ``state``, (query slices, key slices), is `HIDDEN`, `WHOLE` or `CUT`; ``bands`` has the bounds
+    on ``j - i`` inside every cut pair; ``bias``, (heads or 1, query slices, key slices) in float32,
+    is what is added to every logit of a pair.
     """
 
     state: npt.NDArray[np.int8]
@@ -57,23 +52,15 @@ def plan_pairs(
         raise _irregular(call, f"logits are capped at {call.softcap:g}")
     if not call.has_mask:
         return plan
-    size = max(1, MASK_CHUNK // max(1, keys.tokens * (call.heads if _has_heads(call) else 1)))
-    bias = torch.zeros(0)
+    biases = []
     for index in range(len(queries)):
-        seen, added = _pool_rows(call, queries, keys, element, index, size)
+        seen, added = _pool_rows(call, queries, keys, element, index)
         _merge_row(plan, call, queries, keys, element, index, seen)
-        if added is not None:
-            if plan.bias is None:
-                bias = added.new_zeros(added.shape[0], len(queries), len(keys))
-                plan.bias = bias
-            bias[:, index] = added
-    if plan.bias is not None and not bool(plan.bias.any()):
-        plan.bias = None
+        biases.append(added)
+    added_up = [bias for bias in biases if bias is not None]
+    if any(bool(bias.any()) for bias in added_up):
+        plan.bias = torch.stack(added_up, dim=1)
     return plan
-
-
-def _has_heads(call: AttentionCall) -> bool:
-    return call.score_function is not None or (call.mask is not None and call.mask.shape[1] > 1)
 
 
 def _plan_band(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> PairPlan:
@@ -92,7 +79,7 @@ def _plan_band(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> 
     plan = PairPlan(state)
     for row, column in np.argwhere(state == CUT):
         shift = int(k0[column] - q0[row])
-        plan.bands[int(row), int(column)] = (
+        plan.bands[row, column] = (
             None if lower is None else lower - shift,
             None if upper is None else upper - shift,
         )
@@ -115,7 +102,7 @@ def mask_rows(
         else:
             bias = rows.float()
     if call.mask_function is not None:
-        allowed = evaluate_mask(call.mask_function, call, element, start, stop)
+        allowed = evaluate_mask(call, element, start, stop)
         visible = allowed if visible is None else visible & allowed
     if call.score_function is not None:
         bias = _score_bias(call, element, start, stop)
@@ -126,16 +113,14 @@ def mask_rows(
     return visible, bias
 
 
-def evaluate_mask(
-    function: Callable[..., Any], call: AttentionCall, element: int, start: int, stop: int
-) -> torch.Tensor:
-    """Evaluate ``f(batch, head, query, key)`` for some query tokens, shape (1, rows, keys)."""
+def evaluate_mask(call: AttentionCall, element: int, start: int, stop: int) -> torch.Tensor:
+    """Evaluate the mask function for some query tokens, (1, rows, key tokens)."""
+    assert call.mask_function is not None
     device = call.query.device
-    batch = torch.tensor(element, device=device)
-    head = torch.tensor(0, device=device)
+    batch, head = (torch.tensor(number, device=device) for number in (element, 0))
     rows = torch.arange(start, stop, device=device)
     columns = torch.arange(call.key.shape[2], device=device)
-    over_keys = torch.vmap(function, in_dims=(None, None, None, 0))
+    over_keys = torch.vmap(call.mask_function, in_dims=(None, None, None, 0))
     over_rows = torch.vmap(over_keys, in_dims=(None, None, 0, None))
     allowed: torch.Tensor = over_rows(batch, head, rows, columns)
     return allowed.bool().expand(stop - start, len(columns))[None]
@@ -154,9 +139,9 @@ def evaluate_scores(
     batch = torch.tensor(element, device=device)
     heads = torch.arange(first_head, first_head + scores.shape[0], device=device)
     columns = torch.arange(scores.shape[2], device=device)
-    function: Callable[..., Any] = torch.vmap(call.score_function, in_dims=(0, None, None, None, 0))
-    function = torch.vmap(function, in_dims=(0, None, None, 0, None))
-    function = torch.vmap(function, in_dims=(0, None, 0, None, None))
+    function: Callable[..., Any] = call.score_function
+    for axes in ((0, None, None, None, 0), (0, None, None, 0, None), (0, None, 0, None, None)):
+        function = torch.vmap(function, in_dims=axes)
     changed: torch.Tensor = function(scores, batch, heads, rows, columns)
     return changed
 
@@ -177,52 +162,40 @@ def _score_bias(call: AttentionCall, element: int, start: int, stop: int) -> tor
 
 
 def _pool_rows(
-    call: AttentionCall,
-    queries: FrameSlices,
-    keys: FrameSlices,
-    element: int,
-    index: int,
-    size: int,
+    call: AttentionCall, queries: FrameSlices, keys: FrameSlices, element: int, index: int
 ) -> tuple[npt.NDArray[np.int64], torch.Tensor | None]:
     """Count visible pairs of one query slice, and return its bias if it is constant."""
-    first, last = queries.starts[index], queries.stops[index]
-    counts: torch.Tensor | None = None
-    low: torch.Tensor | None = None
-    high: torch.Tensor | None = None
-    for start in range(first, last, size):
-        stop = min(start + size, last)
-        visible, bias = mask_rows(call, element, start, stop)
-        if visible is None:
-            continue
-        pooled = _pool(visible.int(), keys, "sum").sum(dim=1)
-        counts = pooled if counts is None else counts + pooled
+    by_head = call.score_function is not None or (call.mask is not None and call.mask.shape[1] > 1)
+    size = max(1, MASK_CHUNK // max(1, keys.tokens * (call.heads if by_head else 1)))
+    counts, low, high = [], [], []
+    for start in range(queries.starts[index], queries.stops[index], size):
+        visible, bias = mask_rows(call, element, start, min(start + size, queries.stops[index]))
+        assert visible is not None
+        counts.append(_pool(visible.int(), keys, "sum").sum(dim=1))
         if bias is not None:
-            least = _pool(torch.where(visible, bias, torch.inf), keys, "amin").amin(dim=1)
-            most = _pool(torch.where(visible, bias, -torch.inf), keys, "amax").amax(dim=1)
-            low = least if low is None else torch.minimum(low, least)
-            high = most if high is None else torch.maximum(high, most)
-    if counts is None:
-        whole = (last - first) * np.array(keys.lengths, dtype=np.int64)
-        return whole[None], None
-    if low is None or high is None:
-        return counts.cpu().numpy().astype(np.int64), None
-    spread = torch.where(counts > 0, high - low, 0.0)
-    added = torch.where(counts > 0, low, 0.0)
-    if bool((spread > 1e-6 * (1 + added.abs())).any()):
-        column = int((spread - 1e-6 * (1 + added.abs())).amax(dim=0).argmax())
-        worst = float(spread[:, column].max())
+            low.append(_pool(bias.masked_fill(~visible, torch.inf), keys, "amin").amin(dim=1))
+            high.append(_pool(bias.masked_fill(~visible, -torch.inf), keys, "amax").amax(dim=1))
+    count = torch.stack(counts).sum(dim=0)
+    seen = count.cpu().numpy().astype(np.int64)
+    if not low:
+        return seen, None
+    least, most = torch.stack(low).amin(dim=0), torch.stack(high).amax(dim=0)
+    spread, added = (torch.where(count > 0, part, 0.0) for part in (most - least, least))
+    over = spread - 1e-6 * (1 + added.abs())
+    if bool((over > 0).any()):
+        column = int(over.amax(dim=0).argmax())
         raise _irregular(
             call,
-            f"the bias varies by {worst:.3g} between query frame {queries.frames[index]} and key "
-            f"frame {keys.frames[column]}",
+            f"the bias varies by {float(spread[:, column].max()):.3g} between query frame "
+            f"{queries.frames[index]} and key frame {keys.frames[column]}",
         )
-    return counts.cpu().numpy().astype(np.int64), added
+    return seen, added
 
 
 def _pool(values: torch.Tensor, keys: FrameSlices, how: str) -> torch.Tensor:
     """Reduce (heads, rows, key tokens) over the tokens of every key slice."""
     parts = []
-    for first, last in keys.runs():
+    for first, last in keys.runs:
         part = values[:, :, keys.starts[first] : keys.stops[last - 1]]
         part = part.unflatten(2, (last - first, keys.stops[first] - keys.starts[first]))
         parts.append(getattr(part, how)(dim=3))
@@ -306,13 +279,6 @@ def _irregular(call: AttentionCall, what: str) -> RecordError:
     )
 
 
-def iterate_elements(call: AttentionCall) -> Iterator[int]:
-    """Return the batch elements whose masks can differ; only the first where they cannot."""
-    differs = call.mask is not None and call.mask.shape[0] > 1
-    by_function = call.mask_function is not None or call.score_function is not None
-    return iter(range(call.query.shape[0] if differs or by_function else 1))
-
-
 class PlanCache:
     """Plans of the masks seen lately.
 
@@ -360,5 +326,7 @@ class PlanCache:
 
 def plan_call(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> list[PairPlan]:
     """Return one plan for the whole batch, or one an element where their masks can differ."""
-    with torch.no_grad():
-        return [plan_pairs(call, queries, keys, element) for element in iterate_elements(call)]
+    differs = call.mask is not None and call.mask.shape[0] > 1
+    by_function = call.mask_function is not None or call.score_function is not None
+    elements = call.query.shape[0] if differs or by_function else 1
+    return [plan_pairs(call, queries, keys, element) for element in range(elements)]

@@ -9,6 +9,7 @@ the last recorder closes, every reference to a stand-in leads back.
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
 import types
@@ -59,10 +60,10 @@ def _run(held: _Held, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return held.function(*args, **kwargs)
     _local.inside = True
     try:
-        call = _ReadOnce(held.target, args, kwargs)
+        read = functools.cache(lambda: _read(held.target, args, kwargs))
         with _undisturbed():
-            prepared = [observer.prepare(call) for observer in tuple(_observers)]
-        call.forget()
+            prepared = [observer.prepare(read) for observer in tuple(_observers)]
+        del read  # and what it has read, so that no tensor outlives the call
         result = held.function(*args, **kwargs)
         with _undisturbed():
             for commit in prepared:
@@ -98,34 +99,22 @@ def _is_autocast(kind: str) -> bool:
         return kind in ("cpu", "cuda")
 
 
-class _ReadOnce:
-    """Reads the arguments when the first observer asks, and only then."""
-
-    def __init__(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._target, self._args, self._kwargs = target, args, kwargs
-        self._call: AttentionCall | None = None
-
-    def __call__(self) -> AttentionCall:
-        if self._call is None:
-            try:
-                call = self._target.reader(*self._args, **self._kwargs)
-            except (TypeError, AttributeError, IndexError) as error:
-                raise RecordError(
-                    f"{self._target.name}: its arguments do not fit the reader "
-                    f"({str(error).splitlines()[0]}); pass functions={{{self._target.name!r}: "
-                    "reader}} with a reader that fits this version"
-                ) from error
-            if not isinstance(call, AttentionCall):
-                raise RecordError(
-                    f"{self._target.name}: its reader returned {type(call).__name__}, expected a "
-                    "headgrid.recorder.AttentionCall"
-                )
-            self._call = check_call(call)
-        return self._call
-
-    def forget(self) -> None:
-        """Drop the tensors, so that nothing outlives the call."""
-        self._call, self._args, self._kwargs = None, (), {}
+def _read(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttentionCall:
+    """Read the arguments of a call."""
+    try:
+        call = target.reader(*args, **kwargs)
+    except (TypeError, AttributeError, IndexError) as error:
+        raise RecordError(
+            f"{target.name}: its arguments do not fit the reader "
+            f"({str(error).splitlines()[0]}); pass functions={{{target.name!r}: "
+            "reader}} with a reader that fits this version"
+        ) from error
+    if not isinstance(call, AttentionCall):
+        raise RecordError(
+            f"{target.name}: its reader returned {type(call).__name__}, expected a "
+            "headgrid.recorder.AttentionCall"
+        )
+    return check_call(call)
 
 
 class _WatchedBuiltin:
@@ -159,21 +148,11 @@ def _watch(target: Target) -> Callable[..., Any]:
 
 
 class ImportWatcher(MetaPathFinder):
-    """Calls a function after every module that is imported between `start` and `stop`."""
+    """Calls a function after every module that is imported while it is in `sys.meta_path`."""
 
     def __init__(self, notify: Callable[[str, ModuleType], None]) -> None:
         self._notify = notify
         self._busy = threading.local()
-
-    def start(self) -> None:
-        """Begin to watch."""
-        if self not in sys.meta_path:
-            sys.meta_path.insert(0, self)
-
-    def stop(self) -> None:
-        """Stop watching; no trace is left in `sys.meta_path`."""
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -183,24 +162,14 @@ class ImportWatcher(MetaPathFinder):
             return None
         self._busy.on = True
         try:
-            spec = self._ask_others(fullname, path, target)
+            others = [finder for finder in sys.meta_path if finder is not self]
+            found = (finder.find_spec(fullname, path, target) for finder in others)
+            spec = next((spec for spec in found if spec is not None), None)
         finally:
             self._busy.on = False
         if spec is not None and spec.loader is not None:
             self._hook(spec.loader)
         return spec
-
-    def _ask_others(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
-    ) -> ModuleSpec | None:
-        for finder in list(sys.meta_path):
-            find: Any = getattr(finder, "find_spec", None)
-            if finder is self or find is None:
-                continue
-            spec: ModuleSpec | None = find(fullname, path, target)
-            if spec is not None:
-                return spec
-        return None
 
     def _hook(self, loader: Any) -> None:
         """Let one loader give notice once, after it has run the module."""
@@ -230,9 +199,7 @@ class _Patches:
     def install(self) -> None:
         """Watch every attention function that is loaded and not watched yet."""
         known = {id(item) for held, stand_in in self.pairs for item in (held.function, stand_in)}
-        readers: dict[str, Reader] = {}
-        for mapping in self.extra:
-            readers.update(mapping)
+        readers = {path: reader for mapping in self.extra for path, reader in mapping.items()}
         fresh = [target for target in find_targets(readers) if id(target.original) not in known]
         pairs = [(_Held(target), _watch(target)) for target in fresh]
         owners = [(target.owner, target.name.rpartition(".")[2]) for target in fresh]
@@ -242,7 +209,7 @@ class _Patches:
             if owner is not None and getattr(owner, name) is not stand_in:
                 setattr(owner, name, stand_in)
         self.pairs += pairs
-        self.eager_stance()
+        self._run_compiled_models_eagerly()
 
     def remove(self) -> None:
         """Put every original back."""
@@ -255,20 +222,16 @@ class _Patches:
     def after_import(self, name: str, module: Any) -> None:
         """Watch the attention functions of a module that was just imported."""
         with _lock:
-            if not _observers:
-                return
-            asked = {path: reader for mapping in self.extra for path, reader in mapping.items()}
-            if name == "torch._dynamo" or touches_target(name, module, asked):
+            asked = [path for mapping in self.extra for path in mapping]
+            if _observers and (name == "torch._dynamo" or touches_target(name, module, asked)):
                 self.install()
 
-    def eager_stance(self) -> None:
-        """Let compiled models run eagerly, if torch.compile is loaded."""
+    def _run_compiled_models_eagerly(self) -> None:
         loaded = sys.modules.get("torch._dynamo")
         set_stance = getattr(torch.compiler, "set_stance", None)
         if self.stance is None and set_stance is not None and hasattr(loaded, "eval_frame"):
-            stance = set_stance("force_eager")
-            stance.__enter__()
-            self.stance = stance
+            self.stance = set_stance("force_eager")
+            self.stance.__enter__()
 
 
 _patches = _Patches()
@@ -280,23 +243,16 @@ def observe(observer: Observer, extra: Mapping[str, Reader]) -> Iterator[None]:
     with _lock:
         _observers.append(observer)
         _patches.extra.append(extra)
-        try:
-            if len(_observers) == 1:
-                _patches.watcher.start()
-            _patches.install()
-        except BaseException:
-            _close(observer, extra)
-            raise
+        if len(_observers) == 1:
+            sys.meta_path.insert(0, _patches.watcher)
     try:
+        with _lock:
+            _patches.install()
         yield
     finally:
         with _lock:
-            _close(observer, extra)
-
-
-def _close(observer: Observer, extra: Mapping[str, Reader]) -> None:
-    _observers.remove(observer)
-    _patches.extra.remove(extra)
-    if not _observers:
-        _patches.watcher.stop()
-        _patches.remove()
+            _observers.remove(observer)
+            _patches.extra.remove(extra)
+            if not _observers:
+                sys.meta_path.remove(_patches.watcher)
+                _patches.remove()

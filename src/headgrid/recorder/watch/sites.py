@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,12 +126,3 @@ def hint_kind(root: torch.nn.Module, site: CallSite) -> str | None:
 def _last_names(root: torch.nn.Module, module: torch.nn.Module) -> str:
     path = module_path(root, module)
     return " ".join(part for part in path.split(".")[-2:] if not part.isdigit())
-
-
-def list_sites(sites: Iterable[str], shown: int = 8) -> str:
-    """Return the attention call sites that were seen, for the end of a message."""
-    texts = list(sites)
-    if not texts:
-        return "no attention call was seen at all"
-    more = f" and {len(texts) - shown} more" if len(texts) > shown else ""
-    return f"attention calls seen: {'; '.join(texts[:shown])}{more}"

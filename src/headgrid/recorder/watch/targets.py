@@ -119,11 +119,7 @@ def find_missing(paths: Iterable[str]) -> list[str]:
 
 
 def split_path(path: str) -> tuple[str, str]:
-    """Return the module and the attribute path of a dotted path.
-
-    >>> split_path("wan.modules.attention.flash_attention")
-    ('wan.modules.attention', 'flash_attention')
-    """
+    """Return the module, as far as it is loaded, and the attribute path of a dotted path."""
     parts = path.split(".")
     for cut in range(len(parts) - 1, 0, -1):
         if ".".join(parts[:cut]) in sys.modules:
@@ -146,7 +142,7 @@ def read_functions(functions: Any) -> dict[str, Reader]:
     return found
 
 
-def touches_target(module_name: str, module: Any, extra: Mapping[str, Reader]) -> bool:
+def touches_target(module_name: str, module: Any, extra: Iterable[str]) -> bool:
     """Return whether a module that was just imported holds an attention function."""
     asked = any(path.startswith(f"{module_name}.") for path in extra)
     known = module_name in KNOWN or module_name == _REGISTRY
