@@ -128,14 +128,9 @@ def check_call(call: AttentionCall) -> AttentionCall:
             f"{call.function} was called with nested tensors, expected dense or packed ones; "
             "for nn.TransformerEncoder pass enable_nested_tensor=False"
         )
-    if query.ndim != 4 or key.ndim != 4:
-        raise RecordError(
-            f"{call.function} was called with query {tuple(query.shape)} and key "
-            f"{tuple(key.shape)}, expected four axes (batch, heads, tokens, dim) after reading; "
-            "pass functions={path: reader} with a reader that fits this layout"
-        )
     fits = (
-        query.shape[0] == key.shape[0]
+        query.ndim == key.ndim == 4
+        and query.shape[0] == key.shape[0]
         and query.shape[3] == key.shape[3]
         and key.shape[1] > 0
         and query.shape[1] % key.shape[1] == 0
@@ -143,8 +138,9 @@ def check_call(call: AttentionCall) -> AttentionCall:
     if not fits:
         raise RecordError(
             f"{call.function} was called with query {tuple(query.shape)} and key "
-            f"{tuple(key.shape)} (batch, heads, tokens, dim), expected one batch size, one head "
-            "size, and query heads that are a multiple of the key heads"
+            f"{tuple(key.shape)}, expected (batch, heads, tokens, dim) after reading: one batch "
+            "size, one head size, and query heads that are a multiple of the key heads; pass "
+            "functions={path: reader} with a reader that fits this layout"
         )
     return call
 
@@ -152,20 +148,19 @@ def check_call(call: AttentionCall) -> AttentionCall:
 def choose_batch(call: AttentionCall, batch: int | str | None) -> AttentionCall:
     """Return the call with only the batch elements that are recorded, none of them packed."""
     size = call.batch_size
-    if batch is None:
-        if size > 1:
-            raise RecordError(
-                f"{call.function} was called with a batch of {size} (classifier-free guidance, or "
-                f"several prompts), expected one; pass batch=0 ... {size - 1}, 'mean' or 'all'"
-            )
-        batch = 0
-    if isinstance(batch, int):
-        if not -size <= batch < size:
+    if batch is None and size > 1:
+        raise RecordError(
+            f"{call.function} was called with a batch of {size} (classifier-free guidance, or "
+            f"several prompts), expected one; pass batch=0 ... {size - 1}, 'mean' or 'all'"
+        )
+    if batch is None or isinstance(batch, int):
+        element = batch or 0
+        if not -size <= element < size:
             raise RecordError(
                 f"batch is {batch}, but {call.function} was called with a batch of {size}; "
                 f"expected 0 to {size - 1}, 'mean' or 'all'"
             )
-        return _take_element(call, batch % size)
+        return _take_element(call, element % size)
     if call.sequences is None:
         return call
     return _stack_elements(call, [_take_element(call, index) for index in range(size)])

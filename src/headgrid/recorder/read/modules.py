@@ -21,8 +21,6 @@ from headgrid.recorder.read.readers import Reader, as_mask, scale_or_default, sp
 def transformers_reader(original: Callable[..., Any], name: str) -> Reader:
     """Return the reader of one entry of transformers' attention registry.
 
-    Notes
-    -----
     All of them get (batch, heads, tokens, dim) and an ungrouped key; they differ
     in what an absent mask means, see ``transformers.integrations``.
     """
@@ -159,37 +157,25 @@ def _invert_masks(
     return floats[0] + floats[1]
 
 
-def read_encoder_layer(
-    src: torch.Tensor,
-    embed_dim: int,
-    num_heads: int,
-    qkv_weight: torch.Tensor,
-    qkv_bias: torch.Tensor,
-    proj_weight: torch.Tensor,
-    proj_bias: torch.Tensor,
-    use_gelu: bool,
-    norm_first: bool,
-    eps: float,
-    norm_weight: torch.Tensor,
-    norm_bias: torch.Tensor,
-    *rest: Any,
-) -> AttentionCall:
+def read_encoder_layer(src: torch.Tensor, *arguments: Any) -> AttentionCall:
     """Read ``torch._transformer_encoder_layer_fwd``, the fused nn.TransformerEncoderLayer."""
     if src.is_nested:
         return AttentionCall(src, src, scale=1.0, function="nn.TransformerEncoderLayer")
+    dim, heads, qkv_weight, qkv_bias = arguments[:4]
+    norm_first, eps, norm_weight, norm_bias = arguments[7:11]
     tokens = src
     if norm_first:
-        tokens = torch.nn.functional.layer_norm(src, (embed_dim,), norm_weight, norm_bias, eps)
+        tokens = torch.nn.functional.layer_norm(src, (dim,), norm_weight, norm_bias, eps)
     weight, bias = qkv_weight.chunk(3), qkv_bias.chunk(3)
-    mask, kind = (*rest[6:8], None, None)[:2]
+    mask, kind = (*arguments[17:19], None, None)[:2]
     if kind == 2 and mask is not None and mask.ndim == 3:
         mask = mask[:, None]
     masks: tuple[Any, Any] = (None, mask) if kind == 1 else (mask, None)  # 1 is padding
     return AttentionCall(
-        _project(tokens, weight[0], bias[0], num_heads),
-        _project(tokens, weight[1], bias[1], num_heads),
-        scale=1 / math.sqrt(embed_dim // num_heads),
-        mask=_invert_masks(*masks, num_heads),
+        _project(tokens, weight[0], bias[0], heads),
+        _project(tokens, weight[1], bias[1], heads),
+        scale=1 / math.sqrt(dim // heads),
+        mask=_invert_masks(*masks, heads),
         function="nn.TransformerEncoderLayer",
     )
 

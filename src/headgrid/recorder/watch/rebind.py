@@ -47,8 +47,7 @@ def _rebind_referrer(referrer: Any, new: Mapping[int, Any]) -> None:
     if isinstance(referrer, dict):
         _rebind_dict(referrer, new)
     elif isinstance(referrer, types.CellType):
-        if id(referrer.cell_contents) in new:
-            referrer.cell_contents = new[id(referrer.cell_contents)]
+        referrer.cell_contents = new.get(id(referrer.cell_contents), referrer.cell_contents)
     elif isinstance(referrer, functools.partial):
         if id(referrer.func) in new:
             state = (new[id(referrer.func)], referrer.args, referrer.keywords, vars(referrer))
@@ -61,15 +60,12 @@ def _rebind_referrer(referrer: Any, new: Mapping[int, Any]) -> None:
 
 def _rebind_dict(referrer: dict[Any, Any], new: Mapping[int, Any]) -> None:
     names = [name for name, value in list(referrer.items()) if id(value) in new]
-    if not names:
-        return
-    owner = _class_of(referrer)
+    owner = _class_of(referrer) if names else None
     for name in names:
-        fresh = new[id(referrer[name])]
         if owner is None:
-            referrer[name] = fresh
+            referrer[name] = new[id(referrer[name])]
         else:
-            setattr(owner, name, fresh)
+            setattr(owner, name, new[id(referrer[name])])
 
 
 def _rebind_static(held: Any, new: Mapping[int, Any]) -> None:
@@ -91,12 +87,10 @@ def _class_of(namespace: dict[Any, Any]) -> type | None:
         return None
     module = sys.modules.get(str(namespace["__module__"]))
     near = list(vars(module).values()) if module is not None else []
-    for owner in near:  # most classes are names of their module, and a full search is slow
-        if _owns(owner, namespace):
-            return owner  # type: ignore[no-any-return]
-    for owner in gc.get_referrers(namespace):
-        if _owns(owner, namespace):
-            return owner  # type: ignore[no-any-return]
+    for candidates in (lambda: near, lambda: gc.get_referrers(namespace)):  # the first is fast
+        for owner in candidates():
+            if _owns(owner, namespace):
+                return owner  # type: ignore[no-any-return]
     return None
 
 

@@ -27,14 +27,8 @@ _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped
 class CallSite:
     """Where an attention call comes from.
 
-    Attributes
-    ----------
-    modules : tuple of torch.nn.Module
-        Modules whose forward is running, outermost first.
-    arguments : tuple of mapping
-        Keyword arguments that each of them was called with.
-    file, line : str, int
-        The line of Python that calls the attention function.
+    The modules whose forward is running, outermost first, the keyword arguments that each was
+    called with, and the line of Python that calls the attention function.
     """
 
     modules: tuple[torch.nn.Module, ...]
@@ -60,19 +54,16 @@ def find_site() -> CallSite:
     modules: list[torch.nn.Module] = []
     arguments: list[Mapping[str, Any]] = []
     file, line = "", 0
-    frame = sys._getframe(1)
-    current: Any = frame
-    while current is not None:
-        code = current.f_code
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
         if code is _CALL_CODE:
-            names = current.f_locals
-            modules.append(names["self"])
-            arguments.append(names.get("kwargs") or {})
+            names = frame.f_locals
+            modules.insert(0, names["self"])
+            arguments.insert(0, names.get("kwargs") or {})
         elif not file and not _is_plumbing(code.co_filename):
-            file, line = code.co_filename, current.f_lineno
-        current = current.f_back
-    modules.reverse()
-    arguments.reverse()
+            file, line = code.co_filename, frame.f_lineno
+        frame = frame.f_back
     return CallSite(tuple(modules), tuple(arguments), file, line)
 
 
@@ -84,19 +75,13 @@ _PATHS: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = weakref.Wea
 
 
 def module_path(root: torch.nn.Module, module: torch.nn.Module) -> str:
-    """Return the dotted path of a module inside a model, without wrappers.
-
-    Names that compile, DDP, FSDP and checkpoint wrappers put in between are left out.
-    """
-    paths = _PATHS.get(root)
-    if paths is None or id(module) not in paths:
-        paths = {id(part): _strip_wrappers(name) for name, part in root.named_modules()}
-        _PATHS[root] = paths
-    return paths.get(id(module), type(module).__name__)
-
-
-def _strip_wrappers(path: str) -> str:
-    return ".".join(part for part in path.split(".") if part not in _WRAPPERS)
+    """Return the dotted path of a module inside a model, without compile, DDP, FSDP wrappers."""
+    if id(module) not in _PATHS.get(root, {}):
+        _PATHS[root] = {
+            id(part): ".".join(word for word in name.split(".") if word not in _WRAPPERS)
+            for name, part in root.named_modules()
+        }
+    return _PATHS[root].get(id(module), type(module).__name__)
 
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
@@ -106,11 +91,7 @@ def unwrap(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def hint_kind(root: torch.nn.Module, site: CallSite) -> str | None:
-    """Return what the running modules say the attention is: "self", "cross" or nothing.
-
-    The module itself and the one that called it are asked, by their attribute
-    ``is_cross_attention``, their class and their name.
-    """
+    """Return what the module and its caller say the attention is: "self", "cross" or nothing."""
     nearest = [part for part in site.modules[-2:] if part is not root]
     for part in reversed(nearest):
         stated = getattr(part, "is_cross_attention", None)

@@ -25,38 +25,6 @@ class Target:
     owner: type | None = None
 
 
-_FLASH: Mapping[str, Reader] = {
-    "flash_attn_func": readers.read_flash,
-    "flash_attn_qkvpacked_func": readers.read_flash_packed,
-    "flash_attn_kvpacked_func": readers.read_flash_kv_packed,
-    "flash_attn_varlen_func": readers.read_flash_varlen,
-}
-
-#: Functions that are known by name: module, attribute path in it, reader.
-KNOWN: Mapping[str, Mapping[str, Reader]] = {
-    "torch.nn.functional": {"scaled_dot_product_attention": readers.read_sdpa},
-    "torch._ops": {
-        "torch.ops.aten.scaled_dot_product_attention": readers.read_sdpa,
-        "torch.ops.aten.scaled_dot_product_attention.default": readers.read_sdpa,
-    },
-    "torch.nn.attention.flex_attention": {"flex_attention": readers.read_flex},
-    "torch.nn.modules.activation": {"MultiheadAttention.forward": modules.read_multihead},
-    "torch": {"_transformer_encoder_layer_fwd": modules.read_encoder_layer},
-    "diffusers.models.attention_dispatch": {"dispatch_attention_fn": readers.read_heads_last},
-    "diffusers.models.attention_processor": {
-        "Attention.get_attention_scores": modules.read_attention_scores
-    },
-    "flash_attn.flash_attn_interface": _FLASH,
-    "flash_attn": _FLASH,
-    "flash_attn_interface": {
-        "flash_attn_func": readers.read_flash3,
-        "flash_attn_varlen_func": readers.read_flash3_varlen,
-    },
-    "xformers.ops.fmha": {"memory_efficient_attention": readers.read_xformers},
-    "xformers.ops": {"memory_efficient_attention": readers.read_xformers},
-    "wan.modules.attention": {"attention": readers.read_wan, "flash_attention": readers.read_wan},
-}
-
 #: Readers that an option can name, for functions given by dotted path.
 NAMED_READERS: Mapping[str, Reader] = {
     "sdpa": readers.read_sdpa,
@@ -70,17 +38,48 @@ NAMED_READERS: Mapping[str, Reader] = {
     "wan": readers.read_wan,
 }
 
+_FLASH: Mapping[str, Reader] = {
+    "flash_attn_func": readers.read_flash,
+    "flash_attn_qkvpacked_func": readers.read_flash_packed,
+    "flash_attn_kvpacked_func": readers.read_flash_kv_packed,
+    "flash_attn_varlen_func": readers.read_flash_varlen,
+}
+_FLASH3: Mapping[str, Reader] = {
+    "flash_attn_func": readers.read_flash3,
+    "flash_attn_varlen_func": readers.read_flash3_varlen,
+}
+_XFORMERS: Mapping[str, Reader] = {"memory_efficient_attention": readers.read_xformers}
+_ATEN = "torch.ops.aten.scaled_dot_product_attention"
+
+#: Functions that are known by name: module, attribute path in it, reader.
+KNOWN: Mapping[str, Mapping[str, Reader]] = {
+    "torch.nn.functional": {"scaled_dot_product_attention": readers.read_sdpa},
+    "torch._ops": {_ATEN: readers.read_sdpa, f"{_ATEN}.default": readers.read_sdpa},
+    "torch.nn.attention.flex_attention": {"flex_attention": readers.read_flex},
+    "torch.nn.modules.activation": {"MultiheadAttention.forward": modules.read_multihead},
+    "torch": {"_transformer_encoder_layer_fwd": modules.read_encoder_layer},
+    "diffusers.models.attention_dispatch": {"dispatch_attention_fn": readers.read_heads_last},
+    "diffusers.models.attention_processor": {
+        "Attention.get_attention_scores": modules.read_attention_scores
+    },
+    "flash_attn.flash_attn_interface": _FLASH,
+    "flash_attn": _FLASH,
+    "flash_attn_interface": _FLASH3,
+    "xformers.ops.fmha": _XFORMERS,
+    "xformers.ops": _XFORMERS,
+    "wan.modules.attention": {"attention": readers.read_wan, "flash_attention": readers.read_wan},
+}
+
 _REGISTRY = "transformers.modeling_utils"
 _EAGER = "eager_attention_forward"
 
 
-def find_targets(extra: Mapping[str, Reader]) -> Iterator[Target]:
-    """Return every attention function that is loaded now, each once."""
-    seen: set[int] = set()
+def find_targets(extra: Mapping[str, Reader]) -> list[Target]:
+    """Return every attention function that is loaded now, each once: as it is named first."""
+    found: dict[int, Target] = {}
     for target in _iterate(extra):
-        if id(target.original) not in seen:
-            seen.add(id(target.original))
-            yield target
+        found.setdefault(id(target.original), target)
+    return list(found.values())
 
 
 def _iterate(extra: Mapping[str, Reader]) -> Iterator[Target]:
@@ -90,15 +89,14 @@ def _iterate(extra: Mapping[str, Reader]) -> Iterator[Target]:
         for attribute, reader in functions.items():
             yield from _resolve(module, attribute, reader)
     interface = getattr(sys.modules.get(_REGISTRY), "AttentionInterface", None)
-    for name, function in dict(getattr(interface, "_global_mapping", {})).items():
-        if callable(function):
-            reader = modules.transformers_reader(function, name)
-            yield Target(f"transformers {name}", function, reader)
+    registered = dict(getattr(interface, "_global_mapping", {}))
+    named = [(f"transformers {name}", name, function) for name, function in registered.items()]
     for name, loaded in list(sys.modules.items()):
-        eager = vars(loaded).get(_EAGER) if hasattr(loaded, "__dict__") else None
-        if callable(eager):
-            reader = modules.transformers_reader(eager, "eager")
-            yield Target(f"{name}.{_EAGER}", eager, reader)
+        eager = getattr(loaded, "__dict__", {}).get(_EAGER)
+        named.append((f"{name}.{_EAGER}", "eager", eager))
+    for title, name, function in named:
+        if callable(function):
+            yield Target(title, function, modules.transformers_reader(function, name))
 
 
 def _resolve(module: str, attribute: str, reader: Reader) -> Iterator[Target]:
@@ -109,8 +107,8 @@ def _resolve(module: str, attribute: str, reader: Reader) -> Iterator[Target]:
     for part in attribute.split("."):
         owner, found = found, getattr(found, part, None)
     if callable(found):
-        cls = owner if isinstance(owner, type) else None
-        yield Target(f"{module}.{attribute}", found, reader, cls)
+        name = f"{module}.{attribute}"
+        yield Target(name, found, reader, owner if isinstance(owner, type) else None)
 
 
 def find_missing(paths: Iterable[str]) -> list[str]:
