@@ -109,7 +109,7 @@ def _make_capture(
     seen = ~np.isnan(values)
     if not seen.any(axis=(1, 2)).all():
         raise RecordError(
-            f"{layer.facts.path}: no frame pair is visible in the mask of this layer's calls; "
+            f"{layer.path}: no frame pair is visible in the mask of this layer's calls; "
             "pass segments that lie on the unmasked tokens"
         )
     blocks = infer_blocks(np.asarray(seen.any(axis=0))) if options.attention == "self" else None
@@ -125,7 +125,7 @@ def _make_capture(
         metadata["sampling_error_mean"] = float(errors[seen].mean())
     return Capture.from_array(
         values.astype(np.float32),
-        layer=layer.facts.number,
+        layer=layer.number,
         block_sizes=blocks,
         statistic=options.statistic,
         run="_".join(names),
@@ -138,21 +138,14 @@ def _describe(
     layer: LayerRecord, options: RecordOptions, values: Array, blocks: tuple[int, ...] | None
 ) -> dict[str, Any]:
     """Return the provenance: the seed's keys, and where, how and of what it was recorded."""
-    facts, size = layer.facts, options.query_segments.tokens_per_frame
+    size = options.query_segments.tokens_per_frame
     data: dict[str, Any] = dict(options.metadata)
     data |= {
         "num_frames": int(values.shape[2]),
         "num_heads": int(values.shape[0]),
         "extraction_method": "headgrid.record",
         "observation": options.describe(),
-        "model_class": facts.model_class,
-        "module_path": facts.path,
-        "attention_function": facts.function,
-        "call_site": facts.place,
-        "dtype": facts.dtype,
-        "head_dim": facts.head_dim,
-        "num_key_heads": facts.key_heads,
-        "scale": facts.scale,
+        **layer.facts,
         "calls": layer.calls,
         "packages": _versions(),
     }
@@ -196,7 +189,7 @@ def infer_blocks(seen: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:
 
 def _check_coverage(layer: LayerRecord, segments: Segments, gaps: str, seen: str) -> None:
     """Raise where a query frame was never seen, or only in part."""
-    path = layer.facts.path
+    path = layer.path
     if all(matrix.total is None for matrix in layer.matrices.values()):
         raise RecordError(
             f"{path}: nothing was recorded in this layer; its queries lie in no frame, or "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 
@@ -34,46 +35,18 @@ from headgrid.recorder.watch.sites import CallSite
 
 
 @dataclass
-class LayerFacts:
-    """What is known of a layer beside its matrix, for the capture's metadata."""
+class LayerRecord:
+    """Everything recorded of one layer; plans and random numbers are shared between layers.
+
+    ``facts`` is what the captures' metadata tells of the layer and its latest call.
+    """
 
     number: int
     path: str
-    model_class: str
-    place: str = ""
-    function: str = ""
-    dtype: str = ""
-    heads: int = 0
-    key_heads: int = 0
-    head_dim: int = 0
-    scale: float = 0.0
-
-    def update(self, site: CallSite, call: AttentionCall) -> None:
-        """Take over what the latest call shows."""
-        self.place, self.function = site.place, call.function
-        self.dtype = str(call.query.dtype).removeprefix("torch.")
-        self.heads, self.key_heads = call.heads, int(call.key.shape[1])
-        self.head_dim, self.scale = int(call.query.shape[3]), call.scale
-
-
-@dataclass(frozen=True)
-class Places:
-    """Positions of a call's tokens: of the whole call, and of those on this process."""
-
-    queries: Spans
-    keys: Spans
-    own_queries: Spans
-    own_keys: Spans
-
-
-@dataclass
-class LayerRecord:
-    """Everything recorded of one layer; plans and random numbers are shared between layers."""
-
-    facts: LayerFacts
     options: RecordOptions
     plans: PlanCache
     generator: torch.Generator
+    facts: dict[str, Any]
     calls: int = 0
     seen: dict[Spans, int] = field(default_factory=dict)
     covered: Spans = ()
@@ -86,38 +59,26 @@ class LayerRecord:
     ) -> Callable[[], None]:
         """Compute what a call adds; return what enters it once the call has run."""
         options = self.options
-        self.facts.update(site, call)
-        places = self._find_places(call, site, last)
-        queries = options.query_segments.slice_frames(places.own_queries)
-        keys = options.key_segments.slice_frames(places.own_keys)
-        self._check_frames(call, queries, "query", options.query_segments, places.queries)
-        self._check_frames(call, keys, "key", options.key_segments, places.keys)
+        self._note_facts(call, site)
+        (all_queries, own_queries), (all_keys, own_keys) = self._find_places(call, site, last)
+        queries = self._slice(call, "query", options.query_segments, all_queries, own_queries)
+        keys = self._slice(call, "key", options.key_segments, all_keys, own_keys)
         pooled_queries: torch.Tensor | None = None
         if options.shard == "sequence":
-            shards.check_sequence_call(call, self.facts.path, options.attention)
-            pooled_queries, queries = shards.reduce_pooled(
-                call.query,
-                places.own_queries,
-                places.queries,
-                options.query_segments,
-                options.group,
-            )
-            pooled_keys, keys = shards.reduce_pooled(
-                call.key, places.own_keys, places.keys, options.key_segments, options.group
-            )
+            shards.check_sequence_call(call, self.path, options.attention)
+            whole = options.query_segments.slice_frames(all_queries)
+            pooled_queries = shards.reduce_pooled(call.query, queries, whole, options.group)
+            queries, whole = whole, options.key_segments.slice_frames(all_keys)
+            pooled_keys = shards.reduce_pooled(call.key, keys, whole, options.group)
+            keys = whole
         else:
             pooled_keys = pool_sums(call.key, keys)
         marks = {}
         if options.check_keys and options.attention == "self":
             marks = self.fingerprints.check(
-                self.facts.path,
-                pooled_keys,
-                keys,
-                options.key_segments,
-                places.queries,
-                call.key.dtype,
+                self.path, pooled_keys, keys, options.key_segments, all_queries, call.key.dtype
             )
-        block = places.own_queries if options.shard == "queries" else places.queries
+        block = own_queries if options.shard == "queries" else all_queries
         forward = self._count_forward(block)
         sums = None
         if self._counts(forward):
@@ -129,9 +90,22 @@ class LayerRecord:
 
         return commit
 
-    def _find_places(self, call: AttentionCall, site: CallSite, last: Spans | None) -> Places:
-        """Ask the policies where the tokens of the whole call and of this process lie."""
-        options, path = self.options, self.facts.path
+    def _note_facts(self, call: AttentionCall, site: CallSite) -> None:
+        self.facts |= {
+            "module_path": self.path,
+            "attention_function": call.function,
+            "call_site": site.place,
+            "dtype": str(call.query.dtype).removeprefix("torch."),
+            "head_dim": int(call.query.shape[3]),
+            "num_key_heads": int(call.key.shape[1]),
+            "scale": call.scale,
+        }
+
+    def _find_places(
+        self, call: AttentionCall, site: CallSite, last: Spans | None
+    ) -> list[tuple[Spans, Spans]]:
+        """Ask the policies where queries and keys lie: of the whole call, and of this process."""
+        options, path = self.options, self.path
         tokens = [int(call.query.shape[2]), int(call.key.shape[2])]
         sizes, offsets = list(tokens), [0, 0]
         cut = {"queries": (0,), "sequence": (0, 1)}.get(options.shard or "", ())
@@ -140,7 +114,7 @@ class LayerRecord:
                 tokens[axis], call.query.device, options.group
             )
         info = CallInfo(
-            layer=self.facts.number,
+            layer=self.number,
             path=path,
             index=self.calls,
             query_tokens=sizes[0],
@@ -159,17 +133,16 @@ class LayerRecord:
                     f"{spans[0][0] if spans else 0}, but the call has {size} {name} tokens; "
                     "positions must be as many, from 0"
                 )
-        own = [
-            shards.cut_spans(spans, offsets[axis], tokens[axis]) if axis in cut else spans
+        return [
+            (spans, shards.cut_spans(spans, offsets[axis], tokens[axis]) if axis in cut else spans)
             for axis, spans in enumerate((queries, keys))
         ]
-        return Places(queries, keys, own[0], own[1])
 
-    def _check_frames(
-        self, call: AttentionCall, slices: FrameSlices, name: str, segments: Segments, spans: Spans
-    ) -> None:
+    def _slice(
+        self, call: AttentionCall, name: str, segments: Segments, spans: Spans, own: Spans
+    ) -> FrameSlices:
         """Refuse tokens that lie in no frame, or frames that no later call can complete."""
-        path, tokens = self.facts.path, count_tokens(spans)
+        path, tokens, slices = self.path, count_tokens(spans), segments.slice_frames(own)
         if not len(slices):
             raise RecordError(
                 f"{path}: the call's {tokens} {name} tokens (from {spans[0][0]}) lie in none of "
@@ -177,7 +150,7 @@ class LayerRecord:
             )
         one_by_one = call.is_token_causal or call.has_mask or call.query.shape[2] == 1
         if one_by_one or self.options.gaps == "keep" or not segments.cuts_frame(spans):
-            return
+            return slices
         size = segments.tokens_per_frame
         if size is None:
             raise RecordError(
@@ -188,18 +161,18 @@ class LayerRecord:
         raise RecordError(
             f"{path}: {tokens} {name} tokens from token {spans[0][0]} are no whole frames of "
             f"{size} tokens ({tokens / size:.2f} frames); {fitting_frame_sizes(tokens, size)}, or "
-            f"pass segments=, or model= if {self.facts.model_class} is not the one to record"
+            f"pass segments=, or model= if {self.facts['model_class']} is not the one to record"
         )
 
     def _count_forward(self, block: Spans) -> int:
         """Return which forward of a block this is, from 0."""
-        path, segments = self.facts.path, self.options.query_segments
+        path, segments = self.path, self.options.query_segments
         if block in self.seen:
             if self.options.forwards is None:
                 raise RecordError(
-                    f"{path}: {name_frames(segments, block)} came a second time "
-                    f"(at {self.facts.place}); pass forwards='first' (noisiest), 'last' (clean), "
-                    "'mean' or 'all' if the model runs each block several times"
+                    f"{path}: {name_frames(segments, block)} came a second time (at "
+                    f"{self.facts['call_site']}); pass forwards='first' (noisiest), 'last' "
+                    "(clean), 'mean' or 'all' if the model runs each block several times"
                 )
             return self.seen[block]
         for start, stop in block:
@@ -244,7 +217,7 @@ class LayerRecord:
         except RecordError as error:
             if options.irregular_mask == "mean":
                 return sum_softmax(call, queries, keys, "logit")
-            raise RecordError(f"{self.facts.path}: {error}") from None
+            raise RecordError(f"{self.path}: {error}") from None
         return sum_logits(call, queries, keys, plans, pooled_keys, pooled_queries)
 
     def _commit(self, block: Spans, forward: int, sums: PairSums | None) -> None:
@@ -265,21 +238,19 @@ class LayerRecord:
 
     def finish(self) -> None:
         """Complete the matrices, by forward (all under 0 unless ``forwards`` is "all")."""
-        self.fingerprints.check_deferred(self.facts.path)
+        self.fingerprints.check_deferred(self.path)
         for sums in self.latest.values():
             self._add(0, sums)
         self.latest.clear()
 
     def merge_processes(self) -> None:
         """Make every process hold the whole matrices, where queries or heads are cut."""
-        options, facts = self.options, self.facts
-        shard = options.shard or ""
+        options, shard = self.options, self.options.shard or ""
         self.covered = shards.merge_matrices(
-            self.matrices, self.covered, facts.path, shard, options.statistic, options.group
+            self.matrices, self.covered, self.path, shard, options.statistic, options.group
         )
         if shard == "heads":
-            processes = shards.world_size(options.group)
-            facts.heads, facts.key_heads = facts.heads * processes, facts.key_heads * processes
+            self.facts["num_key_heads"] *= shards.world_size(options.group)
 
 
 def name_frames(segments: Segments, block: Spans) -> str:

@@ -15,7 +15,7 @@ from headgrid.errors import RecordError as RecordError
 from headgrid.errors import near_miss
 from headgrid.notebook import Card
 from headgrid.recorder.captures import build_captures
-from headgrid.recorder.layer import LayerFacts, LayerRecord
+from headgrid.recorder.layer import LayerRecord
 from headgrid.recorder.options import RecordOptions, fits_layer, match_path
 from headgrid.recorder.place.segments import Spans
 from headgrid.recorder.read.call import AttentionCall, choose_batch
@@ -188,8 +188,10 @@ class Recording(Card):
         if not self.options.wants(number, path):
             return None
         if path not in self._layers:
-            facts = LayerFacts(number, path, type(root).__name__)
-            self._layers[path] = LayerRecord(facts, self.options, self._plans, self._generator)
+            facts = {"model_class": type(root).__name__}
+            self._layers[path] = LayerRecord(
+                number, path, self.options, self._plans, self._generator, facts
+            )
         chosen = choose_batch(call, self.options.batch)
         last = self._latest.get(threading.get_ident())
         commit = self._layers[path].prepare(chosen, site, last)
@@ -209,7 +211,7 @@ class Recording(Card):
             Where nothing was recorded, frames are missing, or a cache changed.
         """
         ran = [layer for layer in self._layers.values() if layer.calls]  # others raised
-        layers = sorted(ran, key=lambda layer: layer.facts.number)
+        layers = sorted(ran, key=lambda layer: layer.number)
         self._check_found(layers)
         self._captures = build_captures(layers, self.options, self._list_sites())
         self._forget()
@@ -242,7 +244,7 @@ class Recording(Card):
                 "'self' or 'cross', or layers= with a glob of module paths"
             )
         for wanted in self.options.layers or ():
-            if any(fits_layer(wanted, layer.facts.number, layer.facts.path) for layer in layers):
+            if any(fits_layer(wanted, layer.number, layer.path) for layer in layers):
                 continue
             names = list(self._numbers)
             raise RecordError(

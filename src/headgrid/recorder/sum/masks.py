@@ -43,47 +43,108 @@ class PairPlan:
     bias: torch.Tensor | None = None
 
 
-def plan_pairs(
-    call: AttentionCall, queries: FrameSlices, keys: FrameSlices, element: int
-) -> PairPlan:
-    """Read what the call hides and adds, for one batch element."""
-    plan = _plan_band(call, queries, keys)
-    if call.softcap is not None:
-        raise _irregular(call, f"logits are capped at {call.softcap:g}")
-    if not call.has_mask:
+class _Planner:
+    """Reads what a call hides and adds, for one batch element."""
+
+    def __init__(
+        self, call: AttentionCall, queries: FrameSlices, keys: FrameSlices, element: int
+    ) -> None:
+        self.call, self.queries, self.keys, self.element = call, queries, keys, element
+
+    def plan(self) -> PairPlan:
+        plan = self._plan_band()
+        if self.call.softcap is not None:
+            raise _irregular(self.call, f"logits are capped at {self.call.softcap:g}")
+        if not self.call.has_mask:
+            return plan
+        biases = []
+        for index in range(len(self.queries)):
+            seen, added = self._pool_rows(index)
+            self._merge_row(plan, index, seen)
+            if added is not None:
+                biases.append(added)
+        if any(bool(bias.any()) for bias in biases):
+            plan.bias = torch.stack(biases, dim=1)
         return plan
-    biases = []
-    for index in range(len(queries)):
-        seen, added = _pool_rows(call, queries, keys, element, index)
-        _merge_row(plan, call, queries, keys, element, index, seen)
-        biases.append(added)
-    added_up = [bias for bias in biases if bias is not None]
-    if any(bool(bias.any()) for bias in added_up):
-        plan.bias = torch.stack(added_up, dim=1)
-    return plan
 
+    def _plan_band(self) -> PairPlan:
+        """Read what the call's own bounds on ``j - i`` leave."""
+        lower, upper = self.call.band
+        plan = PairPlan(np.full((len(self.queries), len(self.keys)), WHOLE, dtype=np.int8))
+        q0, q1 = np.array(self.queries.starts), np.array(self.queries.stops)
+        k0, k1 = np.array(self.keys.starts), np.array(self.keys.stops)
+        least = k0[None, :] - (q1[:, None] - 1)
+        most = (k1[None, :] - 1) - q0[:, None]
+        low = np.iinfo(np.int64).min if lower is None else lower
+        high = np.iinfo(np.int64).max if upper is None else upper
+        plan.state[(least < low) | (most > high)] = CUT
+        plan.state[(most < low) | (least > high)] = HIDDEN
+        for row, column in np.argwhere(plan.state == CUT):
+            shift = int(k0[column] - q0[row])
+            plan.bands[row, column] = (
+                None if lower is None else lower - shift,
+                None if upper is None else upper - shift,
+            )
+        return plan
 
-def _plan_band(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> PairPlan:
-    lower, upper = call.band
-    state = np.full((len(queries), len(keys)), WHOLE, dtype=np.int8)
-    if lower is None and upper is None:
-        return PairPlan(state)
-    q0, q1 = np.array(queries.starts), np.array(queries.stops)
-    k0, k1 = np.array(keys.starts), np.array(keys.stops)
-    least = k0[None, :] - (q1[:, None] - 1)
-    most = (k1[None, :] - 1) - q0[:, None]
-    low = np.iinfo(np.int64).min if lower is None else lower
-    high = np.iinfo(np.int64).max if upper is None else upper
-    state[(least < low) | (most > high)] = CUT
-    state[(most < low) | (least > high)] = HIDDEN
-    plan = PairPlan(state)
-    for row, column in np.argwhere(state == CUT):
-        shift = int(k0[column] - q0[row])
-        plan.bands[row, column] = (
-            None if lower is None else lower - shift,
-            None if upper is None else upper - shift,
+    def _pool_rows(self, index: int) -> tuple[npt.NDArray[np.int64], torch.Tensor | None]:
+        """Count visible pairs of one query slice, and return its bias if it is constant."""
+        call, keys = self.call, self.keys
+        mask_heads = 1 if call.mask is None else call.mask.shape[1]
+        heads = mask_heads if call.score_function is None else call.heads
+        size = max(1, MASK_CHUNK // max(1, keys.tokens * heads))
+        counts, low, high = [], [], []
+        last = self.queries.stops[index]
+        for start in range(self.queries.starts[index], last, size):
+            visible, bias = mask_rows(call, self.element, start, min(start + size, last))
+            assert visible is not None
+            counts.append(_pool(visible.int(), keys, "sum").sum(dim=1))
+            if bias is not None:
+                low.append(_pool(bias.masked_fill(~visible, torch.inf), keys, "amin").amin(1))
+                high.append(_pool(bias.masked_fill(~visible, -torch.inf), keys, "amax").amax(1))
+        count = torch.stack(counts).sum(dim=0)
+        seen = count.cpu().numpy().astype(np.int64)
+        if not low:
+            return seen, None
+        least, most = torch.stack(low).amin(dim=0), torch.stack(high).amax(dim=0)
+        spread, added = (torch.where(count > 0, part, 0.0) for part in (most - least, least))
+        over = spread - 1e-6 * (1 + added.abs())
+        if bool((over > 0).any()):
+            column = int(over.amax(dim=0).argmax())
+            raise _irregular(
+                self.call,
+                f"the bias varies by {float(spread[:, column].max()):.3g} between query frame "
+                f"{self.queries.frames[index]} and key frame {keys.frames[column]}",
+            )
+        return seen, added
+
+    def _merge_row(self, plan: PairPlan, index: int, seen: npt.NDArray[np.int64]) -> None:
+        """Combine the counts of visible pairs of one query slice with the call's own band."""
+        whole = self.queries.lengths[index] * np.array(self.keys.lengths)
+        empty, full = (seen == 0).all(axis=0), (seen == whole).all(axis=0)
+        plan.state[index, empty] = HIDDEN
+        for column in np.flatnonzero(~full & (plan.state[index] != HIDDEN)):
+            pair = (index, int(column))
+            plan.bands[pair] = _intersect(
+                plan.bands.get(pair, (None, None)), self._find_band(*pair)
+            )
+            plan.state[pair] = CUT
+
+    def _find_band(self, row: int, column: int) -> Band:
+        """Return the diagonal along which a mask cuts a frame pair."""
+        visible, _ = mask_rows(
+            self.call, self.element, self.queries.starts[row], self.queries.stops[row]
         )
-    return plan
+        assert visible is not None
+        part = visible[:, :, self.keys.starts[column] : self.keys.stops[column]].cpu().numpy()
+        band = _fit_band(part[0])
+        if band is None or (part != part[:1]).any():
+            raise _irregular(
+                self.call,
+                f"it hides {int((~part[0]).sum())} of {part[0].size} token pairs of query frame "
+                f"{self.queries.frames[row]} and key frame {self.keys.frames[column]}",
+            )
+        return band
 
 
 def mask_rows(
@@ -161,37 +222,6 @@ def _score_bias(call: AttentionCall, element: int, start: int, stop: int) -> tor
     return bias
 
 
-def _pool_rows(
-    call: AttentionCall, queries: FrameSlices, keys: FrameSlices, element: int, index: int
-) -> tuple[npt.NDArray[np.int64], torch.Tensor | None]:
-    """Count visible pairs of one query slice, and return its bias if it is constant."""
-    by_head = call.score_function is not None or (call.mask is not None and call.mask.shape[1] > 1)
-    size = max(1, MASK_CHUNK // max(1, keys.tokens * (call.heads if by_head else 1)))
-    counts, low, high = [], [], []
-    for start in range(queries.starts[index], queries.stops[index], size):
-        visible, bias = mask_rows(call, element, start, min(start + size, queries.stops[index]))
-        assert visible is not None
-        counts.append(_pool(visible.int(), keys, "sum").sum(dim=1))
-        if bias is not None:
-            low.append(_pool(bias.masked_fill(~visible, torch.inf), keys, "amin").amin(dim=1))
-            high.append(_pool(bias.masked_fill(~visible, -torch.inf), keys, "amax").amax(dim=1))
-    count = torch.stack(counts).sum(dim=0)
-    seen = count.cpu().numpy().astype(np.int64)
-    if not low:
-        return seen, None
-    least, most = torch.stack(low).amin(dim=0), torch.stack(high).amax(dim=0)
-    spread, added = (torch.where(count > 0, part, 0.0) for part in (most - least, least))
-    over = spread - 1e-6 * (1 + added.abs())
-    if bool((over > 0).any()):
-        column = int(over.amax(dim=0).argmax())
-        raise _irregular(
-            call,
-            f"the bias varies by {float(spread[:, column].max()):.3g} between query frame "
-            f"{queries.frames[index]} and key frame {keys.frames[column]}",
-        )
-    return seen, added
-
-
 def _pool(values: torch.Tensor, keys: FrameSlices, how: str) -> torch.Tensor:
     """Reduce (heads, rows, key tokens) over the tokens of every key slice."""
     parts = []
@@ -200,50 +230,6 @@ def _pool(values: torch.Tensor, keys: FrameSlices, how: str) -> torch.Tensor:
         part = part.unflatten(2, (last - first, keys.stops[first] - keys.starts[first]))
         parts.append(getattr(part, how)(dim=3))
     return torch.cat(parts, dim=2)
-
-
-def _merge_row(
-    plan: PairPlan,
-    call: AttentionCall,
-    queries: FrameSlices,
-    keys: FrameSlices,
-    element: int,
-    index: int,
-    seen: npt.NDArray[np.int64],
-) -> None:
-    """Combine the counts of visible pairs of one query slice with the call's own band."""
-    whole = (queries.stops[index] - queries.starts[index]) * np.array(keys.lengths)
-    empty, full = (seen == 0).all(axis=0), (seen == whole).all(axis=0)
-    plan.state[index, empty] = HIDDEN
-    for column in np.flatnonzero(~empty & ~full):
-        pair = (index, int(column))
-        if plan.state[pair] == HIDDEN:
-            continue
-        band = _find_band(call, queries, keys, element, *pair)
-        plan.bands[pair] = _intersect(plan.bands.get(pair, (None, None)), band)
-        plan.state[pair] = CUT
-
-
-def _find_band(
-    call: AttentionCall,
-    queries: FrameSlices,
-    keys: FrameSlices,
-    element: int,
-    row: int,
-    column: int,
-) -> Band:
-    """Return the diagonal along which a mask cuts a frame pair."""
-    visible, _ = mask_rows(call, element, queries.starts[row], queries.stops[row])
-    assert visible is not None
-    block = visible[:, :, keys.starts[column] : keys.stops[column]].cpu().numpy()
-    band = _fit_band(block[0])
-    if band is None or (block != block[:1]).any():
-        raise _irregular(
-            call,
-            f"it hides {int((~block[0]).sum())} of {block[0].size} token pairs of query frame "
-            f"{queries.frames[row]} and key frame {keys.frames[column]}",
-        )
-    return band
 
 
 def _fit_band(block: npt.NDArray[np.bool_]) -> Band | None:
@@ -280,7 +266,7 @@ def _irregular(call: AttentionCall, what: str) -> RecordError:
 
 
 class PlanCache:
-    """Plans of the masks seen lately.
+    """Plans of the masks seen lately, since all layers of a model share a mask.
 
     A mask is known by its memory, view and version. Only a weak reference to the
     memory is held, and an address cannot come again while that reference stands.
@@ -292,36 +278,26 @@ class PlanCache:
 
     def plan(self, call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> list[PairPlan]:
         """Return one plan for the whole batch, or one an element."""
-        key, owner = self._key(call)
-        if key is None:
+        mask, owner, view = call.mask, None, None
+        by_function = call.mask_function is not None or call.score_function is not None
+        if by_function or (mask is not None and mask.is_inference()):  # it has no version
             return plan_call(call, queries, keys)
-        whole = (key, call.band, call.softcap, queries, keys)
-        held = self._plans.get(whole)
-        if held is not None and (held[0] is None or not held[0].expired()):
-            self._plans.move_to_end(whole)
-            return held[1]
-        plans = plan_call(call, queries, keys)
-        self._plans[whole] = (owner, plans)
+        if mask is not None:
+            owner = StorageWeakRef(mask.untyped_storage())
+            shape = (mask.storage_offset(), tuple(mask.shape), mask.stride(), mask.dtype)
+            view = (owner.cdata, shape, mask._version)
+        key = (view, call.band, call.softcap, queries, keys)
+        held = self._plans.get(key)
+        if held is None or (held[0] is not None and held[0].expired()):
+            held = self._plans[key] = (owner, plan_call(call, queries, keys))
+        self._plans.move_to_end(key)
         while len(self._plans) > self._size:
             self._plans.popitem(last=False)
-        return plans
+        return held[1]
 
     def clear(self) -> None:
         """Forget everything."""
         self._plans.clear()
-
-    def _key(self, call: AttentionCall) -> tuple[Any, StorageWeakRef | None]:
-        """Return what a mask is known by; None where it is a function, or has no version."""
-        if call.mask_function is not None or call.score_function is not None:
-            return None, None
-        mask = call.mask
-        if mask is None:
-            return (), None
-        if mask.is_inference():
-            return None, None
-        owner = StorageWeakRef(mask.untyped_storage())
-        view = (mask.storage_offset(), tuple(mask.shape), mask.stride(), mask.dtype)
-        return (owner.cdata, view, mask._version), owner
 
 
 def plan_call(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> list[PairPlan]:
@@ -329,4 +305,4 @@ def plan_call(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> l
     differs = call.mask is not None and call.mask.shape[0] > 1
     by_function = call.mask_function is not None or call.score_function is not None
     elements = call.query.shape[0] if differs or by_function else 1
-    return [plan_pairs(call, queries, keys, element) for element in range(elements)]
+    return [_Planner(call, queries, keys, element).plan() for element in range(elements)]

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from headgrid.errors import RecordError
-from headgrid.recorder.place.segments import FrameSlices, Segments, Spans, join_spans
+from headgrid.recorder.place.segments import FrameSlices, Spans, join_spans
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum.logits import pool_sums
 from headgrid.recorder.sum.matrix import Matrix
@@ -88,18 +88,16 @@ def check_sequence_call(call: AttentionCall, path: str, kind: str) -> None:
 
 
 def reduce_pooled(
-    tokens: torch.Tensor, spans: Spans, whole: Spans, segments: Segments, group: Any
-) -> tuple[torch.Tensor, FrameSlices]:
+    tokens: torch.Tensor, own: FrameSlices, whole: FrameSlices, group: Any
+) -> torch.Tensor:
     """Pool one process's tokens and add up the sums of all processes."""
-    own, everything = segments.slice_frames(spans), segments.slice_frames(whole)
     partial = pool_sums(tokens, own)
     batch, heads, _, dim = partial.shape
-    sums = partial.new_zeros((batch, heads, len(everything), dim))
-    places = {frame: place for place, frame in enumerate(everything.frames)}
+    sums = partial.new_zeros((batch, heads, len(whole), dim))
     for index, frame in enumerate(own.frames):
-        sums[:, :, places[frame]] += partial[:, :, index]
+        sums[:, :, whole.frames.index(frame)] += partial[:, :, index]
     dist.all_reduce(sums, group=group)
-    return sums, everything
+    return sums
 
 
 def merge_matrices(

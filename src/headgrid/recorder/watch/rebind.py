@@ -86,12 +86,10 @@ def _class_of(namespace: dict[Any, Any]) -> type | None:
     if "__module__" not in namespace or "__name__" in namespace:
         return None
     module = sys.modules.get(str(namespace["__module__"]))
-    near = list(vars(module).values()) if module is not None else []
-    for candidates in (lambda: near, lambda: gc.get_referrers(namespace)):  # the first is fast
-        for owner in candidates():
-            if _owns(owner, namespace):
-                return owner  # type: ignore[no-any-return]
-    return None
+    near = [] if module is None else list(vars(module).values())
+    found = [owner for owner in near if _owns(owner, namespace)]  # most are names of their module
+    found = found or [owner for owner in gc.get_referrers(namespace) if _owns(owner, namespace)]
+    return found[0] if found else None
 
 
 def _owns(owner: Any, namespace: dict[Any, Any]) -> bool:
