@@ -84,7 +84,7 @@ def record_parts(rank: int, folder: str, cases: tuple[tuple[str, str, bool], ...
 
 def record_prompts(rank: int, folder: str) -> None:
     """Record three prompts over two processes."""
-    from headgrid.recorder.runs import record_runs
+    from headgrid.recorder.session import record_runs
 
     _join(rank, folder)
     model = Model()

@@ -20,9 +20,10 @@ from recorder_shards import (
 )
 
 from headgrid import load_capture
+from headgrid.cli.record import fill_arguments
 from headgrid.errors import OptionError
 from headgrid.recorder import RecordError, record
-from headgrid.recorder.runs import Run, iterate_arguments, plan_runs, record_runs
+from headgrid.recorder.session import Run, plan_runs, record_runs
 
 
 def spawn(function: Any, *arguments: Any) -> None:
@@ -121,4 +122,4 @@ def test_one_process_runs_every_prompt(tmp_path: Path) -> None:
 def test_placeholders_are_filled_in_and_other_braces_are_left() -> None:
     run = Run(index=2, prompt="a {seed}", seed=5)
     given = ["--p={prompt}", "{seed}", "{run}", "{other}"]
-    assert list(iterate_arguments(given, run)) == ["--p=a {seed}", "5", "run_002", "{other}"]
+    assert fill_arguments(given, run) == ["--p=a {seed}", "5", "run_002", "{other}"]

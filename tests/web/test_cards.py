@@ -15,7 +15,7 @@ from test_page import Reader
 import headgrid
 from headgrid import Capture, ColorRange, HeadgridWarning, resolve_color_range, survey
 from headgrid.charts.scales import ColorScale, palette_for
-from headgrid.recorder.runs import Run
+from headgrid.recorder.session import Run
 from headgrid.web.thumbnails import draw_colors, draw_heads, draw_table
 from synthetic import block_capture, waves
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import sys
 import threading
 import types
@@ -24,7 +25,6 @@ import torch
 from headgrid.errors import RecordError
 from headgrid.recorder.read.call import AttentionCall, check_call
 from headgrid.recorder.read.readers import Reader
-from headgrid.recorder.watch.rebind import rebind
 from headgrid.recorder.watch.targets import Target, find_targets, touches_target
 
 Commit = Callable[[], None]
@@ -187,6 +187,87 @@ class ImportWatcher(MetaPathFinder):
             loader.exec_module = execute_and_notify
 
 
+def _rebind(changes: Sequence[tuple[Any, Any]], *, tables: bool = False) -> None:
+    """Let every reference to an old object lead to its new one, as the garbage collector sees it.
+
+    References in local variables of running functions, in tuples and behind
+    slots cannot be changed, and are left alone.
+    """
+    new = {id(old): fresh for old, fresh in changes}
+    olds = [old for old, _ in changes]
+    for referrer in gc.get_referrers(*olds) if olds else ():
+        if referrer is olds:
+            continue
+        _rebind_referrer(referrer, new)
+        if tables:
+            _rebind_keys(referrer, new)
+
+
+def _rebind_keys(referrer: Any, new: Mapping[int, Any]) -> None:
+    if isinstance(referrer, dict):
+        for key in [key for key in list(referrer) if id(key) in new]:
+            referrer[new[id(key)]] = referrer.pop(key)
+    elif isinstance(referrer, set):
+        for item in [item for item in list(referrer) if id(item) in new]:
+            referrer.remove(item)
+            referrer.add(new[id(item)])
+
+
+def _rebind_referrer(referrer: Any, new: Mapping[int, Any]) -> None:
+    if isinstance(referrer, dict):
+        _rebind_dict(referrer, new)
+    elif isinstance(referrer, types.CellType):
+        referrer.cell_contents = new.get(id(referrer.cell_contents), referrer.cell_contents)
+    elif isinstance(referrer, functools.partial):
+        if id(referrer.func) in new:
+            state = (new[id(referrer.func)], referrer.args, referrer.keywords, vars(referrer))
+            referrer.__setstate__(state)  # type: ignore[attr-defined]
+    elif isinstance(referrer, staticmethod):
+        _rebind_static(referrer, new)
+    elif isinstance(getattr(referrer, "__dict__", None), dict):
+        _rebind_dict(vars(referrer), new)
+
+
+def _rebind_dict(referrer: dict[Any, Any], new: Mapping[int, Any]) -> None:
+    names = [name for name, value in list(referrer.items()) if id(value) in new]
+    owner = _class_of(referrer) if names else None
+    for name in names:
+        if owner is None:
+            referrer[name] = new[id(referrer[name])]
+        else:
+            setattr(owner, name, new[id(referrer[name])])
+
+
+def _rebind_static(held: Any, new: Mapping[int, Any]) -> None:
+    """Give the classes that hold a static method another one; it cannot be changed itself."""
+    if id(held.__func__) not in new:
+        return
+    fresh = new[id(held.__func__)]
+    for namespace in gc.get_referrers(held):
+        owner = _class_of(namespace) if isinstance(namespace, dict) else None
+        if owner is None:
+            continue
+        for name in [name for name, value in list(namespace.items()) if value is held]:
+            setattr(owner, name, staticmethod(fresh))
+
+
+def _class_of(namespace: dict[Any, Any]) -> type | None:
+    """Return the class whose namespace this is: classes must be changed by `setattr`."""
+    if "__module__" not in namespace or "__name__" in namespace:
+        return None
+    module = sys.modules.get(str(namespace["__module__"]))
+    near = [] if module is None else list(vars(module).values())
+    found = [owner for owner in near if _owns(owner, namespace)]  # most are names of their module
+    found = found or [owner for owner in gc.get_referrers(namespace) if _owns(owner, namespace)]
+    return found[0] if found else None
+
+
+def _owns(owner: Any, namespace: dict[Any, Any]) -> bool:
+    if not isinstance(owner, type) or len(owner.__dict__) != len(namespace):
+        return False
+    return all(owner.__dict__.get(name) is value for name, value in namespace.items())
+
+
 class _Patches:
     """The stand-ins that are in place now."""
 
@@ -204,7 +285,7 @@ class _Patches:
         pairs = [(_Held(target), _watch(target)) for target in fresh]
         owners = [(target.owner, target.name.rpartition(".")[2]) for target in fresh]
         del fresh
-        rebind([(held.function, stand_in) for held, stand_in in pairs])
+        _rebind([(held.function, stand_in) for held, stand_in in pairs])
         for (owner, name), (_, stand_in) in zip(owners, pairs, strict=True):
             if owner is not None and getattr(owner, name) is not stand_in:
                 setattr(owner, name, stand_in)
@@ -213,7 +294,7 @@ class _Patches:
 
     def remove(self) -> None:
         """Put every original back."""
-        rebind([(stand_in, held.function) for held, stand_in in self.pairs], tables=True)
+        _rebind([(stand_in, held.function) for held, stand_in in self.pairs], tables=True)
         self.pairs.clear()
         if self.stance is not None:
             self.stance.__exit__(None, None, None)
