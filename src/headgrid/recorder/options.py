@@ -53,10 +53,9 @@ class RecordOptions:
         """Return whether a layer is asked for, by number or by module path."""
         return self.layers is None or any(fits_layer(one, number, path) for one in self.layers)
 
-    @property
-    def names_paths(self) -> bool:
-        """Whether layers are chosen by module path."""
-        return any(isinstance(wanted, str) for wanted in self.layers or ())
+    def names(self, path: str) -> bool:
+        """Return whether a layer is asked for by its module path."""
+        return any(isinstance(one, str) and match_path(path, one) for one in self.layers or ())
 
     def describe(self) -> dict[str, Any]:
         """Return the observation policy as plain values, for the capture's metadata."""
@@ -134,9 +133,8 @@ def read_options(
 
 
 def _check_forwards(forwards: str | int | None, statistic: str) -> None:
-    if isinstance(forwards, int) and not isinstance(forwards, bool) and forwards >= 0:
-        return
-    if forwards is not None and forwards not in _FORWARDS:
+    number = _is_whole(forwards) and int(forwards or 0) >= 0
+    if forwards is not None and not number and forwards not in _FORWARDS:
         raise OptionError(
             f"forwards is {forwards!r}, expected one of {', '.join(_FORWARDS)}, or the number of a "
             f"forward from 0{near_miss(str(forwards), _FORWARDS)}"
@@ -149,12 +147,15 @@ def _check_forwards(forwards: str | int | None, statistic: str) -> None:
 
 
 def _check_batch(batch: int | str | None) -> None:
-    whole = isinstance(batch, int) and not isinstance(batch, bool)
-    if batch is not None and not whole and batch not in ("mean", "all"):
+    if batch is not None and not _is_whole(batch) and batch not in ("mean", "all"):
         raise OptionError(
             f"batch is {batch!r}, expected a whole number, 'mean' or 'all'"
             f"{near_miss(str(batch), ('mean', 'all'))}"
         )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_sample(sample: int | None, statistic: str) -> None:
@@ -171,15 +172,11 @@ def _check_sample(sample: int | None, statistic: str) -> None:
         )
 
 
-def _read_layers(
-    layers: int | str | Sequence[int | str] | None,
-) -> tuple[int | str, ...] | None:
+def _read_layers(layers: Any) -> tuple[int | str, ...] | None:
     if layers is None:
         return None
     items = [layers] if isinstance(layers, (int, str)) else list(layers)
-    wrong = [item for item in items if not isinstance(item, (int, str)) or isinstance(item, bool)]
-    negative = [item for item in items if isinstance(item, int) and item < 0]
-    if wrong or negative or not items:
+    if not items or not all(isinstance(i, str) or (_is_whole(i) and i >= 0) for i in items):
         raise OptionError(
             f"layers is {layers!r}, expected layer numbers from 0 or module-path globs "
             "('blocks.*.attn1')"

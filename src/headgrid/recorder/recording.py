@@ -30,6 +30,10 @@ from headgrid.text import shorten_list
 Model: TypeAlias = "torch.nn.Module | str | None"
 
 
+#: Stands for the model where attention is called outside any module.
+_NO_MODEL = torch.nn.Module()
+
+
 class Recording(Card):
     """What a ``with headgrid.record(...)`` block has recorded.
 
@@ -163,8 +167,7 @@ class Recording(Card):
         if keys < queries:
             self._kinds[path] = "cross"
             return "cross"
-        chosen = self.options.names_paths and self.options.wants(-1, path)
-        if chosen or self.options.shard is not None:
+        if self.options.names(path) or self.options.shard is not None:
             return self.options.attention
         raise RecordError(
             f"{path} ({type(site.modules[-1]).__name__ if site.modules else call.function}) has "
@@ -259,10 +262,3 @@ class Recording(Card):
         self._latest.clear()
         self._plans.clear()
         self._model = self._root = None
-
-
-class _Script(torch.nn.Module):  # type: ignore[misc]
-    """Stands for the model where attention is called outside any module."""
-
-
-_NO_MODEL = _Script()

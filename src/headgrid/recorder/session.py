@@ -154,12 +154,10 @@ def _check_model(model: object, options: RecordOptions) -> None:
     names = [module_path(model, part) for part in unwrap(model).modules()]
     for wanted in options.layers or ():
         if isinstance(wanted, str) and not any(match_path(name, wanted) for name in names):
-            leaf = wanted.rpartition(".")[2]
-            close = [name for name in names if leaf and leaf in name][:3]
-            near = f"; there are {', '.join(close)}" if close else near_miss(wanted, names)
             raise OptionError(
                 f"layers={wanted!r} matches none of the {len(names)} module paths of "
-                f"{type(unwrap(model)).__name__} (such as {', '.join(names[1:4])}){near}"
+                f"{type(unwrap(model)).__name__} (such as {', '.join(names[1:4])})"
+                f"{near_miss(wanted, names)}"
             )
 
 

@@ -20,36 +20,18 @@ from headgrid.recorder.watch.sites import CallSite
 
 @dataclass(frozen=True)
 class CallInfo:
-    """What a policy may look at.
+    """What a policy may look at."""
 
-    Attributes
-    ----------
-    layer, path : int, str
-        Number and module path of the layer.
-    index : int
-        Number of attention calls that this layer has made before.
-    query_tokens, key_tokens : int
-        Token counts of this call.
-    query_segments, key_segments : Segments
-        Frames of the two axes.
-    site : CallSite
-        The running modules and their keyword arguments.
-    last : tuple of (start, stop) or None
-        Where the latest self-attention call of as many query tokens put them.
-    query : tuple of (start, stop)
-        Where this call's query tokens lie; known to key policies only.
-    """
-
-    layer: int
-    path: str
-    index: int
+    layer: int  #: number of the layer
+    path: str  #: its module path
+    index: int  #: number of attention calls that this layer has made before
     query_tokens: int
     key_tokens: int
-    query_segments: Segments
+    query_segments: Segments  #: the frames of each axis
     key_segments: Segments
-    site: CallSite
-    last: Spans | None = None
-    query: Spans = ()
+    site: CallSite  #: the running modules and their keyword arguments
+    last: Spans | None = None  #: where the latest self-attention call put its query tokens
+    query: Spans = ()  #: where this call's query tokens lie; known to key policies only
 
 
 class Policy:

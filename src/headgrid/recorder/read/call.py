@@ -21,54 +21,30 @@ HIDING_BIAS = -1e4
 
 @dataclass(frozen=True, eq=False)
 class AttentionCall:
-    """What one attention call computes, before any position is known.
+    """What one attention call computes, before any position is known."""
 
-    Attributes
-    ----------
-    query : tensor, shape (batch, heads, query tokens, dim)
-    key : tensor, shape (batch, key heads, key tokens, dim)
-        ``heads`` is a multiple of ``key heads`` (grouped queries).
-    scale : float
-        What ``q·k`` is multiplied by before the softmax.
-    lower, upper : int or None
-        Query token ``i`` attends key token ``j`` only where
-        ``lower <= j - i <= upper`` (a causal mask has ``upper = 0``).
-    from_end : bool
-        Whether ``lower`` and ``upper`` are counted from the last query and key
-        token (flash-attn) rather than from the first (torch).
-    mask : tensor or None, shape broadcastable to (batch, heads, query tokens, key tokens)
-        Boolean (True: attend) or added to the logits.
-    mask_function : callable or None
-        ``f(batch, head, query, key) -> bool``, as flex_attention's ``mask_mod``.
-    score_function : callable or None
-        ``f(score, batch, head, query, key) -> score``, as flex_attention's ``score_mod``.
-    softcap : float or None
-        Logits are squashed to ``softcap * tanh(logit / softcap)``.
-    sink_logits : tensor or None, shape (heads,)
-        Learned logits of a key that has no token; they enter the softmax only.
-    sequences : tuple of (query start, query stop, key start, key stop) or None
-        The sequences of a packed batch (in which case ``batch`` is 1), or the
-        unpadded part of each batch element.
-    packed : bool
-        Whether ``sequences`` lie one behind the other along the token axis.
-    function : str
-        Name of the intercepted function, for messages.
-    """
+    query: torch.Tensor  #: (batch, heads, query tokens, dim)
+    key: torch.Tensor  #: (batch, key heads, key tokens, dim); heads are a multiple of key heads
+    scale: float  #: what ``q·k`` is multiplied by before the softmax
 
-    query: torch.Tensor
-    key: torch.Tensor
-    scale: float
+    #: Query token ``i`` attends key token ``j`` only where ``lower <= j - i <= upper`` (a causal
+    #: mask has ``upper = 0``), counted from the last tokens (flash-attn) or the first (torch).
     lower: int | None = None
     upper: int | None = None
     from_end: bool = False
+
+    #: Broadcastable to (batch, heads, query tokens, key tokens): True attends, numbers are added.
     mask: torch.Tensor | None = None
-    mask_function: Callable[..., Any] | None = None
-    score_function: Callable[..., Any] | None = None
-    softcap: float | None = None
-    sink_logits: torch.Tensor | None = None
+    mask_function: Callable[..., Any] | None = None  #: ``f(batch, head, query, key) -> bool``
+    score_function: Callable[..., Any] | None = None  #: ``f(score, batch, head, query, key)``
+    softcap: float | None = None  #: logits become ``softcap * tanh(logit / softcap)``
+    sink_logits: torch.Tensor | None = None  #: (heads,) of a learned key that has no token
+
+    #: (query start, query stop, key start, key stop) of the sequences that lie one behind the
+    #: other in a packed batch (of 1), or of the unpadded part of each batch element.
     sequences: tuple[tuple[int, int, int, int], ...] | None = None
     packed: bool = False
-    function: str = "attention"
+    function: str = "attention"  #: name of the function, for messages
 
     @property
     def heads(self) -> int:

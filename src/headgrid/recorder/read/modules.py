@@ -15,7 +15,7 @@ import torch
 
 from headgrid.errors import RecordError
 from headgrid.recorder.read.call import AttentionCall
-from headgrid.recorder.read.readers import Reader, as_mask, scale_or_default, split_mask
+from headgrid.recorder.read.readers import Reader, as_mask, join_masks, scale_or_default, split_mask
 
 
 def transformers_reader(original: Callable[..., Any], name: str) -> Reader:
@@ -65,8 +65,6 @@ def _read_transformers(
             mask = mask.bool()[:, None, None, -key.shape[2] :]
         else:
             mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
-    if position_bias is not None:
-        mask = _add_masks(position_bias, mask)
     window = sliding_window if flash and sliding_window and key.shape[2] > sliding_window else None
     return AttentionCall(
         query,
@@ -75,7 +73,7 @@ def _read_transformers(
         lower=None if window is None else -(window - 1),
         upper=0 if causal else None,
         from_end=flash,
-        mask=mask,
+        mask=join_masks(position_bias, mask),
         mask_function=function,
         softcap=softcap,
         sink_logits=s_aux,
@@ -89,14 +87,6 @@ def _is_causal(name: str, module: Any, query: torch.Tensor, mask: Any, stated: b
         return False
     causal = bool(getattr(module, "is_causal", True) if stated is None else stated)
     return causal if name.startswith("flash") else causal and mask is None and query.shape[2] > 1
-
-
-def _add_masks(bias: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    if mask is None:
-        return bias
-    if mask.dtype == torch.bool:
-        return torch.where(mask, bias, torch.finfo(bias.dtype).min)
-    return bias + mask
 
 
 def read_multihead(
@@ -148,13 +138,7 @@ def _invert_masks(
     if mask is not None and mask.ndim == 3:
         mask = mask.unflatten(0, (-1, heads))
     given = (as_mask(mask), None if padding is None else padding[:, None, None])
-    kept = [~part if part.dtype == torch.bool else part for part in given if part is not None]
-    if len(kept) < 2:
-        return kept[0] if kept else None
-    if kept[0].dtype == kept[1].dtype == torch.bool:
-        return kept[0] & kept[1]
-    floats = [torch.where(p, 0.0, -torch.inf) if p.dtype == torch.bool else p for p in kept]
-    return floats[0] + floats[1]
+    return join_masks(*(~m if m is not None and m.dtype == torch.bool else m for m in given))
 
 
 def read_encoder_layer(src: torch.Tensor, *arguments: Any) -> AttentionCall:

@@ -7,6 +7,7 @@ their arguments share a reader: the order is a line of text.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,13 +23,13 @@ from headgrid.recorder.read.call import AttentionCall
 Reader = Callable[..., AttentionCall]
 
 
-def _in_order(order: str, read: Reader, ignored: str = "dropout_p", **fixed: Any) -> Reader:
+def _in_order(order: str, read: Reader, ignored: str = "", **fixed: Any) -> Reader:
     """Return the reader of a function whose positional arguments come in this order.
 
     What changes no logit is ignored, and so is what is switched off; `read` refuses any other
     keyword that it does not know.
     """
-    names, dropped = order.split(), ignored.split()
+    names, dropped = order.split(), {"value", "v", "dropout_p", *ignored.split()}
 
     def read_arguments(*args: Any, **kwargs: Any) -> AttentionCall:
         if len(args) > len(names):
@@ -58,10 +59,20 @@ def as_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
     return mask.reshape((1,) * (4 - mask.ndim) + tuple(mask.shape))
 
 
+def join_masks(*masks: torch.Tensor | None) -> torch.Tensor | None:
+    """Return one mask from several, each of them boolean (True attends) or added."""
+    given = [mask for mask in masks if mask is not None]
+    if len(given) < 2:
+        return given[0] if given else None
+    if all(mask.dtype == torch.bool for mask in given):
+        return functools.reduce(torch.logical_and, given)
+    numbers = [torch.where(m, 0.0, -torch.inf) if m.dtype == torch.bool else m for m in given]
+    return functools.reduce(torch.add, numbers)
+
+
 def _read_heads_first(
     query: torch.Tensor,
     key: torch.Tensor,
-    value: torch.Tensor,
     attn_mask: torch.Tensor | None = None,
     is_causal: bool = False,
     scale: float | None = None,
@@ -88,7 +99,7 @@ def _read_heads_first(
 
 
 def _read_heads_last(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: Any = None, **more: Any
+    query: torch.Tensor, key: torch.Tensor, attn_mask: Any = None, **more: Any
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim)."""
     mask, function = split_mask(attn_mask)
@@ -97,7 +108,6 @@ def _read_heads_last(
     call = _read_heads_first(
         query.transpose(1, 2),
         key.transpose(1, 2),
-        value,
         mask,
         function="dispatch_attention_fn",
         **more,
@@ -107,7 +117,7 @@ def _read_heads_last(
 
 #: ``scaled_dot_product_attention``, flex_attention, and diffusers' ``dispatch_attention_fn``.
 read_sdpa = _in_order(
-    "query key value attn_mask dropout_p is_causal", _read_heads_first, "dropout_p enable_gqa"
+    "query key value attn_mask dropout_p is_causal", _read_heads_first, "enable_gqa"
 )
 read_flex = _in_order(
     "query key value score_mod block_mask scale enable_gqa",
@@ -118,7 +128,7 @@ read_flex = _in_order(
 read_heads_last = _in_order(
     "query key value attn_mask dropout_p is_causal scale enable_gqa",
     _read_heads_last,
-    "dropout_p enable_gqa attention_kwargs backend parallel_config",
+    "enable_gqa attention_kwargs backend parallel_config",
 )
 
 
@@ -130,7 +140,6 @@ def split_mask(mask: Any) -> tuple[torch.Tensor | None, Callable[..., Any] | Non
 def _read_flash(
     q: torch.Tensor,
     k: torch.Tensor,
-    v: torch.Tensor,
     softmax_scale: float | None = None,
     causal: bool = False,
     window_size: tuple[int, int] = (-1, -1),
@@ -169,7 +178,6 @@ def _alibi(slopes: torch.Tensor | None, shift: int) -> Callable[..., Any] | None
 def _read_varlen(
     q: torch.Tensor,
     k: torch.Tensor,
-    v: torch.Tensor,
     cu_seqlens_q: torch.Tensor,
     cu_seqlens_k: torch.Tensor,
     seqused_q: torch.Tensor | None = None,
@@ -183,7 +191,7 @@ def _read_varlen(
             "expected contiguous keys without a bias; pass functions={path: reader} with a reader "
             "of your own"
         )
-    call = _read_flash(q[None], k[None], v[None], **more)
+    call = _read_flash(q[None], k[None], **more)
     queries = _used(cu_seqlens_q.tolist(), seqused_q)
     return _pack(call, queries, _used(cu_seqlens_k.tolist(), seqused_k))
 
@@ -205,24 +213,23 @@ def _pack(
 
 def _read_flash_packed(qkv: torch.Tensor, **more: Any) -> AttentionCall:
     """Read (batch, tokens, 3, heads, dim)."""
-    return _read_flash(*qkv.unbind(2), **more)
+    return _read_flash(qkv[:, :, 0], qkv[:, :, 1], **more)
 
 
 def _read_flash_kv_packed(q: torch.Tensor, kv: torch.Tensor, **more: Any) -> AttentionCall:
     """Read keys and values of (batch, tokens, 2, heads, dim)."""
-    return _read_flash(q, *kv.unbind(2), **more)
+    return _read_flash(q, kv[:, :, 0], **more)
 
 
 def _read_wan(
     q: torch.Tensor,
     k: torch.Tensor,
-    v: torch.Tensor,
     q_lens: torch.Tensor | None = None,
     k_lens: torch.Tensor | None = None,
     **more: Any,
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim), where tokens beyond the lengths are padding."""
-    call = _read_flash(q, k, v, function="flash_attention", **more)
+    call = _read_flash(q, k, function="flash_attention", **more)
     rows = [q.shape[1]] * q.shape[0] if q_lens is None else q_lens.tolist()
     columns = [k.shape[1]] * q.shape[0] if k_lens is None else k_lens.tolist()
     sequences = tuple((0, a, 0, b) for a, b in zip(rows, columns, strict=True))
@@ -232,7 +239,7 @@ def _read_wan(
 
 _SETTINGS = "dropout_p softmax_scale causal window_size softcap alibi_slopes"
 _SEQUENCES = "q k v cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k"
-_FLASH = "dropout_p deterministic return_attn_probs max_seqlen_q max_seqlen_k"
+_FLASH = "deterministic return_attn_probs max_seqlen_q max_seqlen_k"
 _FLASH3 = f"{_FLASH} num_splits pack_gqa sm_margin"
 
 #: flash-attn 2, FlashAttention 3 (``flash_attn_interface``), and ``attention`` of Wan.
@@ -249,14 +256,13 @@ read_flash3_varlen = _in_order(
 read_wan = _in_order(
     "q k v q_lens k_lens dropout_p softmax_scale q_scale causal window_size deterministic dtype",
     _read_wan,
-    "dropout_p deterministic dtype version fa_version",
+    "deterministic dtype version fa_version",
 )
 
 
 def _read_xformers(
     query: torch.Tensor,
     key: torch.Tensor,
-    value: torch.Tensor,
     attn_bias: Any = None,
     scale: float | None = None,
 ) -> AttentionCall:

@@ -38,33 +38,23 @@ class Observer(Protocol):
         ...
 
 
-class _Held:
-    """A function behind a slot, where the search for references does not look."""
-
-    __slots__ = ("function", "target")
-
-    def __init__(self, target: Target) -> None:
-        self.function = target.original
-        self.target = target
-
-
 _observers: list[Observer] = []
 _lock = threading.RLock()
 _local = threading.local()
 
 
-def _run(held: _Held, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _run(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the original; the outermost attention function of a thread is shown to observers."""
     watching = _observers and not getattr(_local, "inside", False) and not _is_replay()
     if not watching:
-        return held.function(*args, **kwargs)
+        return target.original(*args, **kwargs)
     _local.inside = True
     try:
-        read = functools.cache(lambda: _read(held.target, args, kwargs))
+        read = functools.cache(lambda: _read(target, args, kwargs))
         with _undisturbed():
             prepared = [observer.prepare(read) for observer in tuple(_observers)]
         del read  # and what it has read, so that no tensor outlives the call
-        result = held.function(*args, **kwargs)
+        result = target.original(*args, **kwargs)
         with _undisturbed():
             for commit in prepared:
                 if commit is not None:
@@ -120,27 +110,26 @@ def _read(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Atte
 class _WatchedBuiltin:
     """Stand-in of a builtin: like a builtin, it does not bind to instances."""
 
-    def __init__(self, held: _Held) -> None:
-        self._held = held
-        self.__name__ = str(getattr(held.function, "__name__", "attention"))
-        self.__doc__ = held.function.__doc__
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.__name__ = str(getattr(target.original, "__name__", "attention"))
+        self.__doc__ = target.original.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _run(self._held, args, kwargs)
+        return _run(self._target, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_held":
+        if name.startswith("__") or name == "_target":
             raise AttributeError(name)
-        return getattr(self._held.function, name)
+        return getattr(self._target.original, name)
 
 
 def _watch(target: Target) -> Callable[..., Any]:
-    held = _Held(target)
     if not isinstance(target.original, types.FunctionType):
-        return _WatchedBuiltin(held)
+        return _WatchedBuiltin(target)
 
     def watched(*args: Any, **kwargs: Any) -> Any:
-        return _run(held, args, kwargs)
+        return _run(target, args, kwargs)
 
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(watched, name, getattr(target.original, name))
@@ -272,29 +261,28 @@ class _Patches:
     """The stand-ins that are in place now."""
 
     def __init__(self) -> None:
-        self.pairs: list[tuple[_Held, Any]] = []
+        self.pairs: list[tuple[Target, Any]] = []
         self.extra: list[Mapping[str, Reader]] = []
         self.watcher = ImportWatcher(self.after_import)
         self.stance: contextlib.AbstractContextManager[Any] | None = None
 
     def install(self) -> None:
         """Watch every attention function that is loaded and not watched yet."""
-        known = {id(item) for held, stand_in in self.pairs for item in (held.function, stand_in)}
+        known = {id(item) for target, new in self.pairs for item in (target.original, new)}
         readers = {path: reader for mapping in self.extra for path, reader in mapping.items()}
         fresh = [target for target in find_targets(readers) if id(target.original) not in known]
-        pairs = [(_Held(target), _watch(target)) for target in fresh]
-        owners = [(target.owner, target.name.rpartition(".")[2]) for target in fresh]
-        del fresh
-        _rebind([(held.function, stand_in) for held, stand_in in pairs])
-        for (owner, name), (_, stand_in) in zip(owners, pairs, strict=True):
-            if owner is not None and getattr(owner, name) is not stand_in:
-                setattr(owner, name, stand_in)
+        pairs = [(target, _watch(target)) for target in fresh]
+        _rebind([(target.original, stand_in) for target, stand_in in pairs])
+        for target, stand_in in pairs:
+            name = target.name.rpartition(".")[2]
+            if target.owner is not None and getattr(target.owner, name) is not stand_in:
+                setattr(target.owner, name, stand_in)
         self.pairs += pairs
         self._run_compiled_models_eagerly()
 
     def remove(self) -> None:
         """Put every original back."""
-        _rebind([(stand_in, held.function) for held, stand_in in self.pairs], tables=True)
+        _rebind([(stand_in, target.original) for target, stand_in in self.pairs], tables=True)
         self.pairs.clear()
         if self.stance is not None:
             self.stance.__exit__(None, None, None)

@@ -17,7 +17,10 @@ from headgrid.recorder.read.readers import Reader
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Target:
-    """An attention function (of the class ``owner``, if it is a method), and its reader."""
+    """An attention function (of the class ``owner``, if it is a method), and its reader.
+
+    The function is behind a slot, where the search for references does not look.
+    """
 
     name: str
     original: Callable[..., Any]
