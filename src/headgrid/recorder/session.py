@@ -49,8 +49,7 @@ def record(
 ) -> Iterator[Recording]:
     """Record the frame attention of a model that runs inside the block.
 
-    The model is left as it is; its attention functions are watched from outside,
-    and its outputs are those it has without a recorder.
+    Attention functions are watched from outside: the model and its outputs stay as they are.
 
     Parameters
     ----------
@@ -59,18 +58,16 @@ def record(
     tokens_per_frame : int, optional
         Tokens of one frame. This or ``segments`` is needed.
     segments, query_segments, key_segments : sequence, optional
-        Boundaries ``[0, 12, 30]`` of frames in tokens, or pairs of them, for both
-        axes or for one.
+        Boundaries ``[0, 12, 30]`` of frames in tokens, or pairs of them; for one axis or both.
     key_tokens_per_frame : int, optional
         Tokens of a key frame, in cross-attention.
     layers : int, str or sequence of them, optional
-        Layers by number (in the order of their first call) or by a glob of module
-        paths; all by default.
+        Layers by number (in order of first calls) or glob of module paths; all by default.
     attention : {"self", "cross"}
         Which attention counts.
     forwards : {"first", "last", "mean", "all"} or int, optional
-        Which of repeated forwards of a block count: the first is the noisiest, the
-        last is clean. By default a repeated forward is an error.
+        Which of repeated forwards of a block count (the first is the noisiest, the last is
+        clean). By default a repeated forward is an error.
     batch : int, "mean" or "all", optional
         Which batch element counts; needed where there is more than one.
     query_position, key_position : str or callable, optional
@@ -82,10 +79,9 @@ def record(
         Mean of ``q·k * scale`` plus constant biases; share of the softmax; its
         ``-p log p`` in nats (summed over a row of keys: the entropy); largest logit.
     sample : int, optional
-        Estimate mass or entropy from so many query tokens a frame; the standard
-        error is written into the metadata.
+        Estimate mass or entropy from so many query tokens a frame; metadata has the error.
     seed : int
-        Of the sample. The model's own random numbers are left alone.
+        Of the sample; the model's own random numbers are left alone.
     irregular_mask : {"error", "mean", "ignore"}
         What to do with logits where a mask or bias is not constant over a frame pair:
         stop, take the exact mean over visible token pairs, or leave masks out.
@@ -96,10 +92,8 @@ def record(
     functions : mapping of dotted path to reader, optional
         More attention functions, each with a function of the same arguments that
         returns an `AttentionCall`, or the name of a ready one ("flash", "wan", ...).
-    shard : {"queries", "sequence", "heads"}, optional
-        What torch.distributed has cut: queries only, queries and keys, or heads.
-    group : process group, optional
-        Of the cut.
+    shard, group : {"queries", "sequence", "heads"}, process group, optional
+        What torch.distributed has cut (queries only, queries and keys, or heads), and where.
     prompt, metadata
         Written into the captures.
 
@@ -214,9 +208,8 @@ def record_runs(
     directory : path
         Gets a folder ``run_000``, ``run_001``, ... for each prompt. With several
         processes each runs its share of the prompts.
-    seeds : int or sequence of int
-    **options
-        Of `record`.
+    seeds, **options
+        One seed for all or one each; what `record` takes.
 
     Returns
     -------

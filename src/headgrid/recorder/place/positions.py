@@ -37,6 +37,11 @@ class CallInfo:
 class Policy:
     """Says where a call's tokens lie, in their order; its text is what the captures tell of it."""
 
+    text = ""
+
+    def __str__(self) -> str:
+        return self.text
+
     def __call__(self, info: CallInfo) -> Spans:
         """Return the token positions."""
         return self._place(info)
@@ -45,9 +50,10 @@ class Policy:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
 class Growing(Policy):
     """Keys are all tokens so far; queries are the last of them."""
+
+    text = "growing"
 
     def _place(self, info: CallInfo) -> Spans:
         if info.query:
@@ -61,32 +67,25 @@ class Growing(Policy):
             )
         return ((start, info.key_tokens),)
 
-    def __str__(self) -> str:
-        return "growing"
 
-
-@dataclass(frozen=True)
 class LikeSelf(Policy):
     """Cross-attention queries lie where the latest self-attention put the same tokens."""
+
+    text = "as in self-attention"
 
     def _place(self, info: CallInfo) -> Spans:
         if info.last is not None and count_tokens(info.last) == info.query_tokens:
             return info.last
         return ((0, info.query_tokens),)
 
-    def __str__(self) -> str:
-        return "as in self-attention"
 
-
-@dataclass(frozen=True)
 class Whole(Policy):
     """The tokens are the first ones, all of them."""
 
+    text = "all tokens from the first"
+
     def _place(self, info: CallInfo) -> Spans:
         return ((0, info.key_tokens if info.query else info.query_tokens),)
-
-    def __str__(self) -> str:
-        return "all tokens from the first"
 
 
 @dataclass(frozen=True)

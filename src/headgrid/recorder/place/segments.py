@@ -158,11 +158,7 @@ def _overlaps(segments: Segments, start: int, stop: int) -> list[tuple[int, int,
 
 
 def join_spans(spans: Iterable[tuple[int, int]]) -> Spans:
-    """Return spans in the same order, those joined that touch the one before.
-
-    >>> join_spans([(0, 4), (4, 6), (8, 9)])
-    ((0, 6), (8, 9))
-    """
+    """Return spans in the same order, those joined that touch the one before."""
     joined: list[tuple[int, int]] = []
     for start, stop in spans:
         if joined and joined[-1][1] == start:

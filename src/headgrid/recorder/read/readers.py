@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -113,23 +113,6 @@ def _read_heads_last(
         **more,
     )
     return replace(call, mask_function=function)
-
-
-#: ``scaled_dot_product_attention``, flex_attention, and diffusers' ``dispatch_attention_fn``.
-read_sdpa = _in_order(
-    "query key value attn_mask dropout_p is_causal", _read_heads_first, "enable_gqa"
-)
-read_flex = _in_order(
-    "query key value score_mod block_mask scale enable_gqa",
-    _read_heads_first,
-    "enable_gqa return_lse return_aux kernel_options",
-    function="flex_attention",
-)
-read_heads_last = _in_order(
-    "query key value attn_mask dropout_p is_causal scale enable_gqa",
-    _read_heads_last,
-    "enable_gqa attention_kwargs backend parallel_config",
-)
 
 
 def split_mask(mask: Any) -> tuple[torch.Tensor | None, Callable[..., Any] | None]:
@@ -237,29 +220,6 @@ def _read_wan(
     return replace(call, sequences=sequences) if padded else call
 
 
-_SETTINGS = "dropout_p softmax_scale causal window_size softcap alibi_slopes"
-_SEQUENCES = "q k v cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k"
-_FLASH = "deterministic return_attn_probs max_seqlen_q max_seqlen_k"
-_FLASH3 = f"{_FLASH} num_splits pack_gqa sm_margin"
-
-#: flash-attn 2, FlashAttention 3 (``flash_attn_interface``), and ``attention`` of Wan.
-read_flash = _in_order(f"q k v {_SETTINGS}", _read_flash, _FLASH)
-read_flash_packed = _in_order(f"qkv {_SETTINGS}", _read_flash_packed, _FLASH)
-read_flash_kv_packed = _in_order(f"q kv {_SETTINGS}", _read_flash_kv_packed, _FLASH)
-read_flash_varlen = _in_order(
-    f"{_SEQUENCES} {_SETTINGS} deterministic return_attn_probs block_table", _read_varlen, _FLASH
-)
-read_flash3 = _in_order("q k v softmax_scale causal", _read_flash, _FLASH3)
-read_flash3_varlen = _in_order(
-    f"{_SEQUENCES} seqused_q seqused_k softmax_scale causal", _read_varlen, _FLASH3
-)
-read_wan = _in_order(
-    "q k v q_lens k_lens dropout_p softmax_scale q_scale causal window_size deterministic dtype",
-    _read_wan,
-    "deterministic dtype version fa_version",
-)
-
-
 def _read_xformers(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -274,10 +234,6 @@ def _read_xformers(
         function="memory_efficient_attention",
     )
     return _add_xformers_bias(call, attn_bias)
-
-
-#: ``xformers.ops.memory_efficient_attention``.
-read_xformers = _in_order("query key value attn_bias p scale", _read_xformers, "p op output_dtype")
 
 
 def _xformers_axes(tokens: torch.Tensor, *, expanded: bool) -> torch.Tensor:
@@ -315,3 +271,46 @@ def _add_xformers_bias(call: AttentionCall, bias: Any) -> AttentionCall:
         call = _pack(call, list(pairwise(queries)), list(pairwise(keys)))
     causal = "Causal" in name or "LowerTriangular" in name
     return replace(call, upper=0 if causal else None, from_end="BottomRight" in name)
+
+
+_SETTINGS = "dropout_p softmax_scale causal window_size softcap alibi_slopes"
+_SEQUENCES = "q k v cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k"
+_FLASH = "deterministic return_attn_probs max_seqlen_q max_seqlen_k"
+_FLASH3 = f"{_FLASH} num_splits pack_gqa sm_margin"
+
+#: Ready readers, by the name that an option can give: of torch, diffusers, flash-attn 2 and 3,
+#: flex_attention, xformers, and ``attention`` of Wan.
+READERS: Mapping[str, Reader] = {
+    "sdpa": _in_order(
+        "query key value attn_mask dropout_p is_causal", _read_heads_first, "enable_gqa"
+    ),
+    "heads_last": _in_order(
+        "query key value attn_mask dropout_p is_causal scale enable_gqa",
+        _read_heads_last,
+        "enable_gqa attention_kwargs backend parallel_config",
+    ),
+    "flash": _in_order(f"q k v {_SETTINGS}", _read_flash, _FLASH),
+    "flash_packed": _in_order(f"qkv {_SETTINGS}", _read_flash_packed, _FLASH),
+    "flash_kv_packed": _in_order(f"q kv {_SETTINGS}", _read_flash_kv_packed, _FLASH),
+    "flash_varlen": _in_order(
+        f"{_SEQUENCES} {_SETTINGS} deterministic return_attn_probs block_table",
+        _read_varlen,
+        _FLASH,
+    ),
+    "flash3": _in_order("q k v softmax_scale causal", _read_flash, _FLASH3),
+    "flash3_varlen": _in_order(
+        f"{_SEQUENCES} seqused_q seqused_k softmax_scale causal", _read_varlen, _FLASH3
+    ),
+    "flex": _in_order(
+        "query key value score_mod block_mask scale enable_gqa",
+        _read_heads_first,
+        "enable_gqa return_lse return_aux kernel_options",
+        function="flex_attention",
+    ),
+    "xformers": _in_order("query key value attn_bias p scale", _read_xformers, "p op output_dtype"),
+    "wan": _in_order(
+        "q k v q_lens k_lens dropout_p softmax_scale q_scale causal window_size deterministic dtype",
+        _read_wan,
+        "deterministic dtype version fa_version",
+    ),
+}

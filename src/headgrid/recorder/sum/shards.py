@@ -56,11 +56,7 @@ def find_offset(tokens: int, device: torch.device, group: Any) -> tuple[int, int
 
 
 def cut_spans(spans: Spans, offset: int, tokens: int) -> Spans:
-    """Return the part of token positions that lies on one process.
-
-    >>> cut_spans(((0, 4), (10, 14)), 3, 3)
-    ((3, 4), (10, 12))
-    """
+    """Return the part of token positions that lies on one process."""
     found, position = list[tuple[int, int]](), 0
     for start, stop in spans:
         low = max(offset, position) - position + start

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from headgrid.errors import OptionError, near_miss
-from headgrid.recorder.read import modules, readers
-from headgrid.recorder.read.readers import Reader
+from headgrid.recorder.read import modules
+from headgrid.recorder.read.readers import READERS, Reader
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -28,49 +28,35 @@ class Target:
     owner: type | None = None
 
 
-#: Readers that an option can name, for functions given by dotted path.
-NAMED_READERS: Mapping[str, Reader] = {
-    "sdpa": readers.read_sdpa,
-    "heads_last": readers.read_heads_last,
-    "flash": readers.read_flash,
-    "flash_varlen": readers.read_flash_varlen,
-    "flash3": readers.read_flash3,
-    "flash3_varlen": readers.read_flash3_varlen,
-    "flex": readers.read_flex,
-    "xformers": readers.read_xformers,
-    "wan": readers.read_wan,
-}
-
-_FLASH: Mapping[str, Reader] = {
-    "flash_attn_func": readers.read_flash,
-    "flash_attn_qkvpacked_func": readers.read_flash_packed,
-    "flash_attn_kvpacked_func": readers.read_flash_kv_packed,
-    "flash_attn_varlen_func": readers.read_flash_varlen,
-}
-_FLASH3: Mapping[str, Reader] = {
-    "flash_attn_func": readers.read_flash3,
-    "flash_attn_varlen_func": readers.read_flash3_varlen,
-}
-_XFORMERS: Mapping[str, Reader] = {"memory_efficient_attention": readers.read_xformers}
+_SDPA, _WAN, _XFORMERS = READERS["sdpa"], READERS["wan"], READERS["xformers"]
 _ATEN = "torch.ops.aten.scaled_dot_product_attention"
+_FLASH: Mapping[str, Reader] = {
+    "flash_attn_func": READERS["flash"],
+    "flash_attn_qkvpacked_func": READERS["flash_packed"],
+    "flash_attn_kvpacked_func": READERS["flash_kv_packed"],
+    "flash_attn_varlen_func": READERS["flash_varlen"],
+}
 
 #: Functions that are known by name: module, attribute path in it, reader.
 KNOWN: Mapping[str, Mapping[str, Reader]] = {
-    "torch.nn.functional": {"scaled_dot_product_attention": readers.read_sdpa},
-    "torch._ops": {_ATEN: readers.read_sdpa, f"{_ATEN}.default": readers.read_sdpa},
-    "torch.nn.attention.flex_attention": {"flex_attention": readers.read_flex},
+    "torch.nn.functional": {"scaled_dot_product_attention": _SDPA},
+    "torch._ops": {_ATEN: _SDPA, f"{_ATEN}.default": _SDPA},
+    "torch.nn.attention.flex_attention": {"flex_attention": READERS["flex"]},
     "torch.nn.modules.activation": {"MultiheadAttention.forward": modules.read_multihead},
     "torch": {"_transformer_encoder_layer_fwd": modules.read_encoder_layer},
-    "diffusers.models.attention_dispatch": {"dispatch_attention_fn": readers.read_heads_last},
+    "diffusers.models.attention_dispatch": {"dispatch_attention_fn": READERS["heads_last"]},
     "diffusers.models.attention_processor": {
         "Attention.get_attention_scores": modules.read_attention_scores
     },
     "flash_attn.flash_attn_interface": _FLASH,
     "flash_attn": _FLASH,
-    "flash_attn_interface": _FLASH3,
-    "xformers.ops.fmha": _XFORMERS,
-    "xformers.ops": _XFORMERS,
-    "wan.modules.attention": {"attention": readers.read_wan, "flash_attention": readers.read_wan},
+    "flash_attn_interface": {
+        "flash_attn_func": READERS["flash3"],
+        "flash_attn_varlen_func": READERS["flash3_varlen"],
+    },
+    "xformers.ops.fmha": {"memory_efficient_attention": _XFORMERS},
+    "xformers.ops": {"memory_efficient_attention": _XFORMERS},
+    "wan.modules.attention": {"attention": _WAN, "flash_attention": _WAN},
 }
 
 _REGISTRY = "transformers.modeling_utils"
@@ -116,7 +102,7 @@ def _resolve(module: str, attribute: str, reader: Reader) -> Iterator[Target]:
 
 def find_missing(paths: Iterable[str]) -> list[str]:
     """Return the dotted paths that lead to no function of a loaded module."""
-    return [path for path in paths if not list(_resolve(*split_path(path), readers.read_sdpa))]
+    return [path for path in paths if not list(_resolve(*split_path(path), _SDPA))]
 
 
 def split_path(path: str) -> tuple[str, str]:
@@ -132,12 +118,12 @@ def read_functions(functions: Any) -> dict[str, Reader]:
     """Return the option ``functions`` with its readers resolved."""
     found: dict[str, Reader] = {}
     for path, reader in dict(functions or {}).items():
-        chosen = NAMED_READERS.get(reader) if isinstance(reader, str) else reader
+        chosen = READERS.get(reader) if isinstance(reader, str) else reader
         if not callable(chosen) or "." not in path:
             raise OptionError(
                 f"functions[{path!r}] is {reader!r}, expected a dotted path and a reader: a "
-                f"function of the same arguments, or one of {', '.join(NAMED_READERS)}"
-                f"{near_miss(str(reader), NAMED_READERS)}"
+                f"function of the same arguments, or one of {', '.join(READERS)}"
+                f"{near_miss(str(reader), READERS)}"
             )
         found[path] = chosen
     return found
