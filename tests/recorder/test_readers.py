@@ -127,19 +127,18 @@ def test_causal_flash_attention_is_aligned_to_the_last_tokens(library: Any) -> N
     assert np.isnan(found[:, 0]).all()
 
 
-def test_a_flash_window_and_alibi_are_read(library: Any) -> None:
+def test_a_flash_window_is_read_and_a_bias_that_is_not_known_is_an_error(library: Any) -> None:
     module = library("flash_attn", flash_attn_func)
     q, k = tokens_first(), tokens_first(seed=1)
-    slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625])
-    distance = (torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)[None]).abs()
-    options: Any = {"tokens_per_frame": TOKENS, "irregular_mask": "mean"}
-    with record(**options) as recording:
-        module.flash_attn_func(q, k, k, 0.0, None, True, (5, 0), 0.0, slopes)
-    seen = causal(LENGTH, LENGTH) & ~causal(LENGTH, LENGTH, -6)
-    logits = all_logits(q.transpose(1, 2), k.transpose(1, 2))[0]
-    logits = logits - slopes[:, None, None] * distance
-    expected = mean_by_frame(logits, SPANS, SPANS, seen)
+    with record(tokens_per_frame=TOKENS) as recording:
+        module.flash_attn_func(q, k, k, 0.0, None, True, (5, 0))
+    expected = matrix_of(q, k, causal(LENGTH, LENGTH) & ~causal(LENGTH, LENGTH, -6))
     assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
+    with (
+        pytest.raises(RecordError, match="unexpected keyword argument 'alibi_slopes'"),
+        record(tokens_per_frame=TOKENS),
+    ):
+        module.flash_attn_func(q, k, k, alibi_slopes=torch.ones(HEADS))
 
 
 def test_packed_flash_attention_is_unpacked(library: Any) -> None:

@@ -160,12 +160,9 @@ def _describe(
 
 
 def _versions() -> dict[str, str]:
-    found = {"headgrid": __version__}
-    for name in PACKAGES:
-        version = getattr(sys.modules.get(name), "__version__", None)
-        if version is not None:
-            found[name] = str(version)
-    return found
+    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
+    versions = {name: str(version) for name, version in loaded.items() if version is not None}
+    return {"headgrid": __version__, **versions}
 
 
 def infer_blocks(seen: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:

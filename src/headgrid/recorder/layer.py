@@ -24,6 +24,7 @@ from headgrid.recorder.place.segments import (
     count_tokens,
     fitting_frame_sizes,
     join_spans,
+    overlap,
 )
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum import shards
@@ -175,14 +176,13 @@ class LayerRecord:
                     "(clean), 'mean' or 'all' if the model runs each block several times"
                 )
             return self.seen[block]
-        for start, stop in block:
-            for low, high in self.covered:
-                if start < high and stop > low:
-                    raise RecordError(
-                        f"{path}: {name_frames(segments, block)} overlap queries seen "
-                        f"before (tokens {low} to {high}) without being the same block; the cache "
-                        f"has rolled, or positions are wrong: {HOW_TO_DECLARE}"
-                    )
+        for low, high in self.covered:
+            if overlap((low, high), block):
+                raise RecordError(
+                    f"{path}: {name_frames(segments, block)} overlap queries seen before (tokens "
+                    f"{low} to {high}) without being the same block; the cache has rolled, or "
+                    f"positions are wrong: {HOW_TO_DECLARE}"
+                )
         return 0
 
     def _counts(self, forward: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 from headgrid.errors import OptionError, check_choice, near_miss
 from headgrid.recorder.place.positions import CallInfo, Policy, read_policy
@@ -13,16 +13,17 @@ from headgrid.recorder.place.segments import Segments
 from headgrid.recorder.read.readers import Reader
 from headgrid.recorder.watch.targets import read_functions
 
-RecordedStatistic = Literal["logit", "mass", "entropy", "max_logit"]
-Kind = Literal["self", "cross"]
-Irregular = Literal["error", "mean", "ignore"]
-Gaps = Literal["error", "keep"]
-Shard = Literal["queries", "sequence", "heads"]
+_CHOICES = {
+    "attention": ("self", "cross"),
+    "statistic": ("logit", "mass", "entropy", "max_logit"),
+    "irregular_mask": ("error", "mean", "ignore"),
+    "gaps": ("error", "keep"),
+    "shard": ("queries", "sequence", "heads"),
+}
+_FORWARDS = ("first", "last", "mean", "all")
 
 #: A policy, its spelling (``"counted:5"``), or a function of a `CallInfo`.
 Position = str | Policy | Callable[[CallInfo], Any]
-
-_FORWARDS = ("first", "last", "mean", "all")
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,19 @@ class RecordOptions:
     query_segments: Segments
     key_segments: Segments
     layers: tuple[int | str, ...] | None
-    attention: Kind
+    attention: str
     forwards: str | int | None
     batch: int | str | None
     query_position: Policy
     key_position: Policy
-    statistic: RecordedStatistic
+    statistic: str
     sample: int | None
     seed: int
-    irregular_mask: Irregular
-    gaps: Gaps
+    irregular_mask: str
+    gaps: str
     check_keys: bool
     functions: Mapping[str, Reader]
-    shard: Shard | None
+    shard: str | None
     group: Any
     prompt: str
     metadata: Mapping[str, Any]
@@ -96,15 +97,9 @@ def read_options(
     **given: Any,
 ) -> RecordOptions:
     """Check the keywords of `headgrid.record` and build the options."""
-    for name, choices in (
-        ("attention", Kind),
-        ("statistic", RecordedStatistic),
-        ("irregular_mask", Irregular),
-        ("gaps", Gaps),
-        ("shard", Shard),
-    ):
+    for name, choices in _CHOICES.items():
         if name != "shard" or given[name] is not None:
-            check_choice(name, given[name], get_args(choices))
+            check_choice(name, given[name], choices)
     _check_forwards(given["forwards"], given["statistic"])
     _check_batch(given["batch"])
     _check_sample(given["sample"], given["statistic"])

@@ -35,12 +35,7 @@ _NO_MODEL = torch.nn.Module()
 
 
 class Recording(Card):
-    """What a ``with headgrid.record(...)`` block has recorded.
-
-    Attributes
-    ----------
-    options : RecordOptions
-    """
+    """What a ``with headgrid.record(...)`` block has recorded, under these options."""
 
     def __init__(self, model: Model, options: RecordOptions) -> None:
         self.options = options
@@ -119,16 +114,13 @@ class Recording(Card):
 
     def _find_root(self, site: CallSite) -> torch.nn.Module | None:
         """Return the model that the call belongs to, or None if it is not the one recorded."""
-        wanted, running = self._model, site.modules
+        wanted = self._model
         if isinstance(wanted, torch.nn.Module):
-            return wanted if any(part is wanted for part in running) else None
-        if isinstance(wanted, str):
-            fits = [part for part in running if match_path(type(part).__name__, wanted)]
-            if not fits:
-                return None
-            found = fits[0]
-        else:
-            found = unwrap(running[0]) if running else _NO_MODEL
+            return wanted if any(part is wanted for part in site.modules) else None
+        fits = [p for p in site.modules if wanted is None or match_path(type(p).__name__, wanted)]
+        if wanted is not None and not fits:
+            return None
+        found = unwrap(fits[0]) if fits else _NO_MODEL
         if self._root is not None and found is not self._root:
             raise RecordError(
                 f"attention runs in two models, {type(self._root).__name__} and "

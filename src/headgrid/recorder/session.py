@@ -133,11 +133,8 @@ def _check_model(model: object, options: RecordOptions) -> None:
     if options.shard is not None:
         shards.check_running(options.shard)
     if model is not None and not isinstance(model, (torch.nn.Module, str)):
-        parts = [
-            name
-            for name in ("transformer", "unet", "model")
-            if isinstance(getattr(model, name, None), torch.nn.Module)
-        ]
+        names = ("transformer", "unet", "model")
+        parts = [n for n in names if isinstance(getattr(model, n, None), torch.nn.Module)]
         hint = f"; pass its .{parts[0]}" if parts else ""
         raise OptionError(
             f"model is a {type(model).__name__}, expected a torch.nn.Module, the name of its "
@@ -145,13 +142,13 @@ def _check_model(model: object, options: RecordOptions) -> None:
         )
     if not isinstance(model, torch.nn.Module):
         return
-    names = [module_path(model, part) for part in unwrap(model).modules()]
+    paths = [module_path(model, part) for part in unwrap(model).modules()]
     for wanted in options.layers or ():
-        if isinstance(wanted, str) and not any(match_path(name, wanted) for name in names):
+        if isinstance(wanted, str) and not any(match_path(path, wanted) for path in paths):
             raise OptionError(
-                f"layers={wanted!r} matches none of the {len(names)} module paths of "
-                f"{type(unwrap(model)).__name__} (such as {', '.join(names[1:4])})"
-                f"{near_miss(wanted, names)}"
+                f"layers={wanted!r} matches none of the {len(paths)} module paths of "
+                f"{type(unwrap(model)).__name__} (such as {', '.join(paths[1:4])})"
+                f"{near_miss(wanted, paths)}"
             )
 
 

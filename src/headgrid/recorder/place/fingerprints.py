@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 
 from headgrid.errors import RecordError
-from headgrid.recorder.place.segments import FrameSlices, Segments, Spans
+from headgrid.recorder.place.segments import FrameSlices, Segments, Spans, overlap
 from headgrid.text import shorten_list
 
 #: Numbers kept of each pooled key: random projections, so that no frame pair collides.
@@ -55,7 +55,7 @@ class Fingerprints:
         frames = tuple(
             frame
             for frame in marks
-            if frame in self._marks and not _overlaps(segments.span(frame), queries)
+            if frame in self._marks and not overlap(segments.span(frame), queries)
         )
         if frames and marks[frames[0]].shape == self._marks[frames[0]].shape:
             old = torch.stack([self._marks[frame] for frame in frames])
@@ -91,10 +91,6 @@ def _raise_changed(path: str, frames: tuple[int, ...], off: torch.Tensor) -> Non
 def runs_ahead(device: torch.device) -> bool:
     """Return whether looking at a result would make the host wait for the device."""
     return bool(device.type != "cpu")
-
-
-def _overlaps(span: tuple[int, int], spans: Spans) -> bool:
-    return any(span[0] < stop and span[1] > start for start, stop in spans)
 
 
 @lru_cache

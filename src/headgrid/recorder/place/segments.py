@@ -168,17 +168,18 @@ def join_spans(spans: Iterable[tuple[int, int]]) -> Spans:
     return tuple(joined)
 
 
+def overlap(span: tuple[int, int], spans: Spans) -> bool:
+    """Return whether a span shares a position with others."""
+    return any(span[0] < stop and span[1] > start for start, stop in spans)
+
+
 def count_tokens(spans: Spans) -> int:
     """Return the number of token positions in spans."""
     return sum(stop - start for start, stop in spans)
 
 
 def fitting_frame_sizes(tokens: int, wanted: int) -> str:
-    """Return the divisors of a token count that lie nearest to a wanted frame size.
-
-    >>> fitting_frame_sizes(48, 10)
-    '6, 8 or 12 tokens per frame would fit'
-    """
+    """Return the divisors of a token count that lie nearest to a wanted frame size, in words."""
     divisors = [size for size in range(1, tokens + 1) if tokens % size == 0]
     near = [str(size) for size in sorted(sorted(divisors, key=lambda n: abs(n - wanted))[:3])]
     choices = " or ".join(part for part in (", ".join(near[:-1]), near[-1]) if part)

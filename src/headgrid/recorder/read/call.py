@@ -1,8 +1,4 @@
-"""An attention function's arguments -> one `AttentionCall` in one layout.
-
-Readers (`headgrid.recorder.read.readers`) know what each library calls its arguments
-and in which order its axes lie; everything behind them knows only this type.
-"""
+"""An attention function's arguments -> one `AttentionCall`, all that is known behind readers."""
 
 from __future__ import annotations
 

@@ -127,7 +127,6 @@ def _read_flash(
     causal: bool = False,
     window_size: tuple[int, int] = (-1, -1),
     softcap: float = 0.0,
-    alibi_slopes: torch.Tensor | None = None,
     q_scale: float | None = None,
     function: str = "flash_attn",
 ) -> AttentionCall:
@@ -141,21 +140,8 @@ def _read_flash(
         upper=0 if causal else (right if right >= 0 else None),
         from_end=True,
         softcap=softcap or None,
-        score_function=_alibi(alibi_slopes, k.shape[1] - q.shape[1]),
         function=function,
     )
-
-
-def _alibi(slopes: torch.Tensor | None, shift: int) -> Callable[..., Any] | None:
-    if slopes is None:
-        return None
-    table = slopes if slopes.ndim == 2 else slopes[None]
-
-    def add_distance(score: Any, batch: Any, head: Any, query: Any, key: Any) -> Any:
-        row = batch % table.shape[0]
-        return score - table[row, head] * (query + shift - key).abs()
-
-    return add_distance
 
 
 def _read_varlen(
@@ -168,12 +154,6 @@ def _read_varlen(
     **more: Any,
 ) -> AttentionCall:
     """Read (tokens of all sequences, heads, dim)."""
-    if "block_table" in more or "alibi_slopes" in more:
-        raise RecordError(
-            "flash_attn_varlen_func was called with a paged cache (block_table) or alibi_slopes, "
-            "expected contiguous keys without a bias; pass functions={path: reader} with a reader "
-            "of your own"
-        )
     call = _read_flash(q[None], k[None], **more)
     queries = _used(cu_seqlens_q.tolist(), seqused_q)
     return _pack(call, queries, _used(cu_seqlens_k.tolist(), seqused_k))
@@ -309,7 +289,7 @@ READERS: Mapping[str, Reader] = {
     ),
     "xformers": _in_order("query key value attn_bias p scale", _read_xformers, "p op output_dtype"),
     "wan": _in_order(
-        "q k v q_lens k_lens dropout_p softmax_scale q_scale causal window_size deterministic dtype",
+        "q k v q_lens k_lens dropout_p softmax_scale q_scale causal window_size deterministic",
         _read_wan,
         "deterministic dtype version fa_version",
     ),

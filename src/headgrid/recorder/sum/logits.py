@@ -52,14 +52,6 @@ def _sum_chunk(chunk: torch.Tensor, target: torch.Tensor) -> None:
         target.add_(part.to(target.dtype).sum(dim=3))
 
 
-def multiply_sums(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Multiply pooled queries and keys; each key head serves its group of query heads."""
-    wide = wide_dtype(queries.device)
-    repeats = queries.shape[1] // keys.shape[1]
-    repeated = keys.to(wide).repeat_interleave(repeats, dim=1)
-    return queries.to(wide) @ repeated.transpose(2, 3)
-
-
 def sum_band(queries: torch.Tensor, keys: torch.Tensor, band: Band) -> tuple[torch.Tensor, int]:
     """Sum ``q_i·k_j`` over the token pairs with ``lower <= j - i <= upper``, and count them.
 
@@ -99,7 +91,9 @@ def sum_logits(
         pooled_queries = pool_sums(call.query, queries)
     if pooled_keys is None:
         pooled_keys = pool_sums(call.key, keys)
-    total = multiply_sums(pooled_queries, pooled_keys) * call.scale
+    wide = wide_dtype(pooled_keys.device)
+    each = pooled_keys.to(wide).repeat_interleave(call.group, dim=1)  # serves a group of heads
+    total = pooled_queries.to(wide) @ each.transpose(2, 3) * call.scale
     pairs = np.outer(queries.lengths, keys.lengths).astype(np.float64)
     counts = np.stack([pairs * (plan.state == WHOLE) for plan in plans])[:, None]
     for element in range(total.shape[0]):

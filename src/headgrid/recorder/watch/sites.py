@@ -97,13 +97,10 @@ def hint_kind(root: torch.nn.Module, site: CallSite) -> str | None:
         stated = getattr(part, "is_cross_attention", None)
         if isinstance(stated, bool):
             return "cross" if stated else "self"
-    names = [f"{type(part).__name__} {_last_names(root, part)}" for part in nearest]
+    words = [type(part).__name__ for part in nearest]
+    for part in nearest:
+        words += [word for word in module_path(root, part).split(".")[-2:] if not word.isdigit()]
     for pattern, kind in ((_CROSS, "cross"), (_SELF, "self")):
-        if any(pattern.search(word) for name in names for word in name.split()):
+        if any(pattern.search(word) for word in words):
             return kind
     return None
-
-
-def _last_names(root: torch.nn.Module, module: torch.nn.Module) -> str:
-    path = module_path(root, module)
-    return " ".join(part for part in path.split(".")[-2:] if not part.isdigit())

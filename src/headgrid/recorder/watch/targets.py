@@ -29,7 +29,7 @@ class Target:
 
 
 _SDPA, _WAN, _XFORMERS = READERS["sdpa"], READERS["wan"], READERS["xformers"]
-_ATEN = "torch.ops.aten.scaled_dot_product_attention"
+_ATEN = "ops.aten.scaled_dot_product_attention"
 _FLASH: Mapping[str, Reader] = {
     "flash_attn_func": READERS["flash"],
     "flash_attn_qkvpacked_func": READERS["flash_packed"],
@@ -40,10 +40,13 @@ _FLASH: Mapping[str, Reader] = {
 #: Functions that are known by name: module, attribute path in it, reader.
 KNOWN: Mapping[str, Mapping[str, Reader]] = {
     "torch.nn.functional": {"scaled_dot_product_attention": _SDPA},
-    "torch._ops": {_ATEN: _SDPA, f"{_ATEN}.default": _SDPA},
     "torch.nn.attention.flex_attention": {"flex_attention": READERS["flex"]},
     "torch.nn.modules.activation": {"MultiheadAttention.forward": modules.read_multihead},
-    "torch": {"_transformer_encoder_layer_fwd": modules.read_encoder_layer},
+    "torch": {
+        _ATEN: _SDPA,
+        f"{_ATEN}.default": _SDPA,
+        "_transformer_encoder_layer_fwd": modules.read_encoder_layer,
+    },
     "diffusers.models.attention_dispatch": {"dispatch_attention_fn": READERS["heads_last"]},
     "diffusers.models.attention_processor": {
         "Attention.get_attention_scores": modules.read_attention_scores
@@ -89,15 +92,13 @@ def _iterate(extra: Mapping[str, Reader]) -> Iterator[Target]:
 
 
 def _resolve(module: str, attribute: str, reader: Reader) -> Iterator[Target]:
+    owner: Any = None
     found: Any = sys.modules.get(module)
-    if attribute.startswith("torch.ops."):
-        found, attribute = sys.modules.get("torch"), attribute.removeprefix("torch.")
-    owner = None
     for part in attribute.split("."):
         owner, found = found, getattr(found, part, None)
     if callable(found):
-        name = f"{module}.{attribute}"
-        yield Target(name, found, reader, owner if isinstance(owner, type) else None)
+        owner = owner if isinstance(owner, type) else None
+        yield Target(f"{module}.{attribute}", found, reader, owner)
 
 
 def find_missing(paths: Iterable[str]) -> list[str]:
