@@ -312,7 +312,7 @@ def test_a_callable_that_returns_too_few_frames_is_an_error() -> None:
         ({"statistic": "logits"}, "did you mean 'logit'"),
         ({"batch": "men"}, "did you mean 'mean'"),
         ({"gaps": "drop"}, "expected one of error, keep"),
-        ({"sample": 8}, "expected statistic 'mass' or 'entropy'"),
+        ({"sample": 8}, "statistic 'mass' or 'entropy'"),
         ({"sample": 1, "statistic": "mass"}, "at least 2"),
         ({"layers": -1}, "layer numbers from 0"),
         ({"layers": []}, "layer numbers from 0"),

@@ -150,7 +150,9 @@ class LayerRecord:
                 f"the {segments.describe()}; pass segments that cover them"
             )
         one_by_one = call.is_token_causal or call.has_mask or call.query.shape[2] == 1
-        if one_by_one or self.options.gaps == "keep" or not segments.cuts_frame(spans):
+        found = segments.slice_frames(spans).frame_lengths()
+        cut = any(length < segments.length(frame) for frame, length in found.items())
+        if one_by_one or self.options.gaps == "keep" or not cut:
             return slices
         size = segments.tokens_per_frame
         if size is None:
@@ -203,12 +205,7 @@ class LayerRecord:
         options = self.options
         if options.statistic != "logit":
             return sum_softmax(
-                call,
-                queries,
-                keys,
-                options.statistic,
-                sample=options.sample,
-                generator=self.generator,
+                call, queries, keys, options.statistic, options.sample, self.generator
             )
         if options.irregular_mask == "ignore":
             call = call.without_masks()

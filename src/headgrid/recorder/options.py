@@ -154,16 +154,12 @@ def _is_whole(value: object) -> bool:
 
 
 def _check_sample(sample: int | None, statistic: str) -> None:
-    if sample is None:
-        return
-    if statistic not in ("mass", "entropy"):
+    fits = _is_whole(sample) and int(sample or 0) >= 2 and statistic in ("mass", "entropy")
+    if sample is not None and not fits:
         raise OptionError(
-            f"sample is {sample!r}, but statistic {statistic!r} cannot be estimated from some "
-            "query tokens; expected statistic 'mass' or 'entropy', or no sample"
-        )
-    if not isinstance(sample, int) or sample < 2:
-        raise OptionError(
-            f"sample is {sample!r}, expected a number of query tokens a frame, at least 2"
+            f"sample is {sample!r} and statistic is {statistic!r}, expected a number of query "
+            "tokens a frame, at least 2, and statistic 'mass' or 'entropy'; a logit or a maximum "
+            "cannot be estimated from some tokens"
         )
 
 

@@ -104,10 +104,8 @@ def record(
 
     Raises
     ------
-    OptionError
-        Where an option cannot be.
-    RecordError
-        Where the calls do not fit the options, inside the block or at its end.
+    OptionError, RecordError
+        Where an option cannot be; where the calls do not fit, inside the block or at its end.
 
     Examples
     --------
@@ -215,10 +213,8 @@ def record_runs(
 
     Raises
     ------
-    OptionError
-        Where there are no prompts, other than one seed a prompt, or an option cannot be.
-    RecordError
-        Where the calls do not fit the options.
+    OptionError, RecordError
+        As in `record`, and where there are no prompts, or other than one seed a prompt.
 
     Examples
     --------

@@ -114,11 +114,6 @@ class Segments:
         """Return the slices of a tensor whose tokens lie at ``spans``; some may be in no frame."""
         return _slice_frames(self, spans)
 
-    def cuts_frame(self, spans: Spans) -> bool:
-        """Return whether a span begins or ends in the middle of a frame."""
-        found = self.slice_frames(spans).frame_lengths()
-        return any(length < self.length(frame) for frame, length in found.items())
-
     def describe(self) -> str:
         """Return the segments in a few words."""
         if self.tokens_per_frame is not None:

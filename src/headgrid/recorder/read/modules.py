@@ -1,8 +1,4 @@
-"""Arguments of functions that are given a module -> `AttentionCall`.
-
-transformers hands the attention module to its attention functions, and
-`torch.nn.MultiheadAttention` is a module that projects and attends in one.
-"""
+"""Arguments of functions that are given a module, or are one -> `AttentionCall`."""
 
 from __future__ import annotations
 
@@ -21,17 +17,12 @@ from headgrid.recorder.read.readers import Reader, as_mask, join_masks, scale_or
 def transformers_reader(original: Callable[..., Any], name: str) -> Reader:
     """Return the reader of one entry of transformers' attention registry.
 
-    All of them get (batch, heads, tokens, dim) and an ungrouped key; they differ
-    in what an absent mask means, see ``transformers.integrations``.
+    All of them get (batch, heads, tokens, dim); they differ in what an absent mask means.
     """
     signature = inspect.signature(original)
 
     def read(*args: Any, **kwargs: Any) -> AttentionCall:
-        given = signature.bind(*args, **kwargs).arguments
-        for key, parameter in signature.parameters.items():
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                given |= given.pop(key, {})
-        return _read_transformers(name, **given)
+        return _read_transformers(name, **signature.bind(*args, **kwargs).arguments | kwargs)
 
     return read
 

@@ -1,8 +1,7 @@
 """Arguments of an attention function -> `AttentionCall`, whatever library the function is of.
 
-A reader takes the arguments of the function that it reads and states the layout of its
-tensors; nothing is guessed from sizes. Functions that differ only in the order of
-their arguments share a reader: the order is a line of text.
+Nothing is guessed from sizes. Functions that differ only in the order of their arguments
+share a reader: the order is a line of text.
 """
 
 from __future__ import annotations

@@ -69,17 +69,13 @@ def cut_spans(spans: Spans, offset: int, tokens: int) -> Spans:
 
 def check_sequence_call(call: AttentionCall, path: str, kind: str) -> None:
     """Raise where a call whose keys are cut needs more than pooled keys."""
-    queries, keys = int(call.query.shape[2]), int(call.key.shape[2])
-    if kind == "self" and queries != keys:
+    masked = call.has_mask or call.softcap is not None or call.band != (None, None)
+    cached = kind == "self" and call.query.shape[2] != call.key.shape[2]
+    if masked or cached:
+        found = "has a mask" if masked else "has a cache of keys"
         raise RecordError(
-            f"{path}: keys are cut over processes (shard='sequence'), but this one has {queries} "
-            f"query and {keys} key tokens, expected as many; pass shard='queries' where each "
-            "process has all keys of the cache"
-        )
-    if call.has_mask or call.softcap is not None or call.band != (None, None):
-        raise RecordError(
-            f"{path}: keys are cut over processes (shard='sequence') and the call has a mask, "
-            "which needs every key; pass shard='queries' where each process has all keys"
+            f"{path}: keys are cut over processes (shard='sequence') and the call {found}, which "
+            "needs every key; pass shard='queries' where each process has all keys"
         )
 
 
@@ -97,12 +93,7 @@ def reduce_pooled(
 
 
 def merge_matrices(
-    matrices: dict[int, Matrix],
-    covered: Spans,
-    path: str,
-    shard: str,
-    statistic: str,
-    group: Any,
+    matrices: dict[int, Matrix], covered: Spans, path: str, shard: str, statistic: str, group: Any
 ) -> Spans:
     """Make every process hold one layer's whole matrices; return the tokens they cover."""
     states: list[Any] = [None] * dist.get_world_size(group)

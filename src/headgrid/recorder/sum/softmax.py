@@ -45,7 +45,6 @@ def sum_softmax(
     queries: FrameSlices,
     keys: FrameSlices,
     statistic: str,
-    *,
     sample: int | None = None,
     generator: torch.Generator | None = None,
 ) -> PairSums:

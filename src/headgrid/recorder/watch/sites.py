@@ -20,6 +20,7 @@ _CALL_CODE = torch.nn.Module._call_impl.__code__
 _CROSS = re.compile(r"cross|attn_?2$|enc(oder)?_?dec(oder)?|encoder_attn|multihead_attn", re.I)
 _SELF = re.compile(r"self|attn_?1$", re.I)
 _OWN = str(Path(__file__).parent.parent)
+_DYNAMO = "torch/_dynamo"
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
@@ -61,14 +62,10 @@ def find_site() -> CallSite:
             names = frame.f_locals
             modules.insert(0, names["self"])
             arguments.insert(0, names.get("kwargs") or {})
-        elif not file and not _is_plumbing(code.co_filename):
+        elif not file and not code.co_filename.startswith(_OWN) and _DYNAMO not in code.co_filename:
             file, line = code.co_filename, frame.f_lineno
         frame = frame.f_back
     return CallSite(tuple(modules), tuple(arguments), file, line)
-
-
-def _is_plumbing(filename: str) -> bool:
-    return filename.startswith(_OWN) or "torch/_dynamo" in filename
 
 
 _PATHS: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = weakref.WeakKeyDictionary()
