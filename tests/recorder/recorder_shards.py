@@ -65,12 +65,12 @@ CASES = (
 )
 
 
-def record_parts(rank: int, folder: str, cases: tuple[tuple[str, str, bool], ...]) -> None:
-    """Record one process's part of each case, and keep the whole matrices it ends up with."""
-    from headgrid.recorder import record
+def record_parts(rank: int, folder: str) -> None:
+    """Record one process's part of each case, an error, and three prompts shared by two."""
+    from headgrid.recorder import RecordError, record, record_runs
 
     _join(rank, folder)
-    for index, (shard, statistic, masked) in enumerate(cases):
+    for index, (shard, statistic, masked) in enumerate(CASES):
         model = Model()
         options: Any = {"shard": shard, "statistic": statistic, "tokens_per_frame": TOKENS}
         with record(model, **options) as recording:
@@ -79,26 +79,17 @@ def record_parts(rank: int, folder: str, cases: tuple[tuple[str, str, bool], ...
         assert bool(written) == (rank == 0)
         found = [torch.from_numpy(c.full_frame_attention) for c in recording.captures]
         torch.save(found, Path(folder) / f"case{index}_rank{rank}.pt")
-    dist.destroy_process_group()
-
-
-def record_prompts(rank: int, folder: str) -> None:
-    """Record three prompts over two processes."""
-    from headgrid.recorder.session import record_runs
-
-    _join(rank, folder)
     model = Model()
+    try:
+        with record(model, shard="sequence", tokens_per_frame=TOKENS):
+            model(*own_part(rank, "sequence", masked=True))
+    except RecordError as error:
+        (Path(folder) / f"error_rank{rank}.txt").write_text(str(error))
     q, k, _ = tensors()
 
     def generate(prompt: str, seed: int) -> None:
         model(q * len(prompt), k * seed, None)
 
-    record_runs(
-        model,
-        ["a", "bb", "ccc"],
-        generate,
-        Path(folder) / "runs",
-        seeds=[1, 2, 3],
-        tokens_per_frame=TOKENS,
-    )
+    prompts, runs = ["a", "bb", "ccc"], Path(folder) / "runs"
+    record_runs(model, prompts, generate, runs, seeds=[1, 2, 3], tokens_per_frame=TOKENS)
     dist.destroy_process_group()
