@@ -118,8 +118,13 @@ def test_a_script_run_in_a_process_of_its_own_gives_the_files_of_the_api(
         assert found.metadata["model_class"] == "Encoder"
 
 
-def test_options_reach_the_recorder(script: Path, tmp_path: Path) -> None:
+def test_options_reach_the_recorder(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_positions.py").write_text("def first(info):\n    return 0\n")
     result = invoke(
+        "--query-position", "call:my_positions.first",
         "--segments", "0,5,24", "--layers", "0,layers.2", "--statistic", "mass",
         "--model", "Encoder", "--prompt", "an eagle", "-o", tmp_path / "out",
         "--", script, "--seed", "1",
@@ -132,6 +137,7 @@ def test_options_reach_the_recorder(script: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             found.full_frame_attention, expected[number].full_frame_attention
         )
+    assert found.metadata["observation"]["query_position"] == "callable first"
     assert not (tmp_path / "out" / "layer1.pt").exists()
 
 
@@ -178,6 +184,7 @@ def test_a_script_that_fails_writes_nothing(script: Path, tmp_path: Path) -> Non
     [
         (["--tokens-per-frame", 7], 1, "4, 6 or 8 tokens per frame would fit"),
         (["--tokens-per-frame", 6, "--forwards", "lats"], 2, "did you mean 'last'"),
+        (["--tokens-per-frame", 6, "--batch", "men"], 2, "did you mean 'mean'"),
         (["--tokens-per-frame", 6, "--layers", "9"], 1, "layers=9 matches none of the 3 layers"),
         (["--segments", "0,x"], 2, "expected token positions"),
         (["--function", "no_reader"], 2, "expected PATH=READER"),
@@ -197,27 +204,3 @@ def test_a_missing_script_is_wrong_usage(tmp_path: Path) -> None:
     flags = ["--tokens-per-frame", 6, "-o", tmp_path]
     assert "there is no such script" in invoke(*flags, "--", tmp_path / "nope.py").output
     assert "no script is given" in invoke(*flags).output
-
-
-def test_positions_may_be_functions_of_the_users(
-    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "my_positions.py").write_text("def first(info):\n    return 0\n")
-    result = invoke(
-        "--tokens-per-frame", 6, "--query-position", "call:my_positions.first",
-        "-o", tmp_path / "out", "--", script, "--seed", 1,
-    )  # fmt: skip
-    assert result.exit_code == 0, result.output
-    observed = load_capture(tmp_path / "out" / "layer0.pt").metadata["observation"]
-    assert observed["query_position"] == "callable first"
-
-
-def test_the_captures_are_drawn_by_headgrid(script: Path, tmp_path: Path) -> None:
-    assert invoke(
-        "--tokens-per-frame", 6, "-o", tmp_path / "out", "--", script, "--seed", 1
-    ).exit_code == 0  # fmt: skip
-    import headgrid
-
-    spec = headgrid.to_spec(headgrid.heatmap(headgrid.load_capture(tmp_path / "out/layer1.pt")))
-    assert "Layer 1" in json.dumps(spec)

@@ -11,7 +11,7 @@ from headgrid.recorder.place.segments import Segments
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum.logits import pool_sums, sum_band, sum_logits
 
-TOKENS, QUERY_FRAMES, KEY_FRAMES, HEADS, DIM = 390, 3, 21, 3, 64
+TOKENS, QUERY_FRAMES, KEY_FRAMES, HEADS, DIM = 390, 2, 9, 2, 64
 
 
 def large_logits(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
@@ -56,15 +56,10 @@ def accumulated_in_bfloat16(q: torch.Tensor, k: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_mean_logits_equal_brute_force_at_large_logits(dtype: torch.dtype) -> None:
+def test_mean_logits_equal_brute_force_where_bfloat16_sums_would_not(dtype: torch.dtype) -> None:
     q, k, expected = large_logits(dtype)
     assert 15 < np.abs(expected).max() <= 25
     assert largest_difference(pooled_logits(q, k), expected) < 5e-5
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_accumulating_in_bfloat16_would_fail_the_same_test(dtype: torch.dtype) -> None:
-    q, k, expected = large_logits(dtype)
     assert largest_difference(accumulated_in_bfloat16(q, k), expected) > 5e-5
 
 
@@ -83,19 +78,15 @@ def test_ragged_segments_with_grouped_heads_are_exact() -> None:
     assert largest_difference(sums.total[0].numpy() / sums.count[0], expected) < 1e-6
 
 
-@pytest.mark.parametrize("layout", ["heads first", "tokens first"])
-def test_the_layout_in_memory_does_not_matter(layout: str) -> None:
+def test_sums_have_the_wider_dtype_whatever_the_layout_in_memory() -> None:
+    slices = Segments.equal(8).slice_frames(((0, 24),))
     tokens = torch.randn(2, 3, 24, 8, generator=torch.Generator().manual_seed(3))
-    if layout == "tokens first":
-        tokens = tokens.transpose(1, 2).contiguous().transpose(1, 2)
-    sums = pool_sums(tokens, Segments.equal(8).slice_frames(((0, 24),)))
-    assert torch.allclose(sums, tokens.unflatten(2, (3, 8)).sum(3), atol=1e-5)
-
-
-def test_sums_are_float32_for_half_precision_and_float64_for_float64() -> None:
-    slices = Segments.equal(2).slice_frames(((0, 4),))
+    expected = tokens.unflatten(2, (3, 8)).sum(3)
+    tokens_first = tokens.transpose(1, 2).contiguous().transpose(1, 2)
     for dtype, kept in ((torch.float16, torch.float32), (torch.float64, torch.float64)):
-        assert pool_sums(torch.ones(1, 1, 4, 2, dtype=dtype), slices).dtype == kept
+        sums = pool_sums(tokens_first.to(dtype), slices)
+        assert sums.dtype == kept
+        assert torch.allclose(sums.float(), expected, atol=1e-5 if dtype == kept else 1e-2)
 
 
 @settings(max_examples=60, deadline=None)
