@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recorder_brute import all_logits, causal, equal_frames, largest_difference, mean_by_frame
+from recorder_brute import all_logits, equal_frames, largest_difference, mean_by_frame
 
 from headgrid.recorder.place.segments import Segments
 from headgrid.recorder.read.call import AttentionCall
@@ -112,17 +112,3 @@ def test_a_diagonal_band_is_summed_by_cumulative_sums(
     expected = torch.where(seen, all_logits(q, k, 1.0)[0], 0.0).sum((1, 2))
     assert pairs == int(seen.sum())
     assert torch.allclose(total[0].double(), expected, atol=1e-5)
-
-
-def test_a_causal_call_keeps_to_the_mean_over_visible_pairs() -> None:
-    generator = torch.Generator().manual_seed(5)
-    q = torch.randn(1, 2, 24, 8, generator=generator)
-    k = torch.randn(1, 1, 24, 8, generator=generator)
-    call = AttentionCall(q, k, scale=1.0, upper=0)
-    slices = Segments.equal(6).slice_frames(((0, 24),))
-    sums = sum_logits(call, slices, slices)
-    with np.errstate(invalid="ignore"):
-        found = np.where(sums.count[0] > 0, sums.total[0].numpy() / sums.count[0], np.nan)
-    frames = equal_frames(4, 6)
-    expected = mean_by_frame(all_logits(q, k, 1.0)[0], frames, frames, causal(24, 24))
-    assert largest_difference(found, expected) < 1e-6
