@@ -1,5 +1,6 @@
 """Surveys in memory: what is read, how it is named, and what is made of it."""
 
+import math
 import subprocess
 import sys
 import warnings
@@ -12,8 +13,7 @@ import pytest
 import headgrid
 from headgrid import Capture, CaptureError, HeadgridWarning, OptionError
 from headgrid.capture.folders import Place, find_captures, place_captures
-from headgrid.survey.parts import RUNS_IN_A_PART, split_parts
-from headgrid.survey.read import survey
+from headgrid.survey.read import RUNS_IN_A_PART, File, split_parts, survey
 from headgrid.tables.measures import MEASURES, measure_heads
 from synthetic import block_capture, waves
 
@@ -43,52 +43,38 @@ def places_of(inputs, **options):
 # which set and run a file is of
 
 
-def test_the_folder_of_captures_is_a_run_and_the_folders_above_are_its_set(capture_file, tmp_path):
-    for name in ("IN/cats/run_0/layer0", "IN/dogs/run_0/layer0", "IN/dogs/other/layer0"):
-        capture_file(f"{name}.npz")
-    assert places_of([tmp_path / "IN"]) == [("cats", "run_0"), ("dogs", "other"), ("dogs", "run_0")]
-
-
-def test_folders_below_a_run_belong_to_the_run(capture_file, tmp_path):
-    capture_file("IN/cats/run_0/attention/layer0.npz")
-    assert places_of([tmp_path / "IN"]) == [("cats", "run_0/attention")]
-
-
-def test_a_single_input_is_no_set_unless_it_is_asked_for(capture_file, tmp_path):
-    capture_file("cats/run_0/layer0.npz")
-    assert places_of([tmp_path / "cats"]) == [("", "run_0")]
-    assert places_of([tmp_path / "cats"], by="set") == [("cats", "run_0")]
-
-
-def test_several_inputs_are_sets(capture_file, tmp_path):
-    for name in ("cats/run_0", "dogs/run_0"):
-        capture_file(f"{name}/layer0.npz")
-    both = [tmp_path / "cats", tmp_path / "dogs"]
-    assert places_of(both) == [("cats", "run_0"), ("dogs", "run_0")]
-
-
-def test_runs_that_are_given_one_by_one_have_no_set(capture_file, tmp_path):
-    paths = [capture_file(f"SET/{name}/layer0.npz") for name in ("run_0", "seven")]
-    assert places_of([path.parent for path in paths]) == [("", "run_0"), ("", "seven")]
-    assert places_of(paths) == [("", "run_0"), ("", "seven")]
-
-
-def test_a_single_folder_of_layers_is_a_run_with_a_name_only_if_it_looks_like_one(
-    capture_file, tmp_path
+@pytest.mark.parametrize(
+    ("made", "inputs", "expected"),
+    [
+        (["a/run_0", "b/run_0", "b/x"], ["."], [("a", "run_0"), ("b", "run_0"), ("b", "x")]),
+        (["a/run_0/attention"], ["."], [("a", "run_0/attention")]),
+        (["a/run_0"], ["a"], [("", "run_0")]),
+        (["a/run_0", "b/run_0"], ["a", "b"], [("a", "run_0"), ("b", "run_0")]),
+        (["a/run_0", "a/x"], ["a/run_0", "a/x"], [("", "run_0"), ("", "x")]),
+        (["a/run_0", "a/x"], ["a/run_0/layer0.npz", "a/x/layer0.npz"], [("", "run_0"), ("", "x")]),
+        (["frames"], ["frames"], [("", "")]),
+        (["a/run_7"], ["a/run_7"], [("", "run_7")]),
+    ],
+)
+def test_the_folder_of_captures_is_a_run_and_the_folders_above_it_in_the_input_are_its_set(
+    capture_file, tmp_path, made, inputs, expected
 ):
-    capture_file("frames/layer0.npz")
-    capture_file("run_7/layer0.npz")
-    assert places_of([tmp_path / "frames"]) == [("", "")]
-    assert places_of([tmp_path / "run_7"]) == [("", "run_7")]
-    assert places_of([tmp_path / "run_7"], by="set") == [("", "run_7")]
+    for name in made:
+        capture_file(f"IN/{name}/layer0.npz")
+    assert places_of([tmp_path / "IN" / name for name in inputs]) == expected
+
+
+def test_a_single_input_is_a_set_where_that_is_asked_for(capture_file, tmp_path):
+    capture_file("cats/run_0/layer0.npz")
+    assert places_of([tmp_path / "cats"], by="set") == [("cats", "run_0")]
+    assert places_of([tmp_path / "cats/run_0"], by="set") == [("", "run_0")]
 
 
 def test_the_name_of_a_folder_above_the_input_is_never_used(capture_file, tmp_path, monkeypatch):
     capture_file("secret/run_3/layer0.npz")
-    monkeypatch.chdir(tmp_path / "secret" / "run_3")
-    assert places_of(["."]) == [("", "run_3")]
-    monkeypatch.chdir(tmp_path / "secret")
-    assert places_of(["."], by=None) == [("", "run_3")]
+    for folder in ("secret/run_3", "secret"):
+        monkeypatch.chdir(tmp_path / folder)
+        assert places_of(["."]) == [("", "run_3")]
 
 
 # parts
@@ -102,12 +88,13 @@ def test_parts_hold_every_file_once_and_one_layer_of_some_runs_each(capture_file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     files, _ = find_captures(tmp_path / "in")
-    parts = split_parts(files, place_captures(files))
-    assert sorted(number for part in parts for number in part.numbers) == list(range(3 * runs))
-    assert [{file.path.name for file in part.files} for part in parts] == [
+    parts = split_parts([*map(File, range(len(files)), files, place_captures(files))])
+    numbers = [one.number for part in parts for one in part]
+    assert sorted(numbers) == list(range(3 * runs))
+    assert [{one.file.path.name for one in part} for part in parts] == [
         {f"layer{layer}.npz"} for layer in (0, 2, 10) * 2
     ]
-    assert [len(part.files) for part in parts] == [RUNS_IN_A_PART] * 3 + [2] * 3
+    assert [len(part) for part in parts] == [RUNS_IN_A_PART] * 3 + [2] * 3
 
 
 # statistics
@@ -207,6 +194,37 @@ def test_agreement_is_the_rank_correlation_of_the_sets_mean_scores(tmp_path):
         assert rows["heads"].tolist() == [3, 3, 6]
 
 
+@pytest.mark.parametrize(
+    ("cats", "dogs", "rho", "heads"),
+    [
+        ([0.1, 0.5, 0.5, 3.0], [1.0, 2.0, 2.0, 9.0], 1.0, 4),
+        ([0.1, 0.5, 0.5, 3.0], [0.0, -1.0, -1.0, -7.0], -1.0, 4),
+        ([1.0, 1.0, 2.0], [1.0, 2.0, 3.0], math.sqrt(3) / 2, 3),
+        ([1.0, 2.0, np.nan, 9.0], [np.nan, 1.0, 5.0, 2.0], 1.0, 2),
+        ([1.0, 1.0], [1.0, 2.0], math.nan, 2),
+        ([1.0, np.nan], [np.nan, 1.0], math.nan, 0),
+        ([1.0], [2.0], math.nan, 1),
+    ],
+    ids=["same", "opposite", "ties", "missing", "constant", "no head in both", "one head"],
+)
+def test_sets_agree_as_far_as_they_order_the_heads_alike(tmp_path, cats, dogs, rho, heads):
+    for name, scores in (("cats", cats), ("dogs", dogs)):
+        capture = Capture.from_array(last_block=[[score, 1.0] for score in scores])
+        headgrid.save_capture(capture, tmp_path / name / "run_0/layer0.npz")
+    table = survey(tmp_path).agreement("first")
+    assert table["heads"].tolist() == [heads, heads]
+    assert table["rho"].tolist() == pytest.approx([rho, rho], nan_ok=True)
+
+
+def test_a_layer_that_one_set_lacks_is_in_no_agreement(tmp_path):
+    write_tree(tmp_path, ["cats/run_0"], layers=(0, 1))
+    write_tree(tmp_path, ["dogs/run_0"], layers=(0,))
+    with pytest.warns(HeadgridWarning, match="dogs/run_0: layer 1 is missing"):
+        table = survey(tmp_path).agreement()
+    assert table["heads"].tolist() == [3, 0, 3]
+    assert np.isnan(table["rho"][1])
+
+
 def test_agreement_of_one_set_is_empty(small):
     assert survey(small).agreement().empty
 
@@ -259,17 +277,19 @@ def test_quantiles_are_pooled_over_all_values_of_all_captures(shared):
     assert survey(folder).color_range("shared").high == np.abs(pooled).max()
 
 
-def test_a_color_range_of_numbers_passes_through(small):
-    assert survey(small).color_range((-2, 3)).low == -2
-
-
 # every order and executor gives the same
 
 
-@pytest.fixture
-def many_runs(tmp_path):
-    write_tree(tmp_path / "in", [f"run_{n}" for n in range(RUNS_IN_A_PART + 3)], layers=(0, 1, 2))
-    return tmp_path / "in"
+@pytest.fixture(scope="module")
+def many_runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("in")
+    write_tree(folder, [f"run_{n}" for n in range(RUNS_IN_A_PART + 3)], layers=(0, 1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_many_runs(many_runs):
+    return survey(many_runs)
 
 
 def assert_same(one, other):
@@ -281,23 +301,22 @@ def assert_same(one, other):
             assert mine.tobytes() == theirs.tobytes()
 
 
-def test_threads_give_the_same_bits_as_none(many_runs):
+def test_threads_give_the_same_bits_as_none(many_runs, of_many_runs):
     with ThreadPoolExecutor(3) as executor:
-        assert_same(survey(many_runs), survey(many_runs, executor=executor))
+        assert_same(of_many_runs, survey(many_runs, executor=executor))
 
 
-def test_the_order_of_inputs_does_not_matter(many_runs):
-    inputs = sorted(many_runs.iterdir())
-    assert_same(survey(inputs), survey(inputs[::-1]))
+def test_the_order_of_inputs_does_not_matter(many_runs, of_many_runs):
+    assert_same(of_many_runs, survey(sorted(many_runs.iterdir())[::-1]))
 
 
 def test_what_reads_files_loads_numpy_only(many_runs):
     code = (
         "import sys\n"
         "from headgrid.capture.folders import find_captures, place_captures\n"
-        "from headgrid.survey.parts import read_part, split_parts\n"
+        "from headgrid.survey.read import read_files\n"
         "files, _ = find_captures(sys.argv[1])\n"
-        "assert len(read_part(split_parts(files, place_captures(files))[0]).measured) > 1\n"
+        "assert len(read_files(files, place_captures(files)).inputs) > 1\n"
         "print(*{name.partition('.')[0] for name in sys.modules})"
     )
     done = subprocess.run(
@@ -307,10 +326,9 @@ def test_what_reads_files_loads_numpy_only(many_runs):
 
 
 def test_captures_in_memory_are_surveyed_like_files(tmp_path):
-    made = write_tree(tmp_path / "in", ["run_0", "run_1"])
-    captures = (capture.replace(run=name) for (name, _), capture in made.items())
-    found = survey(captures)
-    assert_same(survey(tmp_path / "in"), found)
+    made = write_tree(tmp_path, ["run_0", "run_1"])
+    found = survey(capture.replace(run=name) for (name, _), capture in made.items())
+    assert_same(survey(tmp_path), found)
     assert repr(found) == "<Survey of 4 captures: 2 runs, 2 layers x 3 heads, logit>"
 
 
@@ -351,9 +369,7 @@ def test_captures_that_can_not_be_compared_are_an_error_that_names_both(
 ):
     first = capture_file("in/run_0/layer0.npz")
     other = capture_file(second, **change)
-    with pytest.raises(CaptureError, match=f"differ in {text}; expected captures that can be"):
-        survey(tmp_path / "in")
-    with pytest.raises(CaptureError) as caught:
+    with pytest.raises(CaptureError, match=f"differ in {text}; expected captures that") as caught:
         survey(tmp_path / "in")
     assert str(caught.value).startswith(f"{first} and {other} differ in ")
 
@@ -410,11 +426,6 @@ def test_what_is_odd_in_many_files_is_said_once(tmp_path):
     assert text.endswith("(and 2 more files)")
 
 
-def test_paths_and_captures_do_not_mix(small, tmp_path):
-    with pytest.raises(OptionError, match=r"inputs hold a .* beside captures"):
-        survey([small, tmp_path])
-
-
 def test_a_name_that_can_not_be_printed_is_made_visible(small):
     table = survey(small.replace(run="a\x1b[31m")).statistics
     assert table["run"].unique().tolist() == ["a␛[31m"]
@@ -440,7 +451,10 @@ def test_what_is_neither_a_path_nor_a_capture_is_refused():
         headgrid.survey(None)
 
 
-@pytest.mark.parametrize("inputs", [[1], ["tree", Capture.from_array(last_block=[[1.0]])], [None]])
+ROW = Capture.from_array(last_block=[[1.0]])
+
+
+@pytest.mark.parametrize("inputs", [[1], ["tree", ROW], [ROW, "tree"], [None]])
 def test_paths_and_captures_are_not_mixed(inputs):
     with pytest.raises(OptionError, match="expected paths only, or captures only"):
         headgrid.survey(inputs)
