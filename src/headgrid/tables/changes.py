@@ -49,12 +49,8 @@ def subtract(a: Capture, b: Capture) -> Capture:
     base = STATISTICS[a.statistic].base
     matrices = None
     if a.full_frame_attention is not None and b.full_frame_attention is not None:
-        matrices = np.stack(
-            [
-                b.head_matrix(head).astype(np.float64) - a.head_matrix(head)
-                for head in range(a.num_heads)
-            ]
-        )
+        pairs = ((a.head_matrix(head), b.head_matrix(head)) for head in range(a.num_heads))
+        matrices = np.stack([now.astype(np.float64) - was for was, now in pairs])
     return Capture.from_array(
         matrices,
         last_block=b.last_block_rows.astype(np.float64) - a.last_block_rows,

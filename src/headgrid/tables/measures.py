@@ -14,10 +14,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.capture.model import Capture, expect_capture
+from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import OptionError, check_choice
-from headgrid.tables.stats import diagonal_and_first_key, pairs_mean, row_statistics, visible_groups
+from headgrid.tables.stats import (
+    diagonal_and_first_key,
+    head_table,
+    pairs_mean,
+    row_statistics,
+    visible_groups,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,20 +43,11 @@ _TIE = 1e-9
 
 @dataclass(frozen=True)
 class Measure:
-    """What a number of a head is.
+    """What a number of a head is: the title of its axis, its unit and sign, a sentence about it.
 
-    Attributes
-    ----------
-    title : str
-        Title of an axis or colour bar, without the unit.
-    unit : str
-        ``"statistic"`` where the values have the capture's unit, else the unit;
-        empty for a number without one.
-    sign : {"two", "one", "statistic"}
-        Whether the values have two signs, with zero in the middle, always,
-        never, or where the capture's statistic has.
-    description : str
-        One sentence, without a full stop.
+    The unit is ``"statistic"`` where values have the capture's unit, and empty where they
+    have none. The sign is ``"two"`` where values always lie on both sides of zero, ``"one"``
+    where they never do, ``"statistic"`` where they do if the capture's values do.
     """
 
     title: str
@@ -123,48 +120,11 @@ COUNTS = tuple(name for name in MEASURES if name.endswith("_band_keys"))
 
 
 def measure_heads(capture: Capture, *, recent_keys: int = RECENT_KEYS) -> Columns:
-    """Return every measure of every head.
+    """Return every measure of every head, each of shape (heads,), in the order of `MEASURES`.
 
-    Parameters
-    ----------
-    capture : Capture
-        With a full matrix, or with the last block's row alone.
-    recent_keys : int
-        Width of the recent band, at least 1.
+    NaN where there is no such value, as without a full matrix for means over it; of
+    ``recent_keys``, at least 1, see `measure_table`.
 
-    Returns
-    -------
-    dict of str to array, shape (heads,), float64
-        In the order of `MEASURES`; NaN where there is no such value.
-
-        ``first``, ``mid``, ``last``, ``sink``
-            As `headgrid.head_statistics` has them.
-        ``diagonal_mean``, ``first_key_mean``
-            The layer's, as `headgrid.layer_statistics` has them, the same for
-            every head; ``head_diagonal_mean`` and ``head_first_key_mean`` are
-            the head's own. NaN without a full matrix.
-        ``entropy``, ``effective_keys``
-            ``-sum(p ln p)`` in nats, 0 to ln(keys), and its exponential, 1 to
-            keys, where ``p`` is the last-block row divided by its sum. Only
-            where the statistic is ``mass``; NaN for a row with a negative
-            value or without a positive one.
-        ``positive_share``
-            Share of the row's visible keys whose value is above 0.
-        ``sink_band``, ``middle_band``, ``recent_band``
-            Means of the row over key frame 0, over the last ``recent_keys``
-            visible keys but never key frame 0, and over the visible keys that
-            are left; ``sink_band_keys``, ``middle_band_keys`` and
-            ``recent_band_keys`` are the numbers of keys in them.
-        ``period``
-            See `dominant_periods`.
-
-    Raises
-    ------
-    OptionError
-        Where ``recent_keys`` is not a whole number of at least 1.
-
-    Examples
-    --------
     >>> row = [9.0, 1.0, -2.0, 1.0, 2.0, 3.0, 4.0]
     >>> measures = measure_heads(Capture.from_array(last_block=[row]))
     >>> {name: float(measures[name][0]) for name in ("sink_band", "middle_band", "recent_band")}
@@ -190,29 +150,15 @@ def measure_heads(capture: Capture, *, recent_keys: int = RECENT_KEYS) -> Column
 
 
 def dominant_periods(rows: npt.ArrayLike, key_frames: Iterable[int]) -> npt.NDArray[np.float64]:
-    """Return the period that is strongest in each row along the keys.
+    """Return the period, in frames, that is strongest in each row [heads, keys] along the keys.
 
     The first difference of the row (which takes the level away and weakens
     slow changes), times a Hann window, goes through a real FFT; of the bins of
     power without bin 0, the strongest, bin k, gives the period N / k times the
-    step between frames, for N differences.
+    step between frames, for N differences. Of equally strong bins the longest period
+    counts. NaN where there are fewer than 5 keys, where the frame numbers do not have
+    one constant step, and for a row that does not vary inside the window.
 
-    Parameters
-    ----------
-    rows : array, shape (heads, keys)
-        Values at the visible keys, without NaN.
-    key_frames : sequence of int, shape (keys,)
-        Their frame numbers.
-
-    Returns
-    -------
-    array, shape (heads,), float64
-        In frames. NaN where there are fewer than 5 keys, where the frame
-        numbers do not have one constant step, and for a row that does not vary
-        inside the window. Of equally strong bins the longest period counts.
-
-    Notes
-    -----
     Only the periods N, N/2, N/3, ... can be told apart: near N/2 the next are
     N/3 below and N above. The shortest is two frame steps (to it every period
     below is folded), the longest N steps. A trend across the row leaks into
@@ -220,8 +166,6 @@ def dominant_periods(rows: npt.ArrayLike, key_frames: Iterable[int]) -> npt.NDAr
     the window is 0 at both ends, so a jump at the first or the last key, a
     sink for one, does not count.
 
-    Examples
-    --------
     >>> frames = np.arange(25)
     >>> dominant_periods([np.sin(2 * np.pi * frames / 6), 0.0 * frames], frames)
     array([ 6., nan])
@@ -243,22 +187,8 @@ def dominant_periods(rows: npt.ArrayLike, key_frames: Iterable[int]) -> npt.NDAr
 
 
 def measure_title(name: str, statistic: str) -> str:
-    """Return the title of an axis or a colour bar that shows a measure.
+    """Return the title of an axis or a colour bar that shows a measure of a statistic.
 
-    Parameters
-    ----------
-    name : str
-        One of `MEASURES`.
-    statistic : str
-        That of the captures, one of `STATISTICS`.
-
-    Raises
-    ------
-    OptionError
-        For an unknown measure, with the choices and the near miss.
-
-    Examples
-    --------
     >>> measure_title("sink", "logit"), measure_title("period", "logit")
     ('Sink Score (logits)', 'Dominant Period (frames)')
     """
@@ -270,16 +200,6 @@ def measure_title(name: str, statistic: str) -> str:
 def measure_diverges(name: str, statistic: str) -> bool:
     """Return whether a measure has two signs, with zero in the middle.
 
-    The sink score always has, being a difference; what has the unit of the
-    capture has them where the capture's statistic does.
-
-    Raises
-    ------
-    OptionError
-        For an unknown measure, with the choices and the near miss.
-
-    Examples
-    --------
     >>> [measure_diverges(name, "mass") for name in ("sink", "first", "period")]
     [True, False, False]
     """
@@ -295,16 +215,42 @@ def measure_table(
     Parameters
     ----------
     captures : Capture or iterable of Capture
-        Read once, and none is kept.
+        With a full matrix or with the last block's row alone; read once, and none is kept.
     recent_keys : int
         Width of the recent band, at least 1.
 
     Returns
     -------
     DataFrame
-        One row per run x layer x head, in the order of the captures: ``set``
-        (empty), ``run``, ``layer``, ``head``, ``statistic``, then `MEASURES` as
-        `measure_heads` gives them, not rounded.
+        One row per run x layer x head, in the order of the captures: ``set`` (empty),
+        ``run``, ``layer``, ``head``, ``statistic``, then in float64, not rounded, and NaN
+        where there is no such value:
+
+        ``first``, ``mid``, ``last``, ``sink``
+            As `headgrid.head_statistics` has them.
+        ``diagonal_mean``, ``first_key_mean``
+            The layer's, as `headgrid.layer_statistics` has them, the same for
+            every head; ``head_diagonal_mean`` and ``head_first_key_mean`` are
+            the head's own. NaN without a full matrix.
+        ``entropy``, ``effective_keys``
+            ``-sum(p ln p)`` in nats, 0 to ln(keys), and its exponential, 1 to
+            keys, where ``p`` is the last-block row divided by its sum. Only
+            where the statistic is ``mass``; NaN for a row with a negative
+            value or without a positive one.
+        ``positive_share``
+            Share of the row's visible keys whose value is above 0.
+        ``sink_band``, ``middle_band``, ``recent_band``
+            Means of the row over key frame 0, over the last ``recent_keys``
+            visible keys but never key frame 0, and over the visible keys that
+            are left; ``sink_band_keys``, ``middle_band_keys`` and
+            ``recent_band_keys`` (int) are the numbers of keys in them.
+        ``period``
+            See `headgrid.tables.measures.dominant_periods`.
+
+    Raises
+    ------
+    OptionError
+        Where ``recent_keys`` is not a whole number of at least 1.
 
     Examples
     --------
@@ -313,20 +259,13 @@ def measure_table(
      layer  head statistic  first  sink
          3     0     logit    5.0   3.5
     """
-    import pandas as pd
 
-    names = ["set", "run", "layer", "head", "statistic", *MEASURES]
-    parts: list[dict[str, object]] = []
-    for capture in [captures] if isinstance(captures, Capture) else captures:
-        expect_capture(capture)
-        heads = np.arange(capture.num_heads)
-        same = {"set": "", "run": capture.run, "layer": capture.layer_index}
-        rest = {"head": heads, "statistic": capture.statistic}
-        parts.append(same | rest | measure_heads(capture, recent_keys=recent_keys))
-    if not parts:
-        return pd.DataFrame(columns=names)
-    table = pd.concat([pd.DataFrame(part, columns=names) for part in parts], ignore_index=True)
-    return table.astype(dict.fromkeys(COUNTS, "int64"))
+    def measure(capture: Capture) -> dict[str, object]:
+        measured = measure_heads(capture, recent_keys=recent_keys)
+        return {"set": "", "statistic": capture.statistic, **measured}
+
+    columns = ["set", "run", "layer", "head", "statistic", *MEASURES]
+    return head_table(captures, columns, measure).astype(dict.fromkeys(COUNTS, "int64"))
 
 
 def _find_measure(name: str) -> Measure:
