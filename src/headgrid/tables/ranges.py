@@ -90,17 +90,13 @@ def resolve_color_range(
     if checked != "minmax":
         high = max(abs(low), abs(high))
         if sketch is not None:
-            high = _quantile_magnitude(sketch, high, signed=signed)
+            magnitude = max(abs(sketch.quantile(q)) for q in (_HIGH, _LOW if signed else _HIGH))
+            # A bucket's centre may lie below its values: the largest must not saturate for that.
+            if 0 < magnitude * (1 + RELATIVE_ERROR) < high:
+                high = magnitude
         low = -high if signed else 0.0
     elif signed:
         low, high = min(low, 0.0), max(high, 0.0)
     if not high - low > SMALLEST_SPAN:  # one value everywhere
         low, high = (-1.0 if signed else 0.0), (high if high > SMALLEST_SPAN else 1.0)
     return ColorRange(shorten_float(low), shorten_float(high), checked)
-
-
-def _quantile_magnitude(sketch: QuantileSketch, largest: float, *, signed: bool) -> float:
-    """Return the larger magnitude of the two quantiles; the largest of all where they are 0."""
-    magnitude = max(abs(sketch.quantile(q)) for q in (_HIGH, _LOW if signed else _HIGH))
-    # A bucket's centre may lie below its values: the largest one must not saturate for that.
-    return magnitude if 0 < magnitude * (1 + RELATIVE_ERROR) < largest else largest

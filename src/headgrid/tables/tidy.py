@@ -162,7 +162,5 @@ def _pairs(capture: Capture, head: int) -> _Columns:
 def _profile(capture: Capture, head: int) -> _Columns:
     row = capture.last_block_rows[head]
     (key,) = np.nonzero(~np.isnan(row))
-    return {
-        "key": np.asarray(capture.key_frames)[key],
-        capture.statistic: round_values(row[key]),
-    }
+    frames = np.asarray(capture.key_frames)[key]
+    return {"key": frames, capture.statistic: round_values(row[key])}
