@@ -55,7 +55,7 @@ def test_mean_squares_equal_those_of_scipys_analysis_of_variance():
     assert icc(scores) == pytest.approx((f - 1) / (f + 9 - 1), rel=1e-12)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(
     st.lists(st.lists(st.floats(-1e3, 1e3), min_size=0, max_size=6), min_size=2, max_size=8).filter(
         lambda targets: sum(map(bool, targets)) >= 2 and max(map(len, targets)) >= 2
