@@ -2,9 +2,8 @@
 
 Refused, in every format alike and before the engine sees them, are data, pictures,
 links and paints from elsewhere, settings of the page around the figure, and amounts
-with which the engine would take the process down (its heap ends at 1.4 GB).
-Expressions may be any: they are not JavaScript and have no function that fetches,
-pages interpret them, and the engine has no network.
+with which the engine would take the process down. Expressions may be any: they are not
+JavaScript and have no function that fetches, and the engine has no network.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ _EXPRESSIONS = ("calculate", "expr", "labelExpr", "signal", "update", "filter", 
 _LARGEST = {
     **dict.fromkeys(("width", "height", "step", "continuousWidth", "continuousHeight"), 100_000),
     **dict.fromkeys(("maxbins", "steps", "tickCount"), 10_000),
-    **{"stop": MAX_MARKS, "order": 100},  # of a sequence, and of a polynomial
+    "stop": MAX_MARKS,  # of a sequence
+    "order": 100,  # of a polynomial
 }
 #: Levels of lists and dictionaries within each other; the engine reads JSON up to 128.
 _MAX_DEPTH = 100
