@@ -27,45 +27,29 @@ LAYERS = 30
 STEPS = 30
 console = Console(width=110)
 
-_CLICKS = """async (steps) => {
+#: Sends events to cells one after the other, and returns how long each took until all is drawn.
+_SEND = """async ([cells, events, stride, steps]) => {
   const main = document.querySelector("main");
   const drawn = () => new Promise((done) => {
     const look = () => main.dataset.shown === location.hash
       ? requestAnimationFrame(() => setTimeout(done, 0)) : setTimeout(look, 0);
     look();
   });
-  const cells = [...document.querySelectorAll("#overview .headgrid_cells_marks path")];
+  const found = [...document.querySelectorAll(`${cells} .headgrid_cells_marks path`)];
   const times = [];
   for (let step = 1; step <= steps; step++) {
-    const cell = cells[(step * 37) % 360];
+    const cell = found[(step * stride) % Math.min(found.length, 360)];
     const { x, y, width, height } = cell.getBoundingClientRect();
     const at = { bubbles: true, clientX: x + width / 2, clientY: y + height / 2 };
     const start = performance.now();
-    for (const type of ["pointerdown", "pointerup", "mousedown", "mouseup", "click"]) {
-      cell.dispatchEvent(new MouseEvent(type, at));
-    }
+    for (const type of events) cell.dispatchEvent(new MouseEvent(type, at));
     await drawn();
     times.push(performance.now() - start);
   }
   return times;
 }"""
-
-_MOVES = """async (steps) => {
-  const cells = [...document.querySelectorAll("#map .headgrid_cells_marks path")];
-  const times = [];
-  for (let step = 1; step <= steps; step++) {
-    const cell = cells[(step * 41) % cells.length];
-    const { x, y, width, height } = cell.getBoundingClientRect();
-    const at = { bubbles: true, clientX: x + width / 2, clientY: y + height / 2 };
-    const start = performance.now();
-    for (const type of ["mouseover", "pointermove", "mousemove"]) {
-      cell.dispatchEvent(new MouseEvent(type, at));
-    }
-    await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)));
-    times.push(performance.now() - start);
-  }
-  return times;
-}"""
+_CLICK = ["#overview", ["pointerdown", "pointerup", "mousedown", "mouseup", "click"], 37, STEPS]
+_MOVE = ["#map", ["mouseover", "pointermove", "mousemove"], 41, STEPS]
 
 
 def make_noise(layer: int, frames: int = 72) -> headgrid.Capture:
@@ -86,9 +70,9 @@ def measure_page(table: Table, name: str, path: Path, browser: Any) -> None:
     session = context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
     row = [name, f"{path.stat().st_size / 1e6:.2f}", f"{opened:.2f}"]
-    for script in (_CLICKS, _MOVES):
+    for gesture in (_CLICK, _MOVE):
         before = _thread_seconds(session)
-        times = page.evaluate(script, STEPS)
+        times = page.evaluate(_SEND, gesture)
         spent = (_thread_seconds(session) - before) / STEPS
         row += [f"{statistics.median(times):.0f} / {max(times):.0f}", f"{1000 * spent:.0f}"]
     table.add_row(*row)

@@ -7,10 +7,8 @@ frames against 21 key frames of 390 tokens, 12 heads of 128.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -64,24 +62,6 @@ def best(function: Callable[[], object], repeats: int) -> float:
     return min(seconds)
 
 
-def extra_memory(function: Callable[[], object]) -> float | None:
-    """MB that a function needs at its peak beyond what is there (Linux only)."""
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-    def read(name: str) -> float:
-        line = next(row for row in status.read_text().splitlines() if row.startswith(name))
-        return int(line.split()[1]) / 1024
-
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # else freed memory hides what is taken again
-        reset.write_text("5")
-        before = read("VmRSS")
-        function()
-        return max(0.0, read("VmHWM") - before)
-    except OSError:
-        return None
-
-
 class Layers(nn.Module):
     """Attention layers over given tensors."""
 
@@ -109,12 +89,11 @@ def run_layers(model: Layers, q: Any, k: Any, layers: Any) -> float:
 
 def compare_pooling(repeats: int) -> None:
     """Print pooling beside the chunked loop and the attention call."""
-    print("one call: pooling / chunked Q·K^T / attention, ms; times faster; share; extra MB")
+    print("one call: pooling / chunked Q·K^T / attention, ms; times faster; share")
     for dtype in (torch.float32, torch.bfloat16):
         for tokens_first in (False, True):
             q, k = tensors(dtype, tokens_first=tokens_first)
             pool(q, k)
-            memory = extra_memory(lambda q=q, k=k: pool(q, k))
             pooled = chunked = call = float("inf")
             for _ in range(repeats):  # in turn, so that a busy machine slows all three
                 pooled = min(pooled, best(lambda q=q, k=k: pool(q, k), 5))
@@ -126,7 +105,7 @@ def compare_pooling(repeats: int) -> None:
             print(
                 f"  {str(dtype)[6:]:9} {layout:12} {pooled * 1e3:7.1f} {chunked * 1e3:9.1f} "
                 f"{call * 1e3:8.1f}   {chunked / pooled:6.0f}x  {pooled / call:6.2%}  "
-                f"{'n/a' if memory is None else format(memory, '.1f')} MB  (differ by {off:.1e})"
+                f"(differ by {off:.1e})"
             )
 
 
