@@ -42,16 +42,10 @@ def figures_table(folder: Path) -> Table:
                 command += ["--figure", figure.__name__, "--format", format]
                 whole = processes.measure(command, 1)
                 packed = len(gzip.compress(content, 9, mtime=0))
-                table.add_row(
-                    str(frames),
-                    f"{capture.num_visible:,}",
-                    figure.__name__,
-                    format,
-                    f"{seconds * 1000:,.0f}",
-                    f"{whole.seconds:.2f}",
-                    f"{whole.megabytes:.0f}",
-                    f"{len(content):,} ({packed:,})",
-                )
+                drawn = [str(frames), f"{capture.num_visible:,}", figure.__name__, format]
+                cost = [f"{whole.seconds:.2f}", f"{whole.megabytes:.0f}"]
+                size = f"{len(content):,} ({packed:,})"
+                table.add_row(*drawn, f"{seconds * 1000:,.0f}", *cost, size)
     return table
 
 

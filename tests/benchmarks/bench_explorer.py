@@ -2,8 +2,8 @@
 
 Prints the size of the page, how long Chromium takes to open it (until its figures are
 drawn), and how long a click on the overview and a move of the mouse over the map take:
-from the event until the next frame, and as time of the page's thread. Of folders of
-captures that are given, and of synthetic runs (30 layers, 12 heads).
+from the event until the next frame. Of folders of captures that are given, and of synthetic
+runs (30 layers, 12 heads).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from tests.benchmarks import captures, processes
@@ -52,12 +51,6 @@ _CLICK = ["#overview", ["pointerdown", "pointerup", "mousedown", "mouseup", "cli
 _MOVE = ["#map", ["mouseover", "pointermove", "mousemove"], 41, STEPS]
 
 
-def make_noise(layer: int, frames: int = 72) -> headgrid.Capture:
-    """Return float32 noise with every pair visible: the most that a page can hold."""
-    values = np.random.default_rng(layer).normal(size=(12, frames, frames)) * 5
-    return headgrid.Capture.from_array(values.astype(np.float32), layer=layer)
-
-
 def measure_page(table: Table, name: str, path: Path, browser: Any) -> None:
     """Add a row with what a page costs."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
@@ -67,21 +60,12 @@ def measure_page(table: Table, name: str, path: Path, browser: Any) -> None:
     while page.evaluate("document.querySelector('main').dataset.state") == "loading":
         page.wait_for_timeout(5)
     opened = time.perf_counter() - start
-    session = context.new_cdp_session(page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
     row = [name, f"{path.stat().st_size / 1e6:.2f}", f"{opened:.2f}"]
     for gesture in (_CLICK, _MOVE):
-        before = _thread_seconds(session)
         times = page.evaluate(_SEND, gesture)
-        spent = (_thread_seconds(session) - before) / STEPS
-        row += [f"{statistics.median(times):.0f} / {max(times):.0f}", f"{1000 * spent:.0f}"]
+        row.append(f"{statistics.median(times):.0f} / {max(times):.0f}")
     table.add_row(*row)
     context.close()
-
-
-def _thread_seconds(session: Any) -> float:
-    metrics = session.send("Performance.getMetrics")["metrics"]
-    return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
 
 
 def main() -> None:
@@ -92,8 +76,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path, help="folders of captures")
     arguments = parser.parse_args()
     table = Table(title=f"the explorer in Chromium; {processes.load()}")
-    columns = ("captures", "MB", "open s", "click ms (most)", "thread ms", "move ms (most)")
-    for column in (*columns, "thread ms"):
+    for column in ("captures", "MB", "open s", "click ms (most)", "move ms (most)"):
         table.add_column(column, justify="right")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
@@ -102,7 +85,6 @@ def main() -> None:
         for frames in (21, 72):
             name = f"{LAYERS} x 12 x {frames} x {frames}"
             runs[name] = [captures.make(frames, layer=layer) for layer in range(LAYERS)]
-        runs["30 x 12 x 72 x 72, noise"] = [make_noise(layer) for layer in range(LAYERS)]
         for name, given in runs.items():
             page = headgrid.explore(given, Path(folder, "explorer.html"))
             measure_page(table, name, page, browser)

@@ -6,8 +6,7 @@ frames against 21 key frames of 390 tokens, 12 heads of 128.
 
 from __future__ import annotations
 
-import argparse
-import time
+import timeit
 from collections.abc import Callable
 from typing import Any
 
@@ -54,16 +53,18 @@ def multiply_in_chunks(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 
 def best(function: Callable[[], object], repeats: int) -> float:
     """Least seconds of several runs."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(timeit.repeat(function, number=1, repeat=repeats))
+
+
+class SelfAttention(nn.Module):
+    """A layer of attention over given tensors."""
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, k)
 
 
 class Layers(nn.Module):
-    """Attention layers over given tensors."""
+    """Several of them."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -74,17 +75,14 @@ class Layers(nn.Module):
             layer(q, k)
 
 
-class SelfAttention(nn.Module):
-    def forward(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        return F.scaled_dot_product_attention(q, k, k)
-
-
 def run_layers(model: Layers, q: Any, k: Any, layers: Any) -> float:
     """Seconds of a forward inside a recording, entering and leaving it included."""
-    start = time.perf_counter()
-    with record(model, tokens_per_frame=TOKENS, layers=layers, gaps="keep"):
-        model(q, k)
-    return time.perf_counter() - start
+
+    def run() -> None:
+        with record(model, tokens_per_frame=TOKENS, layers=layers, gaps="keep"):
+            model(q, k)
+
+    return best(run, 1)
 
 
 def compare_pooling(repeats: int) -> None:
@@ -125,15 +123,7 @@ def compare_layers(count: int, repeats: int) -> None:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--layers", type=int, default=6)
-    arguments = parser.parse_args()
-    with torch.no_grad():
-        compare_pooling(arguments.repeats)
-        compare_layers(arguments.layers, arguments.repeats)
-
-
 if __name__ == "__main__":
-    main()
+    with torch.no_grad():
+        compare_pooling(repeats=3)
+        compare_layers(6, repeats=3)

@@ -55,18 +55,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, help="folders of captures")
     parser.add_argument("--runs", nargs="*", type=int, default=[100, 400])
-    parser.add_argument("--jobs", nargs="*", type=int, default=[2])
+    parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     table = Table(title=f"headgrid survey, whole process; {processes.load()}")
     for column in ("captures", "files", "jobs", "seconds", "files/s", "peak MB", "written MB"):
         table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory() as folder:
-        for jobs in arguments.jobs:
-            for given in arguments.folders:
-                measure_survey(table, given.name, given, jobs)
-            for runs in sorted(arguments.runs):
-                made = write_runs(Path(folder, str(runs)), runs)
-                measure_survey(table, f"{runs} runs x {LAYERS} x 12 x 21 x 21", made, jobs)
+        for given in arguments.folders:
+            measure_survey(table, given.name, given, arguments.jobs)
+        for runs in sorted(arguments.runs):
+            made = write_runs(Path(folder, str(runs)), runs)
+            name = f"{runs} runs x {LAYERS} x 12 x 21 x 21"
+            measure_survey(table, name, made, arguments.jobs)
     console.print(table)
 
 
