@@ -99,6 +99,11 @@ def shorten_list(values: Sequence[object], shown: int = 6) -> str:
     return ", ".join(texts)
 
 
+def count_noun(number: int, noun: str) -> str:
+    """Return how many there are of something: ``1 layer``, ``1,200 layers``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shorten_float(value: float, digits: int = 9) -> float:
     """Return the value with so many significant digits, so that its text is short.
 
