@@ -5,47 +5,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 from headgrid._version import __version__
 from headgrid.batch.manifest import package_versions
-from headgrid.batch.processes import LostCluster
+from headgrid.batch.processes import DIED, HandingExecutor
 from headgrid.errors import OptionError, RenderError
 from headgrid.text import shorten_text
 
 #: Seconds that a scheduler has to answer, and that a finished call's result may take to arrive.
 _CONNECT_SECONDS, _GATHER_SECONDS = 8, 120
-#: Times that a call which fails on a worker is given to another one.
-_RETRIES = 3
 #: Calls that are under way at a time.
 _CALLS = 64
-
-_CANCELLED = (CancelledError, asyncio.CancelledError)
 
 
 @contextmanager
 def open_cluster(address: str) -> Iterator[Executor]:
-    """Give an executor of a dask cluster that is running already.
+    """Give an executor of a cluster that is running, such as ``tcp://host:8786``.
 
-    Parameters
-    ----------
-    address : str
-        Of its scheduler, such as ``tcp://host:8786``. The workers need headgrid, and
-        the same files under the same paths.
-
-    Raises
-    ------
-    OptionError
-        Where the package ``distributed`` is not installed.
-    RenderError
-        Where no scheduler answers within some seconds, and where a worker has no
-        headgrid, or other versions of what shapes a figure's bytes.
+    Its workers need the same versions of what shapes a figure's bytes, and the same files
+    under the same paths.
     """
     client = _connect(address)
-    executor = _ClusterExecutor(client)
+    executor = HandingExecutor(_CALLS, partial(_make_call, client))
     try:
         _expect_same_versions(client)
         yield executor
@@ -56,38 +41,30 @@ def open_cluster(address: str) -> Iterator[Executor]:
         executor.shutdown(cancel_futures=True)  # closing has ended the calls under way
 
 
-class _ClusterExecutor(ThreadPoolExecutor):
-    """Threads that hand each call to a dask client, and wait for it.
+def _make_call(client: Any, function: Callable[[], Any]) -> Any:
+    """Have a worker make a call, and wait for its result.
 
     Dask's own executor leaves a call without an end where the connection breaks while
     the result is on its way.
     """
+    from distributed import wait
+    from distributed.scheduler import KilledWorker
 
-    def __init__(self, client: Any) -> None:
-        super().__init__(_CALLS)
-        self._client = client
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a call; function, arguments and result are pickled."""
-        return super().submit(self._call, partial(function, *args, **kwargs))
-
-    def _call(self, function: Callable[[], Any]) -> Any:
-        from distributed import wait
-        from distributed.comm import CommClosedError
-        from distributed.scheduler import KilledWorker
-
-        try:
-            sent = self._client.submit(function, pure=False, retries=_RETRIES)
-        except Exception as error:  # noqa: BLE001 - a client that was closed fails in many ways
-            raise LostCluster(str(error)) from None
-        try:
-            with self._client.as_current():  # where `wait` looks for it
-                wait(sent)
+    try:
+        sent = client.submit(function, pure=False)
+        with client.as_current():  # where `wait` looks for it
+            wait(sent)
+        if sent.status == "finished":
             return sent.result(timeout=_GATHER_SECONDS)
-        except KilledWorker as error:
-            raise BrokenExecutor(str(error)) from None
-        except (*_CANCELLED, CommClosedError, TimeoutError) as error:
-            raise LostCluster(str(error)) from None
+        failure = sent.exception() if sent.status == "error" else None
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a lost client fails in many ways
+        failure = None
+    if isinstance(failure, KilledWorker):
+        raise BrokenExecutor(DIED)
+    raise failure or BrokenExecutor(
+        "the dask cluster can not be reached any more, expected its scheduler to run until the "
+        "end; start it again and go on with --resume"
+    )
 
 
 def _connect(address: str) -> Any:
@@ -108,9 +85,12 @@ def _connect(address: str) -> Any:
             found = thread.submit(lambda: asyncio.run(_ask_for_type(address))).result()
     except Exception as error:  # noqa: BLE001 - every kind of address fails in its own way
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise _no_scheduler(address, f"no dask scheduler answers there ({reason})") from None
+        found = f"no dask scheduler answers there ({reason})"
     if found != "Scheduler":
-        raise _no_scheduler(address, f"a dask {found.lower()} answers there")
+        raise RenderError(
+            f"{shorten_text(address, 80)}: {found}, expected the address of a running dask "
+            "scheduler (tcp://host:8786); start it, or leave --dask out"
+        )
     return distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
 
 
@@ -119,18 +99,11 @@ async def _ask_for_type(address: str) -> str:
 
     async with distributed.rpc(address, timeout=_CONNECT_SECONDS) as server:
         identity = await asyncio.wait_for(server.identity(), _CONNECT_SECONDS)
-    return str(identity["type"])
-
-
-def _no_scheduler(address: str, finding: str) -> RenderError:
-    return RenderError(
-        f"{shorten_text(address, 80)}: {finding}, expected the address of a running "
-        "dask scheduler (tcp://host:8786); start it, or leave --dask out"
-    )
+    found = str(identity["type"])
+    return found if found == "Scheduler" else f"a dask {found.lower()} answers there"
 
 
 def _expect_same_versions(client: Any) -> None:
-    expected = read_versions()
     try:
         found = client.run(read_versions)
     except ImportError as error:
@@ -139,7 +112,7 @@ def _expect_same_versions(client: Any) -> None:
             "packages there as here; install them in the workers' environment"
         ) from None
     for worker, versions in found.items():
-        for name, version in expected.items():
+        for name, version in read_versions().items():
             if versions.get(name) != version:
                 raise RenderError(
                     f"{worker}: this worker has {name} {versions.get(name)}, expected {version} as "

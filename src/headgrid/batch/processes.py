@@ -13,55 +13,37 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import (
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-)
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from headgrid.errors import OptionError
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+WarmUp = Callable[[], object]
 
-#: More processes than this are a slip of the keyboard.
-MAX_JOBS = 1024
-
-
-class LostCluster(BrokenExecutor):
-    """A call was given up because the scheduler of its cluster can not be reached."""
-
-
-def map_in_order(
-    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, window: int
-) -> Iterator[Result]:
-    """Yield ``function(item)`` of every item, in the order of the items.
-
-    At most ``window`` calls are submitted and not yet yielded, which bounds memory. The
-    first exception of a call is raised in its turn; then, and where the iterator is
-    closed early, what has not begun is cancelled.
-
-    >>> with ThreadPoolExecutor(2) as executor:
-    ...     list(map_in_order(executor, abs, iter([-3, 2, -1]), window=2))
-    [3, 2, 1]
-    """
-    for _, future in submit_in_order(executor, function, items, window=window):
-        yield future.result()
+#: What a call says whose processes have died.
+DIED = (
+    "the rendering process has died, most likely for want of memory; draw cells as images "
+    "(--cells image), or fewer heads or frames"
+)
 
 
 def submit_in_order(
     executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, window: int
 ) -> Iterator[tuple[Item, Future[Result]]]:
-    """Yield every item with its finished call, of which a failed one does not stop the others."""
+    """Yield every item with its finished call, in the order of the items.
+
+    At most ``window`` calls are submitted and not yet yielded, which bounds memory. Where
+    the iterator is closed early, what has not begun is cancelled.
+
+    >>> with ThreadPoolExecutor(2) as executor:
+    ...     [call.result() for _, call in submit_in_order(executor, abs, [-3, 2, -1], window=2)]
+    [3, 2, 1]
+    """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
 
     def take_first() -> tuple[Item, Future[Result]]:
@@ -81,50 +63,21 @@ def submit_in_order(
 
 
 def open_pool(
-    jobs: int, dask: str | None = None, *, warm_up: Callable[[], object] | None = None
+    jobs: int, dask: str | None = None, *, warm_up: WarmUp | None = None
 ) -> AbstractContextManager[Executor]:
-    """Give an executor of processes here, or of an existing dask cluster.
+    """Give an executor of ``jobs`` processes, or of the dask cluster at an address.
 
-    Parameters
-    ----------
-    jobs : int
-        Number of processes, 1 to `MAX_JOBS`; they start at once. They ignore Ctrl-C, as
-        the parent decides what it means, and end with it. A call whose process dies is
-        repeated in a new one; it fails with ``BrokenProcessPool`` only where that dies
-        as well.
-    dask : str, optional
-        Address of a dask scheduler (``tcp://host:8786``), whose workers take the calls
-        instead; ``jobs`` then means nothing. Calls of a worker that is lost go to
-        another one.
-    warm_up : callable, optional
-        What each process here does before its first call.
-
-    Returns
-    -------
-    context manager of concurrent.futures.Executor
-        Left normally, it waits for what was submitted. On an exception what has not
-        begun is dropped, and the processes here end at once.
-
-    Raises
-    ------
-    OptionError
-        For a number of processes that can not be, and where ``distributed`` is not
-        installed.
-    RenderError
-        Where no scheduler answers at the address.
+    Processes start at once, each with ``warm_up``, and end with this one. They ignore Ctrl-C,
+    as this one decides what it means. A call whose process dies is repeated in a new one, and
+    fails with ``BrokenExecutor`` where that dies as well; calls of a cluster's worker that is
+    lost go to another one. Left normally, the executor waits for what was submitted; on an
+    exception what has not begun is dropped, and the processes are killed.
     """
     if dask is not None:
         from headgrid.batch.cluster import open_cluster
 
         return open_cluster(dask)
-    return _open_processes(check_jobs(jobs), warm_up)
-
-
-def check_jobs(jobs: int) -> int:
-    """Return a number of processes that is possible, or raise `OptionError`."""
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= MAX_JOBS:
-        raise OptionError(f"jobs is {jobs!r}, expected a whole number, 1 to {MAX_JOBS}")
-    return jobs
+    return _open_processes(jobs, warm_up)
 
 
 def rendering_process() -> AbstractContextManager[Executor]:
@@ -134,75 +87,89 @@ def rendering_process() -> AbstractContextManager[Executor]:
     return open_pool(1, warm_up=vega.warm_up)
 
 
-@contextmanager
-def _open_processes(jobs: int, warm_up: Callable[[], object] | None) -> Iterator[Executor]:
-    pool = _Processes(jobs, warm_up)
-    try:
-        yield pool
-        pool.shutdown()
-    except BaseException:
-        pool.stop()
-        raise
+class HandingExecutor(ThreadPoolExecutor):
+    """Threads that hand each call to what makes it elsewhere, and wait for its result.
 
-
-class _Processes(ThreadPoolExecutor):
-    """Threads that hand each call to a process of its own, and wait for it.
-
-    With a pool for each process, one that dies takes no other's call along.
+    Function, arguments and result of a call are pickled on the way.
     """
 
-    def __init__(self, jobs: int, warm_up: Callable[[], object] | None) -> None:
-        super().__init__(jobs)
-        # A fork after the engine's first use hangs, so processes start from nothing.
-        self._context = multiprocessing.get_context("spawn")
-        self._ear, self._mouth = self._context.Pipe(duplex=False)
-        self._warm_up = warm_up
-        self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
-        for _ in range(jobs):
-            self._idle.put(self._start())
+    def __init__(self, threads: int, make_call: Callable[[Callable[[], Any]], Any]) -> None:
+        super().__init__(threads)
+        self._make_call = make_call
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a call; function, arguments and result are pickled."""
-        return super().submit(self._call, partial(function, *args, **kwargs))
+        """Submit a call."""
+        return super().submit(self._make_call, partial(function, *args, **kwargs))
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for what was submitted, and end the processes."""
-        super().shutdown(wait, cancel_futures=cancel_futures)
-        self._mouth.close()
-        while not self._idle.empty():
-            self._idle.get().shutdown(wait)
 
-    def stop(self) -> None:
-        """End the processes at once, in the middle of what they do."""
-        self._mouth.close()
-        self.shutdown(cancel_futures=True)
+@contextmanager
+def _open_processes(jobs: int, warm_up: WarmUp | None) -> Iterator[Executor]:
+    processes = [_Process(warm_up) for _ in range(jobs)]
+    free: SimpleQueue[_Process] = SimpleQueue()
+    for process in processes:
+        free.put(process)
 
-    def _start(self) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(
-            1, mp_context=self._context, initializer=_begin, initargs=(self._ear, self._warm_up)
-        )
-        with _without_interrupts():
-            pool.submit(int)  # the first call starts the process
-        return pool
-
-    def _call(self, function: Callable[[], Any]) -> Any:
+    def make_call(function: Callable[[], Any]) -> Any:
+        process = free.get()
         try:
-            return self._try(function)
-        except BrokenProcessPool:
-            if self._mouth.closed:
-                raise
-            return self._try(function)
-
-    def _try(self, function: Callable[[], Any]) -> Any:
-        process = self._idle.get()
-        try:
-            return process.submit(function).result()
-        except BrokenProcessPool:
-            if not self._mouth.closed:
-                process = self._start()
-            raise
+            return process.call(function)
         finally:
-            self._idle.put(process)
+            free.put(process)
+
+    executor = HandingExecutor(jobs, make_call)
+    try:
+        yield executor
+        executor.shutdown()
+    except BaseException:
+        for process in processes:
+            process.kill()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+        for process in processes:
+            process.end()
+
+
+class _Process:
+    """A process that takes one call at a time by a pipe, and is replaced where it dies."""
+
+    def __init__(self, warm_up: WarmUp | None) -> None:
+        self._warm_up = warm_up
+        self._killed = False
+        self._start()
+
+    def _start(self) -> None:
+        # A fork after the engine's first use hangs, so processes start from nothing.
+        context = multiprocessing.get_context("spawn")
+        link, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._warm_up), daemon=True)
+        with theirs, _without_interrupts():
+            process.start()
+        self._link, self._process = link, process
+
+    def call(self, function: Callable[[], Any]) -> Any:
+        for _ in range(2):
+            if self._killed:
+                break
+            try:
+                self._link.send(function)
+                failed, found = self._link.recv()
+            except (EOFError, OSError):  # the process has died; an error of the call is an answer
+                if not self._killed:
+                    self._start()
+                continue
+            if failed:
+                raise found
+            return found
+        raise BrokenExecutor(DIED)
+
+    def end(self) -> None:
+        self._link.close()
+        self._process.join()
+
+    def kill(self) -> None:
+        self._killed = True
+        self._process.kill()
 
 
 @contextmanager
@@ -218,17 +185,29 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(ear: Connection, warm_up: Callable[[], object] | None) -> None:
+def _serve(link: Connection, warm_up: WarmUp | None) -> None:
+    """Take calls until the pipe is closed."""
     # Ctrl-C reaches the whole group of processes; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(ear,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if warm_up is not None:
         with suppress(Exception):  # what it raises is left to the calls to tell
             warm_up()
-
-
-def _end_with_parent(ear: Connection) -> None:
-    """End this process when its parent has ended without saying so, or stops the pool."""
     with suppress(EOFError, OSError):
-        ear.recv_bytes()  # nothing is ever said; the other end closes
-    os._exit(1)
+        while True:
+            link.send(_answer(link.recv()))
+
+
+def _answer(function: Callable[[], Any]) -> tuple[bool, Any]:
+    try:
+        return False, function()
+    except Exception as error:  # noqa: BLE001 - the caller raises it
+        return True, error
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended without saying so."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

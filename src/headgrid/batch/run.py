@@ -1,34 +1,176 @@
-"""A plan -> files: each capture is drawn and written, here, in processes or on a cluster."""
+"""Captures -> a plan -> files: what becomes which figures, each drawn and written.
+
+Every file is read twice. The plan keeps of each what names its outputs, and of all together
+the colour range, so that thousands of captures take no more memory than a few.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from headgrid.batch.manifest import Manifest
-from headgrid.batch.plan import Job, Output, Plan, explain, plan_jobs, warn_all
+from headgrid.batch.manifest import Manifest, name_inputs
 from headgrid.batch.processes import submit_in_order
 from headgrid.capture.files import hash_bytes, write_bytes
 from headgrid.capture.model import Capture
-from headgrid.errors import CaptureError, HeadgridError, OutputError
-from headgrid.options import FigureOptions
+from headgrid.capture.store import CaptureFile, find_captures, read_capture
+from headgrid.errors import (
+    CaptureError,
+    HeadgridError,
+    HeadgridWarning,
+    OutputError,
+    RenderError,
+    unexpected,
+)
+from headgrid.options import FIGURES, ColorRange, FigureOptions
+from headgrid.tables.ranges import resolve_color_range
 
-if TYPE_CHECKING:
-    from headgrid.capture.store import CaptureFile
+Found = tuple[Sequence[CaptureFile], Sequence[HeadgridError]]
 
-__all__ = ["Job", "Output", "Plan", "plan_jobs", "run_jobs"]
+#: Color rules that look at all inputs together, so that they compare.
+POOLED_RULES = ("shared", "quantile")
 
+_STEMS = {"heatmap": "layer{}_2d_heatmap", "perhead": "layer{}_perhead_grid"}
 #: Jobs that are under way, or wait for an earlier one to be written: elsewhere, and here.
 _WINDOW, _HERE = 64, 2
 #: Threads that make charts at the same time would now and then share a part of them.
 _CHARTS = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One capture file and the files it becomes."""
+
+    file: CaptureFile
+    #: The file's name in the manifest.
+    key: str
+    #: SHA-256 of the file's content when it was planned.
+    digest: str
+    #: By figure and format.
+    outputs: Mapping[str, Mapping[str, Path]]
+
+    @property
+    def source(self) -> str:
+        """The file, for messages."""
+        return str(self.file.path)
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files it becomes, figure by figure."""
+        return [path for formats in self.outputs.values() for path in formats.values()]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will be drawn, and the inputs that can not be."""
+
+    jobs: tuple[Job, ...]
+    failures: tuple[HeadgridError, ...]
+    #: With the colour range that was found over all inputs, where the rule asks for that.
+    options: FigureOptions
+    #: The one range of all figures; None where each has its own.
+    color_range: ColorRange | None = None
+
+
+def plan_jobs(
+    inputs: Sequence[str | Path],
+    folder: Path,
+    *,
+    formats: Sequence[str] = ("svg",),
+    figures: Sequence[str] = FIGURES,
+    options: FigureOptions | None = None,
+    found: Found | None = None,
+) -> Plan:
+    """Read all inputs once, and decide what is drawn where below a folder.
+
+    A file's folder relative to its input is mirrored. A capture without a full matrix
+    becomes the per-head figure alone, with a warning, where both are asked for. ``found``
+    is what `find_captures` gives for the inputs, where that was asked before.
+
+    Raises
+    ------
+    CaptureError
+        Where two inputs would become the same file, or where one colour range is
+        asked for over captures of different statistics.
+    """
+    files, missing = found or find_captures(inputs)
+    options = options or FigureOptions()
+    rule = options.color_range if "heatmap" in figures else None
+    pooled = rule in POOLED_RULES
+    jobs: list[Job] = []
+    failures: list[HeadgridError] = [*missing]
+
+    def read_all() -> Iterator[Capture]:
+        for file, key in zip(files, name_inputs([f.path for f in files], inputs), strict=True):
+            try:
+                capture, digest = read_capture(file)
+                outputs = _name_outputs(capture, folder / file.relative, figures, formats)
+                if pooled:
+                    _ = capture.value_range, rule == "quantile" and capture.value_sketch
+            except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
+                failures.append(explain(str(file.path), error))
+            else:
+                warn_all(capture.warnings)
+                jobs.append(Job(file, key, digest, outputs))
+                yield capture
+
+    color_range = None
+    if pooled:
+        color_range = resolve_color_range(options.color_range, _expect_one_statistic(read_all()))
+        options = replace(options, color_range=color_range)
+    else:
+        deque(read_all(), maxlen=0)
+        if isinstance(rule, (tuple, ColorRange)):
+            color_range = resolve_color_range(rule, ())
+    _refuse_collisions(jobs)
+    return Plan(tuple(jobs), tuple(failures), options, color_range)
+
+
+def _name_outputs(
+    capture: Capture, folder: Path, figures: Sequence[str], formats: Sequence[str]
+) -> dict[str, dict[str, Path]]:
+    if capture.full_frame_attention is None and "heatmap" in figures:
+        if set(figures) != set(FIGURES):
+            capture.head_matrix(0)  # says what is missing
+        text = f"{capture.source}: there is no full matrix, so only the per-head figure is drawn"
+        warn_all([text])
+        figures = ["perhead"]
+    stems = {figure: _STEMS[figure].format(capture.layer_index) for figure in figures}
+    return {figure: {f: folder / f"{stem}.{f}" for f in formats} for figure, stem in stems.items()}
+
+
+def _expect_one_statistic(captures: Iterable[Capture]) -> Iterator[Capture]:
+    first: tuple[str, str] | None = None
+    for capture in captures:
+        source, statistic = first = first or (capture.source, capture.statistic)
+        if capture.statistic != statistic:
+            raise CaptureError(
+                f"{source} holds {statistic} and {capture.source} holds {capture.statistic}, "
+                "expected one statistic for a shared color range; draw them separately"
+            )
+        yield capture
+
+
+def _refuse_collisions(jobs: Iterable[Job]) -> None:
+    owners: dict[Path, Job] = {}
+    for job in jobs:
+        for path in job.paths:
+            other = owners.setdefault(path, job)
+            if other is not job:
+                raise CaptureError(
+                    f"{other.source} and {job.source} would both become {path}, expected one "
+                    "input for each output; give a folder that holds both, or draw them into "
+                    "different folders"
+                )
 
 
 def run_jobs(
@@ -40,75 +182,38 @@ def run_jobs(
     manifest: Manifest | None = None,
     embed: str = "inline",
     shared: Path | None = None,
-) -> Iterator[tuple[Job, list[Path] | HeadgridError]]:
+) -> Iterator[list[Path] | HeadgridError]:
     """Draw all outputs, and write them here, job by job.
 
-    Parameters
-    ----------
-    plan : Plan
-        From `plan_jobs`.
-    ppi : float
-        Pixels per inch of PNGs.
-    executor : concurrent.futures.Executor, optional
-        Where whole jobs are drawn: processes, threads or a cluster, whose workers
-        read the inputs under the same paths; by default here.
-    renderer : concurrent.futures.Executor, optional
-        Where specifications are rendered if jobs are drawn here; by default here as
-        well. The next job's charts are made while it works.
-    manifest : Manifest, optional
-        Jobs that it says are done are not done again; those that are finished now
-        are added to it. The caller flushes it.
-    embed : {"inline", "cdn", "assets"}
-        Where HTML pages have Vega from.
-    shared : Path, optional
-        Of ``assets``: the folder that holds the shared script, by default that of
-        each page.
+    Whole jobs are drawn in ``executor``, whose workers read the inputs under the same
+    paths; without one they are drawn here, and specifications rendered in ``renderer``,
+    while the next job's charts are made. ``shared`` is the folder of the one script of
+    ``embed="assets"``. Jobs that the manifest knows to be done are not done again; the
+    caller flushes it.
 
     Yields
     ------
-    job, outcome
-        The files it wrote, none where it was done already, or what went wrong. In
-        order, those that were done first. Nothing of a job is written before all of
-        it is drawn.
+    list of Path or HeadgridError
+        For each job the files it wrote, none where it was done already, or what went
+        wrong. In order, those that were done first. Nothing of a job is written before
+        all of it is drawn.
     """
     waiting = []
     for job in plan.jobs:
-        if manifest is not None and _is_done(job, manifest):
-            yield job, []
+        if manifest is not None and manifest.find_done(job.key, job.digest, job.paths):
+            yield []
         else:
-            # What was kept of the first reading is worth less than its way elsewhere.
-            waiting.append(job if executor is None else replace(job, kept=None))
-    draw = partial(draw_job, how=_How(plan.options, ppi, embed, shared), renderer=renderer)
+            waiting.append(job)
+    how: dict[str, Any] = {"ppi": ppi, "embed": embed, "shared": shared, "renderer": renderer}
+    draw = partial(draw_job, options=plan.options, **how)
     threads = ThreadPoolExecutor(1 if renderer is None else _HERE)
     with threads if executor is None else nullcontext(executor) as where:
         window = _HERE if executor is None else _WINDOW
         for job, future in submit_in_order(where, draw, waiting, window=window):
             try:
-                yield job, _write(job, future.result(), manifest)
+                yield _write(job, future.result(), manifest)
             except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
-                yield job, explain(job.source, error)
-
-
-def find_base(page: Path, shared: Path | None) -> str:
-    """Return the address of the folder of the shared script, relative to a page.
-
-    >>> find_base(Path("out/run_000/layer0.html"), Path("out"))
-    '../'
-    >>> find_base(Path("out/layer0.html"), Path("out"))
-    ''
-    """
-    if shared is None or shared == page.parent:
-        return ""
-    return f"{Path(os.path.relpath(shared, page.parent)).as_posix()}/"
-
-
-def read_capture(file: CaptureFile) -> Capture:
-    """Load the capture of a found file, with its run, and give its warnings."""
-    from headgrid.capture.store import read_capture
-
-    capture, _ = read_capture(file)
-    warn_all(capture.warnings)
-    return capture
+                yield explain(job.source, error)
 
 
 def warm_up() -> None:
@@ -120,42 +225,19 @@ def warm_up() -> None:
     import headgrid.web.save  # noqa: F401
 
 
-@dataclass(frozen=True)
-class _How:
-    """What all jobs are drawn with."""
-
-    options: FigureOptions
-    ppi: float
-    embed: str
-    shared: Path | None
-
-
-def draw_job(job: Job, *, how: _How, renderer: Executor | None = None) -> list[bytes]:
+def draw_job(
+    job: Job,
+    *,
+    options: FigureOptions,
+    ppi: float,
+    embed: str,
+    shared: Path | None,
+    renderer: Executor | None,
+) -> list[bytes]:
     """Return the contents of a job's outputs; in any thread or process."""
     from headgrid.charts.heatmap import draw_heatmap, draw_perhead
     from headgrid.charts.spec import to_spec
     from headgrid.web.save import begin_save
-
-    drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
-    capture = job.kept or _read_again(job)
-    begun = []
-    with _CHARTS:
-        for figure in dict.fromkeys(output.figure for output in job.outputs):
-            outputs = [output for output in job.outputs if output.figure == figure]
-            finish = begin_save(
-                to_spec(drawers[figure](capture, how.options), validate=False),
-                [output.format for output in outputs],
-                ppi=how.ppi,
-                executor=renderer,
-                embed=how.embed,
-                base=find_base(outputs[0].path, how.shared),
-            )
-            begun.append(finish)
-    return [content for finish in begun for content in finish()]
-
-
-def _read_again(job: Job) -> Capture:
-    from headgrid.capture.store import read_capture
 
     capture, digest = read_capture(job.file)
     if digest != job.digest:
@@ -163,21 +245,46 @@ def _read_again(job: Job) -> Capture:
             f"{job.source}: the file has changed since the run began, expected the same content "
             "until all is drawn; run the command again"
         )
-    return capture
+    drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
+    begun = []
+    with _CHARTS:
+        for figure, paths in job.outputs.items():
+            spec = to_spec(drawers[figure](capture, options), validate=False)
+            base = _find_base(next(iter(paths.values())).parent, shared)
+            finish = begin_save(spec, [*paths], ppi=ppi, executor=renderer, embed=embed, base=base)
+            begun.append(finish)
+    return [content for finish in begun for content in finish()]
 
 
-def _is_done(job: Job, manifest: Manifest) -> bool:
-    expected = {output.path.relative_to(manifest.path.parent).as_posix() for output in job.outputs}
-    return manifest.outputs(job.key) == expected and manifest.is_done(job.key, job.digest)
+def _find_base(folder: Path, shared: Path | None) -> str:
+    """Return the address of the folder of the shared script, relative to a page's."""
+    if shared is None or shared == folder:
+        return ""
+    return f"{Path(os.path.relpath(shared, folder)).as_posix()}/"
 
 
 def _write(job: Job, contents: list[bytes], manifest: Manifest | None) -> list[Path]:
-    made = {output.path: hash_bytes(c) for output, c in zip(job.outputs, contents, strict=True)}
-    for path in made:
+    for path in job.paths:
         if path.is_dir():
             raise OutputError(f"{path}: is a folder, expected a place for a file; move it away")
-    for path, content in zip(made, contents, strict=True):
+    for path, content in zip(job.paths, contents, strict=True):
         write_bytes(path, content)
     if manifest is not None:
+        made = dict(zip(job.paths, map(hash_bytes, contents), strict=True))
         manifest.add(job.key, job.digest, made)
-    return [*made]
+    return job.paths
+
+
+def warn_all(texts: Iterable[str]) -> None:
+    """Give a warning for each text."""
+    for text in texts:
+        warnings.warn(text, HeadgridWarning, stacklevel=4)
+
+
+def explain(source: str, error: BaseException) -> HeadgridError:
+    """Return an error in the user's words."""
+    if isinstance(error, HeadgridError):
+        return error
+    if isinstance(error, BrokenExecutor):
+        return RenderError(f"{source}: {error}")
+    return unexpected(source, error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import asdict, dataclass, field, replace
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headgrid.batch.manifest import NAME, Manifest, hash_output, name_inputs
-from headgrid.capture.files import remove_leftovers, replace_file, write_bytes
+from headgrid.batch.run import warn_all
+from headgrid.capture.files import hash_file, remove_leftovers, replace_file, write_bytes
 from headgrid.capture.statistic import STATISTICS
-from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, RenderError
+from headgrid.errors import HeadgridError, RenderError
 from headgrid.options import FigureOptions
 from headgrid.text import clean_text, shorten_list, shorten_text
 
@@ -37,23 +37,13 @@ _Write = Callable[[Path], Iterator[Path]]
 
 @dataclass(frozen=True)
 class Figures:
-    """Which figures a survey becomes, and how.
+    """Which figures a survey becomes, and how."""
 
-    Attributes
-    ----------
-    statistics : tuple of str
-        Measures that have an overview and a trend of their own; the first is in
-        ``overview`` and ``trend``, the others in ``overview_NAME`` and ``trend_NAME``.
-    formats : tuple of str
-        Formats of each figure.
-    options : FigureOptions
-        How they are drawn; ``color_range`` is that of the sheet.
-    ppi : float
-        Pixels per inch of PNGs.
-    """
-
+    #: Measures with an overview and a trend; of all but the first they are ``overview_NAME``
+    #: and ``trend_NAME``.
     statistics: tuple[str, ...] = ("sink",)
     formats: tuple[str, ...] = ("svg",)
+    #: ``color_range`` is that of the sheet.
     options: FigureOptions = field(default_factory=FigureOptions)
     ppi: float = 300
 
@@ -67,47 +57,32 @@ class Target:
     by: str | None = None
     resume: bool = False
 
-    def open_manifest(self, color_range: tuple[float, float] | None) -> Manifest:
+    def open_manifest(self, color_range: Sequence[float]) -> Manifest:
         """Return the list of what was read and made, which is written when it is left."""
         options = asdict(self.figures) | {"by": self.by}
         return Manifest(self.folder, "survey", options, color_range=color_range, resume=self.resume)
 
     def is_finished(self, files: Sequence[CaptureFile], places: Sequence[Place]) -> bool:
         """Whether nothing has changed since everything was made, without a warning."""
-        from headgrid.capture.files import hash_file
-
         try:
             color_range = json.loads((self.folder / NAME).read_bytes())["color_range"]
             lines = [
                 [clean_text(place.set), clean_text(place.run), file.path.name, hash_file(file.path)]
                 for file, place in zip(files, places, strict=True)
             ]
-        except (OSError, ValueError, LookupError, TypeError, CaptureError):
+            return self.open_manifest(color_range).find_done(_WHOLE, _digest(lines)) is not None
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return False
-        return self.open_manifest(color_range).is_done(_WHOLE, _digest(lines))
 
 
 def write_survey(
     survey: Survey, target: Target, inputs: Sequence[Path], *, executor: Executor | None = None
 ) -> Iterator[Path | HeadgridError]:
-    """Write everything that a survey becomes, and list it in the manifest.
+    """Write all that a survey of inputs becomes, render in an executor, and list it.
 
-    Parameters
-    ----------
-    survey : Survey
-    target : Target
-        What its manifest knows to be done from the same captures stays; what an
-        earlier survey has left there and this one does not make is removed.
-    inputs : sequence of Path
-        What was surveyed, as it was given.
-    executor : concurrent.futures.Executor, optional
-        Where specifications are rendered; by default here.
-
-    Yields
-    ------
-    Path or HeadgridError
-        Each file, when it is written, and what could not be made; that does not
-        keep the others from being made. Files that stay as they are do not appear.
+    Yields each file that is written, and what could not be made, which does not keep the
+    others from being made. What the manifest knows to be done from the same captures stays;
+    what an earlier survey has left there and this one does not make is removed.
     """
     folder, figures = target.folder, target.figures
     range_ = survey.color_range(figures.options.color_range)
@@ -126,30 +101,29 @@ def write_survey(
         for name, one in zip(names, captures, strict=True):
             manifest.add(name, one.digest, {})
         for name, write in _products(survey, figures, executor).items():
-            if manifest.is_done(name, whole):
-                made |= {
-                    folder / file: hash_output(folder / file) for file in manifest.outputs(name)
-                }
-                continue
-            written = {}
-            try:
-                for path in write(folder):
-                    written[path] = hash_output(path)
-                    yield path
-            except HeadgridError as error:
-                odd.append(error)
-                yield error
-            else:
+            written = manifest.find_done(name, whole)
+            if written is None:
+                written = {}
+                try:
+                    for path in write(folder):
+                        written[path] = hash_output(path)
+                        yield path
+                except HeadgridError as error:
+                    odd.append(error)
+                    yield error
+                    continue
                 manifest.add(name, whole, written)
-                made |= written
+            made |= written
         if not odd:
             manifest.add(_WHOLE, whole, made)
         outdated = manifest.remove_outdated()
     if outdated:
-        names = [path.relative_to(folder).as_posix() for path in outdated]
-        _warn(
-            f"{folder}: {len(outdated)} files of an earlier survey are not made by this one and "
-            f"were removed ({shorten_list(names)})"
+        removed = shorten_list([path.relative_to(folder).as_posix() for path in outdated])
+        warn_all(
+            [
+                f"{folder}: {len(outdated)} files of an earlier survey are not made by this one "
+                f"and were removed ({removed})"
+            ]
         )
 
 
@@ -162,13 +136,8 @@ def _warn_of_gaps(survey: Survey, figures: Figures) -> list[str]:
     ]
     if not survey.form.has_matrix:
         gaps.append("the captures hold no full matrix, so there is no sheet")
-    for text in gaps:
-        _warn(text)
+    warn_all(gaps)
     return gaps
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, HeadgridWarning, stacklevel=3)
 
 
 def _digest(lines: list[list[str]]) -> str:
@@ -178,13 +147,11 @@ def _digest(lines: list[list[str]]) -> str:
 
 def _products(survey: Survey, figures: Figures, executor: Executor | None) -> dict[str, _Write]:
     """Return what is made, in order; each product is whole, or made anew."""
-    products: dict[str, _Write] = {
-        "statistics": lambda folder: _write_tables(survey, figures.statistics, folder)
-    }
+    products: dict[str, _Write] = {"statistics": partial(_write_tables, survey, figures.statistics)}
     if any(size > 1 for size in survey.num_runs_of.values()):
-        products["maps"] = lambda folder: _write_maps(survey, folder)
+        products["maps"] = partial(_write_maps, survey)
     for name, draw in _charts(survey, figures):
-        products[name] = _figure_writer(name, draw, figures, executor)
+        products[name] = partial(_write_figure, name, draw, figures, executor)
     return products
 
 
@@ -225,11 +192,22 @@ def _write_maps(survey: Survey, folder: Path) -> Iterator[Path]:
 
 def _charts(survey: Survey, figures: Figures) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Yield the name of each figure, and what draws it."""
+    from headgrid.charts.overview import draw_overview
+    from headgrid.charts.trend import draw_trend
+
+    # The values of a measure are not those of the sheet.
+    options = replace(figures.options, color_range="symmetric")
+    about = survey.description
     for name in figures.statistics:
         if _has_values(survey, name):
             end = "" if name == figures.statistics[0] else f"_{name}"
-            for figure in ("overview", "trend"):
-                yield figure + end, partial(_draw_measure, survey, figure, name, figures.options)
+            values = survey.summary(name), name, survey.statistic, options
+            layers = survey.layers
+            yield (
+                f"overview{end}",
+                partial(draw_overview, *values, layers=layers, description=about),
+            )
+            yield f"trend{end}", partial(draw_trend, *values, description=about)
     if survey.form.has_matrix:
         if len(survey.sets) == 1 or STATISTICS[survey.statistic].has_mean:
             yield "sheet", partial(_draw_sheet, survey, None, figures.options)
@@ -242,18 +220,6 @@ def _has_values(survey: Survey, name: str) -> bool:
     return bool(survey.summary(name)["mean"].notna().any())
 
 
-def _draw_measure(survey: Survey, figure: str, name: str, options: FigureOptions) -> Any:
-    from headgrid.charts.overview import draw_overview
-    from headgrid.charts.trend import draw_trend
-
-    # The values of a measure are not those of the sheet.
-    options = replace(options, color_range="symmetric")
-    values, about = (survey.summary(name), name, survey.statistic, options), survey.description
-    if figure == "overview":
-        return draw_overview(*values, layers=survey.layers, description=about)
-    return draw_trend(*values, description=about)
-
-
 def _draw_sheet(survey: Survey, set: str | None, options: FigureOptions) -> Any:
     from headgrid.charts.sheet import draw_sheet
 
@@ -262,24 +228,17 @@ def _draw_sheet(survey: Survey, set: str | None, options: FigureOptions) -> Any:
     return draw_sheet(captures, options, layers=survey.layers, description=about)
 
 
-def _figure_writer(
-    name: str, draw: Callable[[], Any], figures: Figures, executor: Executor | None
-) -> _Write:
+def _write_figure(
+    name: str, draw: Callable[[], Any], figures: Figures, executor: Executor | None, folder: Path
+) -> Iterator[Path]:
     from headgrid.charts.spec import to_spec
     from headgrid.web.save import begin_save
 
-    def write(folder: Path) -> Iterator[Path]:
-        try:
-            spec = to_spec(draw(), validate=False)
-            contents = begin_save(spec, figures.formats, ppi=figures.ppi, executor=executor)()
-        except BrokenExecutor:
-            raise RenderError(
-                f"{name}: the rendering process has died, most likely for want of memory; draw "
-                "the sheet's cells as images (--cells image)"
-            ) from None
-        except HeadgridError as error:
-            raise type(error)(f"{name}: {error}") from None
-        for format, content in zip(figures.formats, contents, strict=True):
-            yield write_bytes(folder / f"{name}.{format}", content)
-
-    return write
+    try:
+        spec = to_spec(draw(), validate=False)
+        contents = begin_save(spec, figures.formats, ppi=figures.ppi, executor=executor)()
+    except (BrokenExecutor, HeadgridError) as error:
+        kind = type(error) if isinstance(error, HeadgridError) else RenderError
+        raise kind(f"{name}: {error}") from None
+    for format, content in zip(figures.formats, contents, strict=True):
+        yield write_bytes(folder / f"{name}.{format}", content)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgrid.cli.shared import exit_with, inputs_argument
+from headgrid.cli.shared import exit_with, inputs_argument, option, read_file
 from headgrid.errors import HeadgridError, check_choice
 from headgrid.text import clean_text
 
@@ -95,21 +95,17 @@ def _json_number(value: Any) -> float | None:
 
 @click.command()
 @inputs_argument
-@click.option(
+@option(
     "--format",
-    "format",
-    default="text",
-    show_default=True,
-    metavar="text|csv|json",
-    help="For people, or for machines.",
+    "text|csv|json",
+    "For people, or for machines.",
+    "text",
+    check=lambda name: check_choice("format", name, _REPORTS),
 )
 def stats(inputs: tuple[str, ...], format: str) -> None:
     """Print the statistics of captures: diagonal and first-key means, and each head's sink."""
-    from headgrid.batch.run import read_capture
-    from headgrid.capture.folders import place_captures
-    from headgrid.capture.store import find_captures
+    from headgrid.capture.folders import find_captures, place_captures
 
-    write = _REPORTS[check_choice("format", format, _REPORTS)]
     files, failures = find_captures(inputs)
     captures: list[Capture] = []
     errors: list[HeadgridError] = [*failures]
@@ -117,10 +113,10 @@ def stats(inputs: tuple[str, ...], format: str) -> None:
     several = len({place.set for place in places}) > 1
     for file, place in zip(files, places, strict=True):
         try:
-            capture = read_capture(file)
+            capture = read_file(file)
             captures.append(capture.replace(run=place.text) if several else capture)
         except HeadgridError as error:
             errors.append(error)
-    for text in write(captures):
+    for text in _REPORTS[format](captures):
         click.echo(text, nl=False)
     exit_with(errors)
