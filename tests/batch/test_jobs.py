@@ -20,7 +20,7 @@ from commandline import ENDED_BY_CTRL_C, contents, run_process, start_process, w
 from headgrid import Capture, FigureOptions, RenderError
 from headgrid.batch.manifest import NAME
 from headgrid.batch.processes import open_pool
-from headgrid.batch.run import plan_jobs, run_jobs
+from headgrid.batch.run import Figures, plan_jobs, run_jobs
 from synthetic import block_capture, waves
 
 COUNT = 8
@@ -81,7 +81,7 @@ def test_the_number_of_processes_does_not_change_a_byte(cli, tree, whole, tmp_pa
 
 def test_threads_draw_what_is_drawn_here(tree, tmp_path):
     def draw(out, executor):
-        plan = plan_jobs([tree], out, formats=["json"], options=FigureOptions(theme="paper"))
+        plan = plan_jobs([tree], out, Figures(["json"], options=FigureOptions(theme="paper")))
         assert all(isinstance(done, list) for done in run_jobs(plan, executor=executor))
         return contents(out)
 
@@ -113,10 +113,10 @@ def test_a_range_of_quantiles_is_pooled_over_all_inputs(tree, tmp_path):
         capture = headgrid.load_capture(path)
         values += [capture.head_matrix(head).ravel() for head in range(capture.num_heads)]
     ends = np.nanquantile(np.concatenate(values), [0.01, 0.99])
-    plan = plan_jobs([tree], tmp_path, options=FigureOptions(color_range="quantile"))
+    plan = plan_jobs([tree], tmp_path, Figures(options=FigureOptions(color_range="quantile")))
     assert plan.color_range.high == pytest.approx(np.abs(ends).max(), rel=1e-2)
     assert plan.color_range.low == -plan.color_range.high
-    assert plan.options.color_range is plan.color_range
+    assert plan.figures.options.color_range is plan.color_range
 
 
 @pytest.mark.parametrize("rule", ["shared", "quantile"])
@@ -288,7 +288,7 @@ def test_a_full_disk_fails_the_files_that_do_not_fit(cli, tree, tmp_path):
 
 
 def test_an_input_that_changes_while_others_are_drawn_is_a_failure(tree, tmp_path):
-    plan = plan_jobs([tree], tmp_path / "out", formats=["json"])
+    plan = plan_jobs([tree], tmp_path / "out", Figures(["json"]))
     changed = plan.jobs[3].file.path
     headgrid.save_capture(block_capture(2, (2, 2), layer=77), changed)
     failed = [outcome for outcome in run_jobs(plan) if isinstance(outcome, Exception)]
@@ -298,7 +298,7 @@ def test_an_input_that_changes_while_others_are_drawn_is_a_failure(tree, tmp_pat
 
 def test_a_capture_that_ends_its_process_fails_alone(tree, tmp_path):
     """As the engine does when its memory ends; the worker finds out by the prompt."""
-    plan = plan_jobs([tree], tmp_path / "out", formats=["json"])
+    plan = plan_jobs([tree], tmp_path / "out", Figures(["json"]))
     with open_pool(2, warm_up=break_charts) as executor:
         outcomes = list(run_jobs(plan, executor=executor))
     errors = [outcome for outcome in outcomes if isinstance(outcome, RenderError)]

@@ -153,7 +153,7 @@ def test_a_failure_that_nobody_foresaw_leaves_the_other_files_drawn(tmp_path, mo
         return draw(capture, options)
 
     monkeypatch.setattr(charts, "draw_heatmap", fail_once)
-    plan = batch.plan_jobs([tmp_path], tmp_path / "out")
+    plan = batch.plan_jobs([tmp_path], tmp_path / "out", batch.Figures())
     failed, written = batch.run_jobs(plan)
     assert "internal error (ZeroDivisionError: unforeseen)" in str(failed)
     assert [path.name for path in written] == ["layer1_2d_heatmap.svg", "layer1_perhead_grid.svg"]

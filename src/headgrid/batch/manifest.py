@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -96,7 +95,7 @@ class Manifest:
         removed = []
         for name, made in sorted(self._made.items()):
             path = self._folder / name
-            if name in kept or not _stays_below(name) or hash_output(path) != made:
+            if name in kept or hash_output(path) != made:
                 continue
             with suppress(OSError):
                 path.unlink()
@@ -177,6 +176,8 @@ def name_inputs(paths: Iterable[Path], inputs: Iterable[str | os.PathLike[str]])
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the other packages that shape a figure's bytes."""
+    from importlib.metadata import version
+
     return {name: version(name) for name in ("altair", "pillow", "vl-convert-python")}
 
 

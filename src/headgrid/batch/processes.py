@@ -21,10 +21,17 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from headgrid._version import __version__
+from headgrid.batch.manifest import package_versions
+from headgrid.errors import OptionError, RenderError
+from headgrid.text import shorten_text
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 WarmUp = Callable[[], object]
-
+#: Calls of a cluster that are under way at a time; seconds that its scheduler has to answer, and
+#: that a finished call's result may take to arrive.
+_CALLS, _CONNECT_SECONDS, _GATHER_SECONDS = 64, 8, 120
 #: What a call says whose processes have died.
 DIED = (
     "the rendering process has died, most likely for want of memory; draw cells as images "
@@ -74,9 +81,7 @@ def open_pool(
     exception what has not begun is dropped, and the processes are killed.
     """
     if dask is not None:
-        from headgrid.batch.cluster import open_cluster
-
-        return open_cluster(dask)
+        return _open_cluster(dask)
     return _open_processes(jobs, warm_up)
 
 
@@ -195,14 +200,12 @@ def _serve(link: Connection, warm_up: WarmUp | None) -> None:
             warm_up()
     with suppress(EOFError, OSError):
         while True:
-            link.send(_answer(link.recv()))
-
-
-def _answer(function: Callable[[], Any]) -> tuple[bool, Any]:
-    try:
-        return False, function()
-    except Exception as error:  # noqa: BLE001 - the caller raises it
-        return True, error
+            function = link.recv()
+            try:
+                answer = False, function()
+            except Exception as error:  # noqa: BLE001 - the caller raises it
+                answer = True, error
+            link.send(answer)
 
 
 def _end_with_parent() -> None:
@@ -211,3 +214,117 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+# On a cluster
+
+
+@contextmanager
+def _open_cluster(address: str) -> Iterator[Executor]:
+    """Give an executor of a cluster that is running, such as ``tcp://host:8786``.
+
+    Its workers need the same versions of what shapes a figure's bytes, and the same files
+    under the same paths.
+    """
+    client = _connect(address)
+    executor = HandingExecutor(_CALLS, partial(_make_call, client))
+    try:
+        _expect_same_versions(client)
+        yield executor
+        executor.shutdown()
+    finally:
+        with suppress(Exception):  # of a scheduler that has ended nothing is left to close
+            client.close(timeout=_CONNECT_SECONDS)
+        executor.shutdown(cancel_futures=True)  # closing has ended the calls under way
+
+
+def _make_call(client: Any, function: Callable[[], Any]) -> Any:
+    """Have a worker make a call, and wait for its result.
+
+    Dask's own executor leaves a call without an end where the connection breaks while
+    the result is on its way.
+    """
+    from asyncio import CancelledError
+
+    from distributed import wait
+    from distributed.scheduler import KilledWorker
+
+    try:
+        sent = client.submit(function, pure=False)
+        with client.as_current():  # where `wait` looks for it
+            wait(sent)
+        if sent.status == "finished":
+            return sent.result(timeout=_GATHER_SECONDS)
+        failure = sent.exception() if sent.status == "error" else None
+    except (Exception, CancelledError):  # noqa: BLE001 - a lost client fails in many ways
+        failure = None
+    if isinstance(failure, KilledWorker):
+        raise BrokenExecutor(DIED)
+    raise failure or BrokenExecutor(
+        "the dask cluster can not be reached any more, expected its scheduler to run until the "
+        "end; start it again and go on with --resume"
+    )
+
+
+def _connect(address: str) -> Any:
+    import asyncio
+    import logging
+
+    try:
+        import distributed
+    except ImportError:
+        raise OptionError(
+            "a dask cluster needs the package distributed, which is not installed; install it "
+            "with pip install 'headgrid[dask]', or leave --dask out"
+        ) from None
+    # For good: the client's threads go on to write after it is closed, at length, what an
+    # error says in a sentence.
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # A client whose scheduler does not answer can not be closed either, so ask beforehand.
+    with ThreadPoolExecutor(1) as thread:  # in a notebook an event loop runs in this one
+        finding = thread.submit(asyncio.run, _miss_scheduler(address)).result()
+    if finding:
+        raise RenderError(
+            f"{shorten_text(address, 80)}: {finding}, expected the address of a running dask "
+            "scheduler (tcp://host:8786); start it, or leave --dask out"
+        )
+    return distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+
+
+async def _miss_scheduler(address: str) -> str:
+    """Return what is at an address in place of a scheduler, nothing where that is one."""
+    import asyncio
+
+    import distributed
+
+    try:
+        async with distributed.rpc(address, timeout=_CONNECT_SECONDS) as server:
+            identity = await asyncio.wait_for(server.identity(), _CONNECT_SECONDS)
+    except Exception as error:  # noqa: BLE001 - every kind of address fails in its own way
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        return f"no dask scheduler answers there ({reason})"
+    found = str(identity["type"])
+    return "" if found == "Scheduler" else f"a dask {found.lower()} answers there"
+
+
+def _expect_same_versions(client: Any) -> None:
+    try:
+        found = client.run(read_versions)
+    except ImportError as error:
+        raise RenderError(
+            f"the workers of the cluster can not load headgrid ({error}), expected the same "
+            "packages there as here; install them in the workers' environment"
+        ) from None
+    for worker, versions in found.items():
+        for name, version in read_versions().items():
+            if versions.get(name) != version:
+                raise RenderError(
+                    f"{worker}: this worker has {name} {versions.get(name)}, expected {version} as "
+                    "here, since figures differ between versions; install the same one"
+                )
+
+
+def read_versions() -> dict[str, str]:
+    """Return the versions of all that shapes a figure's bytes, in this process."""
+    return {"headgrid": __version__, **package_versions()}

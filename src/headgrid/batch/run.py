@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,7 @@ from headgrid.batch.processes import submit_in_order
 from headgrid.capture.files import hash_bytes, write_bytes
 from headgrid.capture.model import Capture
 from headgrid.capture.store import CaptureFile, find_captures, read_capture
-from headgrid.errors import (
-    CaptureError,
-    HeadgridError,
-    HeadgridWarning,
-    OutputError,
-    RenderError,
-    unexpected,
-)
+from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, RenderError, unexpected
 from headgrid.options import FIGURES, ColorRange, FigureOptions
 from headgrid.tables.ranges import resolve_color_range
 
@@ -47,6 +40,23 @@ _CHARTS = threading.Lock()
 
 
 @dataclass(frozen=True)
+class Figures:
+    """What is drawn of each capture, and how."""
+
+    formats: Sequence[str] = ("svg",)
+    names: Sequence[str] = FIGURES
+    ppi: float = 300
+    embed: str = "inline"
+    options: FigureOptions = field(default_factory=FigureOptions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that shapes the files, for the manifest."""
+        own = {"formats": self.formats, "figures": self.names, "ppi": self.ppi}
+        own |= {"embed": self.embed} if "html" in self.formats else {}
+        return own | asdict(self.options)
+
+
+@dataclass(frozen=True)
 class Job:
     """One capture file and the files it becomes."""
 
@@ -59,11 +69,6 @@ class Job:
     outputs: Mapping[str, Mapping[str, Path]]
 
     @property
-    def source(self) -> str:
-        """The file, for messages."""
-        return str(self.file.path)
-
-    @property
     def paths(self) -> list[Path]:
         """All files it becomes, figure by figure."""
         return [path for formats in self.outputs.values() for path in formats.values()]
@@ -71,93 +76,85 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that will be drawn, and the inputs that can not be."""
+    """Everything that will be drawn below a folder, and the inputs that can not be."""
 
+    folder: Path
+    #: With the colour range that was found over all inputs, where the rule asks for that.
+    figures: Figures
     jobs: tuple[Job, ...]
     failures: tuple[HeadgridError, ...]
-    #: With the colour range that was found over all inputs, where the rule asks for that.
-    options: FigureOptions
     #: The one range of all figures; None where each has its own.
     color_range: ColorRange | None = None
 
 
 def plan_jobs(
-    inputs: Sequence[str | Path],
-    folder: Path,
-    *,
-    formats: Sequence[str] = ("svg",),
-    figures: Sequence[str] = FIGURES,
-    options: FigureOptions | None = None,
-    found: Found | None = None,
+    inputs: Sequence[str | Path], folder: Path, figures: Figures, *, found: Found | None = None
 ) -> Plan:
     """Read all inputs once, and decide what is drawn where below a folder.
 
     A file's folder relative to its input is mirrored. A capture without a full matrix
     becomes the per-head figure alone, with a warning, where both are asked for. ``found``
-    is what `find_captures` gives for the inputs, where that was asked before.
-
-    Raises
-    ------
-    CaptureError
-        Where two inputs would become the same file, or where one colour range is
-        asked for over captures of different statistics.
+    is what `find_captures` gives for the inputs, where that was asked before. It is an error
+    where two inputs would become the same file, or where one colour range is asked for
+    over captures of different statistics.
     """
     files, missing = found or find_captures(inputs)
-    options = options or FigureOptions()
-    rule = options.color_range if "heatmap" in figures else None
-    pooled = rule in POOLED_RULES
+    rule = figures.options.color_range
+    pooled = rule in POOLED_RULES and "heatmap" in figures.names
     jobs: list[Job] = []
     failures: list[HeadgridError] = [*missing]
+    sources: dict[str, str] = {}
 
     def read_all() -> Iterator[Capture]:
         for file, key in zip(files, name_inputs([f.path for f in files], inputs), strict=True):
             try:
                 capture, digest = read_capture(file)
-                outputs = _name_outputs(capture, folder / file.relative, figures, formats)
+                outputs = _name_outputs(capture, folder / file.relative, figures)
                 if pooled:
                     _ = capture.value_range, rule == "quantile" and capture.value_sketch
             except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
-                failures.append(explain(str(file.path), error))
+                failures.append(explain(file, error))
             else:
-                warn_all(capture.warnings)
+                warn_all(*capture.warnings)
                 jobs.append(Job(file, key, digest, outputs))
+                sources.setdefault(capture.statistic, capture.source)
                 yield capture
 
     color_range = None
     if pooled:
-        color_range = resolve_color_range(options.color_range, _expect_one_statistic(read_all()))
-        options = replace(options, color_range=color_range)
+        color_range = resolve_color_range(rule, read_all())
+        _refuse_mixture(sources)
+        figures = replace(figures, options=replace(figures.options, color_range=color_range))
     else:
         deque(read_all(), maxlen=0)
-        if isinstance(rule, (tuple, ColorRange)):
+        if isinstance(rule, tuple) and "heatmap" in figures.names:
             color_range = resolve_color_range(rule, ())
     _refuse_collisions(jobs)
-    return Plan(tuple(jobs), tuple(failures), options, color_range)
+    return Plan(folder, figures, tuple(jobs), tuple(failures), color_range)
 
 
-def _name_outputs(
-    capture: Capture, folder: Path, figures: Sequence[str], formats: Sequence[str]
-) -> dict[str, dict[str, Path]]:
-    if capture.full_frame_attention is None and "heatmap" in figures:
-        if set(figures) != set(FIGURES):
+def _name_outputs(capture: Capture, folder: Path, figures: Figures) -> dict[str, dict[str, Path]]:
+    names = figures.names
+    if capture.full_frame_attention is None and "heatmap" in names:
+        if set(names) != set(FIGURES):
             capture.head_matrix(0)  # says what is missing
-        text = f"{capture.source}: there is no full matrix, so only the per-head figure is drawn"
-        warn_all([text])
-        figures = ["perhead"]
-    stems = {figure: _STEMS[figure].format(capture.layer_index) for figure in figures}
-    return {figure: {f: folder / f"{stem}.{f}" for f in formats} for figure, stem in stems.items()}
+        warn_all(f"{capture.source}: there is no full matrix, so only the per-head figure is drawn")
+        names = ["perhead"]
+    stems = {name: folder / _STEMS[name].format(capture.layer_index) for name in names}
+    return {
+        name: {format: stem.with_name(f"{stem.name}.{format}") for format in figures.formats}
+        for name, stem in stems.items()
+    }
 
 
-def _expect_one_statistic(captures: Iterable[Capture]) -> Iterator[Capture]:
-    first: tuple[str, str] | None = None
-    for capture in captures:
-        source, statistic = first = first or (capture.source, capture.statistic)
-        if capture.statistic != statistic:
-            raise CaptureError(
-                f"{source} holds {statistic} and {capture.source} holds {capture.statistic}, "
-                "expected one statistic for a shared color range; draw them separately"
-            )
-        yield capture
+def _refuse_mixture(sources: Mapping[str, str]) -> None:
+    """Refuse one colour range over several statistics, each with a file that holds it."""
+    if len(sources) > 1:
+        (mine, first), (theirs, second), *_ = sources.items()
+        raise CaptureError(
+            f"{first} holds {mine} and {second} holds {theirs}, expected one statistic for a "
+            "shared color range; draw them separately"
+        )
 
 
 def _refuse_collisions(jobs: Iterable[Job]) -> None:
@@ -167,7 +164,7 @@ def _refuse_collisions(jobs: Iterable[Job]) -> None:
             other = owners.setdefault(path, job)
             if other is not job:
                 raise CaptureError(
-                    f"{other.source} and {job.source} would both become {path}, expected one "
+                    f"{other.file.path} and {job.file.path} would both become {path}, expected one "
                     "input for each output; give a folder that holds both, or draw them into "
                     "different folders"
                 )
@@ -176,27 +173,19 @@ def _refuse_collisions(jobs: Iterable[Job]) -> None:
 def run_jobs(
     plan: Plan,
     *,
-    ppi: float = 300,
     executor: Executor | None = None,
     renderer: Executor | None = None,
     manifest: Manifest | None = None,
-    embed: str = "inline",
-    shared: Path | None = None,
 ) -> Iterator[list[Path] | HeadgridError]:
     """Draw all outputs, and write them here, job by job.
 
     Whole jobs are drawn in ``executor``, whose workers read the inputs under the same
     paths; without one they are drawn here, and specifications rendered in ``renderer``,
-    while the next job's charts are made. ``shared`` is the folder of the one script of
-    ``embed="assets"``. Jobs that the manifest knows to be done are not done again; the
-    caller flushes it.
+    while the next job's charts are made.
 
-    Yields
-    ------
-    list of Path or HeadgridError
-        For each job the files it wrote, none where it was done already, or what went
-        wrong. In order, those that were done first. Nothing of a job is written before
-        all of it is drawn.
+    Yields for each job the files it wrote, none where the manifest knew it to be done, or
+    what went wrong; in order, those that were done first. Nothing of a job is written
+    before all of it is drawn.
     """
     waiting = []
     for job in plan.jobs:
@@ -204,8 +193,7 @@ def run_jobs(
             yield []
         else:
             waiting.append(job)
-    how: dict[str, Any] = {"ppi": ppi, "embed": embed, "shared": shared, "renderer": renderer}
-    draw = partial(draw_job, options=plan.options, **how)
+    draw = partial(draw_job, figures=plan.figures, root=plan.folder, renderer=renderer)
     threads = ThreadPoolExecutor(1 if renderer is None else _HERE)
     with threads if executor is None else nullcontext(executor) as where:
         window = _HERE if executor is None else _WINDOW
@@ -213,7 +201,7 @@ def run_jobs(
             try:
                 yield _write(job, future.result(), manifest)
             except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
-                yield explain(job.source, error)
+                yield explain(job.file, error)
 
 
 def warm_up() -> None:
@@ -225,15 +213,7 @@ def warm_up() -> None:
     import headgrid.web.save  # noqa: F401
 
 
-def draw_job(
-    job: Job,
-    *,
-    options: FigureOptions,
-    ppi: float,
-    embed: str,
-    shared: Path | None,
-    renderer: Executor | None,
-) -> list[bytes]:
+def draw_job(job: Job, *, figures: Figures, root: Path, renderer: Executor | None) -> list[bytes]:
     """Return the contents of a job's outputs; in any thread or process."""
     from headgrid.charts.heatmap import draw_heatmap, draw_perhead
     from headgrid.charts.spec import to_spec
@@ -242,31 +222,26 @@ def draw_job(
     capture, digest = read_capture(job.file)
     if digest != job.digest:
         raise CaptureError(
-            f"{job.source}: the file has changed since the run began, expected the same content "
+            f"{job.file.path}: the file has changed since the run began, expected the same content "
             "until all is drawn; run the command again"
         )
     drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
+    how: dict[str, Any] = {"ppi": figures.ppi, "embed": figures.embed, "executor": renderer}
     begun = []
     with _CHARTS:
-        for figure, paths in job.outputs.items():
-            spec = to_spec(drawers[figure](capture, options), validate=False)
-            base = _find_base(next(iter(paths.values())).parent, shared)
-            finish = begin_save(spec, [*paths], ppi=ppi, executor=renderer, embed=embed, base=base)
-            begun.append(finish)
+        for name, paths in job.outputs.items():
+            spec = to_spec(drawers[name](capture, figures.options), validate=False)
+            base = _find_base(next(iter(paths.values())).parent, root)
+            begun.append(begin_save(spec, [*paths], base=base, **how))
     return [content for finish in begun for content in finish()]
 
 
-def _find_base(folder: Path, shared: Path | None) -> str:
-    """Return the address of the folder of the shared script, relative to a page's."""
-    if shared is None or shared == folder:
-        return ""
-    return f"{Path(os.path.relpath(shared, folder)).as_posix()}/"
+def _find_base(folder: Path, root: Path) -> str:
+    """Return the address of the folder of the pages' shared script, relative to a page's."""
+    return "" if root == folder else f"{Path(os.path.relpath(root, folder)).as_posix()}/"
 
 
 def _write(job: Job, contents: list[bytes], manifest: Manifest | None) -> list[Path]:
-    for path in job.paths:
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder, expected a place for a file; move it away")
     for path, content in zip(job.paths, contents, strict=True):
         write_bytes(path, content)
     if manifest is not None:
@@ -275,16 +250,16 @@ def _write(job: Job, contents: list[bytes], manifest: Manifest | None) -> list[P
     return job.paths
 
 
-def warn_all(texts: Iterable[str]) -> None:
+def warn_all(*texts: str) -> None:
     """Give a warning for each text."""
     for text in texts:
         warnings.warn(text, HeadgridWarning, stacklevel=4)
 
 
-def explain(source: str, error: BaseException) -> HeadgridError:
+def explain(file: CaptureFile, error: BaseException) -> HeadgridError:
     """Return an error in the user's words."""
     if isinstance(error, HeadgridError):
         return error
     if isinstance(error, BrokenExecutor):
-        return RenderError(f"{source}: {error}")
-    return unexpected(source, error)
+        return RenderError(f"{file.path}: {error}")
+    return unexpected(str(file.path), error)

@@ -10,7 +10,7 @@ from headgrid.cli.shared import path_option, show_path
 
 
 @click.command()
-@path_option("-o --output folder", "DIR", "Where the script goes.", required=True)
+@path_option("-o --output folder DIR", "Where the script goes.", required=True)
 def assets(folder: Path) -> None:
     """Write the one script that many pages share.
 

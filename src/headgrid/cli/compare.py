@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 @click.argument("a", metavar="A", type=PathType())
 @click.argument("b", metavar="B", type=PathType())
 @files_option
-@option("--top", "N", "Rows of the printed table of changes.", 10, type=int)
-@path_option("--table", "FILE.csv", "Write the change of every pair, largest first.")
+@option("--top N", "Rows of the printed table of changes.", 10, type=int)
+@path_option("--table FILE.csv", "Write the change of every pair, largest first.")
 @style_options
 @ppi_option
 def compare(

@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from headgrid.cli.shared import (
+    check_jobs,
     find_files,
     inputs_argument,
-    jobs_option,
     option,
     palette_option,
     path_option,
@@ -25,26 +25,29 @@ from headgrid.options import parse_color_range
 @click.command()
 @inputs_argument
 @path_option(
-    "-o --output file", "FILE.html", "The page, one file that needs nothing else.", required=True
+    "-o --output file FILE.html", "The page, one file that needs nothing else.", required=True
 )
-@option("--run", "NAME", "Which run to show, run_002 or SET/run_002; by default the mean over all.")
-@option("--set", "NAME", "Which set to show, the folder above the runs, where there are several.")
+@option("--run NAME", "Which run to show, run_002 or SET/run_002; by default the mean over all.")
+@option("--set NAME", "Which set to show, the folder above the runs, where there are several.")
 @option(
-    "--statistic",
-    "NAME",
+    "--statistic NAME",
     "What the overview shows first: a column of statistics.csv; by default the sink score.",
 )
 @option(
-    "--color-range",
-    "RULE|LO,HI",
+    "--color-range RULE|LO,HI",
     "Of the maps at first. symmetric: of the layer that is shown; quantile: of all layers, "
     "without the outermost 1 %; or two numbers.",
     "symmetric",
     check=lambda text: parse_color_range(text) if "," in text else text,
 )
 @palette_option
-@option("--title", "TEXT", "Heading of the page.")
-@jobs_option("Processes that read files at the same time; one per core where that pays.")
+@option("--title TEXT", "Heading of the page.")
+@option(
+    "-j --jobs N",
+    "Processes that read files at the same time; one per core where that pays.",
+    type=int,
+    check=check_jobs,
+)
 def explore(
     inputs: tuple[str, ...],
     file: Path,

@@ -42,8 +42,7 @@ def _format(file: Path) -> str:
 
 #: The files that one figure is written to, their formats by suffix.
 files_option = path_option(
-    "-o --output files",
-    "FILE",
+    "-o --output files FILE",
     "The figure; its suffix says the format. Give it again for another format.",
     required=True,
     multiple=True,
@@ -54,14 +53,13 @@ files_option = path_option(
 @click.command()
 @inputs_argument
 @option(
-    "--head heads",
-    "[RUN/]LAYER:HEAD",
+    "--head heads [RUN/]LAYER:HEAD",
     "A panel, such as 3:0 or run_002/28:2; give it again for each.",
     multiple=True,
     required=True,
 )
 @files_option
-@option("--figure", "heatmap|perhead|both", "Maps, profiles, or both in paired rows.", "heatmap")
+@option("--figure heatmap|perhead|both", "Maps, profiles, or both in paired rows.", "heatmap")
 @add(style_options, ppi_option)
 def pick(
     inputs: tuple[str, ...],

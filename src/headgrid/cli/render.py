@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,25 +19,25 @@ from headgrid.cli.shared import (
     locate_inputs,
     path_option,
     run_options,
+    show_outcome,
     show_path,
     show_progress,
     stop,
 )
-from headgrid.errors import HeadgridError
 from headgrid.options import FigureOptions
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from headgrid.batch.manifest import Manifest
-    from headgrid.batch.run import Plan
+    from headgrid.batch.run import Figures, Plan
 
 #: Captures from which a second process, a second to start, pays.
 _SEVERAL = 6
 
 
 @click.command()
-@path_option("-o --output folder", "DIR", "Where the figures go.", "headgrid-demo")
+@path_option("-o --output folder DIR", "Where the figures go.", "headgrid-demo")
 @click.option(
     "--real",
     is_flag=True,
@@ -51,16 +50,14 @@ def demo(folder: Path, *, real: bool, **options: Any) -> None:
 
     if options["title"] is None:
         options["title"] = REAL_TITLE if real else TITLE
-    wanted = _read_options(**options)
     with demo_folder(real=real) as inputs:
-        _render([inputs], folder, wanted, listed=False)
+        _render([inputs], folder, options, listed=False)
 
 
 @click.command()
 @inputs_argument
 @path_option(
-    "-o --output folder",
-    "DIR",
+    "-o --output folder DIR",
     "Where the figures go; each input's folders are mirrored there.",
     required=True,
 )
@@ -81,42 +78,21 @@ def render(
     captures headgrid-jobs.json, which --resume reads.
     """
     given = locate_inputs(inputs, jobs, dask)
-    _render(given, folder, _read_options(**options), jobs=jobs, dask=dask, resume=resume)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What is drawn of each capture, and how."""
-
-    formats: tuple[str, ...]
-    figures: tuple[str, ...]
-    ppi: float
-    embed: str
-    options: FigureOptions
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all that shapes the files, for the manifest."""
-        own = {"formats": self.formats, "figures": self.figures, "ppi": self.ppi}
-        own |= {"embed": self.embed} if "html" in self.formats else {}
-        return own | asdict(self.options)
-
-
-def _read_options(
-    *, formats: tuple[str, ...], figures: tuple[str, ...], ppi: float, embed: str, **style: Any
-) -> _Wanted:
-    return _Wanted(formats, figures, ppi, embed, FigureOptions(**style))
+    _render(given, folder, options, jobs=jobs, dask=dask, resume=resume)
 
 
 def _render(
     inputs: Sequence[Path],
     folder: Path,
-    wanted: _Wanted,
+    options: dict[str, Any],
     *,
     jobs: int | None = None,
     dask: str | None = None,
     resume: bool = False,
     listed: bool = True,
 ) -> None:
+    wanted = {name: options.pop(name) for name in ("formats", "names", "ppi", "embed")}
+    wanted["options"] = FigureOptions(**options)
     found = None
     least = _SEVERAL if jobs is None else min(jobs, 2)
     if dask is not None or (jobs != 1 and _has_files(inputs, least)):
@@ -126,28 +102,20 @@ def _render(
     jobs = count_jobs(jobs, len(found[0]), least=_SEVERAL) if found else 1
     # Processes start on their own while the inputs are read here.
     with _open_workers(jobs, dask) as workers:
-        from headgrid.batch.run import plan_jobs
+        from headgrid.batch.run import Figures, plan_jobs
 
-        plan = plan_jobs(
-            inputs,
-            folder,
-            formats=wanted.formats,
-            figures=wanted.figures,
-            options=wanted.options,
-            found=found,
-        )
+        figures = Figures(**wanted)
+        plan = plan_jobs(inputs, folder, figures, found=found)
         for error in plan.failures:
             complain(error)
-        total = len(plan.jobs) + len(plan.failures)
-        shared = folder if wanted.embed == "assets" and "html" in wanted.formats else None
-        if shared is not None and plan.jobs:
+        if plan.jobs and figures.embed == "assets" and "html" in figures.formats:
             from headgrid.web.assets import write_assets
 
-            show_path(write_assets(shared, executor=next(iter(workers.values()))))
+            show_path(write_assets(folder, executor=next(iter(workers.values()))))
+        total = len(plan.jobs) + len(plan.failures)
         listed = listed and (total > 1 or resume)
-        with _open_manifest(folder, wanted, plan, resume) if listed else nullcontext() as manifest:
-            how = {"ppi": wanted.ppi, "embed": wanted.embed, "shared": shared, **workers}
-            failed = len(plan.failures) + _draw(plan, how, manifest)
+        with _open_manifest(plan, figures, resume) if listed else nullcontext() as manifest:
+            failed = len(plan.failures) + _draw(plan, workers, manifest)
     if failed:
         if total > 1:
             click.echo(f"headgrid: {failed} of {total} inputs failed", err=True)
@@ -175,34 +143,29 @@ def _open_workers(jobs: int, dask: str | None) -> Iterator[dict[str, Executor]]:
             yield {"renderer": renderer}
 
 
-def _open_manifest(
-    folder: Path, wanted: _Wanted, plan: Plan, resume: bool
-) -> AbstractContextManager[Manifest]:
+def _open_manifest(plan: Plan, figures: Figures, resume: bool) -> AbstractContextManager[Manifest]:
     """Give the list of finished jobs; it is written however the block ends."""
     from headgrid.batch.manifest import Manifest
     from headgrid.capture.files import remove_leftovers
 
     if resume:
-        remove_leftovers({folder, *(path.parent for job in plan.jobs for path in job.paths)})
+        parents = {path.parent for job in plan.jobs for path in job.paths}
+        remove_leftovers({plan.folder, *parents})
     found = plan.color_range
     range_ = None if found is None else (found.low, found.high)
-    return Manifest(folder, "render", wanted.to_dict(), color_range=range_, resume=resume)
+    how: dict[str, Any] = {"color_range": range_, "resume": resume}
+    return Manifest(plan.folder, "render", figures.to_dict(), **how)
 
 
-def _draw(plan: Plan, how: dict[str, Any], manifest: Manifest | None) -> int:
+def _draw(plan: Plan, workers: dict[str, Executor], manifest: Manifest | None) -> int:
     """Draw all jobs, print the files that were written, and return how many failed."""
     from headgrid.batch.run import run_jobs
 
     failed = unchanged = 0
     with show_progress(len(plan.jobs)) as advance:
-        for outcome in run_jobs(plan, manifest=manifest, **how):
-            if isinstance(outcome, HeadgridError):
-                failed += 1
-                complain(outcome)
-            else:
-                unchanged += not outcome
-                for path in outcome:
-                    show_path(path)
+        for outcome in run_jobs(plan, manifest=manifest, **workers):
+            failed += show_outcome(outcome)
+            unchanged += not outcome
             advance(1)
     if unchanged:
         click.echo(f"headgrid: {unchanged} of {len(plan.jobs)} captures are unchanged", err=True)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from headgrid.capture.model import Capture
     from headgrid.survey.model import Survey
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+#: What adds an option to a command.
+Decorator = Callable[[Any], Any]
 
 #: More processes than this are a slip of the keyboard.
 _MAX_JOBS = 1024
@@ -45,33 +46,31 @@ inputs_argument = click.argument(
 
 
 def option(
-    names: str,
-    metavar: str,
+    spec: str,
     text: str,
     default: Any = None,
     *,
     check: Callable[[Any], Any] | None = None,
     **more: Any,
-) -> Callable[[Command], Command]:
-    """Return an option, its names apart by a space; ``check`` makes its value, or refuses it."""
+) -> Decorator:
+    """Return an option of ``--name METAVAR``; ``check`` makes its value, or refuses it."""
+    *names, metavar = spec.split()
     if default is not None:
         more |= {"default": default, "show_default": True}
     if check is not None:
         more["callback"] = lambda _, __, value: None if value is None else check(value)
-    return click.option(*names.split(), metavar=metavar, help=text, **more)
+    return click.option(*names, metavar=metavar, help=text, **more)
 
 
-def path_option(
-    names: str, metavar: str, text: str, default: Any = None, **more: Any
-) -> Callable[[Command], Command]:
+def path_option(spec: str, text: str, default: Any = None, **more: Any) -> Decorator:
     """Return an option whose value is a path."""
-    return option(names, metavar, text, default, type=PathType(path_type=Path), **more)
+    return option(spec, text, default, type=PathType(path_type=Path), **more)
 
 
-def add(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+def add(*decorators: Decorator) -> Decorator:
     """Return one decorator for many; the help shows options in their order."""
 
-    def decorate(command: Command) -> Command:
+    def decorate(command: Any) -> Any:
         for decorator in reversed(decorators):
             command = decorator(command)
         return command
@@ -94,89 +93,77 @@ def _check_ppi(ppi: float) -> float:
     return ppi
 
 
-def _check_jobs(jobs: int) -> int:
+def check_jobs(jobs: int) -> int:
+    """Return a number of processes that can be; another one is refused."""
     if not 1 <= jobs <= _MAX_JOBS:
         raise OptionError(f"jobs is {jobs}, expected a whole number, 1 to {_MAX_JOBS}")
     return jobs
 
 
-def color_range_option(text: str, default: str) -> Callable[[Command], Command]:
-    """Return the option for the rule of the colour scale, or its two numbers."""
-    return option("--color-range", "RULE|LO,HI", text, default, check=parse_color_range)
-
-
-def jobs_option(text: str) -> Callable[[Command], Command]:
-    """Return the option for the number of processes."""
-    return option("-j --jobs", "N", text, type=int, check=_check_jobs)
-
-
 format_option = option(
-    "--format formats",
-    "LIST",
+    "--format formats LIST",
     "Any of svg,png,pdf,html,json, separated by commas.",
     "svg",
     check=_check_formats,
 )
-ppi_option = option(
-    "--ppi", "FLOAT", "Pixels per inch of a PNG.", 300, type=float, check=_check_ppi
-)
-palette_option = option("--palette", "rdbu|custom", "Colours.", "rdbu")
+ppi_option = option("--ppi FLOAT", "Pixels per inch of a PNG.", 300, type=float, check=_check_ppi)
+palette_option = option("--palette rdbu|custom", "Colours.", "rdbu")
 
 #: How figures are drawn: the fields of `FigureOptions`.
 style_options = add(
-    option("--columns", "INTEGER", "Panels in a row of the grid.", 4, type=int),
+    option("--columns INTEGER", "Panels in a row of the grid.", 4, type=int),
     palette_option,
-    color_range_option(
+    option(
+        "--color-range RULE|LO,HI",
         "symmetric around zero; shared: symmetric over all inputs, so that layers compare; "
         "quantile: the same without the outermost 1 % of all values; minmax: white stays at "
         "zero; or two numbers.",
         "symmetric",
+        check=parse_color_range,
     ),
     option(
-        "--cells",
-        "auto|vector|image",
+        "--cells auto|vector|image",
         "Heatmap cells as vector shapes, or as one PNG tile per head.",
         "auto",
     ),
-    option("--title", "TEXT", "Title; {layer}, {run} and {prompt} are filled in."),
+    option("--title TEXT", "Title; {layer}, {run} and {prompt} are filled in."),
     option(
-        "--theme",
-        "default|paper",
+        "--theme default|paper",
         "paper: small text, hairlines, labels inside the panels, axes at the border.",
         "default",
     ),
-    option("--font", "sans|serif", "Typeface.", "sans"),
-    option(
-        "--width", "LENGTH", "Exact width of the figure, such as 13.97cm, 140mm, 5.5in or 396pt."
-    ),
+    option("--font sans|serif", "Typeface.", "sans"),
+    option("--width LENGTH", "Exact width of the figure, such as 13.97cm, 140mm, 5.5in or 396pt."),
 )
 #: The figures of a capture, and how they are drawn.
 figure_options = add(
     format_option,
     ppi_option,
     option(
-        "--embed",
-        "inline|cdn|assets",
+        "--embed inline|cdn|assets",
         "Where an HTML page has Vega from: inside; a CDN, pinned by hashes; or one script in DIR "
         "that all pages share.",
         "inline",
         check=lambda embed: check_choice("embed", embed, EMBEDS),
     ),
     option(
-        "--figure figures",
-        "heatmap|perhead",
+        "--figure names heatmap|perhead",
         "Which figure; both by default.",
         multiple=True,
-        check=lambda figures: check_list("figure", figures or FIGURES, FIGURES),
+        check=lambda names: check_list("figure", names or FIGURES, FIGURES),
     ),
     style_options,
 )
 #: Where work is done, and whether what is done is kept.
 run_options = add(
-    jobs_option("Processes that work at the same time; one per core where that pays."),
     option(
-        "--dask",
-        "ADDRESS",
+        "-j --jobs N",
+        "Processes that work at the same time; one per core where that pays.",
+        type=int,
+        check=check_jobs,
+    ),
+    option(
+        "--dask ADDRESS",
         "Work on a running dask cluster, such as tcp://host:8786, that sees the same files.",
     ),
     click.option(
@@ -310,6 +297,16 @@ def warn(text: object) -> None:
 def show_path(path: Path) -> None:
     """Print the name of a file that was written, on one line that every terminal can show."""
     click.echo(clean_text(str(path)).replace("\n", "\u240a"))
+
+
+def show_outcome(outcome: Sequence[Path] | HeadgridError) -> bool:
+    """Print the files that were written, or what went wrong; return whether that is so."""
+    if isinstance(outcome, HeadgridError):
+        complain(outcome)
+        return True
+    for path in outcome:
+        show_path(path)
+    return False
 
 
 def _one_line(text: object) -> str:

@@ -14,6 +14,8 @@ from headgrid.errors import HeadgridError, check_choice
 from headgrid.text import clean_text
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from headgrid.capture.model import Capture
 
 
@@ -59,22 +61,16 @@ def _write_json(captures: Sequence[Capture]) -> Iterator[str]:
     """Yield a JSON list with one object a capture, its heads in a list; null where undefined."""
     from headgrid.tables.stats import head_statistics, layer_statistics
 
-    layers = []
-    for capture in captures:
-        heads, layer = head_statistics(capture), layer_statistics(capture).iloc[0]
-        layers.append(
-            {
-                "run": capture.run,
-                "layer": capture.layer_index,
-                "statistic": capture.statistic,
-                **{name: _json_number(layer[name]) for name in _LAYER_COLUMNS},
-                "heads": [
-                    {"head": int(row["head"])}
-                    | {name: _json_number(row[name]) for name in _HEAD_COLUMNS}
-                    for _, row in heads.iterrows()
-                ],
-            }
-        )
+    def to_records(table: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
+        chosen = table[[*names]].astype(object)
+        return chosen.where(chosen.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+    layers = [
+        {"run": capture.run, "layer": capture.layer_index, "statistic": capture.statistic}
+        | to_records(layer_statistics(capture), _LAYER_COLUMNS)[0]
+        | {"heads": to_records(head_statistics(capture), ("head", *_HEAD_COLUMNS))}
+        for capture in captures
+    ]
     yield json.dumps(layers, indent=1, ensure_ascii=True) + "\n"
 
 
@@ -89,15 +85,10 @@ def _number(value: Any, spec: str = ".3f") -> str:
     return "n/a" if math.isnan(value) else format(value, spec)
 
 
-def _json_number(value: Any) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
 @click.command()
 @inputs_argument
 @option(
-    "--format",
-    "text|csv|json",
+    "--format text|csv|json",
     "For people, or for machines.",
     "text",
     check=lambda name: check_choice("format", name, _REPORTS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +10,6 @@ import click
 
 from headgrid.cli.shared import (
     check_list,
-    color_range_option,
-    complain,
     find_files,
     format_option,
     inputs_argument,
@@ -23,45 +20,42 @@ from headgrid.cli.shared import (
     ppi_option,
     read_survey,
     run_options,
-    show_path,
+    show_outcome,
     stop,
 )
-from headgrid.errors import CaptureError, HeadgridError, OutputError, check_choice
-from headgrid.options import FigureOptions
+from headgrid.errors import CaptureError, OutputError, check_choice
+from headgrid.options import FigureOptions, parse_color_range
 
 if TYPE_CHECKING:
-    from headgrid.batch.survey_files import Figures, Target
     from headgrid.capture.folders import CaptureFile
-    from headgrid.survey.model import Survey
 
 
 @click.command()
 @inputs_argument
-@path_option("-o --output folder", "DIR", "Where tables, maps and figures go.", required=True)
+@path_option("-o --output folder DIR", "Where tables, maps and figures go.", required=True)
 @option(
-    "--by",
-    "set",
+    "--by set",
     "Compare sets, the folders above the runs, side by side: also a single input's own.",
     check=lambda by: check_choice("by", by, ["set"]),
 )
 @option(
-    "--statistic statistics",
-    "NAME",
+    "--statistic statistics NAME",
     "One more measure to draw and compare, beside the sink score: a column of statistics.csv.",
     multiple=True,
 )
 @format_option
 @ppi_option
-@color_range_option(
+@option(
+    "--color-range RULE|LO,HI",
     "Of the sheet, over all values of all inputs. quantile: symmetric, without the outermost "
     "1 % of them; symmetric or shared: the largest magnitude; minmax; or two numbers.",
     "quantile",
+    check=parse_color_range,
 )
 @palette_option
-@option("--theme", "default|paper", "Look.", "default")
+@option("--theme default|paper", "Look.", "default")
 @option(
-    "--cells",
-    "auto|vector|image",
+    "--cells auto|vector|image",
     "The sheet's cells as vector shapes, or as one PNG tile per head.",
     "auto",
 )
@@ -71,10 +65,13 @@ def survey(
     folder: Path,
     *,
     by: str | None,
+    statistics: tuple[str, ...],
+    formats: tuple[str, ...],
+    ppi: float,
     jobs: int | None,
     dask: str | None,
     resume: bool,
-    **options: Any,
+    **style: Any,
 ) -> None:
     """Look at many captures together: layers, heads, runs and sets.
 
@@ -82,11 +79,14 @@ def survey(
     sheet; for several runs mean/ and deviation/; for several sets agreement.csv.
     Folders are SET/RUN/layer0.pt or RUN/layer0.pt.
     """
-    from headgrid.batch.survey_files import Target
+    from headgrid.batch import processes
+    from headgrid.batch.survey_files import Target, write_survey
     from headgrid.capture.folders import place_captures
+    from headgrid.tables.measures import MEASURES
 
     given = locate_inputs(inputs, jobs, dask)
-    target = Target(folder, _read_options(**options), by, resume)
+    measures = check_list("statistic", ["sink", *statistics], tuple(MEASURES))
+    target = Target(folder, measures, formats, FigureOptions(**style), ppi, by, resume)
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path}: is a file, expected a folder; choose another one")
@@ -96,18 +96,11 @@ def survey(
     if resume and not errors and target.is_finished(files, places):
         return
     found = read_survey(files, places, errors, jobs, dask)
-    if _write(found, target, given) or found.failures:
+    with processes.rendering_process() as executor:
+        outcomes = write_survey(found, target, given, executor=executor)
+        failed = [show_outcome(outcome) for outcome in outcomes]
+    if any(failed) or found.failures:
         stop(1)
-
-
-def _read_options(
-    *, statistics: Sequence[str], formats: tuple[str, ...], ppi: float, **style: Any
-) -> Figures:
-    from headgrid.batch.survey_files import Figures
-    from headgrid.tables.measures import MEASURES
-
-    names = check_list("statistic", ["sink", *statistics], tuple(MEASURES))
-    return Figures(names, formats, FigureOptions(**style), ppi)
 
 
 def _leave_out_own(files: Sequence[CaptureFile], folder: Path) -> list[CaptureFile]:
@@ -117,10 +110,10 @@ def _leave_out_own(files: Sequence[CaptureFile], folder: Path) -> list[CaptureFi
     """
     from headgrid.batch.survey_files import MAPS
 
-    own = [Path(os.path.realpath(folder / name)) for name in MAPS]
+    own = [(folder / name).resolve() for name in MAPS]
 
     def is_own(file: CaptureFile) -> bool:
-        path, root = Path(os.path.realpath(file.path)), Path(os.path.realpath(file.root))
+        path, root = file.path.resolve(), file.root.resolve()
         return any(path.is_relative_to(maps) and not root.is_relative_to(maps) for maps in own)
 
     kept = [file for file in files if not is_own(file)]
@@ -130,19 +123,3 @@ def _leave_out_own(files: Sequence[CaptureFile], folder: Path) -> list[CaptureFi
             "expected the captures that it was made of"
         )
     return kept
-
-
-def _write(found: Survey, target: Target, given: list[Path]) -> bool:
-    """Write everything and print the files that were written; return whether any failed."""
-    from headgrid.batch import processes
-    from headgrid.batch.survey_files import write_survey
-
-    failed = False
-    with processes.rendering_process() as executor:
-        for outcome in write_survey(found, target, given, executor=executor):
-            if isinstance(outcome, HeadgridError):
-                failed = True
-                complain(outcome)
-            else:
-                show_path(outcome)
-    return failed
