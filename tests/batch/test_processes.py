@@ -162,7 +162,7 @@ def test_a_cluster_writes_the_same_bytes(
 
 
 def test_workers_of_another_version_are_refused(cluster, monkeypatch):
-    monkeypatch.setattr("headgrid.batch.processes.__version__", "99")
+    monkeypatch.setattr("headgrid.batch.manifest.__version__", "99")
     expected = r"this worker has headgrid .*, expected 99 as here"
     with pytest.raises(RenderError, match=expected), open_pool(1, cluster.scheduler_address):
         raise AssertionError

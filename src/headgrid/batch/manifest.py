@@ -24,10 +24,9 @@ _FLUSH_SECONDS, _FLUSH_SHARE = 1.0, 0.02
 class Manifest:
     """The finished jobs of one folder, with what their files were made of.
 
-    Only what is finished is listed, and all of it was made by one command with one set of
-    options (all that shapes the files apart from the inputs; JSON-able), one colour range
-    over all inputs, and one set of versions; where those change, the list starts anew. It
-    holds no times and no absolute paths, so the same work gives the same bytes.
+    All of it was made by one command with one set of options (all that shapes the files apart
+    from the inputs; JSON-able), one colour range over all inputs, and one set of versions;
+    where those change, the list starts anew. The same work gives the same bytes.
     """
 
     def __init__(
@@ -41,12 +40,13 @@ class Manifest:
     ) -> None:
         self.path = folder / NAME
         self._folder = folder
+        versions = read_versions()
         self._head: dict[str, Any] = {
-            "headgrid": __version__,
+            "headgrid": versions.pop("headgrid"),
             "command": command,
             "options": dict(options),
             "color_range": None if color_range is None else list(color_range),
-            "versions": package_versions(),
+            "versions": versions,
         }
         # What an earlier run has left counts once `find_done` has seen it.
         self._earlier, self._made = self._read()
@@ -174,19 +174,19 @@ def name_inputs(paths: Iterable[Path], inputs: Iterable[str | os.PathLike[str]])
     return [Path(os.path.relpath(file, base)).as_posix() for file in files]
 
 
-def package_versions() -> dict[str, str]:
-    """Return the versions of the other packages that shape a figure's bytes."""
+def read_versions() -> dict[str, str]:
+    """Return the versions of all that shapes a figure's bytes, in this process."""
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("altair", "pillow", "vl-convert-python")}
+    others = {name: version(name) for name in ("altair", "pillow", "vl-convert-python")}
+    return {"headgrid": __version__, **others}
 
 
 def hash_output(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal; nothing where there is none."""
-    try:
+    with suppress(OSError, ValueError):  # of a name with NUL, too
         return hash_file(path)
-    except (OSError, ValueError):  # of a name with NUL, too
-        return ""
+    return ""
 
 
 def _is_job(job: Any) -> bool:

@@ -21,8 +21,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from headgrid._version import __version__
-from headgrid.batch.manifest import package_versions
+from headgrid.batch.manifest import read_versions
 from headgrid.errors import OptionError, RenderError
 from headgrid.text import shorten_text
 
@@ -46,10 +45,6 @@ def submit_in_order(
 
     At most ``window`` calls are submitted and not yet yielded, which bounds memory. Where
     the iterator is closed early, what has not begun is cancelled.
-
-    >>> with ThreadPoolExecutor(2) as executor:
-    ...     [call.result() for _, call in submit_in_order(executor, abs, [-3, 2, -1], window=2)]
-    [3, 2, 1]
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
 
@@ -69,9 +64,22 @@ def submit_in_order(
             future.cancel()
 
 
+class HandingExecutor(ThreadPoolExecutor):
+    """Threads that hand each call to what makes it elsewhere, and wait for its result."""
+
+    def __init__(self, threads: int, make_call: Callable[[Callable[[], Any]], Any]) -> None:
+        super().__init__(threads)
+        self._make_call = make_call
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a call; function, arguments and result are pickled on the way."""
+        return super().submit(self._make_call, partial(function, *args, **kwargs))
+
+
+@contextmanager
 def open_pool(
     jobs: int, dask: str | None = None, *, warm_up: WarmUp | None = None
-) -> AbstractContextManager[Executor]:
+) -> Iterator[Executor]:
     """Give an executor of ``jobs`` processes, or of the dask cluster at an address.
 
     Processes start at once, each with ``warm_up``, and end with this one. They ignore Ctrl-C,
@@ -81,34 +89,9 @@ def open_pool(
     exception what has not begun is dropped, and the processes are killed.
     """
     if dask is not None:
-        return _open_cluster(dask)
-    return _open_processes(jobs, warm_up)
-
-
-def rendering_process() -> AbstractContextManager[Executor]:
-    """Give an executor with one process, where the engine starts to warm up at once."""
-    from headgrid.render import vega
-
-    return open_pool(1, warm_up=vega.warm_up)
-
-
-class HandingExecutor(ThreadPoolExecutor):
-    """Threads that hand each call to what makes it elsewhere, and wait for its result.
-
-    Function, arguments and result of a call are pickled on the way.
-    """
-
-    def __init__(self, threads: int, make_call: Callable[[Callable[[], Any]], Any]) -> None:
-        super().__init__(threads)
-        self._make_call = make_call
-
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a call."""
-        return super().submit(self._make_call, partial(function, *args, **kwargs))
-
-
-@contextmanager
-def _open_processes(jobs: int, warm_up: WarmUp | None) -> Iterator[Executor]:
+        with _open_cluster(dask) as executor:
+            yield executor
+        return
     processes = [_Process(warm_up) for _ in range(jobs)]
     free: SimpleQueue[_Process] = SimpleQueue()
     for process in processes:
@@ -133,6 +116,13 @@ def _open_processes(jobs: int, warm_up: WarmUp | None) -> Iterator[Executor]:
         executor.shutdown(cancel_futures=True)
         for process in processes:
             process.end()
+
+
+def rendering_process() -> AbstractContextManager[Executor]:
+    """Give an executor with one process, where the engine starts to warm up at once."""
+    from headgrid.render import vega
+
+    return open_pool(1, warm_up=vega.warm_up)
 
 
 class _Process:
@@ -221,11 +211,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _open_cluster(address: str) -> Iterator[Executor]:
-    """Give an executor of a cluster that is running, such as ``tcp://host:8786``.
-
-    Its workers need the same versions of what shapes a figure's bytes, and the same files
-    under the same paths.
-    """
+    """Give an executor of a running cluster, whose workers see files under the same paths."""
     client = _connect(address)
     executor = HandingExecutor(_CALLS, partial(_make_call, client))
     try:
@@ -323,8 +309,3 @@ def _expect_same_versions(client: Any) -> None:
                     f"{worker}: this worker has {name} {versions.get(name)}, expected {version} as "
                     "here, since figures differ between versions; install the same one"
                 )
-
-
-def read_versions() -> dict[str, str]:
-    """Return the versions of all that shapes a figure's bytes, in this process."""
-    return {"headgrid": __version__, **package_versions()}

@@ -61,12 +61,9 @@ class Job:
     """One capture file and the files it becomes."""
 
     file: CaptureFile
-    #: The file's name in the manifest.
-    key: str
-    #: SHA-256 of the file's content when it was planned.
-    digest: str
-    #: By figure and format.
-    outputs: Mapping[str, Mapping[str, Path]]
+    key: str  # the file's name in the manifest
+    digest: str  # SHA-256 of its content when it was planned
+    outputs: Mapping[str, Mapping[str, Path]]  # by figure and format
 
     @property
     def paths(self) -> list[Path]:
@@ -179,13 +176,10 @@ def run_jobs(
 ) -> Iterator[list[Path] | HeadgridError]:
     """Draw all outputs, and write them here, job by job.
 
-    Whole jobs are drawn in ``executor``, whose workers read the inputs under the same
-    paths; without one they are drawn here, and specifications rendered in ``renderer``,
-    while the next job's charts are made.
-
-    Yields for each job the files it wrote, none where the manifest knew it to be done, or
-    what went wrong; in order, those that were done first. Nothing of a job is written
-    before all of it is drawn.
+    Whole jobs are drawn in ``executor``; without one they are drawn here, and specifications
+    rendered in ``renderer``, while the next job's charts are made. Yields for each job the
+    files it wrote, none where the manifest knew it to be done, or what went wrong; in order,
+    those that were done first. Nothing of a job is written before all of it is drawn.
     """
     waiting = []
     for job in plan.jobs:

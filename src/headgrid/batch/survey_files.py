@@ -16,6 +16,7 @@ from headgrid.batch.run import warn_all
 from headgrid.capture.files import hash_file, remove_leftovers, replace_file, write_bytes
 from headgrid.capture.folders import CaptureFile, Place
 from headgrid.capture.statistic import STATISTICS
+from headgrid.capture.store import save_capture
 from headgrid.errors import HeadgridError, RenderError
 from headgrid.options import FigureOptions
 from headgrid.survey.model import Survey
@@ -23,10 +24,8 @@ from headgrid.text import clean_text, shorten_list, shorten_text
 
 #: Folders of the maps over runs.
 MAPS = ("mean", "deviation")
-
 #: The job of the manifest that stands for all of them; not there where anything was odd.
 _WHOLE = "survey"
-
 #: What writes the files of a product below a folder, and yields each when it is whole.
 _Write = Callable[[Path], Iterator[Path]]
 
@@ -168,8 +167,6 @@ def _write_csv(table: Any, path: Path) -> Path:
 
 
 def _write_maps(survey: Survey, folder: Path) -> Iterator[Path]:
-    from headgrid.capture.store import save_capture
-
     for (set, layer), capture in survey.captures.items():
         name = Path(set, f"layer{layer}.npz")
         yield save_capture(capture, folder / "mean" / name)
@@ -190,11 +187,8 @@ def _charts(survey: Survey, target: Target) -> Iterator[tuple[str, Callable[[], 
         if _has_values(survey, name):
             end = "" if name == target.statistics[0] else f"_{name}"
             values = survey.summary(name), name, survey.statistic, options
-            layers = survey.layers
-            yield (
-                f"overview{end}",
-                partial(draw_overview, *values, layers=layers, description=about),
-            )
+            overview = partial(draw_overview, *values, layers=survey.layers, description=about)
+            yield f"overview{end}", overview
             yield f"trend{end}", partial(draw_trend, *values, description=about)
     if survey.form.has_matrix:
         if len(survey.sets) == 1 or STATISTICS[survey.statistic].has_mean:

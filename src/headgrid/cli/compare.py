@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def compare(
     a: str,
     b: str,
-    files: tuple[Path, ...],
+    files: dict[Path, str],
     *,
     top: int,
     table: Path | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgrid.cli.shared import (
-    add,
     exit_with,
     inputs_argument,
     option,
@@ -30,14 +29,12 @@ if TYPE_CHECKING:
     from headgrid.charts.pick import HeadName, Source
 
 
-def _check_files(files: Sequence[Path]) -> Sequence[Path]:
-    for file in files:
-        check_choice(f"the suffix of {file.name}", _format(file), FORMATS)
-    return files
-
-
-def _format(file: Path) -> str:
-    return file.suffix.lower().removeprefix(".")
+def _check_files(files: Sequence[Path]) -> dict[Path, str]:
+    """Return each file's format, by its suffix."""
+    formats = {file: file.suffix.lower().removeprefix(".") for file in files}
+    for file, format in formats.items():
+        check_choice(f"the suffix of {file.name}", format, FORMATS)
+    return formats
 
 
 #: The files that one figure is written to, their formats by suffix.
@@ -60,11 +57,12 @@ files_option = path_option(
 )
 @files_option
 @option("--figure heatmap|perhead|both", "Maps, profiles, or both in paired rows.", "heatmap")
-@add(style_options, ppi_option)
+@style_options
+@ppi_option
 def pick(
     inputs: tuple[str, ...],
     heads: tuple[str, ...],
-    files: tuple[Path, ...],
+    files: dict[Path, str],
     *,
     figure: str,
     ppi: float,
@@ -89,14 +87,14 @@ def pick(
     exit_with(failures)
 
 
-def write_figure(chart: Any, files: Sequence[Path], ppi: float) -> None:
+def write_figure(chart: Any, files: Mapping[Path, str], ppi: float) -> None:
     """Write a chart to files, in each one's format, and print their names and the caption."""
     from headgrid.capture.files import write_bytes
     from headgrid.charts.spec import to_spec
     from headgrid.web.save import begin_save
 
     spec = to_spec(chart, validate=False)
-    contents = begin_save(spec, [_format(file) for file in files], ppi=ppi)()
+    contents = begin_save(spec, [*files.values()], ppi=ppi)()
     for file, content in zip(files, contents, strict=True):
         show_path(write_bytes(file, content))
     click.echo(spec["description"])

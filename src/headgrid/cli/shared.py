@@ -20,11 +20,8 @@ if TYPE_CHECKING:
     from headgrid.capture.model import Capture
     from headgrid.survey.model import Survey
 
-#: What adds an option to a command.
 Decorator = Callable[[Any], Any]
 
-#: More processes than this are a slip of the keyboard.
-_MAX_JOBS = 1024
 #: Files from which several processes pay: one reads some hundred in the time they need to start.
 _MANY = 400
 
@@ -95,8 +92,8 @@ def _check_ppi(ppi: float) -> float:
 
 def check_jobs(jobs: int) -> int:
     """Return a number of processes that can be; another one is refused."""
-    if not 1 <= jobs <= _MAX_JOBS:
-        raise OptionError(f"jobs is {jobs}, expected a whole number, 1 to {_MAX_JOBS}")
+    if not 1 <= jobs <= 1024:  # more are a slip of the keyboard
+        raise OptionError(f"jobs is {jobs}, expected a whole number, 1 to 1024")
     return jobs
 
 
@@ -244,10 +241,7 @@ def read_survey(
 def show_progress(
     total: int, doing: str = "drawing", unit: str = "captures"
 ) -> Iterator[Callable[[int], None]]:
-    """Show a bar with count, rate and remaining time on a terminal, and nothing in a pipe.
-
-    Gives what to call with the number of pieces of work, of ``total``, that are done anew.
-    """
+    """Show a bar on a terminal, and nothing in a pipe; give what to call with work that is done."""
     if total < 2 or not sys.stderr.isatty():
         yield lambda done: None
         return

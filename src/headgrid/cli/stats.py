@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,11 +23,12 @@ _HEAD_COLUMNS = ("first", "mid", "last", "sink")
 _LAYER_COLUMNS = ("diagonal_mean", "first_key_mean")
 
 
-def _write_text(captures: Sequence[Capture]) -> Iterator[str]:
-    """Yield a paragraph for each capture: its means, then a line for each head."""
+def _write_text(captures: Sequence[Capture]) -> str:
+    """Return a paragraph for each capture: its means, then a line for each head."""
     from headgrid.tables.stats import head_statistics, layer_statistics
 
-    for position, capture in enumerate(captures):
+    paragraphs = []
+    for capture in captures:
         heads, layer = head_statistics(capture), layer_statistics(capture).iloc[0]
         run = f"{' '.join(clean_text(capture.run).split())}, layer" if capture.run else "Layer"
         lines = [
@@ -40,11 +41,12 @@ def _write_text(captures: Sequence[Capture]) -> Iterator[str]:
             f"last={_number(row.last)}, sink={_number(row.sink, '+.3f')}"
             for row in heads.itertuples(index=False)
         ]
-        yield ("\n" if position else "") + "\n".join(lines) + "\n"
+        paragraphs.append("\n".join(lines) + "\n")
+    return "\n".join(paragraphs)
 
 
-def _write_csv(captures: Sequence[Capture]) -> Iterator[str]:
-    """Yield CSV with one row a head: run, layer, head, first, mid, last, sink, layer's means."""
+def _write_csv(captures: Sequence[Capture]) -> str:
+    """Return CSV with one row a head: run, layer, head, first, mid, last, sink, layer's means."""
     from headgrid.tables.stats import head_statistics, layer_statistics
 
     heads = head_statistics(captures)
@@ -54,11 +56,11 @@ def _write_csv(captures: Sequence[Capture]) -> Iterator[str]:
     for name in _LAYER_COLUMNS:
         heads[name] = repeated[name].to_numpy()
     heads.insert(2, "statistic", [c.statistic for c in captures for _ in range(c.num_heads)])
-    yield heads.to_csv(index=False, lineterminator="\n")
+    return heads.to_csv(index=False, lineterminator="\n")
 
 
-def _write_json(captures: Sequence[Capture]) -> Iterator[str]:
-    """Yield a JSON list with one object a capture, its heads in a list; null where undefined."""
+def _write_json(captures: Sequence[Capture]) -> str:
+    """Return a JSON list with one object a capture, its heads in a list; null where undefined."""
     from headgrid.tables.stats import head_statistics, layer_statistics
 
     def to_records(table: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -71,10 +73,10 @@ def _write_json(captures: Sequence[Capture]) -> Iterator[str]:
         | {"heads": to_records(head_statistics(capture), ("head", *_HEAD_COLUMNS))}
         for capture in captures
     ]
-    yield json.dumps(layers, indent=1, ensure_ascii=True) + "\n"
+    return json.dumps(layers, indent=1, ensure_ascii=True) + "\n"
 
 
-_REPORTS: dict[str, Callable[[Sequence[Capture]], Iterator[str]]] = {
+_REPORTS: dict[str, Callable[[Sequence[Capture]], str]] = {
     "text": _write_text,
     "csv": _write_csv,
     "json": _write_json,
@@ -108,6 +110,5 @@ def stats(inputs: tuple[str, ...], format: str) -> None:
             captures.append(capture.replace(run=place.text) if several else capture)
         except HeadgridError as error:
             errors.append(error)
-    for text in _REPORTS[format](captures):
-        click.echo(text, nl=False)
+    click.echo(_REPORTS[format](captures), nl=False)
     exit_with(errors)

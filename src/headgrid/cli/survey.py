@@ -104,10 +104,7 @@ def survey(
 
 
 def _leave_out_own(files: Sequence[CaptureFile], folder: Path) -> list[CaptureFile]:
-    """Leave out the maps that an earlier survey has written below its inputs.
-
-    Where they are themselves the input, they stay.
-    """
+    """Leave out maps that an earlier survey has written below inputs, if they are not inputs."""
     from headgrid.batch.survey_files import MAPS
 
     own = [(folder / name).resolve() for name in MAPS]
