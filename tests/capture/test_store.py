@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import stat
 import subprocess
 import sys
 import tempfile
@@ -20,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headgrid.capture import formats
-from headgrid.capture.files import replace_file, write_bytes
 from headgrid.capture.model import Capture
+from headgrid.capture.schema import LIST_KEYS
 from headgrid.capture.store import CaptureFile, find_captures, load_capture, load_run, save_capture
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError, OutputError
 from places import SHARED
@@ -29,7 +28,7 @@ from places import SHARED
 torch = pytest.importorskip("torch")
 safetensors_torch = pytest.importorskip("safetensors.torch")
 
-FORMATS = (".pt", ".pth", ".npz", ".safetensors")
+FORMATS = (".pt", ".npz", ".safetensors")
 FULL = "full_frame_attention"
 LAST = "last_block_frame_attention"
 PROMPT = '一只鹰 <b>&"quoted"</b>\n\t🦅 ‮ 42'
@@ -117,7 +116,7 @@ def captures(draw: st.DrawFn) -> Capture:
         full[:, 1:, 0] = np.nan
     metadata = draw(
         st.dictionaries(
-            st.text(min_size=1).filter(lambda key: key not in formats.LIST_KEYS),
+            st.text(min_size=1).filter(lambda key: key not in LIST_KEYS),
             values,
             max_size=4,
         )
@@ -139,7 +138,7 @@ def captures(draw: st.DrawFn) -> Capture:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(captures())
 def test_every_format_gives_back_what_was_saved(suffix: str, capture: Capture) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -148,33 +147,21 @@ def test_every_format_gives_back_what_was_saved(suffix: str, capture: Capture) -
         assert names_in(folder) == [path.name]
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_capture_without_full_matrix_comes_back(suffix: str, tmp_path: Path) -> None:
-    capture = Capture.from_array(last_block=np.array([[1.0, np.nan, 2.0]]), layer=4)
-    assert_same_capture(load_capture(save_capture(capture, tmp_path / f"a{suffix}")), capture)
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_real_captures_come_back_from_every_format(suffix: str, tmp_path: Path) -> None:
-    file = SHARED / "data" / "frames21" / "layer3.pt"
-    if not file.exists():
-        pytest.skip("the recorded captures are not here")
-    capture = load_capture(file)
-    assert (capture.layer_index, capture.num_heads, capture.block_sizes) == (3, 12, (3,) * 7)
-    assert_same_capture(load_capture(save_capture(capture, tmp_path / f"a{suffix}")), capture)
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_the_same_capture_gives_the_same_bytes(suffix: str, tmp_path: Path) -> None:
-    one = save_capture(example(), tmp_path / f"one{suffix}").read_bytes()
-    assert save_capture(example(), tmp_path / f"two{suffix}").read_bytes() == one
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_long_text_and_long_arrays_come_back(suffix: str, tmp_path: Path) -> None:
-    metadata = {"text": "x" * 10**6, "list": ["鹰" * 10**6], "array": np.arange(10**6)}
-    capture = example(metadata=metadata)
-    assert_same_capture(load_capture(save_capture(capture, tmp_path / f"a{suffix}")), capture)
+@pytest.mark.parametrize("suffix", [*FORMATS, ".pth"])
+def test_captures_of_every_kind_come_back_and_give_the_same_bytes(
+    suffix: str, tmp_path: Path
+) -> None:
+    long = {"text": "x" * 10**6, "list": ["鹰" * 10**6], "array": np.arange(10**6)}
+    captures = [
+        example(metadata=long),
+        Capture.from_array(last_block=np.array([[1.0, np.nan, 2.0]]), layer=4),
+        *map(load_capture, sorted((SHARED / "data" / "frames21").glob("layer3.pt"))),
+    ]
+    for number, capture in enumerate(captures):
+        path = save_capture(capture, tmp_path / "not" / "there" / f"{number}{suffix}")
+        assert_same_capture(load_capture(path), capture)
+        again = save_capture(capture, tmp_path / f"other{suffix}")
+        assert again.read_bytes() == path.read_bytes()
 
 
 def test_others_can_read_what_headgrid_saves(tmp_path: Path) -> None:
@@ -200,24 +187,16 @@ def test_loading_needs_no_torch_and_no_pandas(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120
     )
-    assert done.stdout.strip() == "4 []", done.stderr
-
-
-def test_a_file_of_torch_before_zip_says_how_to_save_it_anew(tmp_path: Path) -> None:
-    torch.save({FULL: torch.ones(1)}, tmp_path / "a.pt", _use_new_zipfile_serialization=False)
-    assert "format of torch before 1.6" in refusal(tmp_path / "a.pt")
-    assert "save it anew" in refusal(tmp_path / "a.pt")
-
-
-def test_a_sparse_tensor_is_refused_by_name(tmp_path: Path) -> None:
-    torch.save({"layer_index": 1, FULL: torch.eye(2).to_sparse()}, tmp_path / "a.pt")
-    assert f"{FULL} is made by torch._utils._rebuild_sparse_tensor" in refusal(tmp_path / "a.pt")
+    assert done.stdout.strip() == "3 []", done.stderr
 
 
 # The files of others
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+FLOATS = ["float16", "bfloat16", "float32", "float64", "float8_e4m3fn", "float8_e5m2"]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_every_floating_dtype_is_read(dtype: str, suffix: str, tmp_path: Path) -> None:
     tensor = torch.randn(2, 3, 3).to(getattr(torch, dtype))
@@ -226,16 +205,8 @@ def test_every_floating_dtype_is_read(dtype: str, suffix: str, tmp_path: Path) -
     save({FULL: tensor}, path)
     found = load_capture(path).full_frame_attention
     assert found is not None
-    assert found.dtype == ("float32" if dtype == "bfloat16" else dtype)
+    assert found.dtype == (dtype if hasattr(np, dtype) else "float32")
     np.testing.assert_array_equal(found, tensor.double().numpy())
-
-
-@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
-def test_float8_in_safetensors_is_read(dtype: str, tmp_path: Path) -> None:
-    tensor = torch.randn(1, 4, 4).to(getattr(torch, dtype))
-    safetensors_torch.save_file({FULL: tensor}, tmp_path / "layer1.safetensors")
-    found = load_capture(tmp_path / "layer1.safetensors").full_frame_attention
-    np.testing.assert_array_equal(found, tensor.float().numpy())
 
 
 def test_safetensors_metadata_of_others_is_read(tmp_path: Path) -> None:
@@ -324,7 +295,7 @@ def test_truncated_files_are_refused(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=5))
 def test_damaged_files_never_crash(suffix: str, changes: list[tuple[int, int]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -351,6 +322,7 @@ def test_an_unknown_suffix_is_refused_with_the_choices(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "found"),
     [
+        ("text", "found the text 'text', expected a dictionary"),
         (torch.ones(12, 21, 21), r"found ndarray \(12, 21, 21\), expected a dictionary with full"),
         ([torch.ones(2)], r"found list, expected a dictionary"),
         (3, r"found int, expected a dictionary"),
@@ -366,24 +338,10 @@ def test_other_content_is_described(value: Any, found: str, tmp_path: Path) -> N
         load_capture(tmp_path / "layer3.pt")
 
 
-class Model:
-    pass
-
-
-def test_metadata_of_a_class_is_a_word_with_one_warning(tmp_path: Path) -> None:
-    torch.save({FULL: torch.ones(1, 2, 2), "model": Model()}, tmp_path / "layer3.pt")
-    with pytest.warns(HeadgridWarning, match=r"objects of test_store\.Model are no plain") as found:
-        capture = load_capture(tmp_path / "layer3.pt")
-    assert len(found) == 1
-    assert capture.metadata == {"model": "test_store.Model"}
-    torch.save(torch.nn.Linear(1, 1), tmp_path / "b.pt")
-    assert "holds a torch.nn.modules.linear.Linear" in refusal(tmp_path / "b.pt")
-
-
 def test_objects_in_npz_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "layer3.npz", prompt=np.array([{}], dtype=object))
     message = refusal(tmp_path / "layer3.npz")
-    assert "'prompt' holds Python objects" in message
+    assert "'prompt': Python objects, which can hold code" in message
     assert "allow_pickle" not in message
 
 
@@ -441,15 +399,6 @@ def test_a_packed_npz_that_does_not_unpack_is_refused(tmp_path: Path) -> None:
     assert "the file is damaged" in refusal(path)
 
 
-@pytest.mark.parametrize("flag", [0x20, 0x40])
-def test_a_zip_of_a_kind_that_python_does_not_know_is_refused(flag: int, tmp_path: Path) -> None:
-    path = save_capture(example(), tmp_path / "layer3.npz")
-    content = bytearray(path.read_bytes())
-    content[content.index(b"PK\x01\x02") + 8] |= flag
-    path.write_bytes(content)
-    refusal(path)
-
-
 def test_safetensors_headers_that_claim_too_much_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "layer3.safetensors"
     path.write_bytes((2**40).to_bytes(8, "little") + b"{}")
@@ -487,15 +436,9 @@ def test_an_unknown_suffix_can_not_be_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_folder_that_is_not_there_is_made(suffix: str, tmp_path: Path) -> None:
-    path = save_capture(example(), tmp_path / "not" / "there" / f"a{suffix}")
-    assert load_capture(path).num_visible
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize(
     ("value", "found"),
-    [(object(), "a object"), ({"deep": [print]}, "a builtin"), ({(1, 2): 3}, "a key that is")],
+    [(object(), "a object"), ({"deep": [print]}, "a nested builtin"), ({(1, 2): 3}, "a dict")],
 )
 def test_metadata_that_no_file_holds_is_named(
     suffix: str, value: Any, found: str, tmp_path: Path
@@ -510,8 +453,8 @@ def test_metadata_that_no_file_holds_is_named(
     ("metadata", "found"),
     [
         ({"odd": b"x"}, "'odd' holds a bytes"),
-        ({"odd": {3: 4}}, "'odd' holds a dictionary with the key 3"),
-        ({"odd": [np.ones(2)]}, "'odd' holds a nested array"),
+        ({"odd": {3: 4}}, "'odd' holds a dictionary with a key that is a int"),
+        ({"odd": [np.ones(2)]}, "'odd' holds a nested ndarray"),
         ({"../odd": np.ones(2)}, "'../odd' holds an array under a name with signs"),
         ({7: "x"}, "'7' holds a key that is a int"),
     ],
@@ -559,38 +502,6 @@ def test_a_mapped_file_can_be_replaced_by_its_own_capture(tmp_path: Path) -> Non
     assert found.full_frame_attention is not None
     assert float(found.full_frame_attention[1, 7, 7]) == 1
     assert load_capture(path).prompt == "new"
-
-
-def test_a_name_as_long_as_a_name_can_be_is_written(tmp_path: Path) -> None:
-    path = save_capture(example(), tmp_path / ("鹰" * 83 + ".npz"))
-    assert names_in(tmp_path) == [path.name]
-
-
-def test_an_interrupted_block_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    path = write_bytes(tmp_path / "new" / "folder" / "a.svg", b"old")
-
-    def interrupt() -> None:
-        with replace_file(path) as file:
-            file.write(b"half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupt()
-    assert (path.read_bytes(), names_in(path.parent)) == (b"old", ["a.svg"])
-
-
-def test_a_file_in_the_place_of_the_folder_is_an_output_error(tmp_path: Path) -> None:
-    touch(tmp_path / "a")
-    with pytest.raises(OutputError, match=r"b\.svg: can not be written .*expected a folder"):
-        write_bytes(tmp_path / "a" / "b.svg", b"")
-    assert names_in(tmp_path) == ["a"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs permission bits")
-def test_files_get_the_usual_permissions(tmp_path: Path) -> None:
-    (tmp_path / "plain").touch()
-    path = save_capture(example(), tmp_path / "a.npz")
-    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
 
 
 # Folders

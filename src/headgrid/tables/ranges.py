@@ -13,6 +13,7 @@ from headgrid.text import shorten_float
 
 #: The rule ``quantile`` leaves so much of all visible values beyond each end.
 LOW_QUANTILE, HIGH_QUANTILE = 0.01, 0.99
+_NOTHING = QuantileSketch.of([])
 
 
 class Ranged(Protocol):
@@ -101,7 +102,7 @@ class _Pool:
 
 def _pool_values(captures: Iterable[Ranged], rule: str) -> _Pool:
     lows, highs, diverging = [], [], True
-    sketch = QuantileSketch.of([])
+    sketch = _NOTHING
     for capture in captures:
         low, high = capture.value_range
         lows.append(low)

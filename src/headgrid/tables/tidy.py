@@ -106,7 +106,8 @@ def common_statistic(captures: Sequence[Capture]) -> str:
     CaptureError
         Where they differ: a logit and a mass are never mixed under one name.
     """
-    expect_alike(captures, "one statistic; handle them separately", ["statistic"])
+    if len({capture.statistic for capture in captures}) > 1:
+        expect_alike(captures, "one statistic; handle them separately", ["statistic"])
     return captures[0].statistic
 
 
