@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from same import assert_same
 
 from headgrid.capture.store import load_capture, read_values
 from headgrid.errors import CaptureError
@@ -38,7 +39,15 @@ NAMES = (
 )
 DTYPES = [getattr(torch, name) for name in NAMES.split()]
 WIDENED = (torch.bfloat16, *DTYPES[-4:])
-CHANGES = ["transpose", "slice", "step", "expand", "unsqueeze"]
+VIEWS = [
+    lambda tensor: tensor,
+    lambda tensor: tensor.transpose(0, 2)[1:],
+    lambda tensor: tensor[:, ::2, 3:],
+    lambda tensor: tensor[:, :1].expand(3, 6, 5),
+    lambda tensor: tensor.unsqueeze(1)[2:],
+    lambda tensor: tensor[1, 2, 3],
+    lambda tensor: tensor[:0],
+]
 FULL = "full_frame_attention"
 many = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -136,26 +145,6 @@ def expected(value: Any) -> Any:
     return value
 
 
-def assert_same(found: Any, wanted: Any) -> None:
-    if isinstance(wanted, np.ndarray):
-        assert isinstance(found, np.ndarray)
-        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
-        np.testing.assert_array_equal(found, wanted)
-    elif isinstance(wanted, dict):
-        assert isinstance(found, dict)
-        assert list(found) == list(wanted)
-        for key in wanted:
-            assert_same(found[key], wanted[key])
-    elif isinstance(wanted, (list, tuple)):
-        assert type(found) is type(wanted)
-        assert len(found) == len(wanted)
-        for one, other in zip(found, wanted, strict=True):
-            assert_same(one, other)
-    else:
-        assert type(found) is type(wanted)
-        assert found == wanted or (found != found and wanted != wanted)
-
-
 def refusal(content: bytes) -> str:
     with pytest.raises(CaptureError) as caught:
         read_bytes(content)
@@ -168,42 +157,6 @@ def refusal(content: bytes) -> str:
 
 
 # What torch wrote comes back
-
-
-@st.composite
-def tensors(draw: st.DrawFn) -> Any:
-    """Tensors as they come out of models: cut, turned, expanded, sharing their storage."""
-    dtype = draw(st.sampled_from(DTYPES))
-    shape = draw(st.lists(st.integers(0, 5), max_size=4))
-    seed = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    base = torch.randn(shape, generator=seed) * 8
-    base = (base.abs() if not (dtype.is_floating_point or dtype == torch.bool) else base).to(dtype)
-    if base.is_floating_point() and base.numel() and draw(st.booleans()):
-        base.view(-1)[0] = float("nan")
-    for change in draw(st.lists(st.sampled_from(CHANGES))):
-        base = reshaped(draw, base, change)
-    return base
-
-
-def reshaped(draw: st.DrawFn, base: Any, change: str) -> Any:
-    if change == "unsqueeze" and base.dim() < 6:
-        return base.unsqueeze(draw(st.integers(0, base.dim())))
-    if not base.dim():
-        return base
-    axis = draw(st.integers(0, base.dim() - 1))
-    length = base.shape[axis]
-    if change == "transpose":
-        return base.transpose(axis, draw(st.integers(0, base.dim() - 1)))
-    if change == "slice" and length:
-        start = draw(st.integers(0, length - 1))
-        return base.narrow(axis, start, draw(st.integers(0, length - start)))
-    if change == "step" and length > 1:
-        return base[(slice(None),) * axis + (slice(None, None, 2),)]
-    if change == "expand" and length == 1:
-        shape = list(base.shape)
-        shape[axis] = draw(st.integers(1, 4))
-        return base.expand(shape)
-    return base
 
 
 plain = st.recursive(
@@ -223,9 +176,15 @@ plain = st.recursive(
 )
 
 
-@many
-@given(st.lists(tensors(), min_size=1, max_size=5))
-def test_every_tensor_equals_the_one_that_torch_saved(values: list[Any]) -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_tensor_equals_the_one_that_torch_saved(dtype: Any) -> None:
+    """Cut, turned, expanded, sharing their storage, as they come out of models."""
+    base = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1)) * 8
+    signed = dtype.is_floating_point or dtype == torch.bool
+    base = (base if signed else base.abs()).to(dtype)
+    if dtype.is_floating_point:
+        base[1, 2, 3] = float("nan")
+    values = [view(base) for view in VIEWS]
     assert_same(reread(values), expected(values))
 
 
@@ -263,7 +222,9 @@ def test_parameters_sets_paths_and_more_become_plain_values() -> None:
         assert_same(reread(view), view.resolve_conj().resolve_neg().numpy())
 
 
-@pytest.mark.parametrize("dtype", ["?", "i1", "<i8", ">i4", "u2", "<f2", ">f4", "f8", "c16", "<U5"])
+@pytest.mark.parametrize(
+    "dtype", ["?", "<i8", ">i4", "u2", "<f2", ">f4", "f8", "c16", "<U5", ">U5"]
+)
 @pytest.mark.parametrize("protocol", [2, 5])
 def test_numpy_arrays_and_scalars_inside_are_read(dtype: str, protocol: int) -> None:
     array = np.arange(12).reshape(3, 4).astype(dtype)
@@ -278,28 +239,21 @@ def test_numpy_arrays_and_scalars_inside_are_read(dtype: str, protocol: int) -> 
     assert not isinstance(found["scalar"], np.generic)
 
 
-def test_big_endian_files_are_swapped() -> None:
+def test_big_endian_and_repacked_files_are_read() -> None:
     values = np.array([1.5, -2.0, 3.25, 0, 5, 6], dtype=">f4")
     content = zipped(program(tensor((2, 3), (3, 1))), _0=values.tobytes(), byteorder=b"big")
     assert_same(read_bytes(content), values.reshape(2, 3).astype("=f4"))
     assert "damaged" in refusal(content.replace(b"big", b"odd"))
+    packed = zipped(program(tensor((6,), (1,))), method=zipfile.ZIP_DEFLATED, _0=bytes(24))
+    assert_same(read_bytes(packed), np.zeros(6, "<f4"))
 
 
-def test_repacked_zips_are_read() -> None:
-    values = np.zeros(6, dtype="<f4")
-    content = zipped(program(tensor((6,), (1,))), method=zipfile.ZIP_DEFLATED, _0=values.tobytes())
-    assert_same(read_bytes(content), values)
-
-
-@pytest.mark.parametrize("name", ["layer3.pt", "注意力.pt", "run:1 é.pt"])
-def test_any_file_name_may_be_the_prefix(name: str, tmp_path: Path) -> None:
-    torch.save({"a": torch.ones(2)}, str(tmp_path / name))
-    assert_same(read_values(tmp_path / name)[0], {"a": np.ones(2, dtype=np.float32)})
-
-
-def test_arrays_are_read_only() -> None:
-    assert not reread(torch.ones(3)).flags.writeable
-    assert not reread(torch.ones(3).bfloat16()).flags.writeable
+def test_any_file_name_may_be_the_prefix_and_arrays_are_read_only(tmp_path: Path) -> None:
+    for name in ("layer3.pt", "注意力.pt", "run:1 é.pt"):
+        torch.save([torch.ones(2), torch.ones(2).bfloat16()], str(tmp_path / name))
+        found, _ = read_values(tmp_path / name)
+        assert_same(found, [np.ones(2, dtype=np.float32)] * 2)
+        assert not any(array.flags.writeable for array in found)
 
 
 def test_real_captures_equal_what_torch_loads() -> None:
@@ -310,17 +264,9 @@ def test_real_captures_equal_what_torch_loads() -> None:
         assert_same(read_values(file)[0], expected(torch.load(file, weights_only=True)))
 
 
-def run_python(code: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_large_files_are_mapped_and_not_copied(tmp_path: Path) -> None:
-    path = tmp_path / "layer3.pt"
-    torch.save({"a": torch.zeros(64, 1024, 1024, dtype=torch.float16)}, path)
+def test_large_files_are_mapped_and_not_copied_and_torch_is_not_imported(tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    torch.save({"a": torch.zeros(64, 1024, 1024, dtype=torch.float16)}, tmp_path / "layer3.pt")
     code = """
 import resource, sys
 from pathlib import Path
@@ -329,18 +275,20 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 a = read_values(Path(sys.argv[1]))[0]['a']
 assert a.shape == (64, 1024, 1024) and a[63, 5, 5] == 0
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((after - before) // 1024)
+print((after - before) // 1024, sorted({'torch', 'pandas', 'altair'} & set(sys.modules)))
 """
-    pytest.importorskip("resource")
-    assert int(run_python(code, str(path))) < 40  # of 128 MiB
+    command = [sys.executable, "-c", code, str(tmp_path / "layer3.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    size, loaded = done.stdout.split(" ", 1)
+    assert (int(size) < 40, loaded) == (True, "[]\n"), done.stderr  # of 128 MiB
 
 
 # What is no plain value is a word
 
 
 class Anything:
-    def __init__(self, *arguments: Any, state: Any = None) -> None:
-        self.call = (arguments[0], arguments[1:], *([state] if state else []))
+    def __init__(self, *call: Any) -> None:
+        self.call = call
 
     def __reduce__(self) -> Any:
         return self.call
@@ -386,13 +334,6 @@ def test_metadata_of_any_class_is_kept_as_a_word(name: str, protocol: int) -> No
     assert warning.startswith(f"layer3.pt: objects of {'numpy dtype ' * (name == 'float32')}{name}")
 
 
-def test_a_class_as_a_key_is_a_word() -> None:
-    assert read_all(saved({Color.RED: 1, "b": {Color.RED}}))[0] == {
-        "test_pt.Color": 1,
-        "b": {"test_pt.Color"},
-    }
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_a_needed_tensor_of_another_kind_is_an_error(tmp_path: Path) -> None:
     ones, path = torch.ones(1, 2, 2), tmp_path / "layer3.pt"
@@ -435,7 +376,7 @@ def test_code_in_a_file_does_not_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    bomb = Anything(function, *arguments, state={"a": 1})
+    bomb = Anything(function, arguments, {"a": 1})
     value, warnings = read_all(zipped(pickle.dumps({"a": bomb, "b": 2}, protocol)))
     assert re.fullmatch(named, value["a"])  # protocol 2 uses the names of Python 2
     assert len(warnings) == 1
@@ -522,11 +463,6 @@ def test_a_view_is_read_exactly_if_it_fits(axes: list[tuple[int, int]], offset: 
         assert found.ravel().tolist() == positions
 
 
-@pytest.mark.parametrize("key", ["../0", "/etc/passwd", "", "9"])
-def test_storages_that_are_not_there_are_refused(key: str) -> None:
-    assert "damaged" in refusal(zipped(program(tensor((6,), (1,), key=key)), _0=bytes(24)))
-
-
 # 60 levels, each of which holds the one before twice.
 TUPLES, LISTS = b")" + b"q\x00h\x00h\x00\x86" * 60, b"]" + b"q\x00](h\x00h\x00e" * 60
 
@@ -566,6 +502,7 @@ HOSTILE = {
         "member is a long or odd int",
     ),
     "a long storage key": (tensor((6,), (1,), key="k" * 10**6), "is missing"),
+    "a storage elsewhere": (tensor((6,), (1,), key="../0"), "is missing"),
     "an unhashable key": (b"}]Ns", "member is a long or odd list"),
     "an empty stack": (b"a", "damaged"),
     "no mark": (b"t", "damaged"),
@@ -587,19 +524,6 @@ HOSTILE = {
 def test_hostile_pickles_end_in_one_sentence(name: str) -> None:
     body, found = HOSTILE[name]
     assert re.search(found, refusal(zipped(program(body))))
-
-
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.data())
-def test_damaged_captures_never_crash(data: st.DataObject) -> None:
-    content = bytearray(GOOD)
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    cut = data.draw(st.integers(0, len(content)) | st.just(len(content)))
-    try:
-        read_all(bytes(content[:cut]))
-    except CaptureError as error:
-        assert str(error).startswith("layer3.pt: ")  # noqa: PT017
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))

@@ -59,7 +59,7 @@ def _read_npy(source: str, name: str, content: memoryview) -> Any:
         shape, is_fortran, dtype = read(head)
         if dtype.hasobject:
             raise TypeError("Python objects, which can hold code; save numbers, text, flat lists")
-        count = math.prod(shape)
+        count = math.prod(shape) if min(shape, default=0) >= 0 else len(content)
         raw = content[head.tell() :]
         flat = np.frombuffer(raw, dtype, count) if count else np.empty(0, dtype)
         # Sums of values that are not aligned in memory are rounded in another order.
