@@ -154,7 +154,7 @@ def test_no_capture_is_an_error():
 def test_the_sheet_has_the_width_that_is_asked_for():
     svg = svg_of(sheet(captures(), width="13.97cm"))
     assert 'width="396pt"' in svg
-    with pytest.raises(OptionError, match=r"leaves 0 pt for each of 40 maps"):
+    with pytest.raises(OptionError, match=r"leaves 0 pt for each of 40 panels"):
         sheet(captures(heads=40), width="5cm")
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 import headgrid
 from headgrid.charts import heatmap as charts
-from headgrid.charts.scales import ColorScale, palette_for
-from headgrid.charts.tiles import pool_extremes, pool_factor, tile_table
+from headgrid.charts.scales import ColorScale, count_pixels, palette_for
+from headgrid.charts.tiles import head_tile, pool_extremes
 from headgrid.render.convert import render_svg
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import round_values
@@ -36,8 +36,8 @@ def scale_of(capture):
 def test_a_tile_has_a_pixel_a_cell_with_frame_0_at_the_bottom_and_nothing_where_unseen():
     capture = block_capture(2, (2, 3, 1))
     scale = scale_of(capture)
-    for head, uri in enumerate(tile_table(capture, scale)["tile"]):
-        image = pixels(uri)[::-1]
+    for head in range(2):
+        image = pixels(head_tile(capture, head, scale))[::-1]
         matrix = capture.head_matrix(head)
         seen = ~np.isnan(matrix)
         assert image.shape == (6, 6, 4)
@@ -50,7 +50,7 @@ def test_a_tile_of_all_256_colours_and_unseen_pairs_keeps_both():
     values[0, 3, 4] = np.nan
     capture = headgrid.Capture.from_array(values)
     scale = scale_of(capture)
-    image = pixels(tile_table(capture, scale)["tile"][0])[::-1]
+    image = pixels(head_tile(capture, 0, scale))[::-1]
     assert image[3, 4, 3] == 0
     seen = ~np.isnan(values[0])
     assert (image[seen][:, :3] == scale.rgb(round_values(values[0][seen]))).all()
@@ -96,9 +96,7 @@ def test_a_sink_one_frame_wide_does_not_vanish_when_1024_frames_are_pooled():
 
 @pytest.mark.parametrize("count", [1, 2, 200, 511, 512, 513, 1000, 1025, 4096, 10_000])
 def test_a_tile_never_has_more_pixels_than_its_panel(count):
-    pixels_wide = -(-count // pool_factor(count))
-    assert pixels_wide <= 512
-    assert headgrid.charts.scales.cell_size(pixels_wide) * pixels_wide >= pixels_wide
+    assert count_pixels(count) <= 512
 
 
 def test_an_image_stands_exactly_where_the_cells_would_stand():

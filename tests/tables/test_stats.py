@@ -148,7 +148,7 @@ def test_known_answer_for_layer_3(shared):
 
 
 def test_all_720_published_sink_scores_are_reproduced_as_panel_titles(shared):
-    from headgrid.charts.labels import sink_titles
+    from headgrid.charts.heatmap import sink_titles
 
     with (shared / "data/published_sink.csv").open() as file:
         published = list(csv.DictReader(file))

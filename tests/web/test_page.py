@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import headgrid
 from headgrid import Capture, OptionError, RenderError, fragment, heatmap, perhead
-from headgrid.charts.labels import FONT_FAMILY
+from headgrid.options import FONT_FAMILY
 from headgrid.cli.main import main
 from headgrid.render import vega as engine
 from headgrid.web import assets

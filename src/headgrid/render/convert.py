@@ -16,10 +16,9 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Any
 
-from headgrid.charts.labels import FONT_FAMILY, SERIF_FAMILY
 from headgrid.charts.spec import Spec, to_json
 from headgrid.errors import RenderError, check_choice
-from headgrid.options import FORMATS
+from headgrid.options import FONT_FAMILY, FORMATS, SERIF_FAMILY
 from headgrid.render import vega as engine
 from headgrid.render.guard import check_drawing, check_marks, check_spec, count_marks, walk_spec
 from headgrid.render.svg import finish as svg_

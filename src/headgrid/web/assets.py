@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from headgrid._version import __version__
 from headgrid.capture.files import write_bytes
-from headgrid.charts.labels import FONT_FAMILY
 from headgrid.errors import OptionError, OutputError, RenderError
+from headgrid.options import FONT_FAMILY
 from headgrid.render import vega as engine
 
 if TYPE_CHECKING:

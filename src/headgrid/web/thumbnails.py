@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import Array
-from headgrid.charts.scales import STEPS, ColorScale
-from headgrid.charts.tiles import pool_extremes, pool_factor
+from headgrid.charts.scales import STEPS, ColorScale, pool_factor
+from headgrid.charts.tiles import pool_extremes
 
 #: Cells of all panels together, beyond which they are pooled: at one byte a pixel and
 #: a third more as text, noise of so many cells stays below 150 kB.
