@@ -153,10 +153,7 @@ def store_look(look: Look) -> dict[str, Any]:
 
 
 def fit_maps(options: FigureOptions, columns: int, count: int, panel: float | None = None) -> Look:
-    """Return the look of a grid of maps of the wanted width, with so many cells along x.
-
-    ``panel`` is the width of a map in points where no width of the figure is wanted.
-    """
+    """Return the look of maps, so many cells wide, in the figure's width, or else of that size."""
     look = find_look(options, panel)
     if options.points is None:
         return look
@@ -208,10 +205,9 @@ def frame_axis(
     bars: bool = False,
     extent: float | None = None,
 ) -> Any:
-    """Give a channel an axis of frames: a band for each, ticks at some, frame 0 at the bottom.
+    """Give a channel an axis of frames: a band for each, ticks at some, a grid behind bars.
 
     ``shown`` is the expression of the panels that have ticks, labels and title; all where empty.
-    ``extent`` fixes the room of ticks and labels. Bars have gaps and a grid.
     """
     ticks = [frames[position] for position in frame_ticks(len(frames))]
     gaps = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
@@ -267,10 +263,7 @@ def color_channel(
     length: float,
     look: Look,
 ) -> Any:
-    """Give a channel the colour scale, with a colour bar of a length that says where it saturates.
-
-    ``values`` are the smallest and the largest value that are drawn.
-    """
+    """Give a channel the colour scale, with a bar that says where values, from to, saturate."""
     low, high = scale.range.low, scale.range.high
     length = min(max(length, _SHORTEST_BAR * look.bar_label), look.bar_length)
     count = max(1, min(_COLORBAR_TICKS, int(length / (2.2 * look.bar_label))))

@@ -91,7 +91,7 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     count, size = count_pixels(len(a.key_frames)), find_look(options).map_panel / 2
     look = fit_maps(options, panels.columns, count, size)
     cells = a.num_visible + b.num_visible + change.num_visible
-    vectors = as_vectors(f"{a.source}: the comparison", [a], cells, options.cells)
+    vectors = as_vectors(f"{a.source}: the comparison", a, cells, options.cells)
     chart, records = _draw(panels, change, scales, look, vectors)
     layers = sorted({a.layer_index, b.layer_index})
     which = f"Layer {layers[0]}" if len(layers) == 1 else f"Layers {a.layer_index} and {layers[-1]}"
@@ -161,10 +161,7 @@ def _find_panels(parts: Sequence[Capture], options: FigureOptions) -> Panels:
         tuple((part, head) for head in heads for part in parts),
         [f"{word}{head}: {part}" for head in heads for part in _PARTS],
         3 * min(max(1, options.columns // 2), len(heads)),
-        fields={
-            "head:O": "floor(datum.panel/3)",
-            "part:N": f"{json.dumps(_PARTS)}[datum.panel%3]",
-        },
+        fields={"head:O": "floor(datum.panel/3)", "part:N": f"{json.dumps(_PARTS)}[datum.panel%3]"},
     )
 
 

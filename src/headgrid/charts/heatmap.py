@@ -118,12 +118,11 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     expect_capture(capture)
     scale = find_scale([capture], options)
     figure, visible = f"{capture.source}: the heatmap", capture.num_visible
-    vectors = as_vectors(figure, [capture], visible, options.cells)
+    vectors = as_vectors(figure, capture, visible, options.cells)
     columns = min(options.columns, capture.num_heads)
     look = fit_maps(options, columns, len(capture.key_frames))
     names = [f"Head {head}" for head in range(capture.num_heads)]
-    label = "'Head ' + datum.value"
-    panels = Panels(_all_heads(capture), names, options.columns, "head", label)
+    panels = Panels(_all_heads(capture), names, options.columns, "head", "'Head ' + datum.value")
     chart, records = draw_maps(panels, scale, look, vectors=vectors)
     queries, keys = (_span(frames) for frames in (capture.query_frames, capture.key_frames))
     own = f"Layer {capture.layer_index}: 2D Attention Maps (All Heads)"
@@ -177,7 +176,7 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
 
 
 def as_vectors(
-    figure: str, captures: Sequence[Capture], count: int, cells: CellsName, pixels: int = MAX_PIXELS
+    figure: str, first: Capture, count: int, cells: CellsName, pixels: int = MAX_PIXELS
 ) -> bool:
     """Decide how ``count`` cells are drawn, before anything large is made of them."""
     if cells == "vector" and count > MAX_MARKS:
@@ -186,7 +185,7 @@ def as_vectors(
             "beyond which the renderer runs out of memory; draw them as images (cells='image', "
             "--cells image)"
         )
-    longest = max(max(len(c.query_frames), len(c.key_frames)) for c in captures)
+    longest = max(len(first.query_frames), len(first.key_frames))
     return cells == "vector" or (cells == "auto" and count <= VECTOR_CELLS and longest <= pixels)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
@@ -91,10 +91,9 @@ def draw_overview(
 ) -> alt.FacetChart:
     """Draw the overview of a summary with options that are built already.
 
-    A row of the summary has ``set``, ``layer``, ``head`` (missing in that of a layer's mean
-    over heads), ``runs``, ``mean`` and ``std`` over runs (NaN where fewer than two). ``layers``
-    are the rows of the matrix, those of the summary where not given; one without values is
-    blank. ``description`` says in the caption how many runs, layers and heads there are.
+    The summary has ``set``, ``layer``, ``head`` (missing in a layer's mean over heads), ``runs``,
+    and ``mean`` and ``std`` over runs. ``layers`` are the rows of the matrix, those of the summary
+    where not given; ``description`` tells in the caption of how many runs, layers and heads.
     """
     expect_values(summary, name, statistic)
     values = summary.loc[summary["head"].notna(), "mean"].dropna().to_numpy()
@@ -119,8 +118,7 @@ def draw_overview(
     )
 
 
-@dataclass(frozen=True)
-class _Values:
+class _Values(NamedTuple):
     """Numbers that a colour rule is applied to."""
 
     value_range: tuple[float, float]
@@ -260,7 +258,7 @@ def finish_summary(
     sets = list(dict.fromkeys(table["set"]))
     names = json.dumps([shorten_text(name, 60) for name in sets])
     header = alt.Header(title=None, labelExpr=f"{names}[datum.value]", labelFontSize=look.map_title)
-    chart = (
+    chart: alt.FacetChart = (
         facet_panels(panel, "panel", header, len(sets))
         .transform_calculate(column="isValid(datum.head)?''+datum.head:'mean'")
         .transform_calculate(row="isValid(datum.layer)?''+datum.layer:'mean'")
@@ -268,7 +266,7 @@ def finish_summary(
     least, most = int(table["runs"].min()), int(table["runs"].max())
     runs = f"{most}" if least == most else f"{least} to {most}"
     own = [f"{measure} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])]
-    finished: alt.FacetChart = finish_chart(
+    return finish_chart(
         chart,
         _records(table, name),
         look,
@@ -278,22 +276,20 @@ def finish_summary(
         meta=meta,
         width=options.points,
     )
-    return finished
 
 
 def _records(table: pd.DataFrame, name: str) -> Records:
     """Return one record a row; a number that is missing is left out, so that it is not valid."""
-    sets = list(dict.fromkeys(map(str, table["set"])))
-    means, deviations = (round_values(table[name].to_numpy()) for name in ("mean", "std"))
-    records: Records = []
-    columns: list[list[Any]] = [table[key].tolist() for key in ("set", "layer", "head", "runs")]
-    for of_set, layer, head, runs, mean, deviation in zip(*columns, means, deviations, strict=True):
-        record: dict[str, Any] = {"panel": sets.index(str(of_set))}
-        if of_set:
-            record["set"] = shorten_text(str(of_set))
-        known = {"layer": layer, "head": head, "runs": runs}
-        record |= {key: int(value) for key, value in known.items() if not pd.isna(value)}
-        numbers = {name: float(mean), "std": float(deviation)}
-        record |= {key: number for key, number in numbers.items() if number == number}
-        records.append(record)
-    return records
+    sets = table["set"].map(str)
+    columns = {
+        "panel": sets.map(list(dict.fromkeys(sets)).index),
+        "set": sets.map(lambda text: shorten_text(text) or None),
+        **{key: table[key] for key in ("layer", "head", "runs")},
+        name: round_values(table["mean"].to_numpy()),
+        "std": round_values(table["std"].to_numpy()),
+    }
+    rows = zip(*(pd.Series(values).tolist() for values in columns.values()), strict=True)
+    return [
+        {key: value for key, value in zip(columns, row, strict=True) if not pd.isna(value)}
+        for row in rows
+    ]

@@ -1,8 +1,7 @@
 """Heads of captures, in order -> a grid of their maps, facetted by panel.
 
-A grid reads one tidy table. It travels in the specification as one record per row of a
-matrix, with the row's values as an array that Vega-Lite flattens again: a quarter of the
-bytes, and an identical picture.
+A grid reads one tidy table. It travels as one record per row of a matrix, with an array that
+Vega-Lite flattens again: a quarter of the bytes, and an identical picture.
 """
 
 from __future__ import annotations
@@ -43,16 +42,12 @@ BARS, LINE, POINTS = "headgrid_bars", "headgrid_line", "headgrid_points"
 
 @dataclass(frozen=True)
 class Panels:
-    """Which head of which capture each panel of a grid shows, and what it is called.
-
-    All captures have one statistic and the same frames. ``field`` numbers the panels from 0; it
-    is ``head`` for all heads of one capture.
-    """
+    """Which head of which capture each panel of a grid shows; all of one statistic and frames."""
 
     heads: tuple[tuple[Capture, int], ...]
     names: Sequence[str]
     columns: int
-    field: str = "panel"
+    field: str = "panel"  # numbers the panels from 0; "head" for all heads of one capture
     label: str = ""  # expression of a panel's name over `datum.value`, in place of the names
     has_keys: bool = True  # the lowest panels have a key axis, where axes stand at the border
     below: int = 0  # so many of the first panels have others below them, in another grid
@@ -186,22 +181,20 @@ class Panels:
         ]
 
 
-def facet_panels(panel: Any, field: str, header: alt.Header, columns: int) -> Grid:
+def facet_panels(panel: Any, field: str, header: alt.Header, columns: int) -> alt.FacetChart:
     """Facet a panel by a field, each panel with its own axes."""
     facet = alt.Facet(f"{field}:O", header=header)
     data = alt.InlineData(values=[])  # `finish_chart` puts the records in
-    grid = Grid(spec=panel, facet=facet, data=data, columns=columns)
-    resolved: Grid = grid.resolve_axis(x="independent", y="independent")
-    return resolved
+    grid: alt.FacetChart = Grid(spec=panel, facet=facet, data=data, columns=columns).resolve_axis(
+        x="independent", y="independent"
+    )
+    return grid
 
 
 def draw_maps(
     panels: Panels, scale: ColorScale, look: Look, *, vectors: bool, legend: bool = True
 ) -> tuple[alt.FacetChart, Records]:
-    """Draw each panel's query x key matrix: every visible pair a rectangle, or a panel an image.
-
-    The records that come with the chart are the data that belong into it.
-    """
+    """Draw each panel's matrix, a visible pair a rectangle or a panel an image; add its data."""
     width, height = map_size(panels.first, look)
     length = panels.height(height, look.map_row_gap)
     channel = alt.Color("color:Q") if vectors else alt.Fill("color:Q")
@@ -235,39 +228,34 @@ def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[in
 
 def panel_frame(
     width: float, height: float, groupby: Sequence[str], look: Look, fill: str | None = None
-) -> alt.Chart:
+) -> Any:
     """Return a frame around a panel, outside it: a view's own would lie under the cells."""
     out = shorten_float(look.frame_width / 2)
     body = {"filled": False} if fill is None else {"fill": fill}
-    frame: alt.Chart = (
-        alt.Chart(name=FRAME)
-        .mark_rect(**body, stroke=INK, strokeWidth=look.frame_width, aria=False)
-        .transform_aggregate(groupby=list(groupby))
-        .encode(
-            x=alt.XValue(-out),
-            x2=alt.X2Value(width + out),
-            y=alt.YValue(-out),
-            y2=alt.Y2Value(height + out),
-        )
+    frame = alt.Chart(name=FRAME).mark_rect(
+        **body, stroke=INK, strokeWidth=look.frame_width, aria=False
     )
-    return frame
+    return frame.transform_aggregate(groupby=list(groupby)).encode(
+        x=alt.XValue(-out),
+        x2=alt.X2Value(width + out),
+        y=alt.YValue(-out),
+        y2=alt.Y2Value(height + out),
+    )
 
 
 def map_marks(
     panels: Panels, look: Look, *, vectors: bool, name: str = CELLS, pixels: int = MAX_PIXELS
-) -> alt.Chart:
+) -> Any:
     """Return a map's cells, still without colour, or its image of field ``tile``, on its axes."""
     keys, queries = panels.first.key_frames, panels.first.query_frames
     width, height = map_size(panels.first, look, pixels)
     title = fit_title("Query Frame", height, look.axis_title)
     bottom, left = panels.border("bottom", look), panels.border("left", look)
     ground = alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None)
-    marks: alt.Chart
     if vectors:
         x, y = frame_axis(alt.X("key:O"), keys, "Key Frame", bottom), alt.Y("query:O")
         y = frame_axis(y, queries, title, left, upwards=True, extent=panels.extent)
-        marks = alt.Chart(name=name, view=ground).mark_rect(aria=False).encode(x=x, y=y)
-        return marks
+        return alt.Chart(name=name, view=ground).mark_rect(aria=False).encode(x=x, y=y)
     pool, across = (pool_factor(len(frames), pixels) for frames in (queries, keys))
     x = tile_axis(alt.X, keys, across, "Key Frame", bottom)
     y = tile_axis(alt.Y, queries, pool, title, left, extent=panels.extent)
@@ -277,16 +265,10 @@ def map_marks(
     return marks.encode(x=x, y=y, url=alt.Url("tile:N"))
 
 
-def scale_mark(scale: ColorScale, where: str, **channel: Any) -> alt.Chart:
+def scale_mark(scale: ColorScale, where: str, **channel: Any) -> Any:
     """Return an invisible mark, in one panel, for a scale's legend: images have no colour."""
-    mark: alt.Chart = (
-        alt.Chart()
-        .mark_rect(aria=False, opacity=0)
-        .transform_filter(where)
-        .transform_calculate(color=repr(scale.range.low))
-        .encode(**channel)
-    )
-    return mark
+    mark = alt.Chart().mark_rect(aria=False, opacity=0).transform_filter(where)
+    return mark.transform_calculate(color=repr(scale.range.low)).encode(**channel)
 
 
 def pair_records(panels: Panels) -> Records:
@@ -302,10 +284,9 @@ def nest(
     index: Sequence[str],
     expected: Iterable[int] = (),
 ) -> Records:
-    """Turn a tidy table into one record per row of a matrix, its values as an array.
+    """Turn a table, sorted by ``index`` and ``key``, into a record per row of a matrix: an array.
 
-    The table is sorted by ``index`` (the columns that name a row) and ``key``. An array starts
-    at the first key frame; an unseen pair before the last visible one is null. Each of
+    It starts at the first key frame; an unseen pair before the last visible one is null. Each of
     ``expected``, values of the first column, has a record, if only with one null.
     """
     rows = table[list(index)].to_numpy()
@@ -334,10 +315,7 @@ def unfold(
     *,
     keep_unseen: bool = False,
 ) -> alt.FacetChart:
-    """Turn the arrays of `nest` back into one row a value, with its key frame.
-
-    Rows of unseen pairs of a matrix are dropped unless they are to be kept.
-    """
+    """Turn the arrays of `nest` back into a row a value; in a matrix, of what is seen."""
     first = keys[0]
     if list(keys) == list(range(first, first + len(keys))):
         number = f"datum.position{first - 1:+d}".removesuffix("+0")

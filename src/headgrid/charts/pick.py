@@ -47,17 +47,12 @@ class HeadName:
 
     @classmethod
     def read(cls, text: object) -> HeadName:
-        """Read ``3:0`` or ``run_002/28:2``.
-
-        >>> HeadName.read("run_002/28:2")
-        HeadName(layer=28, head=2, run='run_002')
-        """
+        """Read ``3:0`` or ``run_002/28:2``."""
         found = _HEAD.fullmatch(text.strip()) if isinstance(text, str) else None
         if found is None:
-            shown = shorten_text(str(text), 40)
             raise OptionError(
-                f"head is {shown!r}, expected LAYER:HEAD or RUN/LAYER:HEAD, as in 3:0 or "
-                "run_002/28:2"
+                f"head is {shorten_text(str(text), 40)!r}, expected LAYER:HEAD or RUN/LAYER:HEAD, "
+                "as in 3:0 or run_002/28:2"
             )
         return cls(int(found["layer"]), int(found["head"]), found["run"] or "")
 
@@ -68,12 +63,9 @@ class HeadName:
 
 @dataclass(frozen=True)
 class Source:
-    """A capture that can be asked for: its place and layer, and what loads it.
+    """A capture that can be asked for: its place and layer, and what loads it."""
 
-    ``place`` is the run, or the path that ends with it (``SET/run_002``).
-    """
-
-    place: str
+    place: str  # the run, or the path that ends with it (SET/run_002)
     layer: int
     load: Callable[[], Capture]
 
@@ -207,7 +199,7 @@ def draw_pick(
         "captures of one figure to share it; draw them separately",
         ["statistic", "query_frames", "key_frames"],
     )
-    statistic = captures[0].statistic
+    first, statistic = captures[0], captures[0].statistic
     columns = min(options.columns, len(heads))
     letters = [f"({_letter(number)})" for number in range(len(heads))]
     listed = [
@@ -226,15 +218,14 @@ def draw_pick(
         chart, records = draw_profiles(panels, look)
         spacing = {"row": look.profile_row_gap, "column": profile_gap(panels, look)}
     else:
-        look = fit_maps(options, columns, count_pixels(len(captures[0].key_frames)))
+        look = fit_maps(options, columns, count_pixels(len(first.key_frames)))
         look = replace(look, shared_values=True)
         panels = _name_panels(heads, columns, letters, look.map_panel, look.map_title)
         scale = find_scale([panels], options)
         meta |= scale.meta
         caption += f" One color range for all maps, {scale.text}."
         count = sum(capture.head_visible(head) for capture, head in heads)
-        where = f"{captures[0].source}: the figure"
-        vectors = as_vectors(where, captures, count, options.cells)
+        vectors = as_vectors(f"{first.source}: the figure", first, count, options.cells)
         draw = draw_maps if figure == "heatmap" else _draw_pairs
         chart, records = draw(panels, scale, look, vectors=vectors)
         gaps = {"row": look.map_row_gap, "column": look.map_column_gap}
@@ -293,10 +284,6 @@ def _name_panels(
 
 
 def _letter(number: int) -> str:
-    """Return a, b, ..., z, aa, ab, ...
-
-    >>> _letter(0), _letter(25), _letter(26)
-    ('a', 'z', 'aa')
-    """
+    """Return a, b, ..., z, aa, ab, ..."""
     rest, last = divmod(number, 26)
     return (_letter(rest - 1) if rest else "") + ascii_lowercase[last]

@@ -1,7 +1,4 @@
-"""Captures and a rule -> their colour scale; counts of frames -> ticks and whole-point sizes.
-
-The one place that decides colours.
-"""
+"""Captures and a rule -> their colour scale; counts of frames -> ticks and whole-point sizes."""
 
 from __future__ import annotations
 
@@ -65,8 +62,7 @@ _PALETTES = {
 class ColorScale(Card):
     """A colour range on a palette, in `STEPS` steps.
 
-    A diverging palette keeps its middle colour at zero, with each side scaled
-    on its own where the range is not symmetric.
+    A diverging palette keeps its middle colour at zero, each side scaled on its own.
     """
 
     range: ColorRange
@@ -108,10 +104,9 @@ class ColorScale(Card):
         return self.palette.rgb(np.arange(STEPS) / (STEPS - 1))
 
     def dark_beyond(self) -> tuple[float, float]:
-        """Return the values below and above which colours are dark: what is written there is white.
+        """Return the values below and above which colours are dark, and what is on them is white.
 
-        Infinite where that end of the scale is light. Dark is a relative luminance
-        below 0.25, where white has more contrast than black (WCAG 2, with some room).
+        Dark is a relative luminance below 0.25, where white has more contrast (WCAG 2).
         """
         linear = (self.colors() / 255.0) ** 2.2
         dark = linear @ np.array([0.2126, 0.7152, 0.0722]) < 0.25
@@ -123,10 +118,7 @@ class ColorScale(Card):
         return shorten_float(below), shorten_float(above)
 
     def expression(self, field: str) -> str:
-        """Return the Vega expression that quantises ``datum.field`` to the value of its step.
-
-        The scale of the chart gives that value the colour that `rgb` gives.
-        """
+        """Return the Vega expression of the value whose colour is that of ``datum.field``."""
         low, high = self.range.low, self.range.high
         if self._two_sided and not math.isclose(-low, high):
             negative = _step_expression(field, (low, 0.0), (0.0, 0.5))
@@ -183,9 +175,6 @@ def frame_ticks(count: int) -> list[int]:
     Every 5 frames up to 30, every 10 up to 60, every 20 beyond (or the next round step that keeps
     to 8), and the last, to which a regular tick closer than half a step gives way; the first,
     where sinks are, never does.
-
-    >>> frame_ticks(72)
-    [0, 20, 40, 60, 71]
     """
     base = 5 if count <= 30 else 10 if count <= 60 else 20
     steps = (m * 10**e for e in range(1, 19) for m in (1, 2, 5))

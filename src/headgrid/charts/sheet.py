@@ -74,17 +74,15 @@ def sheet(
     set : str, optional
         Which set of a survey; needed where there are several.
     color_range
-        Applied to all maps together. A few heads of the last layers are far larger
-        than all others, so that the usual range leaves the outermost 1 % of the
-        values to its ends.
+        Applied to all maps together. A few heads of the last layers are far larger than all
+        others, so that the usual range leaves the outermost 1 % of the values to its ends.
     columns, palette, title, cells, theme, font, width
         See `FigureOptions`. ``columns`` changes nothing here.
 
     Returns
     -------
     altair.FacetChart
-        A row for each layer, a column for each head. The place of a missing layer
-        stays blank.
+        A row for each layer, a column for each head; blank where a layer is missing.
 
     Raises
     ------
@@ -128,8 +126,7 @@ def draw_sheet(
 ) -> alt.FacetChart:
     """Draw the sheet of one capture a layer, with options that are built already.
 
-    ``layers`` are the rows; where not given, those of the captures, and what is missing
-    between them at their regular step.
+    ``layers`` are the rows; where not given, those of the captures and the gaps between them.
     """
     shown = [captures[layer] for layer in sorted(captures)]
     if not shown:
@@ -143,7 +140,7 @@ def draw_sheet(
     )
     rows = tuple(layers) if layers is not None else expected_layers(captures)
     maps = _Sheet(shown, rows, find_scale(shown, options), _fit(options, shown[0]))
-    vectors = as_vectors("the sheet", shown, maps.visible, options.cells, MAX_PIXELS)
+    vectors = as_vectors("the sheet", shown[0], maps.visible, options.cells, MAX_PIXELS)
     chart, records = maps.draw(vectors=vectors)
     meta = {"figure": "sheet", "statistic": shown[0].statistic, "layers": list(rows)}
     return finish_chart(
@@ -239,8 +236,7 @@ class _Sheet:
     def _keep_ends(self, marks: alt.Chart, vectors: bool) -> None:
         """Keep the first and the last tick of both axes: a small map has no room for more.
 
-        They stand flush with the map, so that neighbours do not run into each other; the
-        row of a missing layer has none.
+        They stand flush with the map; the row of a missing layer has none.
         """
         encoding: Any = marks.encoding
         axes = (encoding.x, self.first.key_frames), (encoding.y, self.first.query_frames)

@@ -20,8 +20,7 @@ Spec: TypeAlias = dict[str, Any]
 Records: TypeAlias = list[dict[str, Any]]
 Drawn = TypeVar("Drawn")
 
-#: V8's heap ends at 1.4 GB, and with it the process, without an exception: between
-#: 0.6 and 1.39 million marks, as measured with vl-convert 1.9.
+#: V8's heap ends, and the process with it, between 0.6 and 1.39 million marks (vl-convert 1.9).
 MAX_MARKS = 400_000
 
 # altair's renderers that write HTML; the others would take an option for their own.
@@ -221,11 +220,7 @@ def write_title(
     columns: int,
     layers: Sequence[int] = (),
 ) -> list[str]:
-    """Return the title's lines: those asked for, or a figure's own where the look has them.
-
-    In what is asked for ``{layer}`` and ``{run}`` list those of all captures, ``{prompt}`` is the
-    one that they share; lines are at most so many columns wide.
-    """
+    """Return the title's lines: what is asked for, with what captures share, or a figure's own."""
     if options.title is None:
         return list(own) if look.own_title else []
     numbers = sorted({*layers, *(capture.layer_index for capture in captures)})

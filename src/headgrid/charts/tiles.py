@@ -1,7 +1,6 @@
 """Matrices with many cells -> one crisp PNG tile per head, pooled where no screen could show all.
 
-A tile has one pixel per cell (or per pool of cells) and never more pixels than
-its panel has points, as pixels would be lost to sampling otherwise.
+A tile never has more pixels than its panel has points: sampling would lose them.
 """
 
 from __future__ import annotations
@@ -20,8 +19,7 @@ from headgrid.tables.tidy import round_values
 def pool_extremes(matrix: Array, rows: int, columns: int) -> Array:
     """Return the value of largest magnitude of each pool of so many rows and columns.
 
-    NaN where a pool has no visible value. A mean would make a sink, one column wide, vanish; the
-    extreme keeps it.
+    A mean would make a sink, one column wide, vanish; the extreme keeps it.
 
     >>> pool_extremes(np.array([[1.0, -5.0, np.nan], [2.0, 3.0, np.nan]]), 2, 2)
     array([[-5., nan]])
