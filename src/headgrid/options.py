@@ -7,11 +7,11 @@ import re
 import string
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from headgrid.errors import OptionError, check_choice, near_miss, show_value
 from headgrid.notebook import Card
-from headgrid.text import shorten_text
+from headgrid.text import shorten_float, shorten_text
 
 PaletteName = Literal["rdbu", "custom"]
 ColorRule = Literal["symmetric", "shared", "minmax", "quantile"]
@@ -30,6 +30,9 @@ CELLS: tuple[str, ...] = get_args(CellsName)
 THEMES: tuple[str, ...] = get_args(ThemeName)
 FONTS: tuple[str, ...] = get_args(FontName)
 _CHOICES = {"palette": PALETTES, "cells": CELLS, "theme": THEMES, "font": FONTS}
+#: What goes into SVG and HTML for each, so that text looks the same where it is opened.
+FONT_FAMILY = "Arial, DejaVu Sans, Helvetica, sans-serif"
+SERIF_FAMILY = "Times New Roman, DejaVu Serif, Times, serif"
 TITLE_FIELDS = ("layer", "run", "prompt")
 
 #: Points of 1/72 inch in each unit.
@@ -64,6 +67,17 @@ class ColorRange(Card):
     low: float
     high: float
     rule: str
+
+    @classmethod
+    def around_zero(cls, low: float, high: float, signed: bool, rule: str) -> ColorRange:
+        """Return the range that holds values, as far to both sides; from 0 where all are above."""
+        size = shorten_float(max(abs(low), abs(high)))
+        size = size if size > SMALLEST_SPAN else 1.0  # one value everywhere
+        return cls(-size if signed else 0.0, size, rule)
+
+
+#: What every ``color_range`` takes.
+ColorChoice: TypeAlias = ColorRule | tuple[float, float] | ColorRange
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ class FigureOptions:
 
     columns: int = 4
     palette: PaletteName = "rdbu"
-    color_range: ColorRule | tuple[float, float] | ColorRange = "symmetric"
+    color_range: ColorChoice = "symmetric"
     title: str | None = None
     cells: CellsName = "auto"
     theme: ThemeName = "default"

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 import headgrid
 from headgrid import Capture, CaptureError
-from headgrid.charts.labels import sink_titles
+from headgrid.charts.heatmap import sink_titles
 from synthetic import block_capture, waves
 
 FULL, LAST = "full_frame_attention", "last_block_frame_attention"

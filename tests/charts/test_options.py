@@ -6,18 +6,9 @@ from headgrid import ColorRange, FigureOptions, OptionError
 from headgrid.options import fill_title, read_length
 
 
-def test_the_defaults_are_the_published_figures():
-    options = FigureOptions()
-    assert (options.columns, options.palette, options.color_range, options.title) == (
-        4,
-        "rdbu",
-        "symmetric",
-        None,
-    )
-
-
 def test_options_are_frozen_and_change_by_replace():
     options = FigureOptions()
+    assert (options.columns, options.palette, options.color_range) == (4, "rdbu", "symmetric")
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.columns = 3
     assert dataclasses.replace(options, columns=3).columns == 3
@@ -34,9 +25,7 @@ def test_these_colour_ranges_are_taken(color_range):
     ("field", "value", "message"),
     [
         ("columns", 0, "columns is 0, expected a whole number, at least 1"),
-        ("columns", 2.5, "columns is 2.5, expected a whole number"),
-        ("columns", True, "columns is True, expected a whole number"),
-        ("columns", "4", "columns is '4', expected a whole number"),
+        *(("columns", value, "expected a whole number") for value in (2.5, True, "4")),
         ("palette", "rdbo", "palette is 'rdbo', expected one of rdbu, custom; did you mean 'rdbu'"),
         ("palette", None, "palette is None, expected one of rdbu, custom"),
         ("color_range", "minmx", "expected one of symmetric, .*did you mean 'minmax'"),
@@ -114,20 +103,7 @@ def test_lengths_become_points(text, points):
 
 @pytest.mark.parametrize(
     "wrong",
-    [
-        "",
-        "wide",
-        "12px",
-        "-5cm",
-        "1e3pt",
-        "0.1cm",
-        "9999cm",
-        "nan",
-        float("nan"),
-        None,
-        True,
-        [396],
-    ],
+    ["", "wide", "12px", "-5cm", "1e3pt", "0.1cm", "9999cm", "nan", float("nan"), None, True, [9]],
 )
 def test_anything_else_is_an_error_with_the_units(wrong):
     with pytest.raises(OptionError, match=r"width is .*pt, in, cm, mm .*36 to 14,400 points"):

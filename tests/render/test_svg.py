@@ -13,7 +13,6 @@ import vl_convert
 from PIL import Image
 
 from headgrid import Capture, heatmap, load_capture, perhead, to_spec
-from headgrid.charts import axes as layout
 from headgrid.charts import panels as grids
 from headgrid.render.convert import render_svg
 from headgrid.render.svg import finish as svg
@@ -390,5 +389,5 @@ def test_joined_characters_are_parted_for_png_and_pdf_only():
 
 
 def test_the_stage_knows_the_names_that_the_charts_give():
-    for name in (grids.CELLS, grids.TILES, layout.FRAME, grids.BARS, grids.LINE, grids.POINTS):
+    for name in (grids.CELLS, grids.TILES, grids.FRAME, grids.BARS, grids.LINE, grids.POINTS):
         assert svg._MARKS.search(f'<g class="mark-rect role-mark {name}_marks">')

@@ -11,9 +11,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from headgrid.charts.labels import FONT_FAMILY, SERIF_FAMILY
 from headgrid.charts.spec import Spec, to_json
 from headgrid.errors import RenderError
+from headgrid.options import FONT_FAMILY, SERIF_FAMILY
 from headgrid.render import vega as engine
 from headgrid.render.guard import check_marks, check_spec, count_marks, walk_spec
 from headgrid.render.svg import finish as svg

@@ -18,8 +18,8 @@ from xml.sax.saxutils import escape
 
 from lxml import etree
 
-from headgrid.charts.labels import FONT_FAMILY, SERIF_FAMILY
 from headgrid.errors import RenderError
+from headgrid.options import FONT_FAMILY, SERIF_FAMILY
 from headgrid.render.guard import PNG_URI, leads_out
 from headgrid.render.svg import marks
 from headgrid.render.svg.marks import SVG, shorten_color, shorten_number, shorten_numbers
