@@ -284,8 +284,8 @@ class Capture(Card):
     def _extents(self) -> list[tuple[float, float, int]]:
         """Smallest and largest visible value and their number, of each head."""
         if self.full_frame_attention is None:
-            return list(map(_extent, self.last_block_rows))
-        return [_extent(self.head_matrix(head)) for head in range(self.num_heads)]
+            return list(map(extent, self.last_block_rows))
+        return [extent(self.head_matrix(head)) for head in range(self.num_heads)]
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -333,7 +333,7 @@ class Capture(Card):
 
     def _check_values(self) -> None:
         """Refuse infinities in visible cells, and heads without one visible cell."""
-        parts = {LAST: list(map(_extent, self.last_block_rows))}
+        parts = {LAST: list(map(extent, self.last_block_rows))}
         if self.full_frame_attention is not None:
             parts = {FULL: self._extents} | parts
         first, extents = next(iter(parts.items()))
@@ -383,7 +383,7 @@ def _hide(values: Array, attendable: npt.NDArray[np.bool_]) -> Array:
     return np.where(seen, values, np.asarray(np.nan, dtype=values.dtype))
 
 
-def _extent(values: Array) -> tuple[float, float, int]:
+def extent(values: Array) -> tuple[float, float, int]:
     """Return the smallest and largest number that is not NaN, and how many there are."""
     count = int(values.size - np.count_nonzero(np.isnan(values)))
     if not count:

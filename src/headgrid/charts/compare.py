@@ -12,11 +12,10 @@ from typing import Any, cast
 import altair as alt
 import numpy as np
 
-from headgrid.capture.model import Capture, expect_capture
+from headgrid.capture.model import Capture, expect_capture, extent
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
-from headgrid.capture.visible import extent
 from headgrid.charts.axes import Look, color_channel, find_look, fit_maps
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import CELLS, Panels, map_marks, map_size, pair_records, scale_mark
