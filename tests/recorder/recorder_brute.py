@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,6 +51,12 @@ def largest_difference(found: Any, expected: np.ndarray) -> float:
     if found.shape != expected.shape or (np.isnan(found) != np.isnan(expected)).any():
         return float("inf")
     return float(np.nanmax(np.abs(found - expected)))
+
+
+def assert_exact(captures: Any, expected: Iterable[np.ndarray], tolerance: float = 1e-6) -> None:
+    """Fail where a capture's matrix is not the expected one, NaN included."""
+    for capture, matrix in zip(captures, expected, strict=True):
+        assert largest_difference(capture.full_frame_attention, matrix) < tolerance
 
 
 @contextmanager
