@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -59,18 +59,6 @@ def assert_exact(captures: Any, expected: Iterable[np.ndarray], tolerance: float
         assert largest_difference(capture.full_frame_attention, matrix) < tolerance
 
 
-@contextmanager
-def spy(module: Any, name: str) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """Keep the arguments of every call of ``module.name``."""
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    original = getattr(module, name)
-
-    def kept(*args: Any, **kwargs: Any) -> Any:
-        calls.append((args, kwargs))
-        return original(*args, **kwargs)
-
-    setattr(module, name, kept)
-    try:
-        yield calls
-    finally:
-        setattr(module, name, original)
+def spy(module: Any, name: str) -> Any:
+    """Return a context that keeps the arguments of every call of ``module.name``."""
+    return mock.patch.object(module, name, wraps=getattr(module, name))

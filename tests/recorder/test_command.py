@@ -1,7 +1,7 @@
 """``headgrid record`` on a script that knows nothing of headgrid -> the files of the API."""
 
-import importlib.util
 import json
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -82,13 +82,9 @@ def invoke(*arguments: Any) -> Any:
 
 
 def run_by_api(script: Path, seed: int, **options: Any) -> list[Any]:
-    spec = importlib.util.spec_from_file_location("tiny_model", script.parent / "tiny_model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    run = runpy.run_path(str(script.parent / "tiny_model.py"))["run"]
     with record(**{"tokens_per_frame": 6, **options}) as recording:
-        module.run(seed)
+        run(seed)
     return recording.captures
 
 

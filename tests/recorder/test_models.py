@@ -55,9 +55,10 @@ def run_wan(model: Any) -> torch.Tensor:
 def wan_logits(model: Any, cross: bool) -> list[torch.Tensor]:
     import diffusers.models.transformers.transformer_wan as module
 
-    with spy(module, "dispatch_attention_fn") as calls:
+    with spy(module, "dispatch_attention_fn") as spied:
         run_wan(model)
-    pairs = [(q.transpose(1, 2), k.transpose(1, 2)) for (q, k, *_), _ in calls[int(cross) :: 2]]
+    calls = spied.call_args_list[int(cross) :: 2]
+    pairs = [(q.transpose(1, 2), k.transpose(1, 2)) for (q, k, *_), _ in calls]
     return [all_logits(q, k)[0] for q, k in pairs]
 
 
@@ -138,8 +139,7 @@ def llama_logits(model: Any, ids: torch.Tensor, **more: Any) -> list[torch.Tenso
 
 
 @pytest.mark.parametrize(
-    "implementation",
-    ["sdpa", "eager", pytest.param("flex_attention", marks=pytest.mark.nightly)],
+    "implementation", ["sdpa", "eager", pytest.param("flex_attention", marks=pytest.mark.nightly)]
 )
 def test_llama_with_grouped_queries_is_exact(
     llama: Any, ids: torch.Tensor, implementation: str

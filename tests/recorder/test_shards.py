@@ -10,14 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from recorder_shards import (
-    CASES,
-    FRAMES,
-    TOKENS,
-    Model,
-    record_parts,
-    tensors,
-)
+from recorder_shards import CASES, FRAMES, TOKENS, Model, record_parts, tensors
 
 from headgrid import load_capture
 from headgrid.cli.record import fill_arguments
