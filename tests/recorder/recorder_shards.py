@@ -50,10 +50,6 @@ def own_part(rank: int, shard: str, masked: bool) -> tuple[Any, ...]:
     return q[:, :, rows], k[:, :, rows], seen
 
 
-def _join(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/join", rank=rank, world_size=2)
-
-
 #: What is cut, the statistic, and whether a token-causal mask is given.
 CASES = (
     ("sequence", "logit", False),
@@ -69,7 +65,7 @@ def record_parts(rank: int, folder: str) -> None:
     """Record one process's part of each case, an error, and three prompts shared by two."""
     from headgrid.recorder import RecordError, record, record_runs
 
-    _join(rank, folder)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/join", rank=rank, world_size=2)
     for index, (shard, statistic, masked) in enumerate(CASES):
         model = Model()
         options: Any = {"shard": shard, "statistic": statistic, "tokens_per_frame": TOKENS}

@@ -1,5 +1,7 @@
 """Pooled queries and keys -> the mean logit, against float64 brute force."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -26,19 +28,16 @@ def large_logits(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, np.nda
     q, k = (q + 2.8 * shift_q).flatten(2, 3), (k + 2.8 * shift_k).flatten(2, 3)
     q, k = q.to(dtype), k.to(dtype)
     means = mean_by_frame(
-        all_logits(q, k)[0],
-        equal_frames(QUERY_FRAMES, TOKENS),
-        equal_frames(KEY_FRAMES, TOKENS),
+        all_logits(q, k)[0], equal_frames(QUERY_FRAMES, TOKENS), equal_frames(KEY_FRAMES, TOKENS)
     )
     return q, k, means
 
 
-def pooled_logits(q: torch.Tensor, k: torch.Tensor) -> np.ndarray:
-    frames = Segments.equal(TOKENS)
+def pooled_logits(q: torch.Tensor, k: torch.Tensor, rows: Segments, columns: Segments) -> Any:
     sums = sum_logits(
         AttentionCall(q, k, scale=q.shape[-1] ** -0.5),
-        frames.slice_frames(((0, q.shape[2]),)),
-        frames.slice_frames(((0, k.shape[2]),)),
+        rows.slice_frames(((0, q.shape[2]),)),
+        columns.slice_frames(((0, k.shape[2]),)),
     )
     return sums.total[0].numpy() / sums.count[0]
 
@@ -59,7 +58,8 @@ def accumulated_in_bfloat16(q: torch.Tensor, k: torch.Tensor) -> np.ndarray:
 def test_mean_logits_equal_brute_force_where_bfloat16_sums_would_not(dtype: torch.dtype) -> None:
     q, k, expected = large_logits(dtype)
     assert 15 < np.abs(expected).max() <= 25
-    assert largest_difference(pooled_logits(q, k), expected) < 5e-5
+    frames = Segments.equal(TOKENS)
+    assert largest_difference(pooled_logits(q, k, frames, frames), expected) < 5e-5
     assert largest_difference(accumulated_in_bfloat16(q, k), expected) > 5e-5
 
 
@@ -68,14 +68,8 @@ def test_ragged_segments_with_grouped_heads_are_exact() -> None:
     q = torch.randn(1, 6, 40, 16, generator=generator)
     k = torch.randn(1, 2, 57, 16, generator=generator)
     rows, columns = [(0, 1), (1, 14), (14, 40)], [(0, 20), (22, 23), (23, 57)]
-    call = AttentionCall(q, k, scale=0.25)
-    sums = sum_logits(
-        call,
-        Segments.explicit(rows).slice_frames(((0, 40),)),
-        Segments.explicit(columns).slice_frames(((0, 57),)),
-    )
-    expected = mean_by_frame(all_logits(q, k, 0.25)[0], rows, columns)
-    assert largest_difference(sums.total[0].numpy() / sums.count[0], expected) < 1e-6
+    found = pooled_logits(q, k, Segments.explicit(rows), Segments.explicit(columns))
+    assert largest_difference(found, mean_by_frame(all_logits(q, k)[0], rows, columns)) < 1e-6
 
 
 def test_sums_have_the_wider_dtype_whatever_the_layout_in_memory() -> None:

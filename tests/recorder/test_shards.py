@@ -10,21 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from recorder_shards import (
-    CASES,
-    FRAMES,
-    LENGTH,
-    TOKENS,
-    Model,
-    record_parts,
-    tensors,
-)
+from recorder_shards import CASES, FRAMES, TOKENS, Model, record_parts, tensors
 
 from headgrid import load_capture
 from headgrid.cli.record import fill_arguments
 from headgrid.errors import OptionError
 from headgrid.recorder import RecordError, record
-from headgrid.recorder.session import Run, plan_runs, record_runs
+from headgrid.recorder.session import Run, plan_runs
 
 
 @pytest.fixture(scope="module")
@@ -115,23 +107,6 @@ def test_runs_need_prompts_and_as_many_seeds() -> None:
         plan_runs([])
     with pytest.raises(OptionError, match="3 prompts and 2 seeds"):
         plan_runs(["a", "b", "c"], [1, 2])
-
-
-def test_one_process_runs_every_prompt(tmp_path: Path) -> None:
-    model = Model()
-    q, k, _ = tensors()
-    prompts = []
-
-    def generate(prompt: str, seed: int) -> None:
-        prompts.append((prompt, seed))
-        model(q, k, None)
-
-    folders = record_runs(
-        model, ["雨", "b"], generate, tmp_path, seeds=4, tokens_per_frame=LENGTH // 2
-    )
-    assert prompts == [("雨", 4), ("b", 4)]
-    assert [folder.name for folder in folders] == ["run_000", "run_001"]
-    assert "雨" in (folders[0] / "run.json").read_text(encoding="utf-8")
 
 
 def test_placeholders_are_filled_in_and_other_braces_are_left() -> None:
