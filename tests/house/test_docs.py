@@ -88,6 +88,7 @@ def logit(head, query, key):
 # MkDocs
 
 
+@pytest.mark.nightly
 @needs("mkdocs", "mkdocs_charts_plugin")
 def test_a_site_of_mkdocs_shows_every_figure_and_loads_nothing_from_elsewhere(visit, tmp_path):
     site = build("mkdocs", tmp_path, "hooks.py")

@@ -23,7 +23,7 @@ CAPTURES = {
     "one frame": lambda: block_capture(2, (1,)),
     "two frames": lambda: block_capture(5, (1, 1)),
     "five frames": lambda: block_capture(4, (1, 2, 2)),
-    "seventy-two frames": lambda: block_capture(12, BLOCKS_72, scale=30),
+    "seventy-two frames": lambda: block_capture(3, BLOCKS_72, scale=30),
     "more keys than queries": lambda: Capture.from_array(waves(3, 4, 9)),
     "more queries than keys": lambda: Capture.from_array(waves(3, 11, 6)),
     "mass": lambda: block_capture(4, (3, 3, 3), statistic="mass"),

@@ -85,8 +85,10 @@ def finish(
         _set_gradients(root, gradients)
     _write_head(root, clean_text(title), clean_text(description))
     _set_family(root, family, once=named)
-    _check_references(root)
-    return _name_ids(root, width)
+    drawing = _name_ids(root, width)
+    if "href=" in drawing or leads_out(drawing):  # which a label may as well
+        _check_references(root)
+    return drawing
 
 
 def size(drawing: str) -> tuple[float, float]:
@@ -279,12 +281,10 @@ def _write_head(root: etree._Element, title: str, description: str) -> None:
             f"the drawing has the viewBox {found}, expected a width and a height above 0, up to "
             f"{_MAX_POINTS:,} points; correct the chart's width and height"
         )
+    wide, high = shorten_number(width), shorten_number(height)
     root.attrib.clear()
-    root.set("class", "marks")
-    root.set("width", f"{shorten_number(width)}pt")
-    root.set("height", f"{shorten_number(height)}pt")
-    root.set("viewBox", f"0 0 {shorten_number(width)} {shorten_number(height)}")
-    root.set("role", "img")
+    root.attrib.update({"class": "marks", "width": f"{wide}pt", "height": f"{high}pt"})
+    root.attrib.update({"viewBox": f"0 0 {wide} {high}", "role": "img"})
     texts = (("title", "aria-labelledby", title), ("desc", "aria-describedby", description))
     for position, (name, reference, text) in enumerate(pair for pair in texts if pair[2]):
         element = etree.Element(f"{SVG}{name}", {"id": name})
