@@ -139,31 +139,19 @@ def test_nothing_is_written_where_nothing_was_finished(tmp_path, draw):
     assert json.loads((tmp_path / NAME).read_bytes())["jobs"] == {}
 
 
-def test_the_list_is_kept_when_the_run_is_interrupted(tmp_path, draw):
-    def work():
-        with Manifest(tmp_path, "render", OPTIONS) as manifest:
-            manifest.add("a.pt", "11", draw("a.svg"))
-            manifest.add("b.pt", "22", draw("b.svg"))
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    assert is_done(tmp_path, "b.pt", "22")
-
-
-def test_twelve_thousand_jobs_are_written_a_few_times(tmp_path, monkeypatch):
+def test_thousands_of_jobs_are_written_a_few_times(tmp_path, monkeypatch):
     now, written = [0.0], []
     monkeypatch.setattr("headgrid.batch.manifest.time.monotonic", lambda: now[0])
     manifest = Manifest(tmp_path, "render", OPTIONS)
     flush = manifest.flush
     monkeypatch.setattr(manifest, "flush", lambda: (written.append(now[0]), flush()))
-    for number in range(12_000):
-        now[0] += 0.002  # 24 seconds in all
+    for number in range(3_000):
+        now[0] += 0.008  # 24 seconds in all
         manifest.add(f"run/layer{number}.pt", "11", {tmp_path / f"{number}.svg": "22"})
     manifest.flush()
     assert len(written) <= 26
     assert all(b - a >= 1 for a, b in pairwise(written[:-1]))
-    assert len(json.loads((tmp_path / NAME).read_bytes())["jobs"]) == 12_000
+    assert len(json.loads((tmp_path / NAME).read_bytes())["jobs"]) == 3_000
 
 
 def test_a_full_disk_is_forgiven_until_the_end(tmp_path, draw, monkeypatch):

@@ -186,13 +186,12 @@ def test_a_call_moves_on_from_a_lost_worker_and_a_notebook_can_make_it(cluster, 
     assert str(failed.exception()) == "as asked"
 
 
-@pytest.mark.parametrize("command", ["render", "survey"])
 @pytest.mark.parametrize(
-    "address",
+    ("command", "address"),
     [
-        "tcp://127.0.0.1:9",
-        pytest.param("nonsense", marks=pytest.mark.nightly),
-        pytest.param("tcp://no.invalid:8786", marks=pytest.mark.nightly),
+        ("render", "tcp://127.0.0.1:9"),
+        ("survey", "nonsense"),
+        pytest.param("survey", "tcp://no.invalid:8786", marks=pytest.mark.nightly),
     ],
 )
 def test_a_dead_scheduler_is_one_sentence_within_seconds(

@@ -33,16 +33,6 @@ def test_a_folder_is_mirrored_in_natural_order(capture_file, tmp_path):
     ]
 
 
-def test_every_format_of_every_figure_is_an_output(capture_file, tmp_path):
-    plan = plan_jobs([capture_file()], tmp_path, Figures(["svg", "json"]))
-    assert outputs(plan, tmp_path) == [
-        "layer3_2d_heatmap.svg",
-        "layer3_2d_heatmap.json",
-        "layer3_perhead_grid.svg",
-        "layer3_perhead_grid.json",
-    ]
-
-
 @pytest.mark.parametrize("names", [("a/layer3", "b/layer3"), ("in/layer3", "in/other")])
 def test_two_inputs_for_one_output_are_an_error_before_anything_is_drawn(
     capture_file, tmp_path, names
@@ -58,15 +48,6 @@ def test_two_inputs_for_one_output_are_an_error_before_anything_is_drawn(
 def test_the_same_file_given_twice_is_drawn_once(capture_file, tmp_path):
     path = capture_file()
     assert len(plan_jobs([path, path, path.parent], tmp_path / "out", Figures()).jobs) == 1
-
-
-def test_a_bad_file_is_a_failure_and_the_rest_is_planned(capture_file, tmp_path):
-    capture_file("in/layer1.npz")
-    (tmp_path / "in/layer2.npz").write_bytes(b"")
-    plan = plan_jobs([tmp_path / "in"], tmp_path / "out", Figures())
-    assert len(plan.jobs) == 1
-    (failure,) = plan.failures
-    assert "layer2.npz: the file is empty" in str(failure)
 
 
 def test_shared_is_resolved_over_all_inputs(capture_file, tmp_path):
@@ -96,31 +77,6 @@ def test_a_heatmap_asked_for_without_a_full_matrix_is_a_failure(row_only, tmp_pa
     assert "full_frame_attention is absent" in str(plan.failures[0])
 
 
-def test_jobs_yield_the_files_they_wrote_in_order(capture_file, tmp_path):
-    for number in (10, 2):
-        capture_file(f"in/layer{number}.npz")
-    plan = plan_jobs([tmp_path / "in"], tmp_path / "out", Figures(["json"]))
-    written = [path.name for paths in run_jobs(plan) for path in paths]
-    assert written == [
-        "layer2_2d_heatmap.json",
-        "layer2_perhead_grid.json",
-        "layer10_2d_heatmap.json",
-        "layer10_perhead_grid.json",
-    ]
-    assert {p.name for p in (tmp_path / "out").iterdir()} == set(written)
-
-
-def test_a_job_that_can_not_be_written_does_not_stop_the_others(capture_file, tmp_path):
-    for name in ("a/layer1", "b/layer2"):
-        capture_file(f"in/{name}.npz")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/a").write_text("a file in the way")
-    plan = plan_jobs([tmp_path / "in"], tmp_path / "out", Figures(["json"]))
-    failed, written = run_jobs(plan)
-    assert "can not be written" in str(failed)
-    assert all(path.exists() for path in written)
-
-
 def test_a_warning_of_an_input_is_given_once_for_each_file(tmp_path):
     values = waves(1, 5, 5)
     values[:, 3:, :], values[:, :, 3:] = 0, 0
@@ -137,12 +93,3 @@ def test_a_warning_of_an_input_is_given_once_for_each_file(tmp_path):
     assert all("frames 3, 4 lie beyond the last block" in text for text in texts)
     assert any(str(Path("run_0/layer1.npz")) in text for text in texts)
     assert any(str(Path("run_1/layer1.npz")) in text for text in texts)
-
-
-def test_files_of_one_name_are_told_apart_in_messages(tmp_path):
-    for run in ("run_0", "run_1"):
-        (tmp_path / "in" / run).mkdir(parents=True)
-        (tmp_path / "in" / run / "layer1.npz").write_bytes(b"")
-    first, second = map(str, plan_jobs([tmp_path / "in"], tmp_path / "out", Figures()).failures)
-    assert str(Path("run_0/layer1.npz")) in first
-    assert str(Path("run_1/layer1.npz")) in second
