@@ -181,10 +181,11 @@ def _of_panels(
     read: Callable[[Capture, int], dict[str, npt.NDArray[Any]]],
     indices: int,
 ) -> pd.DataFrame:
+    statistic = common_statistic([capture for capture, _ in panels])
     parts = [read(capture, head) for capture, head in panels]
-    table = _concatenate(parts, panels[0][0].statistic, indices)
+    table = _concatenate(parts, statistic, indices)
     if field != "head":
-        lengths = [len(part["value"]) for part in parts]
+        lengths = [len(part[statistic]) for part in parts]
         table.insert(0, field, np.repeat(np.arange(len(parts)), lengths))
     return table
 
@@ -214,7 +215,7 @@ def _profile_of(
 def _columns(capture: Capture, **parts: list[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
     columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     rows = len(columns["value"])
-    columns["value"] = round_values(columns["value"])
+    columns[capture.statistic] = round_values(columns.pop("value"))
     return {
         # A folder's name may hold bytes that are no UTF-8, which pyarrow's texts must be.
         "run": np.full(
@@ -228,6 +229,5 @@ def _columns(capture: Capture, **parts: list[npt.NDArray[Any]]) -> dict[str, npt
 def _concatenate(
     parts: list[dict[str, npt.NDArray[Any]]], statistic: str, indices: int
 ) -> pd.DataFrame:
-    names = ["run", "layer", *["head", "query", "key"][:: 1 if indices == 3 else 2], "value"]
-    table = pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in names})
-    return table.rename(columns={"value": statistic})
+    names = ["run", "layer", *["head", "query", "key"][:: 1 if indices == 3 else 2], statistic]
+    return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in names})
