@@ -226,8 +226,9 @@ def test_a_constant_capture_draws(draw, value):
     assert "undefined" not in text
 
 
-def test_what_a_user_configures_changes_that_and_nothing_else(small):
-    chart = heatmap(small)
+@pytest.mark.parametrize("theme", ["default", "paper"])
+def test_what_a_user_configures_changes_that_and_nothing_else(small, theme):
+    chart = heatmap(small, theme=theme)
     plain, changed = to_spec(chart), to_spec(chart.configure_axis(labelFontSize=12))
     assert changed["config"]["axis"] == {**plain["config"]["axis"], "labelFontSize": 12}
     assert {**changed["config"], "axis": 0} == {**plain["config"], "axis": 0}
@@ -239,7 +240,9 @@ def test_two_figures_can_stand_beside_each_other_and_be_drawn(small):
     spec = to_spec(heatmap(small) | perhead(small))
     assert [part["facet"]["field"] for part in spec["hconcat"]] == ["head", "head"]
     assert all("usermeta" not in part and "config" not in part for part in spec["hconcat"])
-    assert "Key Frame" in render(spec, "svg").decode("utf-8")
+    under = to_spec(heatmap(small) & heatmap(small.replace(layer_index=5)))
+    for drawn, name, count in ((spec, ">Key Frame<", 4), (under, "headgrid_cells", 4)):
+        assert render(drawn, "svg").decode("utf-8").count(name) == count
 
 
 def test_a_chart_survives_copying_with_its_look(small):

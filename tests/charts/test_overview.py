@@ -42,13 +42,9 @@ def drawn(spec):
 
 
 def cells_of(drawing):
-    """Return the colour at the middle of each cell, by the numbers of its row and column."""
-    found = {}
-    for group in drawing.marks["cells"]:
-        for shape in group:
-            for x0, y0, x1, y1 in shape.areas():
-                found[x0, y0, x1, y1] = tuple(shape.color)
-    return found
+    """Return the colour of each cell by its edges."""
+    shapes = [shape for group in drawing.marks["cells"] for shape in group]
+    return {tuple(area): tuple(shape.color) for shape in shapes for area in shape.areas()}
 
 
 def color_at(cells, x, y):

@@ -1,10 +1,8 @@
 """The paper theme, typefaces and exact widths, read back from the files that are written."""
 
 import re
-import subprocess
 from io import BytesIO
 from pathlib import Path
-from shutil import which
 
 import numpy as np
 import pytest
@@ -119,23 +117,9 @@ def test_serif_is_in_svg_and_pdf():
     assert fonts
 
 
-def test_the_look_survives_what_a_user_configures():
-    chart = heatmap(block_capture(2), theme="paper").configure_axis(labelFontSize=11)
-    config = headgrid.to_spec(chart)["config"]
-    assert config["axis"]["labelFontSize"] == 11
-    assert config["axis"]["tickWidth"] == 0.4
-
-
 def test_a_width_that_leaves_too_little_is_an_error_with_remedies():
     with pytest.raises(OptionError, match=r"leaves \d+ pt for each of 4 panels.*theme='paper'"):
         heatmap(block_capture(8), width="8cm")
-
-
-def test_two_maps_side_by_side_draw_both():
-    capture = block_capture(2)
-    chart = heatmap(capture) & heatmap(capture.replace(layer_index=5))
-    svg = drawn(chart)
-    assert svg.count("headgrid_cells") == 4
 
 
 @pytest.mark.parametrize("figure", ["heatmap", "perhead", "both"])
@@ -143,12 +127,3 @@ def test_a_pick_has_its_width_too(figure):
     capture = block_capture(3, (3,) * 4)
     chart = pick([capture], ["0:0", "0:2", "0:1"], figure=figure, theme="paper", width="13.97cm")
     assert size(drawn(chart))[0] == pytest.approx(396.0, abs=1e-4)
-
-
-def test_pdf_fonts_are_embedded_in_paper_figures(tmp_path):
-    if which("pdffonts") is None:
-        pytest.skip("pdffonts is not here")
-    path = tmp_path / "figure.pdf"
-    headgrid.save(heatmap(block_capture(2), theme="paper", width="13.97cm"), path)
-    listed = subprocess.run(["pdffonts", path], capture_output=True, text=True, check=True).stdout
-    assert "LiberationSans" in listed

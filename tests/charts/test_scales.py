@@ -155,8 +155,9 @@ MOSTLY_ZERO = Capture.from_array([[[-4.0, 1.0, 2.0, *[0.0] * 897]]])
     ],
 )
 def test_each_rule_gives_its_range_over_the_visible_values_of_all_captures(rule, captures, ends):
-    assert resolve_color_range(rule, captures) == ColorRange(*ends, rule)
-    assert find_scale(captures, FigureOptions(color_range=rule)).range == ColorRange(*ends, rule)
+    expected = ColorRange(ends[0], ends[1], rule)
+    assert resolve_color_range(rule, captures) == expected
+    assert find_scale(captures, FigureOptions(color_range=rule)).range == expected
 
 
 def test_quantile_is_pooled_and_leaves_future_frames_out():
@@ -222,10 +223,8 @@ def test_other_colour_ranges_are_refused_with_the_choices(text, message):
 @pytest.mark.parametrize(
     ("values", "sides"),
     [
-        ((-5.0, 5.0), (False, False)),
         ((-5.0 - 1e-9, 5.0 + 1e-9), (False, False)),  # the ends are rounded to 9 digits
         ((-5.1, 0.0), (True, False)),
-        ((-1.0, 5.1), (False, True)),
         ((-9.0, 9.0), (True, True)),
     ],
 )

@@ -105,18 +105,13 @@ def test_data_of_a_name_that_is_none_is_left_alone(name):
 EMPTY = {"mark": "bar", "data": {"values": [{"a": 1}]}}
 
 
-@pytest.mark.parametrize(
-    "scale",
-    [
-        {"domain": domain, "range": colors, "interpolate": "rgb"}
-        for domain in ([], [0, 0], [1, 0], ["a", None], [0, 10**400])
-        for colors in (["red", "blue"], [1, 2], ["red"])
-    ][::2],
-)
-def test_a_scale_that_is_not_ours_is_left_to_vega(scale):
-    color = {"field": "a", "type": "quantitative", "scale": scale}
-    with suppress(RenderError):
-        assert render({**EMPTY, "encoding": {"color": color}}, "svg").endswith(b"</svg>\n")
+@pytest.mark.parametrize("domain", [[], [0, 0], [1, 0], ["a", None], [0, 10**400], [0, 1]])
+def test_a_scale_that_is_not_ours_is_left_to_vega(domain):
+    for colors in ([], ["red", "blue"], [1, 2], ["red"]):
+        scale = {"domain": domain, "range": colors, "interpolate": "rgb"}
+        color = {"field": "a", "type": "quantitative", "scale": scale}
+        with suppress(RenderError):
+            assert render({**EMPTY, "encoding": {"color": color}}, "svg").endswith(b"</svg>\n")
 
 
 @pytest.mark.parametrize(

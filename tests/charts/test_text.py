@@ -86,6 +86,9 @@ def test_the_caption_says_what_was_drawn_and_how():
     caption = caption_of(heatmap(capture, color_range=(-0.5, 0.5)))
     visible = [v for h in range(2) for v in capture.head_matrix(h).ravel() if not np.isnan(v)]
     beyond = sum(abs(v) > 0.5 for v in visible)
+    long = caption_of(heatmap(capture.replace(prompt="word " * 2000)))
+    assert len(long) < 700
+    assert long.endswith("…")
     for part in (
         "run_007, layer 3: Attention Logits (mean over token pairs",
         "before the softmax), 2 heads, query x key frame. ",
@@ -93,12 +96,6 @@ def test_the_caption_says_what_was_drawn_and_how():
         "8 of 32 pairs are unseen. Prompt: a cat",
     ):
         assert part in caption
-
-
-def test_a_long_prompt_is_shortened():
-    caption = caption_of(perhead(block_capture(prompt="word " * 2000)))
-    assert len(caption) < 700
-    assert caption.endswith("…")
 
 
 def test_control_characters_become_visible_and_all_else_stays():

@@ -18,7 +18,7 @@ INK, UNSEEN_COLOR = "#000000", "#dddddd"
 #: What `show_where` takes for an axis that no panel has.
 NOWHERE = "false"
 
-_COLORBAR_TICKS = 7
+_COLORBAR_TICKS, _SMALLEST_PANEL = 7, 36
 #: A colour bar is at least so many times as long as its labels are high.
 _SHORTEST_BAR = 8
 
@@ -183,14 +183,15 @@ def fit_profiles(options: FigureOptions, columns: int) -> Look:
     )
 
 
-def panel_width(points: float, fixed: float, columns: int, smallest: float = 36) -> float:
+def panel_width(points: float, fixed: float, columns: int, smallest: float = 0) -> float:
     """Return what a width of the figure leaves for a panel, if that is enough."""
     width = (points - fixed) / columns
-    if width < smallest:
+    if width < (smallest or _SMALLEST_PANEL):
+        fewer = "draw fewer panels in a row (columns=, --columns), choose theme='paper' (--theme "
         raise OptionError(
             f"width is {points:g} pt, which leaves {max(width, 0):.0f} pt for each of {columns} "
-            f"panels in a row, expected at least {smallest:g} pt; draw fewer panels in a row "
-            "(columns=, --columns), choose theme='paper' (--theme paper), or widen it"
+            f"panels in a row, expected at least {smallest or _SMALLEST_PANEL} pt; "
+            f"{'' if smallest else f'{fewer}paper), or '}widen it"
         )
     return width
 

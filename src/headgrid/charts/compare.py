@@ -83,10 +83,11 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         expect_capture(capture)
         capture.head_matrix(0)  # says what is missing
     expect_comparable(a, b)
-    change = _Change(a, b)
+    change = _Change(a, b, f"{STATISTICS[a.statistic].base}_difference")
     rule: ColorChoice = "quantile" if options.color_range == "quantile" else "symmetric"
     scales = [find_scale([a, b], options), find_scale([change], replace(options, color_range=rule))]
-    panels = _find_panels((a, b, cast(Capture, change)), options)
+    # The table of all panels has one column of values.
+    panels = _find_panels((a, b, cast(Capture, replace(change, statistic=a.statistic))), options)
     count, size = count_pixels(len(a.key_frames)), find_look(options).map_panel / 2
     look = fit_maps(options, panels.columns, count, size)
     cells = a.num_visible + b.num_visible + change.num_visible
@@ -118,39 +119,40 @@ class _Change:
 
     a: Capture
     b: Capture
+    statistic: str
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.b, name)  # frames, layer and run
-
-    @property
-    def statistic(self) -> str:
-        """What the values are."""
-        return f"{STATISTICS[self.b.statistic].base}_difference"
 
     def head_matrix(self, head: int) -> Array:
         """Return one head's differences, NaN where one of the two is unseen."""
         return self.b.head_matrix(head).astype(np.float64) - self.a.head_matrix(head)
 
     @cached_property
-    def _extents(self) -> list[tuple[float, float, int]]:
-        return [extent(self.head_matrix(head)) for head in range(self.b.num_heads)]
+    def _counted(self) -> tuple[float, float, int]:
+        """Smallest and largest difference, and how many there are."""
+        ends, count = [], 0
+        for head in range(self.b.num_heads):
+            matrix = self.head_matrix(head)
+            ends += [np.fmin.reduce(matrix, axis=None), np.fmax.reduce(matrix, axis=None)]
+            count += matrix.size - int(np.count_nonzero(np.isnan(matrix)))
+        return float(np.nanmin(ends)), float(np.nanmax(ends)), count
 
     @property
     def value_range(self) -> tuple[float, float]:
         """Smallest and largest difference."""
-        lows, highs, _ = zip(*self._extents, strict=True)
-        return min(lows), max(highs)
+        return self._counted[:2]
+
+    @property
+    def num_visible(self) -> int:
+        """Number of triples that both captures have seen."""
+        return self._counted[2]
 
     @property
     def value_sketch(self) -> QuantileSketch:
         """Sketch of the differences."""
         sketches = (QuantileSketch.of(self.head_matrix(n)) for n in range(self.b.num_heads))
         return reduce(QuantileSketch.merge, sketches)
-
-    @property
-    def num_visible(self) -> int:
-        """Number of triples that both captures have seen."""
-        return sum(count for _, _, count in self._extents)
 
 
 def _find_panels(parts: Sequence[Capture], options: FigureOptions) -> Panels:
