@@ -16,7 +16,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import uuid
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,6 @@ from same import assert_same
 
 from headgrid.capture.store import load_capture, read_values
 from headgrid.errors import CaptureError
-from places import SHARED
 
 torch = pytest.importorskip("torch")
 
@@ -50,9 +48,6 @@ VIEWS = [
 ]
 FULL = "full_frame_attention"
 many = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-# Helpers
 
 
 def read_all(content: bytes) -> tuple[Any, tuple[str, ...]]:
@@ -146,14 +141,10 @@ def expected(value: Any) -> Any:
 
 
 def refusal(content: bytes) -> str:
-    with pytest.raises(CaptureError) as caught:
+    with pytest.raises(CaptureError, match=r"\Alayer3\.pt: [^\n]*expected[^\n]*\Z") as caught:
         read_bytes(content)
-    message = str(caught.value)
-    assert message.startswith("layer3.pt: ")
-    assert "expected" in message.lower()
-    assert "\n" not in message
-    assert len(message) < 400
-    return message
+    assert len(str(caught.value)) < 400
+    return str(caught.value)
 
 
 # What torch wrote comes back
@@ -185,20 +176,15 @@ def test_every_tensor_equals_the_one_that_torch_saved(dtype: Any) -> None:
     if dtype.is_floating_point:
         base[1, 2, 3] = float("nan")
     values = [view(base) for view in VIEWS]
-    assert_same(reread(values), expected(values))
+    found = reread(values)
+    assert_same(found, expected(values))
+    assert dtype in WIDENED or np.shares_memory(found[0], found[1])
 
 
 @many
 @given(plain, st.sampled_from([2, 3, 4, 5]))
 def test_plain_values_come_back_with_their_types(value: Any, protocol: int) -> None:
     assert_same(reread({"value": value}, pickle_protocol=protocol), expected({"value": value}))
-
-
-def test_tensors_that_share_a_storage_share_memory() -> None:
-    base = torch.arange(24.0).reshape(4, 6)
-    first, *views = reread([base, base[1:], base.T, base[:, ::2]])
-    for view in views:
-        assert np.shares_memory(first, view)
 
 
 def test_every_bfloat16_and_float8_value_is_exact() -> None:
@@ -256,14 +242,6 @@ def test_any_file_name_may_be_the_prefix_and_arrays_are_read_only(tmp_path: Path
         assert not any(array.flags.writeable for array in found)
 
 
-def test_real_captures_equal_what_torch_loads() -> None:
-    files = sorted((SHARED / "data").rglob("*.pt"))
-    if not files:
-        pytest.skip("the recorded captures are not here")
-    for file in files:
-        assert_same(read_values(file)[0], expected(torch.load(file, weights_only=True)))
-
-
 def test_large_files_are_mapped_and_not_copied_and_torch_is_not_imported(tmp_path: Path) -> None:
     pytest.importorskip("resource")
     torch.save({"a": torch.zeros(64, 1024, 1024, dtype=torch.float16)}, tmp_path / "layer3.pt")
@@ -313,10 +291,8 @@ METADATA = {
     "numpy.float32": np.float32,
     "numpy.dtype O8": np.array([Color.RED], dtype=object),
     "numpy.dtype M8": np.datetime64("2026-01-02"),
-    "uuid.UUID": uuid.UUID(int=5),
     "torch.nn.modules.linear.Linear": torch.nn.Linear(1, 1),
     "torch._utils._rebuild_sparse_tensor": torch.eye(3).to_sparse(),
-    "torch._utils._rebuild_meta_tensor_no_storage": torch.empty(2, device="meta"),
     "torch.storage.UntypedStorage": torch.ones(2).untyped_storage(),
 }
 
@@ -368,12 +344,7 @@ def test_the_format_before_zip_says_how_to_save_it_anew() -> None:
     ],
 )
 def test_code_in_a_file_does_not_run(
-    function: Any,
-    arguments: Any,
-    named: str,
-    protocol: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    function: Any, arguments: Any, named: str, protocol: int, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     bomb = Anything(function, arguments, {"a": 1})

@@ -92,10 +92,9 @@ class Capture(Card):
 
     def __post_init__(self) -> None:
         vars(self).update(schema.read_provenance(vars(self)))
-        fields = schema.read_fields(vars(self))
-        vars(self).update(fields)  # frozen is what is checked
-        if fields[LAST] is None:
-            vars(self)[LAST] = self._mean_of_last_rows(fields[FULL])
+        vars(self).update(schema.read_fields(vars(self)))  # frozen is what is checked
+        if vars(self)[LAST] is None:
+            vars(self)[LAST] = self._mean_of_last_rows(vars(self)[FULL])
         self._check_values()
 
     @classmethod
