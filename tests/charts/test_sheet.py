@@ -9,7 +9,7 @@ from PIL import Image
 
 import headgrid
 from headgrid import Capture, CaptureError, OptionError, RenderError, resolve_color_range, sheet
-from headgrid.capture.blocks import expected_layers
+from headgrid.capture.form import expected_layers
 from headgrid.charts.scales import ColorScale, palette_for
 from headgrid.render.convert import render
 from headgrid.tables.tidy import round_values

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headgrid.capture.blocks import expected_layers
 from headgrid.capture.folders import Place
-from headgrid.capture.form import CaptureForm
+from headgrid.capture.form import CaptureForm, expected_layers
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.errors import HeadgridError, check_choice

@@ -135,7 +135,8 @@ def _table(
     panels: Sequence[tuple[Capture, int]], field: str, read: Callable[[Capture, int], _Columns]
 ) -> pd.DataFrame:
     captures, heads = zip(*panels, strict=True)
-    expect_alike(captures, "one statistic; handle them separately", ["statistic"])
+    if len({capture.statistic for capture in captures}) > 1:
+        expect_alike(captures, "one statistic; handle them separately", ["statistic"])
     parts = [read(capture, head) for capture, head in panels]
     same: dict[str, Any] = {} if field == "head" else {field: range(len(panels))}
     same |= {
