@@ -16,4 +16,4 @@ def lab(laboratory):
     """Yield a laboratory whose canaries have to be as they were in the end."""
     laboratory.clear()
     yield laboratory
-    laboratory.check_tree()
+    assert laboratory.tree() == laboratory.before

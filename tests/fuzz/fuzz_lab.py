@@ -34,8 +34,7 @@ SPAWN = multiprocessing.get_context("spawn")
 class Lab:
     """Runs cases in a child process, and watches its time, its memory and its files.
 
-    The child is at home in `root/inside`. The cases lie in `root/cases`; everything else
-    below `root` is a canary and has to stay as it is.
+    The child is at home in `root/inside`; all below `root` but `root/cases` has to stay as it is.
     """
 
     def __init__(self, root: Path) -> None:
@@ -46,7 +45,7 @@ class Lab:
         self.tally: Counter[str] = Counter()
         self._child: ProcessPoolExecutor | None = None
         self._count = 0
-        self._before = self.tree()
+        self.before = self.tree()
 
     def clear(self) -> None:
         """Start a test: no case is there, and nothing is counted."""
@@ -54,17 +53,10 @@ class Lab:
         self.cases.mkdir()
         self.tally.clear()
 
-    def tree(self) -> dict[str, str]:
-        """Return every file and folder but the cases themselves, with a hash of its content."""
-        return {
-            str(path): hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
-            for path in self.root.rglob("*")
-            if not path.is_relative_to(self.cases)
-        }
-
-    def check_tree(self) -> None:
-        """Fail where a file appeared, changed or went outside the folders of the cases."""
-        assert self.tree() == self._before
+    def tree(self) -> dict[str, bytes]:
+        """Return every file and folder but the cases themselves, and what it holds."""
+        paths = (path for path in self.root.rglob("*") if not path.is_relative_to(self.cases))
+        return {str(path): path.read_bytes() if path.is_file() else b"" for path in paths}
 
     def read(self, content: bytes, name: str, *, figures: bool = False) -> str:
         """Read a capture file, and draw it where figures are wanted; return how it ended."""

@@ -1,7 +1,4 @@
-"""A random generator -> files damaged and made up, by ways that know the formats.
-
-Every function takes a `random.Random` first, so that a number names a case.
-"""
+"""A random generator, which a number names -> files damaged and made up, by format."""
 
 from __future__ import annotations
 
@@ -22,7 +19,6 @@ WORDS += ("last_block_frame_attention", "key_frames", "statistic", "logit", "mas
 WORDS += ("a\x00b", "a\nb", "\x1b[31m", "\u202eabc", "\ud800", "x" * 5000, "1e999", "../../a", "/a")
 DTYPES = ("<f2", ">f4", "<f8", "<f16", "<c8", "|b1", "<i8", "|O", "<U1", "|S4", "<M8[s]", "|V4")
 DTYPES += ("<f3", "<U0", "|S0", "f" * 3000, "\x1b[31m", [("a\n", "<f4"), ("b", "<f4", (2,))])
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 #: What a pickle would have Python call: a module, a name in it, and the argument.
 ATTACKS = ("os system touch", "posix system touch", "subprocess Popen touch", "os mkdir stray")
@@ -57,7 +53,7 @@ def read_zip(content: bytes) -> list[tuple[str, bytes]]:
 
 
 def write_zip(rng: Random, entries: list[tuple[str, bytes]]) -> bytes:
-    buffer, method = io.BytesIO(), rng.choice(METHODS)
+    buffer, method = io.BytesIO(), rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as archive:
         warnings.simplefilter("ignore")  # of two entries of one name
         for name, content in entries:
@@ -156,8 +152,7 @@ def edit_tree(rng: Random, tree, odd):
         places = list(_places(tree))
         if not places:
             return odd(rng)
-        parent, key = rng.choice(places)
-        other, name = rng.choice(places)
+        (parent, key), (other, name) = rng.choice(places), rng.choice(places)
         kind = rng.randrange(6)
         if kind == 0:
             del parent[key]
@@ -203,9 +198,8 @@ def edit_safetensors(rng: Random, content: bytes) -> bytes:
     """Change the header of a safetensors file, whose length stays right, or its values."""
     start = 8 + int.from_bytes(content[:8], "little")
     header, values = content[8:start], content[start:]
-    # With a key twice, which the text can hold and no dictionary.
-    twice = header.rstrip()[:-1] + b"," + edit_json(rng, header)[1:]
-    header = rng.choice((header, twice, edit_json(rng, header), edit_json(rng, header)))
+    edited = edit_json(rng, header)  # or twice, which a text can hold and no dictionary
+    header = rng.choice((header, edited, edited, header.rstrip()[:-1] + b"," + edited[1:]))
     return len(header).to_bytes(8, "little") + header + rng.choice((values, flood(rng, values)))
 
 

@@ -8,10 +8,9 @@ import torch
 from fuzz_lab import SEED
 from fuzz_mutations import craft_file, mutate_file
 from fuzz_seeds import FULL, LAST, WRITERS, seeds, to_npz, to_pt, to_safetensors
-from fuzz_strategies import capture_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_fuzz_figures import some, very_many
+from test_fuzz_figures import capture_data, some, very_many
 
 
 def by_night(*values):
@@ -27,8 +26,6 @@ def claims():
     yield "square.pt", to_pt({FULL: ones.expand(1, 2000, 2000)}), "read"
     long = {"block_sizes": np.zeros(20_000_000, np.uint8)}
     yield "blocks.npz", to_npz({**whole, **long}, packed=True), "expected at most 20,000"
-    wide = {FULL: torch.ones(1, 2, 20_000), "last_block_query_frames": [1] * 20_000}
-    yield "repeated.pt", to_pt(wide), "names a frame twice"
     keys = {f"full_frame_attentio{number}" * 50: 1 for number in range(20_000)}
     yield "keys.safetensors", to_safetensors({"a": np.ones(1), **keys}), "header"
     yield "names.pt", to_pt({f"{number}" * 50: 1 for number in range(30_000)}), "there are 0000"
@@ -91,7 +88,7 @@ def test_the_laboratory_sees_what_goes_wrong(lab, monkeypatch, tmp_path):
         "import time; time.sleep(3600)": "hung for 3 s",
         "while time.process_time() < 30: pass": r"took \d+\.\d s of processor time",
         "bytearray(os.urandom(2**20)) * 1200": r"took [\d,]+ MiB",
-        "headgrid.load_capture = os.system; run_file('true', figures=False)": "reading has run",
+        "READING.append(1); os.system('true'); assert not HEARD, HEARD": "os.system",
     }.items():
         # A busy machine is slow in all else.
         monkeypatch.setattr("fuzz_lab.MAX_WAIT", 3.0 if "sleep" in code else 120.0)
@@ -99,7 +96,6 @@ def test_the_laboratory_sees_what_goes_wrong(lab, monkeypatch, tmp_path):
             lab.run("code", code=code)
     assert list((tmp_path / "kept").rglob("layer3.case"))
     lab.run("code", code="Path('stray.txt').write_text('stray')")
-    with pytest.raises(AssertionError):
-        lab.check_tree()
+    assert lab.tree() != lab.before
     (lab.inside / "work" / "stray.txt").unlink()
     lab.close()
