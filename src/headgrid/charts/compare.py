@@ -12,7 +12,7 @@ from typing import Any, cast
 import altair as alt
 import numpy as np
 
-from headgrid.capture.model import Capture, expect_capture, extent
+from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
