@@ -1,5 +1,4 @@
 import json
-import math
 
 import altair as alt
 import numpy as np
@@ -40,56 +39,33 @@ def encoding(spec, channel):
 
 
 @both
-@pytest.mark.parametrize("heads", [1, 12, 40])
-def test_charts_facet_by_head(draw, heads):
-    chart = draw(block_capture(heads, (1, 2)))
+@pytest.mark.parametrize(("heads", "columns"), [(1, 4), (12, 3), (40, 4)])
+def test_charts_facet_by_head(draw, heads, columns):
+    chart = draw(block_capture(heads, (1, 2)), columns=columns)
     assert isinstance(chart, alt.FacetChart)
     spec = spec_of(chart)
     assert spec["facet"]["field"] == "head"
-    assert spec["columns"] == 4
+    assert spec["columns"] == columns
     assert sorted(set(read_table(spec)["head"])) == list(range(heads))
 
 
-@both
-def test_columns_are_as_asked(draw):
-    assert spec_of(draw(block_capture(7), columns=3))["columns"] == 3
-
-
-def test_the_heatmap_holds_the_visible_pairs_and_no_others():
-    capture = block_capture(3, (2, 3))
-    table = read_table(spec_of(heatmap(capture)))
-    expected = headgrid.pair_table(capture)[["head", "query", "key", "logit"]]
-    assert_same_table(table, expected, ["head", "query", "key"])
-
-
-def test_the_perhead_grid_holds_the_last_rows():
-    capture = block_capture(3, (2, 3), statistic="mass")
-    table = read_table(spec_of(perhead(capture)))
-    expected = headgrid.profile_table(capture)[["head", "key", "mass"]]
-    assert_same_table(table, expected, ["head", "key"])
-
-
 @pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
-def test_values_keep_four_digits_of_the_largest(scale):
-    capture = block_capture(2, (3, 3), scale=scale)
-    for table, exact in (
-        (read_table(spec_of(heatmap(capture))), headgrid.pair_table(capture)),
-        (read_table(spec_of(perhead(capture))), headgrid.profile_table(capture)),
+@pytest.mark.parametrize("statistic", ["logit", "mass"])
+def test_charts_hold_what_is_visible_and_nothing_else_to_four_digits(scale, statistic):
+    capture = block_capture(3, (2, 3), scale=scale, statistic=statistic)
+    for chart, table in (
+        (heatmap(capture), headgrid.pair_table(capture)),
+        (perhead(capture), headgrid.profile_table(capture)),
     ):
-        difference = np.abs(table["logit"].to_numpy() - exact["logit"].to_numpy()).max()
-        assert difference <= 5e-4 * np.abs(exact["logit"]).max()
-
-
-def assert_same_table(table, expected, index):
-    table = table.sort_values(index, ignore_index=True)
-    pd.testing.assert_frame_equal(
-        table[index].astype(int), expected[index].astype(int), check_like=False
-    )
-    value = expected.columns[-1]
-    assert table.columns.tolist() == expected.columns.tolist()
-    np.testing.assert_allclose(
-        table[value], expected[value], rtol=0, atol=5e-4 * np.abs(expected[value]).max()
-    )
+        expected = table.drop(columns=["run", "layer"])
+        index = [*expected.columns[:-1]]
+        found = read_table(spec_of(chart)).sort_values(index, ignore_index=True)
+        assert found.columns.tolist() == expected.columns.tolist()
+        pd.testing.assert_frame_equal(found[index].astype(int), expected[index].astype(int))
+        largest = np.abs(expected[statistic]).max()
+        np.testing.assert_allclose(
+            found[statistic], expected[statistic], rtol=0, atol=5e-4 * largest
+        )
 
 
 def test_frame_numbers_reach_axes_and_data():
@@ -98,36 +74,21 @@ def test_frame_numbers_reach_axes_and_data():
     assert encoding(spec, "x")["scale"]["domain"] == [0, 5, 9]
     assert encoding(spec, "y")["scale"]["domain"] == [9, 8]
     assert sorted(set(read_table(spec)["key"])) == [0, 5, 9]
+    long = spec_of(perhead(Capture.from_array(last_block=waves(1, 1, 72)[:, 0])))
+    assert encoding(long, "x")["axis"]["values"] == [0, 20, 40, 60, 71]
 
 
-def test_axes_are_named_in_the_words_of_the_design():
-    spec = spec_of(heatmap(block_capture()))
+@pytest.mark.parametrize(
+    ("statistic", "title"), [("logit", "Attention Logits"), ("mass", "Attention Mass")]
+)
+def test_axes_and_bars_are_named_in_the_words_of_the_design(statistic, title):
+    capture = block_capture(statistic=statistic)
+    spec = spec_of(heatmap(capture))
     assert encoding(spec, "x")["title"] == "Key Frame"
     assert encoding(spec, "y")["title"] == "Query Frame"
-    assert encoding(spec, "color")["legend"]["title"] == "Attention Logits"
-    assert encoding(spec_of(perhead(block_capture())), "y")["title"] == "Attention Logits"
-
-
-@pytest.mark.parametrize("frames", [1, 2, 21, 72, 200])
-def test_ticks_are_those_of_the_rule(frames):
-    from headgrid.charts.scales import frame_ticks
-
-    spec = spec_of(perhead(Capture.from_array(last_block=waves(1, 1, frames)[:, 0])))
-    assert encoding(spec, "x")["axis"]["values"] == frame_ticks(frames)
-
-
-def test_the_colour_domain_is_symmetric_over_the_visible_values():
-    values = waves(2, 4, 4)
-    values[0, 0, 3] = 99.0  # a future frame
-    capture = Capture.from_array(values, block_sizes=[2, 2])
-    largest = max(np.nanmax(np.abs(capture.head_matrix(h))) for h in range(2))
-    scale = encoding(spec_of(heatmap(capture)), "color")["scale"]
-    assert scale["domain"][0] == pytest.approx(-largest)
-    assert scale["domain"][-1] == pytest.approx(largest)
-    assert scale["domain"][len(scale["domain"]) // 2] == 0
-    assert scale["range"][0] == "#053061"
-    assert scale["range"][-1] == "#67001f"
-    assert (scale["interpolate"], scale["clamp"]) == ("rgb", True)
+    assert encoding(spec, "color")["legend"]["title"] == title
+    assert encoding(spec_of(perhead(capture)), "y")["title"] == title
+    assert ("ogit" in json.dumps(spec)) == (statistic == "logit")
 
 
 @pytest.mark.parametrize(
@@ -136,28 +97,15 @@ def test_the_colour_domain_is_symmetric_over_the_visible_values():
         ((-2, 3), (-2, 3)),
         ([-2, 3], (-2, 3)),
         (headgrid.ColorRange(-7.0, 7.0, "shared"), (-7, 7)),
+        ("minmax", (-1, 9)),
     ],
 )
-def test_a_colour_range_can_be_given(color_range, ends):
-    spec = spec_of(heatmap(block_capture(), color_range=color_range))
-    domain = encoding(spec, "color")["scale"]["domain"]
-    assert (domain[0], domain[-1]) == ends
-
-
-def test_minmax_reaches_both_ends_with_white_at_zero():
+def test_a_colour_range_can_be_given_and_is_white_at_zero(color_range, ends):
     capture = Capture.from_array([[[-1.0, 9.0], [2.0, 3.0]]])
-    scale = encoding(spec_of(heatmap(capture, color_range="minmax")), "color")["scale"]
-    assert (scale["domain"][0], scale["domain"][-1]) == (-1, 9)
+    scale = encoding(spec_of(heatmap(capture, color_range=color_range)), "color")["scale"]
+    assert (scale["domain"][0], scale["domain"][-1]) == ends
     assert scale["range"][scale["domain"].index(0)] == "#f7f7f7"
-
-
-def test_masses_are_viridis_from_zero_and_called_mass():
-    spec = spec_of(heatmap(block_capture(statistic="mass")))
-    color = encoding(spec, "color")
-    assert color["legend"]["title"] == "Attention Mass"
-    assert color["scale"]["domain"][0] == 0
-    assert color["scale"]["range"][0] == "#440154"
-    assert "ogit" not in json.dumps(spec)
+    assert (scale["interpolate"], scale["clamp"]) == ("rgb", True)
 
 
 @both
@@ -171,63 +119,35 @@ def test_tooltips_show_head_key_and_the_exact_name_of_the_value(draw):
 
 
 @both
-@pytest.mark.parametrize("statistic", ["logit", "mass"])
-def test_charts_are_valid_vega_lite(draw, statistic):
-    to_spec(draw(block_capture(statistic=statistic, scale=1e-5), title="a"), validate=True)
-
-
-@both
-def test_the_caption_is_in_usermeta(draw):
-    capture = block_capture(2, (2, 2), layer=3, prompt="a cat", run="run_000")
-    meta = spec_of(draw(capture))["usermeta"]["headgrid"]
+def test_the_caption_is_in_usermeta_of_a_valid_specification(draw):
+    capture = block_capture(2, (2, 2), scale=1e-5, layer=3, prompt="a cat", run="run_000")
+    meta = to_spec(draw(capture), validate=True)["usermeta"]["headgrid"]
     assert meta["statistic"] == "logit"
     assert (meta["layer"], meta["run"], meta["prompt"]) == (3, "run_000", "a cat")
     assert "a cat" in meta["caption"]
-    assert "unseen" in meta["caption"]
 
 
 @both
-def test_hostile_text_reaches_the_spec_unharmed(draw):
+def test_hostile_text_reaches_the_spec_unharmed_but_for_control_characters(draw):
     capture = block_capture(prompt=HOSTILE, run="<i>&")
     spec = spec_of(draw(capture, title="{run} {prompt}"))
     title = " ".join(spec["title"]["text"][:-1])
     assert title.split() == f"<i>& {HOSTILE}".split()
-    json.dumps(spec, allow_nan=False)
-
-
-@both
-@pytest.mark.parametrize("control", ["\x00", "\x08", "\x1b", "\ufffe", "\ud800", "\u2028"])
-def test_control_characters_do_not_reach_the_spec(draw, control):
-    capture = block_capture(prompt=f"a{control}b", run=f"r{control}")
+    controls = "\x00\x08\x1b\ufffe\ud800\u2028"
+    capture = block_capture(prompt=f"a{controls}b", run=f"r{controls}")
     spec = spec_of(draw(capture, title="{prompt}"))
-    assert control not in json.dumps(spec, ensure_ascii=False)
+    assert not set(controls) & set(json.dumps(spec, ensure_ascii=False, allow_nan=False))
 
 
 @both
-def test_charts_can_be_customised_with_altair(draw):
+def test_charts_can_be_customised_with_altair_and_still_draw(draw):
     chart = draw(block_capture())
     changed = chart.properties(title="My title").configure_title(fontSize=20)
     spec = spec_of(changed)
     assert spec["title"] == "My title"
     assert spec["config"]["title"]["fontSize"] == 20
     assert spec_of(chart)["title"] != "My title"
-    assert headgrid.to_json(changed)
-
-
-@both
-def test_customised_charts_still_draw(draw):
-    from headgrid.render.convert import render_svg
-
-    chart = draw(block_capture()).configure_axis(labelFontSize=9).properties(title="Mine")
-    assert "Mine" in render_svg(spec_of(chart))
-
-
-@both
-def test_charts_display_by_themselves(draw):
-    bundle = draw(block_capture())._repr_mimebundle_(include=None, exclude=None)
-    if isinstance(bundle, tuple):
-        bundle = bundle[0]
-    assert any("vega" in str(content) for content in bundle.values())
+    assert "My title" in render(spec, "svg").decode()
 
 
 SCRIPT = "</script><script>alert(1)</script><!-- \u2028"
@@ -241,21 +161,15 @@ def assert_inert(html):
 
 
 @both
-@pytest.mark.parametrize("renderer", ["default", "html", "colab", "olli"])
-def test_a_prompt_can_not_run_code_in_a_notebook(draw, renderer):
+def test_a_prompt_can_not_run_code_in_a_notebook_or_a_page_that_altair_writes(draw, tmp_path):
     chart = draw(block_capture(prompt=SCRIPT), title="{prompt}")
-    with alt.renderers.enable(renderer):
-        bundle = chart._repr_mimebundle_(include=None, exclude=None)
-    contents = bundle[0] if isinstance(bundle, tuple) else bundle
-    assert_inert(contents["text/html"])
-
-
-@both
-@pytest.mark.parametrize("inline", [False, True])
-def test_a_prompt_can_not_run_code_in_the_page_that_altair_writes(draw, inline, tmp_path):
-    chart = draw(block_capture(prompt=SCRIPT), title="{prompt}")
-    assert_inert(chart.to_html(inline=inline))
-    chart.save(tmp_path / "a.html", inline=inline)
+    for renderer in ("default", "html", "colab", "olli"):
+        with alt.renderers.enable(renderer):
+            bundle = chart._repr_mimebundle_(include=None, exclude=None)
+        contents = bundle[0] if isinstance(bundle, tuple) else bundle
+        assert_inert(contents["text/html"])
+    assert_inert(chart.to_html())
+    chart.save(tmp_path / "a.html", inline=draw is perhead)
     assert_inert((tmp_path / "a.html").read_text(encoding="utf-8"))
 
 
@@ -279,32 +193,21 @@ def test_other_ways_of_display_stay_altairs_own(draw, renderer):
 
 
 @both
-@pytest.mark.parametrize("suffix", ["json", "svg"])
-def test_charts_can_be_saved_with_altair_itself(draw, suffix, tmp_path):
-    path = tmp_path / f"chart.{suffix}"
-    draw(block_capture(12, (3,) * 7)).save(str(path))
-    if suffix == "json":
-        assert json.loads(path.read_text())["facet"]["field"] == "head"
-    else:
-        assert path.read_text().count(">Key Frame<") == 12
-
-
-def test_the_panel_titles_hold_the_sink_scores():
-    spec = spec_of(perhead(Capture.from_array(last_block=[[5.0, 1.0, 2.0, 9.0]])))
-    assert "H0 (sink=3.50)" in spec["facet"]["header"]["labelExpr"]
-
-
-def test_the_heatmap_needs_a_full_matrix():
-    capture = Capture.from_array(last_block=[[1.0, 2.0, 3.0]])
-    with pytest.raises(CaptureError, match="full_frame_attention is absent, expected an array"):
-        heatmap(capture)
-    assert perhead(capture)
+def test_charts_can_be_saved_with_altair_itself(draw, tmp_path):
+    chart = draw(block_capture(12, (3,) * 7))
+    for path in (tmp_path / "chart.json", tmp_path / "chart.svg"):
+        chart.save(str(path))
+    assert json.loads((tmp_path / "chart.json").read_text())["facet"]["field"] == "head"
+    assert (tmp_path / "chart.svg").read_text().count(">Key Frame<") == 12
 
 
 @both
-def test_wrong_options_are_refused(draw):
+def test_wrong_options_are_refused_and_a_heatmap_without_a_full_matrix(draw):
+    capture = Capture.from_array(last_block=[[1.0, 2.0, 3.0]])
     with pytest.raises(OptionError, match="palette is 'jet', expected one of rdbu, custom"):
-        draw(block_capture(), palette="jet")
+        draw(capture, palette="jet")
+    with pytest.raises(CaptureError, match="full_frame_attention is absent, expected an array"):
+        heatmap(capture)
 
 
 @both
@@ -316,22 +219,16 @@ def test_a_head_with_nothing_in_its_last_row_still_has_a_panel(draw):
 
 
 @both
-@pytest.mark.parametrize("value", [0.0, 1.0, -3.5, 1e-30])
+@pytest.mark.parametrize("value", [0.0, -3.5, 1e-30])
 def test_a_constant_capture_draws(draw, value):
-    from headgrid.render.convert import render_svg
-
-    text = render_svg(spec_of(draw(Capture.from_array(np.full((2, 3, 3), value)))))
+    text = render(spec_of(draw(Capture.from_array(np.full((2, 3, 3), value)))), "svg").decode()
     assert "NaN" not in text
     assert "undefined" not in text
 
 
-def test_data_of_the_spec_is_plain_json_numbers():
-    for record in spec_of(heatmap(block_capture(2, (3, 3))))["data"]["values"]:
-        assert all(type(v) is float and math.isfinite(v) for v in record["logit"])
-
-
-def test_what_a_user_configures_changes_that_and_nothing_else(small):
-    chart = heatmap(small)
+@pytest.mark.parametrize("theme", ["default", "paper"])
+def test_what_a_user_configures_changes_that_and_nothing_else(small, theme):
+    chart = heatmap(small, theme=theme)
     plain, changed = to_spec(chart), to_spec(chart.configure_axis(labelFontSize=12))
     assert changed["config"]["axis"] == {**plain["config"]["axis"], "labelFontSize": 12}
     assert {**changed["config"], "axis": 0} == {**plain["config"], "axis": 0}
@@ -343,7 +240,9 @@ def test_two_figures_can_stand_beside_each_other_and_be_drawn(small):
     spec = to_spec(heatmap(small) | perhead(small))
     assert [part["facet"]["field"] for part in spec["hconcat"]] == ["head", "head"]
     assert all("usermeta" not in part and "config" not in part for part in spec["hconcat"])
-    assert "Key Frame" in render(spec, "svg").decode("utf-8")
+    under = to_spec(heatmap(small) & heatmap(small.replace(layer_index=5)))
+    for drawn, name, count in ((spec, ">Key Frame<", 4), (under, "headgrid_cells", 4)):
+        assert render(drawn, "svg").decode("utf-8").count(name) == count
 
 
 def test_a_chart_survives_copying_with_its_look(small):

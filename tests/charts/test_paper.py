@@ -1,11 +1,12 @@
 """The paper theme, typefaces and exact widths, read back from the files that are written."""
 
 import re
-import subprocess
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import headgrid
 from headgrid import OptionError, heatmap, perhead
@@ -23,8 +24,9 @@ def drawn(chart):
 
 
 @draws
-@pytest.mark.parametrize("frames", [(2, 2), (3,) * 7, (1,) * 72])
-@pytest.mark.parametrize("width", ["13.97cm", "8.4cm", 600])
+@pytest.mark.parametrize(
+    ("frames", "width"), [((2, 2), "13.97cm"), ((3,) * 7, "8.4cm"), ((1,) * 72, 600)]
+)
 def test_the_svg_is_exactly_as_wide_as_asked(draw, frames, width):
     chart = draw(block_capture(4, frames), theme="paper", width=width)
     wanted = headgrid.FigureOptions(width=width).points
@@ -32,61 +34,34 @@ def test_the_svg_is_exactly_as_wide_as_asked(draw, frames, width):
 
 
 @draws
-def test_the_pdf_has_the_width_of_the_svg(draw, tmp_path):
-    chart = draw(block_capture(4, (3,) * 7), theme="paper", width="13.97cm")
-    pdf = render(headgrid.to_spec(chart), "pdf")
-    found = re.search(rb"/MediaBox\s*\[\s*0 0 ([\d.]+) ([\d.]+)\s*\]", pdf)
+def test_pdf_and_png_have_the_width_of_the_svg(draw):
+    spec = headgrid.to_spec(draw(block_capture(4, (3,) * 7), theme="paper", width="13.97cm"))
+    found = re.search(rb"/MediaBox\s*\[\s*0 0 ([\d.]+) ([\d.]+)\s*\]", render(spec, "pdf"))
     assert float(found[1]) == pytest.approx(396.0, abs=0.01)
-
-
-def test_the_png_has_the_width_at_its_resolution():
-    from io import BytesIO
-
-    from PIL import Image
-
-    chart = heatmap(block_capture(4, (3,) * 7), theme="paper", width="13.97cm")
-    with Image.open(BytesIO(render(headgrid.to_spec(chart), "png", ppi=144))) as image:
+    with Image.open(BytesIO(render(spec, "png", ppi=144))) as image:
         assert image.width in (792, 793)
 
 
 @draws
-def test_text_is_6_to_8_points_on_paper_whatever_the_unit(draw):
-    for frames in ((3,) * 7, (1,) * 72, (50, 50, 50)):
-        svg = drawn(draw(block_capture(4, frames), theme="paper", width="13.97cm"))
-        drawing = read_svg(svg)
-        points = size(svg)[0] / drawing.width
-        sizes = {text.size * points for text in drawing.texts}
-        assert min(sizes) > 5.7
-        assert max(sizes) < 8.3
-
-
-@draws
-def test_lines_are_hairlines_on_paper(draw):
-    svg = drawn(draw(block_capture(4, (3,) * 7), theme="paper", width="13.97cm"))
+@pytest.mark.parametrize("frames", [(3,) * 7, (50, 50, 50)])
+def test_text_is_6_to_8_points_and_lines_are_hairlines_on_paper_whatever_the_unit(draw, frames):
+    svg = drawn(draw(block_capture(4, frames), theme="paper", width="13.97cm"))
     drawing = read_svg(svg)
-    widths = {
-        float(shape.style.get("stroke-width", 1)) * size(svg)[0] / drawing.width
-        for shape in drawing.shapes
-        if shape.stroked and "cells" not in shape.classes and "points" not in shape.classes
-    }
-    assert max(widths) <= 0.65
+    points = size(svg)[0] / drawing.width
+    assert all(5.7 < text.size * points < 8.3 for text in drawing.texts)
+    for shape in drawing.shapes:
+        if shape.stroked and "cells" not in shape.classes and "points" not in shape.classes:
+            assert float(shape.style.get("stroke-width", 1)) * points <= 0.65
 
 
 @draws
-def test_axes_stand_at_the_border_only(draw):
-    texts = [
-        t.content for t in read_svg(drawn(draw(block_capture(6), theme="paper", columns=3))).texts
-    ]
-    assert texts.count("Key Frame") == 3
-    assert texts.count("Query Frame") + texts.count("Attention Logits") == 2 + (draw is heatmap)
-
-
-@draws
-def test_the_last_row_has_gaps_and_the_row_above_shows_axes_there(draw):
+def test_axes_stand_at_the_border_only_and_over_the_gaps_of_the_last_row(draw):
     texts = read_svg(drawn(draw(block_capture(5), theme="paper", columns=3))).texts
     below = [text for text in texts if text.content == "Key Frame"]
     assert len(below) == 3
     assert len({round(text.y) for text in below}) == 2
+    left = [text for text in texts if text.content in ("Query Frame", "Attention Logits")]
+    assert len(left) == 2 + (draw is heatmap)
 
 
 @draws
@@ -104,11 +79,12 @@ def test_every_label_stands_once_and_inside_its_panel(draw):
         assert any(a <= x0 and x1 <= c and b <= y0 and y1 <= d for a, b, c, d in frames)
 
 
-def test_the_halo_of_a_label_is_the_outline_of_its_own_letters():
-    svg = drawn(heatmap(block_capture(2), theme="paper"))
+def test_halos_are_outlines_of_their_own_letters_and_cells_stay_whole_at_any_width():
+    svg = drawn(heatmap(block_capture(4, (3,) * 7), theme="paper", width="11.3cm"))
     assert svg.count(">Head 0<") == 1
     assert 'paint-order="stroke"' in svg
     assert "headgrid_halo" not in svg
+    assert svg.count('shape-rendering="crispEdges" transform="translate(') == 4
 
 
 def test_profiles_share_one_value_axis_on_paper_and_have_their_own_else():
@@ -141,28 +117,9 @@ def test_serif_is_in_svg_and_pdf():
     assert fonts
 
 
-def test_the_look_survives_what_a_user_configures():
-    chart = heatmap(block_capture(2), theme="paper").configure_axis(labelFontSize=11)
-    config = headgrid.to_spec(chart)["config"]
-    assert config["axis"]["labelFontSize"] == 11
-    assert config["axis"]["tickWidth"] == 0.4
-
-
 def test_a_width_that_leaves_too_little_is_an_error_with_remedies():
     with pytest.raises(OptionError, match=r"leaves \d+ pt for each of 4 panels.*theme='paper'"):
         heatmap(block_capture(8), width="8cm")
-
-
-def test_cells_stay_whole_and_merged_at_any_width():
-    svg = drawn(heatmap(block_capture(4, (3,) * 7), theme="paper", width="11.3cm"))
-    assert svg.count('shape-rendering="crispEdges" transform="translate(') == 4
-
-
-def test_two_maps_side_by_side_draw_both():
-    capture = block_capture(2)
-    chart = heatmap(capture) & heatmap(capture.replace(layer_index=5))
-    svg = drawn(chart)
-    assert svg.count("headgrid_cells") == 4
 
 
 @pytest.mark.parametrize("figure", ["heatmap", "perhead", "both"])
@@ -170,14 +127,3 @@ def test_a_pick_has_its_width_too(figure):
     capture = block_capture(3, (3,) * 4)
     chart = pick([capture], ["0:0", "0:2", "0:1"], figure=figure, theme="paper", width="13.97cm")
     assert size(drawn(chart))[0] == pytest.approx(396.0, abs=1e-4)
-
-
-def test_pdf_fonts_are_embedded_in_paper_figures(tmp_path):
-    from shutil import which
-
-    if which("pdffonts") is None:
-        pytest.skip("pdffonts is not here")
-    path = tmp_path / "figure.pdf"
-    headgrid.save(heatmap(block_capture(2), theme="paper", width="13.97cm"), path)
-    listed = subprocess.run(["pdffonts", path], capture_output=True, text=True, check=True).stdout
-    assert "LiberationSans" in listed

@@ -14,9 +14,9 @@ from PIL import Image
 
 import headgrid
 from headgrid.charts import heatmap as charts
-from headgrid.charts.scales import ColorScale, palette_for
-from headgrid.charts.tiles import pool_extremes, pool_factor, tile_table
-from headgrid.render.convert import render_svg
+from headgrid.charts.scales import ColorScale, count_pixels, palette_for
+from headgrid.charts.tiles import head_tile, pool_extremes
+from headgrid.render.convert import render, render_svg
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import round_values
 from svgreader import read_svg
@@ -33,28 +33,23 @@ def scale_of(capture):
     return ColorScale(color_range, palette_for(capture.statistic, "rdbu"))
 
 
-def test_a_tile_has_a_pixel_a_cell_with_frame_0_at_the_bottom_and_nothing_where_unseen():
-    capture = block_capture(2, (2, 3, 1))
-    scale = scale_of(capture)
-    for head, uri in enumerate(tile_table(capture, scale)["tile"]):
-        image = pixels(uri)[::-1]
-        matrix = capture.head_matrix(head)
-        seen = ~np.isnan(matrix)
-        assert image.shape == (6, 6, 4)
-        assert (image[..., 3] == np.where(seen, 255, 0)).all()
-        assert (image[seen][:, :3] == scale.rgb(round_values(matrix[seen]))).all()
-
-
-def test_a_tile_of_all_256_colours_and_unseen_pairs_keeps_both():
+def of_all_colours():
+    """Return a capture with more colours than a byte can name, and one unseen pair."""
     values = np.linspace(-1, 1, 30 * 30).reshape(1, 30, 30)
     values[0, 3, 4] = np.nan
-    capture = headgrid.Capture.from_array(values)
+    return headgrid.Capture.from_array(values)
+
+
+@pytest.mark.parametrize("capture", [block_capture(2, (2, 3, 1)), of_all_colours()])
+def test_a_tile_has_a_pixel_a_cell_with_frame_0_at_the_bottom_and_nothing_where_unseen(capture):
     scale = scale_of(capture)
-    image = pixels(tile_table(capture, scale)["tile"][0])[::-1]
-    assert image[3, 4, 3] == 0
-    seen = ~np.isnan(values[0])
-    assert (image[seen][:, :3] == scale.rgb(round_values(values[0][seen]))).all()
-    assert len(np.unique(image[seen], axis=0)) == 256
+    for head in range(capture.num_heads):
+        image = pixels(head_tile(capture, head, scale))[::-1]
+        matrix = capture.head_matrix(head)
+        seen = ~np.isnan(matrix)
+        assert image.shape == (*matrix.shape, 4)
+        assert (image[..., 3] == np.where(seen, 255, 0)).all()
+        assert (image[seen][:, :3] == scale.rgb(round_values(matrix[seen]))).all()
 
 
 @settings(deadline=None, max_examples=100)
@@ -69,15 +64,11 @@ def test_a_tile_of_all_256_colours_and_unseen_pairs_keeps_both():
 )
 def test_a_pool_keeps_the_value_of_largest_magnitude(matrix, rows, columns):
     pooled = pool_extremes(matrix, rows, columns)
-    for r in range(pooled.shape[0]):
-        for c in range(pooled.shape[1]):
-            pool = matrix[r * rows : (r + 1) * rows, c * columns : (c + 1) * columns]
-            values = pool[~np.isnan(pool)]
-            if not len(values):
-                assert np.isnan(pooled[r, c])
-            else:
-                assert abs(pooled[r, c]) == np.abs(values).max()
-                assert pooled[r, c] in values
+    for (r, c), value in np.ndenumerate(pooled):
+        pool = matrix[r * rows : (r + 1) * rows, c * columns : (c + 1) * columns]
+        seen = pool[~np.isnan(pool)]
+        assert np.isnan(value) if not len(seen) else abs(value) == np.abs(seen).max()
+        assert np.isnan(value) or value in seen
 
 
 def test_a_sink_one_frame_wide_does_not_vanish_when_1024_frames_are_pooled():
@@ -96,22 +87,19 @@ def test_a_sink_one_frame_wide_does_not_vanish_when_1024_frames_are_pooled():
 
 @pytest.mark.parametrize("count", [1, 2, 200, 511, 512, 513, 1000, 1025, 4096, 10_000])
 def test_a_tile_never_has_more_pixels_than_its_panel(count):
-    pixels_wide = -(-count // pool_factor(count))
-    assert pixels_wide <= 512
-    assert headgrid.charts.scales.cell_size(pixels_wide) * pixels_wide >= pixels_wide
+    assert count_pixels(count) <= 512
 
 
 def test_an_image_stands_exactly_where_the_cells_would_stand():
-    capture = block_capture(3, (3,) * 7)
-    pictures = {}
+    capture, pictures = block_capture(3, (3,) * 7), {}
     for cells in ("vector", "image"):
-        drawing = render_svg(headgrid.to_spec(headgrid.heatmap(capture, cells=cells)))
-        from headgrid.render.convert import _rasterise
-
-        image = np.array(Image.open(io.BytesIO(_rasterise(drawing, 72))).convert("RGB"))
-        panel = next(s for s in read_svg(drawing).shapes if s.style.get("fill") == "#ddd").box
+        spec = headgrid.to_spec(headgrid.heatmap(capture, cells=cells))
+        image = Image.open(io.BytesIO(render(spec, "png", ppi=72)))
+        panel = next(
+            s for s in read_svg(render_svg(spec)).shapes if s.style.get("fill") == "#ddd"
+        ).box
         x0, y0, x1, y1 = (round(edge) for edge in panel)
-        pictures[cells] = image[y0:y1, x0:x1]
+        pictures[cells] = np.array(image.convert("RGB"))[y0:y1, x0:x1]
     assert pictures["image"].shape == (210, 210, 3)
     assert (pictures["image"] == pictures["vector"]).all()
 
@@ -120,24 +108,18 @@ def test_labels_colour_bar_and_frames_are_those_of_the_vector_form():
     capture = headgrid.Capture.from_array(
         np.ones((2, 4, 30)), query_frames=[5, 7, 9, 11], key_frames=range(100, 130)
     )
-    texts = [
-        sorted(
-            text.content
-            for text in read_svg(
-                render_svg(headgrid.to_spec(headgrid.heatmap(capture, cells=cells)))
-            ).texts
-        )
-        for cells in ("vector", "image")
-    ]
+    charts = (headgrid.heatmap(capture, cells=cells) for cells in ("vector", "image"))
+    drawings = (read_svg(render_svg(headgrid.to_spec(chart))) for chart in charts)
+    texts = [sorted(text.content for text in drawing.texts) for drawing in drawings]
     assert texts[0] == texts[1]
 
 
 def test_auto_draws_vectors_within_the_budget_and_images_beyond(monkeypatch):
     capture = block_capture(2, (3,) * 7)
-    monkeypatch.setattr(charts, "VECTOR_CELLS", capture.num_visible)
-    assert "tile" not in headgrid.to_spec(headgrid.heatmap(capture))["data"]["values"][0]
-    monkeypatch.setattr(charts, "VECTOR_CELLS", capture.num_visible - 1)
-    assert "tile" in headgrid.to_spec(headgrid.heatmap(capture))["data"]["values"][0]
+    for budget, tiles in ((capture.num_visible, False), (capture.num_visible - 1, True)):
+        monkeypatch.setattr(charts, "VECTOR_CELLS", budget)
+        record = headgrid.to_spec(headgrid.heatmap(capture))["data"]["values"][0]
+        assert ("tile" in record) == tiles
 
 
 def test_too_many_vector_cells_are_an_error_that_says_what_to_do():

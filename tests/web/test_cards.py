@@ -24,7 +24,7 @@ from headgrid import (
     to_spec,
 )
 from headgrid.charts.scales import ColorScale, palette_for
-from headgrid.recorder.runs import Run
+from headgrid.recorder.session import Run
 from headgrid.web.cards import draw_colors, draw_heads, draw_table
 from headgrid.web.page import write_page
 from synthetic import block_capture

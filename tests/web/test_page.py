@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 import headgrid
 from headgrid import OptionError, RenderError, fragment, heatmap, perhead
-from headgrid.charts.labels import FONT_FAMILY
 from headgrid.cli.main import main
+from headgrid.options import FONT_FAMILY
 from headgrid.render import vega as engine
 from headgrid.web import assets
 from headgrid.web.page import find_caption, find_title, write_page

@@ -1,101 +1,222 @@
-"""Frames, colour scales and a look -> the grid, axes, colour bar and text that charts share."""
+"""Theme, width and frames -> sizes, axes and colour bars that charts share."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import altair as alt
 
-from headgrid.capture.model import Capture
-from headgrid.charts import scales
-from headgrid.charts.display import Grid as Grid
-from headgrid.charts.display import Stack as Stack
-from headgrid.charts.look import INK, Look, store_look
-from headgrid.options import ColorRange
-from headgrid.text import fit_title, shorten_float, shorten_text
+from headgrid.charts.scales import ColorScale, cell_size, frame_ticks, saturates, value_ticks
+from headgrid.errors import OptionError
+from headgrid.options import FONT_FAMILY, SERIF_FAMILY, FigureOptions
+from headgrid.text import fit_title, shorten_float
 
-Records: TypeAlias = list[dict[str, Any]]
-Drawn = TypeVar("Drawn")
-
-#: Names of marks that the finishing stage may touch.
-FRAME, LABELS, HALO = "headgrid_frame", "headgrid_labels", "headgrid_halo"
-UNSEEN_COLOR = "#dddddd"
+INK, UNSEEN_COLOR = "#000000", "#dddddd"
 #: What `show_where` takes for an axis that no panel has.
 NOWHERE = "false"
 
-_COLORBAR_TICKS = 7
+_COLORBAR_TICKS, _SMALLEST_PANEL = 7, 36
 #: A colour bar is at least so many times as long as its labels are high.
 _SHORTEST_BAR = 8
 
 
-def facet_panels(
-    chart: Any, field: str, columns: int, look: Look, title: str, size: float
-) -> alt.FacetChart:
-    """Facet a panel by a field, each panel with its own axes; ``title`` is a label expression."""
-    if look.inside_labels:
-        # Vega-Lite ignores `labels: false` for facets that wrap.
-        header = alt.Header(title=None, labelExpr="''", labelFontSize=0, labelPadding=0)
-    else:
-        header = alt.Header(title=None, labelExpr=title, labelFontSize=size)
-    facet = alt.Facet(f"{field}:O", header=header)
-    data = alt.InlineData(values=[])  # `finish_chart` puts the records in
-    grid = Grid(spec=chart, facet=facet, data=data, columns=columns)
-    resolved: alt.FacetChart = grid.resolve_axis(x="independent", y="independent")
-    return resolved
+@dataclass(frozen=True)
+class Look:
+    """Every size, weight and gap of a figure, in the chart's own units.
+
+    A chart is laid out in units of which a cell takes a whole number. Without a wanted width a
+    unit is a point. With one, panels take what the width leaves, and the unit is what makes their
+    cells whole; all other lengths are divided by it, so that text keeps its size in points.
+    """
+
+    family: str = FONT_FAMILY
+    theme: str = "default"
+    border_axes: bool = False  # axes stand at the border of the grid only
+    inside_labels: bool = False  # a panel's label stands inside it, not over it
+    shared_values: bool = False  # all profiles have one value axis
+    own_title: bool = True
+    unit: float = 1.0  # points that a unit of the chart stands for
+    figure_title: float = 14
+    title_offset: float = 16
+    map_title: float = 11
+    profile_title: float = 10
+    axis_title: float = 9
+    tick_label: float = 7
+    bar_label: float = 9
+    bar_title: float = 10
+    bar_thickness: float = 20
+    bar_offset: float = 24
+    bar_length: float = 750  # three rows of panels
+    bar_room: float = 60  # what the labels and the title of the colour bar take
+    title_padding: float = 4
+    label_padding: float = 2
+    header_padding: float = 5
+    tick_size: float = 3
+    tick_width: float = 0.8
+    value_tick_width: float = 0.5  # a wider tick at the very top would lift the panel's title
+    frame_width: float = 0.8
+    line_width: float = 1
+    grid_width: float = 1
+    point_size: float = 5  # an area, as Vega has it
+    map_panel: float = 216
+    map_row_gap: float = 60
+    map_column_gap: float = 62
+    profile_width: float = 204
+    profile_height: float = 144
+    profile_padding: float = 7
+    profile_row_gap: float = 56
+    profile_column_gap: float = 46
+    stack_gap: float = 18
+    left_room: float = 36  # what the axis of the first column takes
+    padding: float = 8
+
+    def divided(self, unit: float) -> Look:
+        """Return the look for a unit of so many points."""
+        if unit == 1:
+            return self
+        changes: dict[str, Any] = {
+            name: shorten_float(value / unit, 6)
+            for name, value in vars(self).items()
+            if type(value) in (int, float) and name not in ("unit", "map_panel")
+        }
+        changes["point_size"] = shorten_float(self.point_size / unit**2, 6)
+        return replace(self, **changes, unit=unit)
+
+
+_PAPER = Look(
+    theme="paper",
+    border_axes=True,
+    inside_labels=True,
+    shared_values=True,
+    own_title=False,
+    figure_title=8,
+    title_offset=6,
+    map_title=7,
+    profile_title=7,
+    axis_title=7,
+    tick_label=6,
+    bar_label=6,
+    bar_title=7,
+    bar_thickness=7,
+    bar_offset=8,
+    bar_room=28,
+    title_padding=2,
+    label_padding=1.5,
+    header_padding=2,
+    tick_size=2,
+    tick_width=0.4,
+    value_tick_width=0.4,
+    frame_width=0.4,
+    line_width=0.6,
+    grid_width=0.4,
+    point_size=1.4,
+    map_panel=84,
+    map_row_gap=6,
+    map_column_gap=6,
+    profile_width=84,
+    profile_height=56,
+    profile_padding=3,
+    profile_row_gap=6,
+    profile_column_gap=6,
+    stack_gap=5,
+    left_room=24,
+    padding=1,
+)
+
+_LOOKS = {"default": Look(), "paper": _PAPER}
+_FAMILIES = {"sans": FONT_FAMILY, "serif": SERIF_FAMILY}
+
+
+def find_look(options: FigureOptions, panel: float | None = None) -> Look:
+    """Return the look that is asked for, without regard to the width; panels of so many points."""
+    look = replace(_LOOKS[options.theme], family=_FAMILIES[options.font])
+    return look if panel is None else replace(look, map_panel=panel)
+
+
+def restore_look(stored: Mapping[str, Any]) -> Look:
+    """Return the look that `store_look` has described, as far as a configuration needs it."""
+    look = _LOOKS.get(str(stored.get("theme")), Look())
+    look = replace(look, family=_FAMILIES.get(str(stored.get("font")), look.family))
+    unit = stored.get("unit", 1.0)
+    return look.divided(float(unit)) if isinstance(unit, (int, float)) and unit > 0 else look
+
+
+def store_look(look: Look) -> dict[str, Any]:
+    """Return what ``usermeta`` says of a look: nothing of the usual one."""
+    font = next(name for name, family in _FAMILIES.items() if family == look.family)
+    stored = {"theme": look.theme, "font": font, "unit": look.unit}
+    usual = {"theme": "default", "font": "sans", "unit": 1.0}
+    return {name: value for name, value in stored.items() if value != usual[name]}
+
+
+def fit_maps(options: FigureOptions, columns: int, count: int, panel: float | None = None) -> Look:
+    """Return the look of maps, so many cells wide, in the figure's width, or else of that size."""
+    look = find_look(options, panel)
+    if options.points is None:
+        return look
+    beside = look.bar_offset + look.bar_thickness + look.bar_room
+    fixed = look.left_room + (columns - 1) * look.map_column_gap + beside + 2 * look.padding
+    wanted = panel_width(options.points, fixed, columns)
+    width = cell_size(count, round(wanted)) * count
+    height = shorten_float(look.profile_height / look.profile_width * width, 6)
+    return replace(
+        look.divided(shorten_float(wanted / width, 6)),
+        map_panel=float(width),
+        profile_width=float(width),
+        profile_height=height,
+    )
+
+
+def fit_profiles(options: FigureOptions, columns: int) -> Look:
+    """Return the look of a grid of profiles of the wanted width."""
+    look = find_look(options)
+    if options.points is None:
+        return look
+    fixed = look.left_room + (columns - 1) * look.profile_column_gap + 2 * look.padding
+    width = panel_width(options.points, fixed, columns)
+    height = look.profile_height * min(1.0, width / look.profile_width)
+    return replace(
+        look, profile_width=shorten_float(width, 6), profile_height=shorten_float(height, 6)
+    )
+
+
+def panel_width(points: float, fixed: float, columns: int, smallest: float = 0) -> float:
+    """Return what a width of the figure leaves for a panel, if that is enough."""
+    width = (points - fixed) / columns
+    if width < (smallest or _SMALLEST_PANEL):
+        fewer = "draw fewer panels in a row (columns=, --columns), choose theme='paper' (--theme "
+        raise OptionError(
+            f"width is {points:g} pt, which leaves {max(width, 0):.0f} pt for each of {columns} "
+            f"panels in a row, expected at least {smallest or _SMALLEST_PANEL} pt; "
+            f"{'' if smallest else f'{fewer}paper), or '}widen it"
+        )
+    return width
 
 
 def frame_axis(
     channel: Any,
     frames: Sequence[int],
     title: str | list[str],
+    shown: str = "",
     *,
     upwards: bool = False,
-    inner: float = 0,
-    outer: float = 0,
-    grid: bool = False,
-    shown: str = "",
+    bars: bool = False,
     extent: float | None = None,
 ) -> Any:
-    """Give a channel an axis of frames: a band for each, ticks at some, frame 0 at the bottom.
+    """Give a channel an axis of frames: a band for each, ticks at some, a grid behind bars.
 
-    ``shown`` is the expression of the panels that have ticks, labels and title; all
-    where empty. ``extent`` fixes the room of ticks and labels.
+    ``shown`` is the expression of the panels that have ticks, labels and title; all where empty.
     """
-    domain = list(frames)[::-1] if upwards else list(frames)
-    ticks = [frames[position] for position in scales.frame_ticks(len(frames))]
+    ticks = [frames[position] for position in frame_ticks(len(frames))]
+    gaps = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
     return (
         channel.title(None if shown == NOWHERE else title)
-        .scale(domain=domain, paddingInner=inner, paddingOuter=outer)
-        .axis(
-            grid=grid,
-            values=ticks,
-            labelAngle=0,
-            labelOverlap=False,
-            zindex=0,
-            **show_where(shown, "datum.label"),
-            **fix_extent(extent),
-        )
+        .scale(domain=list(frames)[::-1] if upwards else list(frames), **gaps)
+        .axis(**_axis(ticks, bars), **show_where(shown, "datum.label", extent))
     )
-
-
-def fix_extent(extent: float | None) -> dict[str, Any]:
-    """Return the settings of an axis whose title stands at a fixed distance."""
-    return {} if extent is None else {"minExtent": extent, "maxExtent": extent}
-
-
-def show_where(shown: str, label: str) -> dict[str, Any]:
-    """Return the settings of an axis that is there in some panels only."""
-    if not shown:
-        return {}
-    if shown == NOWHERE:
-        return {"labels": False, "ticks": False}
-    return {
-        "labelExpr": f"{shown}?{label}:''",
-        "tickOpacity": {"expr": f"{shown}?1:0"},
-        "titleOpacity": {"expr": f"{shown}?1:0"},
-    }
 
 
 def tile_axis(
@@ -104,204 +225,94 @@ def tile_axis(
     pool: int,
     title: str | list[str],
     shown: str = "",
+    *,
     extent: float | None = None,
 ) -> Any:
     """Place a tile in the middle of an axis that counts frames from 0, whatever their numbers."""
     end = -(-len(frames) // pool) * pool
-    ticks = scales.frame_ticks(len(frames))
-    numbers = {str(tick): frames[tick] for tick in ticks}
-    label = f"{json.dumps(numbers)}[datum.value]"
+    ticks = frame_ticks(len(frames))
+    label = f"{json.dumps({str(tick): frames[tick] for tick in ticks})}[datum.value]"
+    text = {"title": None if shown == NOWHERE else title, "labelExpr": label}
     return (
         channel(datum=(end - 1) / 2, type="quantitative")
         .scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
-        .axis(
-            **{
-                "title": None if shown == NOWHERE else title,
-                "grid": False,
-                "values": ticks,
-                "labelAngle": 0,
-                "zindex": 0,
-                "labelOverlap": False,
-                "labelExpr": label,
-                **show_where(shown, label),
-                **fix_extent(extent),
-            }
-        )
+        .axis(**_axis(ticks), **{**text, **show_where(shown, label, extent)})
     )
 
 
-def panel_frame(
-    width: float, height: float, groupby: Sequence[str], look: Look, fill: str | None = None
-) -> alt.Chart:
-    """Return a frame around a panel, outside it: a view's own would lie under the cells."""
-    out = shorten_float(look.frame_width / 2)
-    body = {"filled": False} if fill is None else {"fill": fill}
-    frame: alt.Chart = (
-        alt.Chart(name=FRAME)
-        .mark_rect(**body, stroke=INK, strokeWidth=look.frame_width, aria=False)
-        .transform_aggregate(groupby=list(groupby))
-        .encode(
-            x=alt.XValue(-out),
-            x2=alt.X2Value(width + out),
-            y=alt.YValue(-out),
-            y2=alt.Y2Value(height + out),
-        )
-    )
-    return frame
+def _axis(ticks: list[int], grid: bool = False) -> dict[str, Any]:
+    return {"grid": grid, "values": ticks, "labelAngle": 0, "labelOverlap": False, "zindex": 0}
 
 
-def inside_label(
-    texts: Sequence[str], field: str, x: float, y: float, baseline: str, size: float, look: Look
-) -> list[alt.Chart]:
-    """Return a panel's label at its right border: the text, over a halo of the paper's white."""
-    base = (
-        alt.Chart()
-        .transform_aggregate(groupby=[field])
-        .transform_calculate(label=f"{json.dumps(list(texts))}[datum.{field}]")
-        .encode(text=alt.Text("label:N"), x=alt.XValue(x), y=alt.YValue(y))
-    )
-    text: dict[str, Any] = {
-        "align": "right",
-        "baseline": baseline,
-        "fontSize": size,
-        "fontWeight": "bold",
-    }
-    halo = shorten_float(2 / look.unit, 6)
-    return [
-        base.mark_text(
-            **text, fill="white", stroke="white", strokeWidth=halo, aria=False
-        ).properties(name=HALO),
-        base.mark_text(**text, fill=INK, aria=False).properties(name=LABELS),
-    ]
+def show_where(shown: str, label: str, extent: float | None = None) -> dict[str, Any]:
+    """Return the settings of an axis that is there in some panels only, with a title that far."""
+    settings: dict[str, Any] = {} if extent is None else {"minExtent": extent, "maxExtent": extent}
+    if not shown:
+        return settings
+    if shown == NOWHERE:
+        return {**settings, "labels": False, "ticks": False}
+    opacity = {"expr": f"{shown}?1:0"}
+    settings |= {"tickOpacity": opacity, "titleOpacity": opacity}
+    return {**settings, "labelExpr": f"{shown}?{label}:''"}
 
 
 def color_channel(
     channel: Any,
-    scale: scales.ColorScale,
+    scale: ColorScale,
     title: str,
     values: tuple[float, float],
     length: float,
     look: Look,
 ) -> Any:
-    """Give a channel the colour scale, with a colour bar of a length that says where it saturates.
-
-    ``values`` are the smallest and the largest value that are drawn.
-    """
-    domain, colors = zip(*scale.stops, strict=True)
+    """Give a channel the colour scale, with a bar that says where values, from to, saturate."""
     low, high = scale.range.low, scale.range.high
     length = min(max(length, _SHORTEST_BAR * look.bar_label), look.bar_length)
     count = max(1, min(_COLORBAR_TICKS, int(length / (2.2 * look.bar_label))))
-    numbers = scales.value_ticks(low, high, count)
-    ticks = [f"{tick:g}" for tick in numbers]
-    legend = alt.Legend(
-        title=fit_title(title, length, look.bar_title),
-        orient="right",
-        gradientLength=length,
-        titleOrient="right",
-        tickCount=count,
-        labelExpr=short_label(ticks),
-    )
-    if isinstance(legend.title, list):  # the lines grow towards the labels
-        legend.titlePadding = 5 + 1.2 * look.bar_title * (len(legend.title) - 1)
-    below, above = scales.saturates(values, scale.range)
-    ends = {
-        **({low: "\u2264\u2009"} if below else {}),
-        **({high: "\u2265\u2009"} if above else {}),
+    ticks = value_ticks(low, high, count)
+    legend: dict[str, Any] = {
+        "title": fit_title(title, length, look.bar_title),
+        "orient": "right",
+        "gradientLength": length,
+        "titleOrient": "right",
+        "tickCount": count,
+        "labelExpr": short_label(ticks),
     }
+    if isinstance(legend["title"], list):  # the lines grow towards the labels
+        legend["titlePadding"] = 5 + 1.2 * look.bar_title * (len(legend["title"]) - 1)
+    signs = zip((low, high), saturates(values, scale.range), "\u2264\u2265", strict=True)
+    ends = {end: f"{sign}\u2009" for end, beyond, sign in signs if beyond}
     if ends:
-        legend = _mark_ends(legend, ends, numbers, scale.range, short_label(ticks))
+        legend |= _mark_ends(ends, ticks, scale)
+    domain, colors = (list(part) for part in zip(*scale.stops, strict=True))
     return channel.scale(
-        domain=list(domain), range=list(colors), interpolate="rgb", clamp=True, type="linear"
-    ).legend(legend)
+        domain=domain, range=colors, interpolate="rgb", clamp=True, type="linear"
+    ).legend(alt.Legend(**legend))
 
 
 def _mark_ends(
-    legend: alt.Legend,
-    ends: Mapping[float, str],
-    ticks: Sequence[float],
-    color_range: ColorRange,
-    text: Any,
-) -> alt.Legend:
+    ends: Mapping[float, str], ticks: Sequence[float], scale: ColorScale
+) -> dict[str, Any]:
     """Let a colour bar say at its ends that values beyond them have the same colour."""
-    step = ticks[1] - ticks[0] if len(ticks) > 1 else color_range.high - color_range.low
+    low, high = scale.range.low, scale.range.high
+    step = ticks[1] - ticks[0] if len(ticks) > 1 else high - low
     kept = [tick for tick in ticks if all(abs(tick - end) > 0.6 * step for end in ends)]
-    otherwise = "datum.label" if text is alt.Undefined else f"({text})"
+    label = plain_label(ticks)
     for end, sign in ends.items():
         shown = json.dumps(f"{sign}{end:.3g}".replace("-", "\u2212"), ensure_ascii=False)
-        test = "datum.value<=" if end == color_range.low else "datum.value>="
-        otherwise = f"{test}{end!r}?{shown}:{otherwise}"
-    legend.values = sorted([*kept, *ends])
-    legend.labelExpr = otherwise
-    legend.labelOverlap = False  # an end must not give way
-    return legend
+        label = f"datum.value{'<=' if end == low else '>='}{end!r}?{shown}:{label}"
+    # An end must not give way to another label.
+    return {"values": sorted([*kept, *ends]), "labelExpr": label, "labelOverlap": False}
 
 
-def short_label(ticks: Collection[str]) -> Any:
+def short_label(ticks: Collection[float]) -> Any:
     """Return the label expression that writes 2e-5 where plain decimals would be long."""
-    if any("e" in tick or len(tick) > 7 for tick in ticks):
+    texts = [f"{tick:g}" for tick in ticks]
+    if any("e" in text or len(text) > 7 for text in texts):
         return "datum.value ? format(datum.value, '~e') : '0'"
     return alt.Undefined
 
 
-def finish_chart(
-    chart: Drawn,
-    records: Records | None,
-    title: Sequence[str],
-    caption: str,
-    spacing: Mapping[str, float] | float,
-    usermeta: Mapping[str, Any],
-    look: Look,
-    width: float | None = None,
-) -> Drawn:
-    """Add data, title, caption and look to a composed chart.
-
-    ``records`` is None where the parts have data of their own. ``width`` is what the
-    figure shall have in points; it goes with the look into ``usermeta``, where
-    `headgrid.render.convert` finds it.
-    """
-    stored = {**usermeta, **store_look(look), "caption": caption}
-    if width is not None:
-        stored["width"] = width
-    composed: Any = chart
-    if title:
-        text = alt.TitleParams(text=list(title), anchor="middle", offset=look.title_offset)
-        composed = composed.properties(title=text)
-    finished: Drawn = composed.properties(
-        description=caption,
-        usermeta={"headgrid": stored},
-        spacing=spacing,
-        # A grid has no size of its own in the layout of what stands over it.
-        bounds="full" if isinstance(chart, Stack) else "flush",
-    )
-    return finished if records is None else fill(finished, records)
-
-
-def fill(chart: Drawn, records: Records) -> Drawn:
-    """Put data into a chart that is otherwise ready."""
-    # Records that are there while altair builds the chart are validated and copied one by
-    # one, again and again: ten times the time of all else.
-    inline = alt.InlineData(values=[])
-    inline.values = records
-    chart.data = inline  # type: ignore[attr-defined]
-    return chart
-
-
-def describe_figure(
-    figure: str, capture: Capture, color_range: ColorRange | None
-) -> dict[str, Any]:
-    """Return what the specification's ``usermeta`` says of the figure of one capture."""
-    meta: dict[str, Any] = {
-        "figure": figure,
-        "statistic": capture.statistic,
-        "layer": capture.layer_index,
-        "run": shorten_text(capture.run),
-        "prompt": shorten_text(capture.prompt),
-    }
-    return {**meta, **describe_range(color_range)}
-
-
-def describe_range(color_range: ColorRange | None) -> dict[str, Any]:
-    """Return what ``usermeta`` says of a colour range."""
-    if color_range is None:
-        return {}
-    return {"color_range": [color_range.low, color_range.high], "color_rule": color_range.rule}
+def plain_label(ticks: Collection[float]) -> str:
+    """Return the label expression of `short_label` as a part of another."""
+    label = short_label(ticks)
+    return "datum.label" if label is alt.Undefined else f"({label})"

@@ -3,51 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
-import pandas as pd
+import numpy as np
 
 from headgrid.capture.model import Capture, expect_capture
+from headgrid.capture.quantiles import QuantileSketch
+from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts import labels, scales
-from headgrid.charts.axes import (
-    Records,
-    color_channel,
-    describe_range,
-    facet_panels,
-    finish_chart,
-    panel_frame,
-)
+from headgrid.charts.axes import Look, color_channel, find_look, fit_maps
 from headgrid.charts.heatmap import as_vectors
-from headgrid.charts.look import LOOKS, Look, fit_maps
-from headgrid.charts.panels import (
-    CELLS,
-    Panels,
-    cell_marks,
-    map_labels,
-    map_size,
-    nest,
-    scale_mark,
-    tile_marks,
-    unfold,
-)
-from headgrid.charts.tiles import head_tile, pool_factor
-from headgrid.options import (
-    CellsName,
-    ColorRange,
-    ColorRule,
-    FigureOptions,
-    FontName,
-    PaletteName,
-    ThemeName,
-)
-from headgrid.tables.changes import subtract
-from headgrid.tables.ranges import resolve_color_range
-from headgrid.tables.tidy import panel_pairs
+from headgrid.charts.panels import CELLS, Panels, map_marks, map_size, pair_records, scale_mark
+from headgrid.charts.scales import ColorScale, count_pixels, find_scale
+from headgrid.charts.spec import Records, finish_chart, write_title
+from headgrid.charts.tiles import head_tile
+from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
+from headgrid.tables.changes import expect_comparable
 from headgrid.text import shorten_text
 
 #: Points that the title of a colour bar needs, in lines.
@@ -61,7 +37,7 @@ def compare(
     *,
     columns: int = 4,
     palette: PaletteName = "rdbu",
-    color_range: ColorRule | tuple[float, float] | ColorRange = "symmetric",
+    color_range: ColorChoice = "symmetric",
     title: str | None = None,
     cells: CellsName = "auto",
     theme: ThemeName = "default",
@@ -97,9 +73,8 @@ def compare(
     >>> compare(a, b).to_dict()["usermeta"]["headgrid"]["difference_range"]
     [-5.0, 5.0]
     """
-    return draw_comparison(
-        a, b, FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
-    )
+    options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
+    return draw_comparison(a, b, options)
 
 
 def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.FacetChart:
@@ -107,139 +82,128 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     for capture in (a, b):
         expect_capture(capture)
         capture.head_matrix(0)  # says what is missing
-    change = subtract(a, b)
-    values = resolve_color_range(options.color_range, [a, b])
-    rule = "quantile" if options.color_range == "quantile" else "symmetric"
-    changes = resolve_color_range(rule, [change])
-    per_row = min(max(1, options.columns // 2), a.num_heads)
-    count = -(-len(a.key_frames) // pool_factor(len(a.key_frames)))
-    look = fit_maps(options, 3 * per_row, count, panel=LOOKS[options.theme].map_panel / 2)
-    trio = _Trio(
-        (a, b, change),
-        scales.ColorScale(values, scales.palette_for(a.statistic, options.palette)),
-        scales.ColorScale(changes, scales.palette_for(change.statistic, options.palette)),
-        3 * per_row,
-        look,
-    )
-    vectors = as_vectors(
-        f"{a.source}: the comparison",
-        trio.captures,
-        sum(capture.num_visible for capture in trio.captures),
-        options.cells,
-    )
-    chart, records = trio.draw_cells() if vectors else trio.draw_tiles()
-    meta = {
-        "figure": "comparison",
-        "statistic": a.statistic,
-        "a": _name(a),
-        "b": _name(b),
-        **describe_range(values),
-        "difference_range": [changes.low, changes.high],
-        "difference_rule": changes.rule,
-    }
+    expect_comparable(a, b)
+    change = _Change(a, b, f"{STATISTICS[a.statistic].base}_difference")
+    rule: ColorChoice = "quantile" if options.color_range == "quantile" else "symmetric"
+    scales = [find_scale([a, b], options), find_scale([change], replace(options, color_range=rule))]
+    # The table of all panels has one column of values.
+    panels = _find_panels((a, b, cast(Capture, replace(change, statistic=a.statistic))), options)
+    count, size = count_pixels(len(a.key_frames)), find_look(options).map_panel / 2
+    look = fit_maps(options, panels.columns, count, size)
+    cells = a.num_visible + b.num_visible + change.num_visible
+    vectors = as_vectors(f"{a.source}: the comparison", a, cells, options.cells)
+    chart, records = _draw(panels, change, scales, look, vectors)
+    layers = sorted({a.layer_index, b.layer_index})
+    which = f"Layer {layers[0]}" if len(layers) == 1 else f"Layers {a.layer_index} and {layers[-1]}"
+    own = f"{which}: Comparison of 2D Attention Maps", f"A: {_name(a)}. B: {_name(b)}"
+    meta = {"figure": "comparison", "statistic": a.statistic, "a": _name(a), "b": _name(b)}
+    of_change = {"difference_range": scales[1].meta["color_range"], "difference_rule": rule}
     return finish_chart(
         chart,
         records,
-        _title(a, b, options, look),
-        _caption(trio, values, changes),
-        {"row": look.map_row_gap, "column": look.map_column_gap},
-        meta,
         look,
-        options.points,
+        title=write_title(options, look, own, [a, b], 100),
+        caption=f"{STATISTICS[a.statistic].title} of A ({_name(a)}) and B ({_name(b)}) and their "
+        "difference B - A, query x key frame, head by head. Color range of A and B "
+        f"{scales[0].text}, of the difference {scales[1].text}. {change.num_visible:,} pairs are "
+        "seen in both.",
+        spacing={"row": look.map_row_gap, "column": look.map_column_gap},
+        meta={**meta, **scales[0].meta, **of_change},
+        width=options.points,
     )
 
 
-@dataclass(frozen=True)
-class _Trio:
-    """A, B and B - A: the panels 0, 1, 2 are of head 0, the next three of head 1."""
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """B - A as what a panel reads of a capture, head by head: a large one is never held whole."""
 
-    captures: tuple[Capture, Capture, Capture]
-    values: scales.ColorScale
-    changes: scales.ColorScale
-    columns: int
-    look: Look
+    a: Capture
+    b: Capture
+    statistic: str
 
-    @property
-    def first(self) -> Capture:
-        return self.captures[0]
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.b, name)  # frames, layer and run
+
+    def head_matrix(self, head: int) -> Array:
+        """Return one head's differences, NaN where one of the two is unseen."""
+        return self.b.head_matrix(head).astype(np.float64) - self.a.head_matrix(head)
 
     @cached_property
-    def panels(self) -> Panels:
-        heads = range(self.first.num_heads)
-        names = [f"Head {head}: {part}" for head in heads for part in _PARTS]
-        return Panels(
-            tuple((capture, head) for head in heads for capture in self.captures),
-            f"{json.dumps(names)}[datum.value]",
-            self.columns,
-            "panel",
-            tuple(name.replace("Head ", "H") for name in names),
-        )
+    def _counted(self) -> tuple[float, float, int]:
+        """Smallest and largest difference, and how many there are."""
+        ends, count = [], 0
+        for head in range(self.b.num_heads):
+            matrix = self.head_matrix(head)
+            ends += [np.fmin.reduce(matrix, axis=None), np.fmax.reduce(matrix, axis=None)]
+            count += matrix.size - int(np.count_nonzero(np.isnan(matrix)))
+        return float(np.nanmin(ends)), float(np.nanmax(ends)), count
 
-    def draw_cells(self) -> tuple[alt.FacetChart, Records]:
-        """Draw every visible pair as a rectangle."""
-        statistic, keys = self.first.statistic, self.first.key_frames
-        tooltip = ["head:O", "part:N", "query:O", "key:O", f"{statistic}:Q"]
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Smallest and largest difference."""
+        return self._counted[:2]
+
+    @property
+    def num_visible(self) -> int:
+        """Number of triples that both captures have seen."""
+        return self._counted[2]
+
+    @property
+    def value_sketch(self) -> QuantileSketch:
+        """Sketch of the differences."""
+        sketches = (QuantileSketch.of(self.head_matrix(n)) for n in range(self.b.num_heads))
+        return reduce(QuantileSketch.merge, sketches)
+
+
+def _find_panels(parts: Sequence[Capture], options: FigureOptions) -> Panels:
+    """Return the panels: 0, 1 and 2 are A, B and B - A of head 0, the next three of head 1."""
+    heads, word = range(parts[0].num_heads), "H" if options.theme == "paper" else "Head "
+    return Panels(
+        tuple((part, head) for head in heads for part in parts),
+        [f"{word}{head}: {part}" for head in heads for part in _PARTS],
+        3 * min(max(1, options.columns // 2), len(heads)),
+        fields={"head:O": "floor(datum.panel/3)", "part:N": f"{json.dumps(_PARTS)}[datum.panel%3]"},
+    )
+
+
+def _draw(
+    panels: Panels, change: _Change, scales: Sequence[ColorScale], look: Look, vectors: bool
+) -> tuple[alt.FacetChart, Records]:
+    """Draw every visible pair as a rectangle, or every map as one image."""
+    a, b = change.a, change.b
+    # Two channels have two scales, and a colour bar each.
+    values = {"color": _color(alt.Color("color:Q"), scales[0], panels, look, a, b)}
+    changes = {"fill": _color(alt.Fill("color:Q"), scales[1], panels, look, change)}
+    both = zip(scales, (values, changes), ("<", "=="), (CELLS, f"difference_{CELLS}"), strict=True)
+    size = min(look.map_title, 9 / look.unit)
+    if vectors:
         layers = [
-            cell_marks(self.panels, self.look, name)
+            map_marks(panels, look, vectors=True, name=name)
             .transform_filter(f"datum.panel%3{sign}2")
-            .transform_calculate(color=scale.expression(statistic))
-            .encode(**self._color(scale), tooltip=tooltip)
-            for name, sign, scale in (
-                (CELLS, "<", self.values),
-                (f"difference_{CELLS}", "==", self.changes),
-            )
+            .transform_calculate(color=scale.expression(a.statistic))
+            .encode(**channel, tooltip=panels.tooltip("query:O", "key:O"))
+            for scale, channel, sign, name in both
         ]
-        records = nest(self._table(), statistic, keys, ["panel", "query"])
-        chart = unfold(self._facet(layers), statistic, keys, ["panel", "query"])
-        chart = chart.transform_calculate(head="floor(datum.panel/3)")
-        return chart.transform_calculate(part=f"{json.dumps(_PARTS)}[datum.panel%3]"), records
+        chart = panels.facet_maps(layers, look, size=size)
+        return panels.unfold(chart, ["query"]), pair_records(panels)
+    bars = [scale_mark(scale, "datum.panel==0", **channel) for scale, channel, _, _ in both]
+    records: Records = [
+        {"panel": number, "tile": head_tile(capture, head, scales[number % 3 == 2])}
+        for number, (capture, head) in enumerate(panels.heads)
+    ]
+    tiles = map_marks(panels, look, vectors=False)
+    return panels.facet_maps([*bars, tiles], look, size=size), records
 
-    def draw_tiles(self) -> tuple[alt.FacetChart, Records]:
-        """Draw every map as one image."""
-        bars = [
-            scale_mark(scale, "datum.panel==0", **self._color(scale))
-            for scale in (self.values, self.changes)
-        ]
-        of_part = (self.values, self.values, self.changes)
-        records: Records = [
-            {"panel": number, "tile": head_tile(capture, head, of_part[number % 3])}
-            for number, (capture, head) in enumerate(self.panels.heads)
-        ]
-        return self._facet([*bars, tile_marks(self.panels, self.look)]), records
 
-    def _table(self) -> pd.DataFrame:
-        """Return the tidy table of all panels, the difference in the column of the statistic."""
-        tables = []
-        for part, capture in enumerate(self.captures):
-            heads = [(capture, head) for head in range(capture.num_heads)]
-            table = panel_pairs(heads).rename(columns={capture.statistic: self.first.statistic})
-            tables.append(table.assign(panel=3 * table["panel"] + part))
-        return pd.concat(tables).sort_values(["panel", "query", "key"], ignore_index=True)
-
-    def _color(self, scale: scales.ColorScale) -> dict[str, Any]:
-        """Return the channel of a scale: two channels have two scales, and a colour bar each."""
-        rows = self.panels.grid_rows
-        height = map_size(self.first, self.look)[1]
-        total = rows * height + (rows - 1) * self.look.map_row_gap
-        half = (min(total, self.look.bar_length) - 4 * self.look.bar_title) / 2
-        half = max(half, _SHORTEST_BAR * self.look.bar_title)
-        of_change = scale is self.changes
-        shown = self.captures[2:] if of_change else self.captures[:2]
-        lows, highs = zip(*(capture.value_range for capture in shown), strict=True)
-        title = STATISTICS[shown[0].statistic].title
-        name, channel = (
-            ("fill", alt.Fill("color:Q")) if of_change else ("color", alt.Color("color:Q"))
-        )
-        extent = min(lows), max(highs)
-        return {name: color_channel(channel, scale, title, extent, half, self.look)}
-
-    def _facet(self, layers: list[alt.Chart]) -> alt.FacetChart:
-        width, height = map_size(self.first, self.look)
-        frame = panel_frame(width, height, ["panel"], self.look)
-        marks = [frame, *layers, *map_labels(self.panels, self.look)]
-        panel = alt.layer(*marks).properties(width=width, height=height)
-        size = min(self.look.map_title, 9 / self.look.unit)
-        return facet_panels(panel, "panel", self.columns, self.look, self.panels.label, size)
+def _color(
+    channel: Any, scale: ColorScale, panels: Panels, look: Look, *shown: Capture | _Change
+) -> Any:
+    total = panels.height(map_size(panels.first, look)[1], look.map_row_gap)
+    half = (min(total, look.bar_length) - 4 * look.bar_title) / 2
+    half = max(half, _SHORTEST_BAR * look.bar_title)
+    lows, highs = zip(*(part.value_range for part in shown), strict=True)
+    title = STATISTICS[shown[0].statistic].title
+    return color_channel(channel, scale, title, (min(lows), max(highs)), half, look)
 
 
 def _name(capture: Capture) -> str:
@@ -249,23 +213,3 @@ def _name(capture: Capture) -> str:
     name = PurePath(capture.source).name
     known = name not in ("", "array", "capture")
     return shorten_text(name, 60) if known else f"layer {capture.layer_index}"
-
-
-def _title(a: Capture, b: Capture, options: FigureOptions, look: Look) -> list[str]:
-    if options.title is not None:
-        return labels.group_title(options.title, [a, b], 100)
-    if not look.own_title:
-        return []
-    layers = sorted({a.layer_index, b.layer_index})
-    which = f"Layer {layers[0]}" if len(layers) == 1 else f"Layers {a.layer_index} and {layers[-1]}"
-    return [f"{which}: Comparison of 2D Attention Maps", f"A: {_name(a)}. B: {_name(b)}"]
-
-
-def _caption(trio: _Trio, values: ColorRange, changes: ColorRange) -> str:
-    a, b, change = trio.captures
-    return (
-        f"{STATISTICS[a.statistic].title} of A ({_name(a)}) and B ({_name(b)}) and their "
-        f"difference B - A, query x key frame, head by head. Color range of A and B {values.low:g} "
-        f"to {values.high:g} ({values.rule}), of the difference {changes.low:g} to "
-        f"{changes.high:g} ({changes.rule}). {change.num_visible:,} pairs are seen in both."
-    )

@@ -3,84 +3,39 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
 import pandas as pd
 
-from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
-from headgrid.charts import labels, scales
-from headgrid.charts.axes import (
-    UNSEEN_COLOR,
-    Grid,
-    Records,
-    color_channel,
-    describe_range,
-    finish_chart,
-)
-from headgrid.charts.look import INK, Look, find_look
-from headgrid.errors import CaptureError, OptionError, check_choice
-from headgrid.options import (
-    CellsName,
-    ColorRange,
-    ColorRule,
-    FigureOptions,
-    FontName,
-    PaletteName,
-    ThemeName,
-)
+from headgrid.charts.axes import INK, UNSEEN_COLOR, Look, color_channel, find_look, panel_width
+from headgrid.charts.panels import CELLS, facet_panels
+from headgrid.charts.scales import ColorScale, find_scale
+from headgrid.charts.spec import Records, finish_chart, write_title
+from headgrid.errors import CaptureError, check_choice
+from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
+from headgrid.survey.model import Survey
 from headgrid.tables.measures import MEASURES, measure_diverges, measure_title
-from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
 
-#: The mark that the finishing stage shortens like that of the maps.
-CELLS = "headgrid_cells"
-SET_GAP = 24
+_SET_GAP = 24
 #: Place of the marginal means on an axis, behind an empty band.
 _GAP, _MEAN = " ", "mean"
 _MOST_TEXTS = 4_000
-_SMALLEST_PANEL = 60
-
-
-class Surveyed(Protocol):
-    """What the charts read of a survey."""
-
-    @property
-    def statistic(self) -> str:
-        """What the values are."""
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The layers expected in a run, missing ones included."""
-
-    @property
-    def sets(self) -> tuple[str, ...]:
-        """Names of the sets."""
-
-    @property
-    def captures(self) -> Mapping[tuple[str, int], Capture]:
-        """One capture for each set and layer: the run's, or the mean over runs."""
-
-    @property
-    def description(self) -> str:
-        """How many runs, layers and heads there are."""
-
-    def summary(self, name: str = "sink") -> pd.DataFrame:
-        """Return mean and spread over runs, see `draw_overview`."""
 
 
 def overview(
-    survey: Surveyed,
+    survey: Survey,
     statistic: str = "sink",
     *,
     columns: int = 4,
     palette: PaletteName = "rdbu",
-    color_range: ColorRule | tuple[float, float] | ColorRange = "symmetric",
+    color_range: ColorChoice = "symmetric",
     title: str | None = None,
     cells: CellsName = "auto",
     theme: ThemeName = "default",
@@ -114,16 +69,15 @@ def overview(
 
     Examples
     --------
-    >>> from headgrid.survey.read import survey
+    >>> from headgrid import Capture, survey
     >>> rows = [[[3.0, 1.0, 1.0, 0.0]], [[5.0, 1.0, 1.0, 0.0]]]
     >>> found = survey([Capture.from_array(last_block=r, layer=n) for n, r in enumerate(rows)])
     >>> overview(found).to_dict()["usermeta"]["headgrid"]["color_range"]
     [-4.0, 4.0]
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
-    table, about = summarise(survey, statistic), survey.description
-    held, layers = survey.statistic, survey.layers
-    return draw_overview(table, statistic, held, options, layers=layers, description=about)
+    values = summarise(survey, statistic), statistic, survey.statistic, options
+    return draw_overview(*values, layers=survey.layers, description=survey.description)
 
 
 def draw_overview(
@@ -137,52 +91,34 @@ def draw_overview(
 ) -> alt.FacetChart:
     """Draw the overview of a summary with options that are built already.
 
-    A row of the summary has ``set``, ``layer``, ``head`` (missing in that of a layer's mean
-    over heads), ``runs``, ``mean`` and ``std`` over runs (NaN where fewer than two). ``layers``
-    are the rows of the matrix, those of the summary where not given; one without values is
-    blank. ``description`` says in the caption how many runs, layers and heads there are.
+    The summary has ``set``, ``layer``, ``head`` (missing in a layer's mean over heads), ``runs``,
+    and ``mean`` and ``std`` over runs. ``layers`` are the rows of the matrix, those of the summary
+    where not given; ``description`` tells in the caption of how many runs, layers and heads.
     """
     expect_values(summary, name, statistic)
-    table = _with_margins(summary)
-    rows = list(layers if layers is not None else sorted(summary["layer"].unique()))
-    heads = sorted(int(head) for head in summary["head"].dropna().unique())
-    body = table[table["head"].notna() & table["layer"].notna()]
-    values = body["mean"].dropna().to_numpy()
-    diverging = measure_diverges(name, statistic)
+    values = summary.loc[summary["head"].notna(), "mean"].dropna().to_numpy()
     ends = float(values.min()), float(values.max())
-    pooled = _Values(ends, QuantileSketch.of(values), "logit" if diverging else "mass")
-    color_range = resolve_color_range(options.color_range, [pooled])
-    scale = scales.ColorScale(color_range, scales.palette_for(pooled.statistic, options.palette))
+    like = "logit" if measure_diverges(name, statistic) else "mass"
+    scale = find_scale([_Values(ends, QuantileSketch.of(values), like)], options)
     look = find_look(options)
-    beside = look.bar_offset + look.bar_thickness + look.bar_room
-    wanted = set_width(options, summary["set"].nunique(), beside)
-    matrix = _Matrix(name, statistic, rows, heads, scale, look, pooled.value_range, wanted)
-    chart = facet_sets(matrix.draw(), table, matrix.look)
-    records = summary_records(table, name)
-    title = summary_title(
-        options, f"{measure_title(name, statistic)} by Layer and Head", rows, summary
-    )
-    caption = (
-        f"{measure_title(name, statistic)} ({MEASURES[name].description}), layer x head"
-        f"{', ' + description if description else ''}. Color range {color_range.low:g} to "
-        f"{color_range.high:g} ({color_range.rule}). The last column is the mean over a layer's "
-        "heads, the last row the mean over a head's layers; grey and blank cells have no value."
-    )
-    meta = {"figure": "overview", "measure": name, "statistic": statistic}
-    return finish_chart(
-        chart,
-        records,
-        title if matrix.look.own_title or options.title else [],
-        caption,
-        SET_GAP + matrix.look.left_room,
-        {**meta, **describe_range(color_range)},
-        matrix.look,
-        options.points,
+    width = set_width(options, summary, look.bar_offset + look.bar_thickness + look.bar_room)
+    heads = sorted(int(head) for head in summary["head"].dropna().unique())
+    rows = list(layers if layers is not None else sorted(summary["layer"].unique()))
+    matrix = _Matrix(name, measure_title(name, statistic), rows, heads, scale, look, ends, width)
+    return finish_summary(
+        matrix.draw(),
+        _with_margins(summary),
+        options,
+        {"figure": "overview", "measure": name, "statistic": statistic, **scale.meta},
+        by="Layer and Head",
+        layers=rows,
+        caption=f", layer x head{', ' + description if description else ''}. Color range "
+        f"{scale.text}. The last column is the mean over a layer's heads, the last row the mean "
+        "over a head's layers; grey and blank cells have no value.",
     )
 
 
-@dataclass(frozen=True)
-class _Values:
+class _Values(NamedTuple):
     """Numbers that a colour rule is applied to."""
 
     value_range: tuple[float, float]
@@ -195,132 +131,87 @@ class _Matrix:
     """The overview's panel: a cell for each layer and head, and the margins."""
 
     name: str
-    statistic: str
+    title: str
     layers: list[int]
     heads: list[int]
-    scale: scales.ColorScale
+    scale: ColorScale
     look: Look
     values: tuple[float, float]
-    width: float | None = None
+    width: float | None
 
     @property
     def _cell(self) -> tuple[int, int]:
         """Width and height of a cell in whole points, smaller where there are many."""
         widest, highest = (20, 9) if self.look.border_axes else (28, 14)
-        across = len(self.heads) + 2
-        width = round((1400 if self.width is None else self.width) / across)
+        width = round((1400 if self.width is None else self.width) / (len(self.heads) + 2))
         height = min(highest, round(1400 / (len(self.layers) + 2)))
         return max(3, min(widest, width) if self.width is None else width), max(3, height)
-
-    @property
-    def _number_size(self) -> float:
-        return min(self.look.tick_label, self._cell[1] - 2)
-
-    def _number_style(self) -> str | None:
-        """Return the format with the most decimals whose longest number fits into a cell."""
-        width, height = self._cell
-        if height < 8 or (len(self.heads) + 2) * (len(self.layers) + 2) > _MOST_TEXTS:
-            return None
-        ends = self.values
-        styles = [".2f", ".1f", ".0f"] if max(map(abs, ends)) >= 0.05 else [".1e", ".0e"]
-        for style in styles:
-            longest = max(len(format(end, style)) for end in ends)
-            if 0.56 * self._number_size * longest <= width - 1:
-                return style
-        return None
 
     def draw(self) -> alt.LayerChart | alt.FacetChart:
         """Return the panel."""
         width, height = self._cell
-        across = [*map(str, self.heads), _GAP, _MEAN]
-        down = [*map(str, self.layers), _GAP, _MEAN]
-        x = self._axis(alt.X("column:N"), across, "Head", self.heads, width)
-        y = self._axis(alt.Y("row:N"), down, "Layer", self.layers, height)
-        known = f"isValid(datum.{self.name})"
-        tooltip = ["set:N", "layer:O", "head:O", f"{self.name}:Q", "std:Q", "runs:Q"]
+        x, across = self._axis(alt.X("column:N"), "Head", self.heads, width)
+        y, down = self._axis(alt.Y("row:N"), "Layer", self.layers, height)
+        known, fields = f"isValid(datum.{self.name})", [f"{self.name}:Q", "std:Q", "runs:Q"]
         base = alt.Chart().encode(x=x, y=y)
         absent = base.mark_rect(fill=UNSEEN_COLOR, aria=False).transform_filter(f"!{known}")
-        title = measure_title(self.name, self.statistic)
-        size = height * len(down)
+        size, color = height * down, alt.Color("color:Q")
+        color = color_channel(color, self.scale, self.title, self.values, size, self.look)
         cells = (
             base.mark_rect(aria=False)
             .transform_filter(known)
             .transform_calculate(color=self.scale.expression(self.name))
-            .encode(
-                color=color_channel(
-                    alt.Color("color:Q"), self.scale, title, self.values, size, self.look
-                ),
-                tooltip=tooltip,
-            )
+            .encode(color=color, tooltip=["set:N", "layer:O", "head:O", *fields])
             .properties(name=CELLS)
         )
-        layers = [absent, cells]
-        style = self._number_style()
-        if style is not None:
-            layers.append(self._numbers(base, known, style))
-        return alt.layer(*layers).properties(
-            width=width * len(across), height=size, view=alt.ViewBackground(stroke=None)
+        return alt.layer(absent, cells, *self._numbers(base, known)).properties(
+            width=width * across, height=size, view=alt.ViewBackground(stroke=None)
         )
 
-    def _axis(
-        self, channel: Any, domain: list[str], title: str, numbers: list[int], size: int
-    ) -> Any:
-        """Give a channel an axis with as many numbers as fit, and the word for the margin."""
+    def _axis(self, channel: Any, title: str, numbers: list[int], size: int) -> tuple[Any, int]:
+        """Give a channel an axis with the numbers that fit and the margin; count its places."""
         room = self.look.tick_label * (2.2 if title == "Head" else 1.15)
-        step = max(1, -(-int(room) // size))
-        shown = [str(number) for position, number in enumerate(numbers) if position % step == 0]
-        return (
+        domain = [*map(str, numbers), _GAP, _MEAN]
+        values = [*map(str, numbers[:: max(1, -(-int(room) // size))]), _MEAN]
+        axis = (
             channel.title(title)
             .scale(domain=domain, paddingInner=0, paddingOuter=0)
-            .axis(
-                values=[*shown, _MEAN],
-                labelAngle=0,
-                labelOverlap=False,
-                ticks=False,
-                zindex=0,
-            )
+            .axis(values=values, labelAngle=0, labelOverlap=False, ticks=False, zindex=0)
         )
+        return axis, len(domain)
 
-    def _numbers(self, base: alt.Chart, known: str, style: str) -> alt.Chart:
-        """Return the value in each cell, white where the cell is dark."""
-        below, above = self.scale.dark_beyond()
-        tests = [
-            f"datum.{self.name}{sign}{limit!r}"
-            for sign, limit in (("<", below), (">=", above))
-            if np.isfinite(limit)
-        ]
-        color = (
-            alt.condition("||".join(tests), alt.value("white"), alt.value(INK))
-            if tests
-            else alt.value(INK)
-        )
-        numbers: alt.Chart = (
-            base.mark_text(fontSize=self._number_size, aria=False)
-            .transform_filter(known)
-            .encode(text=alt.Text(f"{self.name}:Q", format=style), color=color)
-        )
-        return numbers
+    def _numbers(self, base: alt.Chart, known: str) -> list[alt.Chart]:
+        """Return the value in each cell, with all decimals that fit, white where it is dark."""
+        (width, height), ends = self._cell, self.values
+        size = min(self.look.tick_label, height - 2)
+        styles = (".2f", ".1f", ".0f") if max(map(abs, ends)) >= 0.05 else (".1e", ".0e")
+        room = (width - 1) / (0.56 * size)
+        fitting = [f for f in styles if max(len(format(end, f)) for end in ends) <= room]
+        many = (len(self.heads) + 2) * (len(self.layers) + 2) > _MOST_TEXTS
+        if height < 8 or many or not fitting:
+            return []
+        limits = zip(("<", ">="), self.scale.dark_beyond(), strict=True)
+        tests = [f"datum.{self.name}{sign}{end!r}" for sign, end in limits if np.isfinite(end)]
+        ink, white = alt.value(INK), alt.value("white")
+        numbers = base.mark_text(fontSize=size, aria=False).transform_filter(known)
+        text = alt.Text(f"{self.name}:Q", format=fitting[0])
+        color = alt.condition("||".join(tests), white, ink) if tests else ink
+        return [numbers.encode(text=text, color=color)]
 
 
-def set_width(options: FigureOptions, sets: int, bar: float) -> float | None:
+def set_width(options: FigureOptions, summary: pd.DataFrame, bar: float = 0) -> float | None:
     """Return what a wanted width leaves for the panel of each set; None without one."""
     if options.points is None:
         return None
-    look = find_look(options)
-    fixed = sets * look.left_room + (sets - 1) * SET_GAP + bar + 2 * look.padding
-    width = (options.points - fixed) / sets
-    if width < _SMALLEST_PANEL:
-        raise OptionError(
-            f"width is {options.points:g} pt, which leaves {max(width, 0):.0f} pt for each of "
-            f"{sets} panels, expected at least {_SMALLEST_PANEL} pt; widen the figure"
-        )
-    return width
+    look, sets = find_look(options), summary["set"].nunique()
+    fixed = sets * look.left_room + (sets - 1) * _SET_GAP + bar + 2 * look.padding
+    return panel_width(options.points, fixed, sets, 60)
 
 
-def summarise(survey: Surveyed, measure: str) -> pd.DataFrame:
+def summarise(survey: Survey, measure: str) -> pd.DataFrame:
     """Return the summary of a measure, after a look at what was given."""
     check_choice("statistic", measure, MEASURES)
-    if not hasattr(survey, "summary"):
+    if not isinstance(survey, Survey):
         raise CaptureError(
             f"found {type(survey).__name__}, expected a survey; make it of captures or paths, with "
             "headgrid.survey"
@@ -351,49 +242,54 @@ def _with_margins(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def summary_records(table: pd.DataFrame, name: str) -> Records:
-    """Return one record a row; a number that is missing is left out, so that it is not valid."""
-    sets = list(dict.fromkeys(map(str, table["set"])))
-    means, deviations = (round_values(table[name].to_numpy()) for name in ("mean", "std"))
-    records: Records = []
-    columns: list[list[Any]] = [table[key].tolist() for key in ("set", "layer", "head", "runs")]
-    for of_set, layer, head, runs, mean, deviation in zip(*columns, means, deviations, strict=True):
-        record: dict[str, Any] = {"panel": sets.index(str(of_set))}
-        if of_set:
-            record["set"] = shorten_text(str(of_set))
-        known = {"layer": layer, "head": head, "runs": runs}
-        record |= {key: int(value) for key, value in known.items() if not pd.isna(value)}
-        numbers = {name: float(mean), "std": float(deviation)}
-        record |= {key: number for key, number in numbers.items() if number == number}
-        records.append(record)
-    return records
-
-
-def facet_sets(panel: Any, table: pd.DataFrame, look: Look) -> alt.FacetChart:
-    """Put the sets side by side, each under its name."""
+def finish_summary(
+    panel: Any,
+    table: pd.DataFrame,
+    options: FigureOptions,
+    meta: dict[str, Any],
+    *,
+    by: str,
+    layers: Sequence[int],
+    caption: str,
+) -> alt.FacetChart:
+    """Put a panel for each set side by side, each under its name, and finish the figure."""
+    look, name = find_look(options), meta["measure"]
+    measure = measure_title(name, meta["statistic"])
     sets = list(dict.fromkeys(table["set"]))
     names = json.dumps([shorten_text(name, 60) for name in sets])
     header = alt.Header(title=None, labelExpr=f"{names}[datum.value]", labelFontSize=look.map_title)
-    grid = Grid(
-        spec=panel,
-        facet=alt.Facet("panel:O", header=header),
-        data=alt.InlineData(values=[]),
-        columns=len(sets),
-    )
     chart: alt.FacetChart = (
-        grid.transform_calculate(column="isValid(datum.head)?''+datum.head:'mean'")
+        facet_panels(panel, "panel", header, len(sets))
+        .transform_calculate(column="isValid(datum.head)?''+datum.head:'mean'")
         .transform_calculate(row="isValid(datum.layer)?''+datum.layer:'mean'")
-        .resolve_axis(x="independent", y="independent")
     )
-    return chart
+    least, most = int(table["runs"].min()), int(table["runs"].max())
+    runs = f"{most}" if least == most else f"{least} to {most}"
+    own = [f"{measure} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])]
+    return finish_chart(
+        chart,
+        _records(table, name),
+        look,
+        title=write_title(options, look, own, [], 70, layers),
+        caption=f"{measure} ({MEASURES[name].description}){caption}",
+        spacing=_SET_GAP + look.left_room,
+        meta=meta,
+        width=options.points,
+    )
 
 
-def summary_title(
-    options: FigureOptions, own: str, layers: Sequence[int], summary: pd.DataFrame
-) -> list[str]:
-    """Return the title lines of a figure of a summary."""
-    if options.title is None:
-        least, most = int(summary["runs"].min()), int(summary["runs"].max())
-        runs = f"{most}" if least == most else f"{least} to {most}"
-        return [own, f"Mean over {runs} Runs"] if most > 1 else [own]
-    return labels.group_title(options.title, [], 70, layers)
+def _records(table: pd.DataFrame, name: str) -> Records:
+    """Return one record a row; a number that is missing is left out, so that it is not valid."""
+    sets = table["set"].map(str)
+    columns = {
+        "panel": sets.map(list(dict.fromkeys(sets)).index),
+        "set": sets.map(lambda text: shorten_text(text) or None),
+        **{key: table[key] for key in ("layer", "head", "runs")},
+        name: round_values(table["mean"].to_numpy()),
+        "std": round_values(table["std"].to_numpy()),
+    }
+    rows = zip(*(pd.Series(values).tolist() for values in columns.values()), strict=True)
+    return [
+        {key: value for key, value in zip(columns, row, strict=True) if not pd.isna(value)}
+        for row in rows
+    ]

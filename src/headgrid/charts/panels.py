@@ -1,101 +1,63 @@
-"""Heads of captures, in order -> grids of maps and of profiles, facetted by panel.
+"""Heads of captures, in order -> a grid of their maps, facetted by panel.
 
-Each grid reads one tidy table. It travels in the specification as one record
-per row of a matrix, with the row's values as an array that Vega-Lite flattens
-again: a quarter of the bytes, and an identical picture.
+A grid reads one tidy table. It travels as one record per row of a matrix, with an array that
+Vega-Lite flattens again: a quarter of the bytes, and an identical picture.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import altair as alt
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts import scales
 from headgrid.charts.axes import (
+    INK,
     NOWHERE,
     UNSEEN_COLOR,
-    Records,
+    Look,
     color_channel,
-    facet_panels,
     frame_axis,
-    inside_label,
-    panel_frame,
     tile_axis,
 )
-from headgrid.charts.look import Look
-from headgrid.charts.tiles import MAX_PIXELS, head_tile, pool_factor
-from headgrid.tables.tidy import (
-    panel_pairs,
-)
+from headgrid.charts.scales import MAX_PIXELS, ColorScale, cell_size, count_pixels, pool_factor
+from headgrid.charts.spec import Grid, Records
+from headgrid.charts.tiles import head_tile
+from headgrid.tables.tidy import panel_pairs
 from headgrid.text import fit_title, shorten_float, shorten_text
 
 #: Names of the marks that the finishing stage may touch.
-CELLS, TILES = "headgrid_cells", "headgrid_tiles"
+CELLS, TILES, FRAME = "headgrid_cells", "headgrid_tiles", "headgrid_frame"
+LABELS, HALO = "headgrid_labels", "headgrid_halo"
 BARS, LINE, POINTS = "headgrid_bars", "headgrid_line", "headgrid_points"
 
 
 @dataclass(frozen=True)
 class Panels:
-    """Which head of which capture each panel of a grid shows.
-
-    Attributes
-    ----------
-    heads : tuple of (Capture, int)
-        In the order of the panels; all with one statistic and the same frames.
-    label : str
-        Label expression of a panel, over its number in ``datum.value``.
-    columns : int
-        Panels in a row.
-    field : {"head", "panel"}
-        Name of the field that numbers the panels from 0.
-    inside : tuple of str
-        The labels as text, for a look that puts them inside the panels.
-    has_keys : bool
-        The lowest panels have a key axis, in a look with axes at the border only.
-    below : int
-        So many of the first panels have others below them, in another grid.
-    extent : float, optional
-        Room of the ticks and labels of the axes at the left, for grids over each other.
-    value_domain : (float, float), optional
-        Limits of the value axis, for profiles in several grids on one scale.
-    """
+    """Which head of which capture each panel of a grid shows; all of one statistic and frames."""
 
     heads: tuple[tuple[Capture, int], ...]
-    label: str
+    names: Sequence[str]
     columns: int
-    field: str = "head"
-    inside: tuple[str, ...] = ()
-    has_keys: bool = True
-    below: int = 0
-    extent: float | None = None
-    value_domain: tuple[float, float] | None = None
-
-    @classmethod
-    def of_capture(
-        cls, capture: Capture, label: str, columns: int, inside: Sequence[str] = ()
-    ) -> Panels:
-        """Return all heads of one capture."""
-        heads = tuple((capture, head) for head in range(capture.num_heads))
-        return cls(heads, label, columns, inside=tuple(inside))
+    field: str = "panel"  # numbers the panels from 0; "head" for all heads of one capture
+    label: str = ""  # expression of a panel's name over `datum.value`, in place of the names
+    has_keys: bool = True  # the lowest panels have a key axis, where axes stand at the border
+    below: int = 0  # so many of the first panels have others below them, in another grid
+    extent: float | None = None  # room of the axes at the left, for grids over each other
+    value_domain: tuple[float, float] | None = None  # of profiles in several grids on one scale
+    fields: Mapping[str, str] | None = None  # in place of `lookups`
 
     def part(self, start: int, stop: int) -> Panels:
         """Return some of the panels, numbered from 0."""
-        return replace(self, heads=self.heads[start:stop]).with_labels(self.inside[start:stop])
-
-    def with_labels(self, names: Sequence[str]) -> Panels:
-        """Return the same panels with other labels."""
-        return replace(self, label=f"{json.dumps(list(names))}[datum.value]", inside=tuple(names))
+        return replace(self, heads=self.heads[start:stop], names=self.names[start:stop])
 
     @property
     def first(self) -> Capture:
@@ -103,16 +65,11 @@ class Panels:
         return self.heads[0][0]
 
     @property
-    def captures(self) -> list[Capture]:
-        """Every capture, once."""
-        return list({id(capture): capture for capture, _ in self.heads}.values())
+    def statistic(self) -> str:
+        """What the values are."""
+        return self.first.statistic
 
     @cached_property
-    def rows(self) -> npt.NDArray[Any]:
-        """The last-block row of each panel, [panel, key], NaN where unseen."""
-        return np.stack([capture.last_block_rows[head] for capture, head in self.heads])
-
-    @property
     def value_range(self) -> tuple[float, float]:
         """Smallest and largest visible value of the heads that are shown."""
         lows, highs = zip(*(capture.head_range(head) for capture, head in self.heads), strict=True)
@@ -121,22 +78,18 @@ class Panels:
     @property
     def value_sketch(self) -> QuantileSketch:
         """Sketch of the visible values of the heads that are shown."""
-        sketch = QuantileSketch.of([])
-        for capture, head in self.heads:
-            whole = capture.full_frame_attention is not None
-            values = capture.head_matrix(head) if whole else capture.last_block_rows[head]
-            sketch = sketch.merge(QuantileSketch.of(values))
-        return sketch
+        values = (
+            capture.last_block_rows[head]
+            if capture.full_frame_attention is None
+            else capture.head_matrix(head)
+            for capture, head in self.heads
+        )
+        return reduce(QuantileSketch.merge, map(QuantileSketch.of, values))
 
-    @property
-    def statistic(self) -> str:
-        """What the values are."""
-        return self.first.statistic
-
-    @property
-    def grid_rows(self) -> int:
-        """Number of rows of the grid."""
-        return -(-len(self.heads) // self.columns)
+    def height(self, panel: float, gap: float) -> float:
+        """Return the height of a grid of panels so high."""
+        rows = -(-len(self.heads) // self.columns)
+        return rows * panel + (rows - 1) * gap
 
     def border(self, side: str, look: Look) -> str:
         """Return the expression of the panels that have an axis; all of them where it is empty."""
@@ -149,166 +102,179 @@ class Panels:
         lowest = max(len(self.heads) - self.columns, self.below)
         return f"(parent.{self.field}>={lowest})"
 
-    def lookups(self) -> dict[str, str]:
-        """Return expressions of what a panel shows, where its number is not that of the head."""
-        if self.field == "head":
-            return {}
+    def lookups(self) -> Mapping[str, str]:
+        """Return fields that say what a panel shows, where its number is not that of the head."""
+        if self.fields is not None or self.field == "head":
+            return self.fields or {}
         listed: dict[str, list[Any]] = {
-            "run": [shorten_text(capture.run) for capture, _ in self.heads],
-            "layer": [capture.layer_index for capture, _ in self.heads],
-            "head": [head for _, head in self.heads],
+            "run:O": [shorten_text(capture.run) for capture, _ in self.heads],
+            "layer:O": [capture.layer_index for capture, _ in self.heads],
+            "head:O": [head for _, head in self.heads],
         }
         return {
             name: f"{json.dumps(values)}[datum.{self.field}]"
             for name, values in listed.items()
-            if name != "run" or any(values)
+            if name != "run:O" or any(values)
         }
 
-    def tooltip(self, *fields: str) -> list[alt.Tooltip]:
-        """Return the fields of a tooltip: what the panel shows, then these."""
-        shown = [f"{name}:O" for name in (self.lookups() or ["head"])]
-        return [alt.Tooltip(field) for field in [*shown, *fields]]
+    def tooltip(self, *fields: str) -> list[str]:
+        """Return the fields of a tooltip: what the panel shows, then these and the value."""
+        return [*(self.lookups() or ["head:O"]), *fields, f"{self.statistic}:Q"]
+
+    def facet(self, panel: Any, look: Look, size: float) -> alt.FacetChart:
+        """Facet a panel, each with its own axes and with its name, of that size, over it."""
+        if look.inside_labels:
+            # Vega-Lite ignores `labels: false` for facets that wrap.
+            header = alt.Header(title=None, labelExpr="''", labelFontSize=0, labelPadding=0)
+        else:
+            label = self.label or f"{json.dumps(list(self.names))}[datum.value]"
+            header = alt.Header(title=None, labelExpr=label, labelFontSize=size)
+        return facet_panels(panel, self.field, header, self.columns)
+
+    def unfold(
+        self, chart: alt.FacetChart, index: Sequence[str], scale: ColorScale | None = None
+    ) -> alt.FacetChart:
+        """Turn arrays back into values, with their colour on a scale and what the panel shows."""
+        chart = unfold(chart, self.statistic, self.first.key_frames, [self.field, *index])
+        if scale is not None:
+            chart = chart.transform_calculate(color=scale.expression(self.statistic))
+        for name, expression in self.lookups().items():
+            chart = chart.transform_calculate(**{name.partition(":")[0]: expression})
+        return chart
+
+    def facet_maps(
+        self,
+        layers: Sequence[Any],
+        look: Look,
+        frame: alt.Chart | None = None,
+        size: float | None = None,
+    ) -> alt.FacetChart:
+        """Facet the layers of a map, within a frame and with its name."""
+        width, height = map_size(self.first, look)
+        inset = shorten_float(2 / look.unit, 6)
+        # Labels stand at the bottom right: a causal map has no data there.
+        labels = self.inside_labels(width - inset, height - inset, "bottom", look.map_title, look)
+        frame = frame or panel_frame(width, height, [self.field], look)
+        panel = alt.layer(frame, *layers, *labels).properties(width=width, height=height)
+        return self.facet(panel, look, size or look.map_title)
+
+    def inside_labels(
+        self, x: float, y: float, baseline: str, size: float, look: Look
+    ) -> list[alt.Chart]:
+        """Return labels at the right of the panels: text over a halo of the paper's white."""
+        if not look.inside_labels:
+            return []
+        base = (
+            alt.Chart()
+            .transform_aggregate(groupby=[self.field])
+            .transform_calculate(label=f"{json.dumps(list(self.names))}[datum.{self.field}]")
+            .encode(text=alt.Text("label:N"), x=alt.XValue(x), y=alt.YValue(y))
+        )
+        text: dict[str, Any] = {"align": "right", "baseline": baseline, "fontSize": size}
+        text |= {"fontWeight": "bold", "aria": False}
+        halo = base.mark_text(
+            **text, fill="white", stroke="white", strokeWidth=shorten_float(2 / look.unit, 6)
+        )
+        return [
+            halo.properties(name=HALO),
+            base.mark_text(**text, fill=INK).properties(name=LABELS),
+        ]
+
+
+def facet_panels(panel: Any, field: str, header: alt.Header, columns: int) -> alt.FacetChart:
+    """Facet a panel by a field, each panel with its own axes."""
+    facet = alt.Facet(f"{field}:O", header=header)
+    data = alt.InlineData(values=[])  # `finish_chart` puts the records in
+    grid: alt.FacetChart = Grid(spec=panel, facet=facet, data=data, columns=columns).resolve_axis(
+        x="independent", y="independent"
+    )
+    return grid
 
 
 def draw_maps(
-    panels: Panels, scale: scales.ColorScale, look: Look, *, vectors: bool, legend: bool = True
+    panels: Panels, scale: ColorScale, look: Look, *, vectors: bool, legend: bool = True
 ) -> tuple[alt.FacetChart, Records]:
-    """Draw each panel's query x key matrix: every visible pair a rectangle, or a panel an image.
-
-    The records that come with the chart are the data that belong into it.
-    """
-    draw = _draw_cells if vectors else _draw_tiles
-    panel, records = draw(panels, scale, look, legend)
-    chart = facet_panels(panel, panels.field, panels.columns, look, panels.label, look.map_title)
+    """Draw each panel's matrix, a visible pair a rectangle or a panel an image; add its data."""
+    width, height = map_size(panels.first, look)
+    length = panels.height(height, look.map_row_gap)
+    channel = alt.Color("color:Q") if vectors else alt.Fill("color:Q")
+    title = STATISTICS[panels.statistic].title
+    color = color_channel(channel, scale, title, panels.value_range, length, look)
+    color = color if legend else color.legend(None)
+    marks = map_marks(panels, look, vectors=vectors)
     if vectors:
-        statistic = panels.first.statistic
-        chart = unfold(chart, statistic, panels.first.key_frames, [panels.field, "query"])
-        chart = chart.transform_calculate(color=scale.expression(statistic))
-        for name, expression in panels.lookups().items():
-            chart = chart.transform_calculate(**{name: expression})
-    return chart, records
-
-
-def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """Return width and height of a map panel, whole cells (or pixels of tiles) each."""
-    target = round(look.map_panel)
-    sizes = []
-    for frames in (capture.key_frames, capture.query_frames):
-        count = -(-len(frames) // pool_factor(len(frames), pixels))
-        sizes.append(scales.cell_size(count, target) * count)
-    return sizes[0], sizes[1]
-
-
-def _color(
-    channel: Any, panels: Panels, scale: scales.ColorScale, look: Look, height: int, legend: bool
-) -> Any:
-    rows = panels.grid_rows
-    length = rows * height + (rows - 1) * look.map_row_gap
-    title = STATISTICS[panels.first.statistic].title
-    colored = color_channel(channel, scale, title, panels.value_range, length, look)
-    return colored if legend else colored.legend(None)
-
-
-def map_labels(panels: Panels, look: Look) -> list[alt.Chart]:
-    """Return labels at the bottom right: a causal map has no data there."""
-    if not look.inside_labels:
-        return []
-    width, height = map_size(panels.first, look)
-    inset = shorten_float(2 / look.unit, 6)
-    place = (width - inset, height - inset, "bottom")
-    return inside_label(panels.inside, panels.field, *place, look.map_title, look)
-
-
-def cell_marks(panels: Panels, look: Look, name: str = CELLS) -> alt.Chart:
-    """Return the cells of a map as rectangles on axes of frames, still without colour."""
-    capture = panels.first
-    title = fit_title("Query Frame", map_size(capture, look)[1], look.axis_title)
-    key = frame_axis(
-        alt.X("key:O"), capture.key_frames, "Key Frame", shown=panels.border("bottom", look)
-    )
-    query = frame_axis(
-        alt.Y("query:O"),
-        capture.query_frames,
-        title,
-        upwards=True,
-        shown=panels.border("left", look),
-        extent=panels.extent,
-    )
-    cells: alt.Chart = (
-        alt.Chart(name=name, view=alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None))
-        .mark_rect(aria=False)
-        .encode(x=key, y=query)
-    )
-    return cells
-
-
-def tile_marks(panels: Panels, look: Look) -> alt.Chart:
-    """Return a map as one image, of the field ``tile``, on axes of frames."""
-    capture = panels.first
-    width, height = map_size(capture, look)
-    keys, queries = (pool_factor(len(f)) for f in (capture.key_frames, capture.query_frames))
-    title = fit_title("Query Frame", height, look.axis_title)
-    bottom, left = (panels.border(side, look) for side in ("bottom", "left"))
-    tiles: alt.Chart = (
-        alt.Chart(name=TILES, view=alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None))
-        .mark_image(width=width, height=height, aspect=False, smooth=False, aria=False)
-        .encode(
-            x=tile_axis(alt.X, capture.key_frames, keys, "Key Frame", bottom),
-            y=tile_axis(alt.Y, capture.query_frames, queries, title, left, panels.extent),
-            url=alt.Url("tile:N"),
-        )
-    )
-    return tiles
-
-
-def scale_mark(scale: scales.ColorScale, where: str, **channel: Any) -> alt.Chart:
-    """Return an invisible mark, in one panel, for a scale's legend: images have no colour."""
-    mark: alt.Chart = (
-        alt.Chart()
-        .mark_rect(aria=False, opacity=0)
-        .transform_filter(where)
-        .transform_calculate(color=repr(scale.range.low))
-        .encode(**channel)
-    )
-    return mark
-
-
-def _draw_cells(
-    panels: Panels, scale: scales.ColorScale, look: Look, legend: bool
-) -> tuple[alt.LayerChart | alt.FacetChart, Records]:
-    capture, statistic = panels.first, panels.statistic
-    width, height = map_size(capture, look)
-    cells = cell_marks(panels, look).encode(
-        color=_color(alt.Color("color:Q"), panels, scale, look, height, legend),
-        tooltip=panels.tooltip("query:O", "key:O", f"{statistic}:Q"),
-    )
-    frame = panel_frame(width, height, [panels.field], look)
-    layers = [frame, cells, *map_labels(panels, look)]
-    panel = alt.layer(*layers).properties(width=width, height=height)
-    table = panel_pairs(panels.heads, panels.field)
-    return panel, nest(table, statistic, capture.key_frames, [panels.field, "query"])
-
-
-def _draw_tiles(
-    panels: Panels, scale: scales.ColorScale, look: Look, legend: bool
-) -> tuple[alt.LayerChart | alt.FacetChart, Records]:
-    width, height = map_size(panels.first, look)
+        marks = marks.encode(color=color, tooltip=panels.tooltip("query:O", "key:O"))
+        chart = panels.unfold(panels.facet_maps([marks], look), ["query"], scale)
+        return chart, pair_records(panels)
     # An image has no colour channel; the frame carries the scale, and its legend.
     frame = (
         panel_frame(width, height, [panels.field], look)
         .transform_calculate(color=repr(scale.range.low))
-        .encode(
-            fill=_color(alt.Fill("color:Q"), panels, scale, look, height, legend),
-            fillOpacity=alt.FillOpacityValue(0),
-        )
+        .encode(fill=color, fillOpacity=alt.FillOpacityValue(0))
     )
-    layers = [frame, tile_marks(panels, look), *map_labels(panels, look)]
-    panel = alt.layer(*layers).properties(width=width, height=height)
     records: Records = [
         {panels.field: number, "tile": head_tile(owner, head, scale)}
         for number, (owner, head) in enumerate(panels.heads)
     ]
-    return panel, records
+    return panels.facet_maps([marks], look, frame), records
+
+
+def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Return width and height of a map panel, whole cells (or pixels of tiles) each."""
+    counts = (count_pixels(len(f), pixels) for f in (capture.key_frames, capture.query_frames))
+    width, height = (cell_size(count, round(look.map_panel)) * count for count in counts)
+    return width, height
+
+
+def panel_frame(
+    width: float, height: float, groupby: Sequence[str], look: Look, fill: str | None = None
+) -> Any:
+    """Return a frame around a panel, outside it: a view's own would lie under the cells."""
+    out = shorten_float(look.frame_width / 2)
+    body = {"filled": False} if fill is None else {"fill": fill}
+    frame = alt.Chart(name=FRAME).mark_rect(
+        **body, stroke=INK, strokeWidth=look.frame_width, aria=False
+    )
+    return frame.transform_aggregate(groupby=list(groupby)).encode(
+        x=alt.XValue(-out),
+        x2=alt.X2Value(width + out),
+        y=alt.YValue(-out),
+        y2=alt.Y2Value(height + out),
+    )
+
+
+def map_marks(
+    panels: Panels, look: Look, *, vectors: bool, name: str = CELLS, pixels: int = MAX_PIXELS
+) -> Any:
+    """Return a map's cells, still without colour, or its image of field ``tile``, on its axes."""
+    keys, queries = panels.first.key_frames, panels.first.query_frames
+    width, height = map_size(panels.first, look, pixels)
+    title = fit_title("Query Frame", height, look.axis_title)
+    bottom, left = panels.border("bottom", look), panels.border("left", look)
+    ground = alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None)
+    if vectors:
+        x, y = frame_axis(alt.X("key:O"), keys, "Key Frame", bottom), alt.Y("query:O")
+        y = frame_axis(y, queries, title, left, upwards=True, extent=panels.extent)
+        return alt.Chart(name=name, view=ground).mark_rect(aria=False).encode(x=x, y=y)
+    pool, across = (pool_factor(len(frames), pixels) for frames in (queries, keys))
+    x = tile_axis(alt.X, keys, across, "Key Frame", bottom)
+    y = tile_axis(alt.Y, queries, pool, title, left, extent=panels.extent)
+    marks = alt.Chart(name=TILES, view=ground).mark_image(
+        width=width, height=height, aspect=False, smooth=False, aria=False
+    )
+    return marks.encode(x=x, y=y, url=alt.Url("tile:N"))
+
+
+def scale_mark(scale: ColorScale, where: str, **channel: Any) -> Any:
+    """Return an invisible mark, in one panel, for a scale's legend: images have no colour."""
+    mark = alt.Chart().mark_rect(aria=False, opacity=0).transform_filter(where)
+    return mark.transform_calculate(color=repr(scale.range.low)).encode(**channel)
+
+
+def pair_records(panels: Panels) -> Records:
+    """Return the visible pairs of all panels, one record a row of a matrix."""
+    table = panel_pairs(panels.heads, panels.field)
+    return nest(table, panels.statistic, panels.first.key_frames, [panels.field, "query"])
 
 
 def nest(
@@ -318,10 +284,9 @@ def nest(
     index: Sequence[str],
     expected: Iterable[int] = (),
 ) -> Records:
-    """Turn a tidy table into one record per row of a matrix, its values as an array.
+    """Turn a table, sorted by ``index`` and ``key``, into a record per row of a matrix: an array.
 
-    The table is sorted by ``index`` (the columns that name a row) and ``key``. An array starts
-    at the first key frame; an unseen pair before the last visible one is null. Each of
+    It starts at the first key frame; an unseen pair before the last visible one is null. Each of
     ``expected``, values of the first column, has a record, if only with one null.
     """
     rows = table[list(index)].to_numpy()
@@ -350,18 +315,14 @@ def unfold(
     *,
     keep_unseen: bool = False,
 ) -> alt.FacetChart:
-    """Turn the arrays of `nest` back into one row a value, with its key frame.
-
-    Rows of unseen pairs of a matrix are dropped unless they are to be kept.
-    """
+    """Turn the arrays of `nest` back into a row a value; in a matrix, of what is seen."""
     first = keys[0]
-    if tuple(keys) == tuple(range(first, first + len(keys))):
-        offset = first - 1
-        number = f"datum.position{'+' if offset >= 0 else ''}{offset}" if offset else None
+    if list(keys) == list(range(first, first + len(keys))):
+        number = f"datum.position{first - 1:+d}".removesuffix("+0")
     else:
         number = f"{json.dumps(list(keys))}[datum.position-1]"
     position: dict[str, Any] = {"op": "row_number", "field": "", "as": "position"}
-    key: dict[str, Any] = {"calculate": number or "datum.position", "as": "key"}
+    key: dict[str, Any] = {"calculate": number, "as": "key"}
     steps: list[Any] = [
         alt.FlattenTransform(flatten=[statistic]),
         alt.WindowTransform(window=[alt.WindowFieldDef(**position)], groupby=index),

@@ -9,19 +9,13 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
+from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts import scales
-from headgrid.charts.axes import (
-    Records,
-    facet_panels,
-    fix_extent,
-    frame_axis,
-    inside_label,
-    short_label,
-    show_where,
-)
-from headgrid.charts.look import INK, Look
-from headgrid.charts.panels import BARS, LINE, POINTS, Panels, nest, unfold
+from headgrid.charts.axes import INK, Look, frame_axis, plain_label, show_where
+from headgrid.charts.panels import BARS, LINE, POINTS, Panels, nest
+from headgrid.charts.scales import value_ticks
+from headgrid.charts.spec import Records
+from headgrid.tables.stats import sink_scores
 from headgrid.tables.tidy import panel_profiles
 from headgrid.text import fit_title, shorten_float
 
@@ -36,24 +30,22 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
 
     Value axes are independent, or one for all where the look says so.
     """
-    capture = panels.first
-    statistic = capture.statistic
-    key = frame_axis(
-        alt.X("key:O"),
-        capture.key_frames,
-        "Key Frame",
-        inner=0.2,
-        outer=0.1,
-        grid=True,
-        shown=panels.border("bottom", look),
-    )
-    value = _value_axis(panels, look)
-    base = alt.Chart(
-        width=look.profile_width,
-        height=look.profile_height,
-        view=alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width),
-    ).encode(x=key, y=value)
-    tooltip = panels.tooltip("key:O", f"{statistic}:Q")
+    chart = panels.facet(alt.layer(*_marks(panels, look)), look, look.profile_title)
+    if not look.shared_values:
+        chart = chart.resolve_scale(y="independent")
+    table, expected = panel_profiles(panels.heads, panels.field), range(len(panels.heads))
+    keys = panels.first.key_frames
+    records = nest(table, panels.statistic, keys, [panels.field], expected)
+    return panels.unfold(chart, []), records
+
+
+def _marks(panels: Panels, look: Look) -> list[Any]:
+    keys = panels.first.key_frames
+    key = frame_axis(alt.X("key:O"), keys, "Key Frame", panels.border("bottom", look), bars=True)
+    ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
+    base = alt.Chart(width=look.profile_width, height=look.profile_height, view=ground)
+    base = base.encode(x=key, y=_value_axis(panels, look))
+    tooltip = panels.tooltip("key:O")
     bars = (
         base.mark_bar(color=BAR_COLOR, opacity=0.85, aria=False, invalid="filter")
         .encode(y2=alt.Y2Datum(0), tooltip=tooltip)
@@ -70,70 +62,48 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
         .properties(name=POINTS)
     )
     # Beyond two keys a point of width the dots would only blacken the line.
-    dense = len(capture.key_frames) > 2 * look.profile_width * look.unit
-    layers = [bars, line] if dense else [bars, line, points]
-    if look.inside_labels:
-        inset = shorten_float(2 / look.unit, 6)
-        place = (look.profile_width - inset, inset, "top")
-        layers += inside_label(panels.inside, panels.field, *place, look.profile_title, look)
-    records = nest(
-        panel_profiles(panels.heads, panels.field),
-        statistic,
-        capture.key_frames,
-        [panels.field],
-        expected=range(len(panels.heads)),
-    )
-    chart = facet_panels(
-        alt.layer(*layers), panels.field, panels.columns, look, panels.label, look.profile_title
-    )
-    if not look.shared_values:
-        chart = chart.resolve_scale(y="independent")
-    chart = unfold(chart, statistic, capture.key_frames, [panels.field])
-    for name, expression in panels.lookups().items():
-        chart = chart.transform_calculate(**{name: expression})
-    return chart, records
+    dense = len(keys) > 2 * look.profile_width * look.unit
+    inset = shorten_float(2 / look.unit, 6)
+    place = look.profile_width - inset, inset, "top", look.profile_title
+    return [bars, line, *([] if dense else [points]), *panels.inside_labels(*place, look)]
 
 
 def profile_gap(panels: Panels, look: Look) -> float:
     """Return the gap between columns of profiles, wide enough for the labels of the value axes."""
     if look.border_axes:
         return look.profile_column_gap
-    longest = max(map(len, _value_ticks(panels)))
+    longest = max(len(f"{tick:g}") for tick in _ticks(panels))
     return max(look.profile_column_gap, 27 + 4.0 * longest)
 
 
 def value_extent(panels: Panels, look: Look) -> float:
     """Return the room that ticks and labels of value and frame axes take at most."""
-    frames = map(str, panels.first.query_frames)
-    longest = max(len(label) for label in [*_value_ticks(panels), *frames])
+    labels = [*(f"{tick:g}" for tick in _ticks(panels)), *map(str, panels.first.query_frames)]
+    longest = max(map(len, labels))
     room = 0.56 * look.tick_label * longest + look.tick_size + look.label_padding
     return shorten_float(room, 4)
 
 
 def _value_axis(panels: Panels, look: Look) -> Any:
-    statistic = panels.first.statistic
-    text = short_label(_value_ticks(panels))
+    left, label = panels.border("left", look), plain_label(_ticks(panels))
     scale: dict[str, Any] = {"zero": False, "nice": False, "padding": look.profile_padding}
     if look.shared_values:
         scale["domain"] = list(panels.value_domain or shared_domain(panels, look))
-        label = "datum.label" if text is alt.Undefined else f"({text})"
-        expression = f"{panels.border('left', look) or 'true'}?{label}:''"
+        expression = f"{left or 'true'}?{label}:''"
     else:
-        expression = _below_the_top(panels, look, text)
+        expression = _below_the_top(panels, look, label)
     settings = {
         "grid": True,
         "tickCount": _PROFILE_TICKS,
         "tickWidth": look.value_tick_width,
-        **show_where(panels.border("left", look), ""),
+        **show_where(left, "", panels.extent),
         "labelExpr": expression,
     }
-    if panels.extent is not None:
-        settings |= fix_extent(panels.extent)
-    elif not look.border_axes:
+    if panels.extent is None and not look.border_axes:
         settings["minExtent"] = 22
     return alt.Y(
-        f"{statistic}:Q",
-        title=fit_title(STATISTICS[statistic].title, look.profile_height, look.axis_title),
+        f"{panels.statistic}:Q",
+        title=fit_title(STATISTICS[panels.statistic].title, look.profile_height, look.axis_title),
         scale=alt.Scale(**scale),
         axis=alt.Axis(**settings),
     )
@@ -141,7 +111,8 @@ def _value_axis(panels: Panels, look: Look) -> Any:
 
 def _row_limits(panels: Panels) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return the lowest and the highest value of each profile's axis, zero included."""
-    rows = panels.rows.astype(np.float64)  # the room around them may be beyond float32
+    rows = np.stack([capture.last_block_rows[head] for capture, head in panels.heads])
+    rows = rows.astype(np.float64)  # the room around them may be beyond float32
     return np.nanmin(rows, axis=1, initial=0.0), np.nanmax(rows, axis=1, initial=0.0)
 
 
@@ -155,21 +126,28 @@ def shared_domain(panels: Panels, look: Look) -> tuple[float, float]:
     return shorten_float(low, 6), shorten_float(top, 6)
 
 
-def _value_ticks(panels: Panels) -> list[str]:
-    """Return the labels, or nearly those, that Vega will put on the value axes of all panels."""
-    lows, highs = _row_limits(panels)
-    ticks = (scales.value_ticks(*ends, _PROFILE_TICKS) for ends in zip(lows, highs, strict=True))
-    return [f"{tick:g}" for panel in ticks for tick in panel]
+def _ticks(panels: Panels) -> list[float]:
+    """Return the values, or nearly those, that Vega will label on the value axes of all panels."""
+    ends = zip(*_row_limits(panels), strict=True)
+    return [tick for low, high in ends for tick in value_ticks(low, high, _PROFILE_TICKS)]
 
 
-def _below_the_top(panels: Panels, look: Look, text: Any) -> str:
+def _below_the_top(panels: Panels, look: Look, label: str) -> str:
     """Return the label expression that leaves out a label at the very top of its panel.
 
     Half of it would stand above the panel and lift the panel's title out of its row.
     """
-    lows, highs = _row_limits(panels)
-    padding = look.profile_padding
+    (lows, highs), padding = _row_limits(panels), look.profile_padding
     point = (highs - lows) / (look.profile_height - 2 * padding)
     tops = [shorten_float(top, 6) for top in highs + (padding - 4) * point]
-    otherwise = "datum.label" if text is alt.Undefined else f"({text})"
-    return f"datum.value>{json.dumps(tops)}[parent.{panels.field}]?'':{otherwise}"
+    return f"datum.value>{json.dumps(tops)}[parent.{panels.field}]?'':{label}"
+
+
+def sink_texts(capture: Capture) -> list[str]:
+    """Return each head's sink score as figures print it: ``7.14``, or ``n/a``."""
+    largest = float(np.fmax.reduce(np.abs(capture.last_block_rows), axis=None, initial=0.0))
+    decimals = 2 if capture.is_logits else 3
+    plain = 10.0**-decimals * 5 <= largest < 1e7 or largest == 0
+    style = f".{decimals}f" if plain else ".1e"
+    texts = (format(score, style) for score in sink_scores(capture))
+    return ["n/a" if t == "nan" else t.removeprefix("-") if float(t) == 0 else t for t in texts]

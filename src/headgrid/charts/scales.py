@@ -1,13 +1,10 @@
-"""Values and a rule -> resolved colour scale; frame counts -> ticks and panel sizes.
-
-The one place that decides colours. Charts take only what is resolved here.
-"""
+"""Captures and a rule -> their colour scale; counts of frames -> ticks and whole-point sizes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +13,14 @@ from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import check_choice
 from headgrid.notebook import Card
-from headgrid.options import PALETTES, SMALLEST_SPAN, ColorRange
+from headgrid.options import PALETTES, SMALLEST_SPAN, ColorRange, FigureOptions
+from headgrid.tables.ranges import Ranged, resolve_color_range
 from headgrid.text import shorten_float
 
 #: Colours are quantised to so many steps, as matplotlib's colour maps are.
 STEPS = 256
+#: Cells along an axis of a map beyond which they are pooled: a panel of so many points.
+MAX_PIXELS = 512
 
 # Low to high. ColorBrewer's RdBu with 11 classes, red high.
 _RDBU = "053061 2166ac 4393c3 92c5de d1e5f0 f7f7f7 fddbc7 f4a582 d6604d b2182b 67001f"
@@ -52,14 +52,9 @@ class Palette:
         return np.floor(np.stack(channels, axis=-1) + 0.5).astype(np.uint8)
 
 
-def _palette(name: str, colors: str, diverging: bool) -> Palette:
-    return Palette(name, tuple(f"#{color}" for color in colors.split()), diverging)
-
-
 _PALETTES = {
-    "rdbu": _palette("rdbu", _RDBU, True),
-    "custom": _palette("custom", _CUSTOM, True),
-    "viridis": _palette("viridis", _VIRIDIS, False),
+    name: Palette(name, tuple(f"#{color}" for color in colors.split()), name != "viridis")
+    for name, colors in (("rdbu", _RDBU), ("custom", _CUSTOM), ("viridis", _VIRIDIS))
 }
 
 
@@ -67,21 +62,29 @@ _PALETTES = {
 class ColorScale(Card):
     """A colour range on a palette, in `STEPS` steps.
 
-    A diverging palette keeps its middle colour at zero, with each side scaled
-    on its own where the range is not symmetric.
+    A diverging palette keeps its middle colour at zero, each side scaled on its own.
     """
 
     range: ColorRange
     palette: Palette
 
     @property
+    def text(self) -> str:
+        """The range and its rule, for captions."""
+        return f"{self.range.low:g} to {self.range.high:g} ({self.range.rule})"
+
+    @property
+    def meta(self) -> dict[str, object]:
+        """The range and its rule, for ``usermeta``."""
+        return {"color_range": [self.range.low, self.range.high], "color_rule": self.range.rule}
+
+    @property
     def stops(self) -> list[tuple[float, str]]:
         """The value and the colour of every palette stop within the range, increasing."""
-        colors = self.palette.colors
-        positions = np.linspace(0.0, 1.0, len(colors))
-        low, high = self._span()
+        colors, (low, high) = self.palette.colors, self._span()
+        positions = np.linspace(0.0, 1.0, len(colors)).tolist()
         return [
-            (shorten_float(self._value_at(float(position))), color)
+            (shorten_float(self._value_at(position)), color)
             for position, color in zip(positions, colors, strict=True)
             if low <= position <= high
         ]
@@ -101,33 +104,31 @@ class ColorScale(Card):
         return self.palette.rgb(np.arange(STEPS) / (STEPS - 1))
 
     def dark_beyond(self) -> tuple[float, float]:
-        """Return the values below and above which colours are dark: what is written there is white.
+        """Return the values below and above which colours are dark, and what is on them is white.
 
-        Infinite where that end of the scale is light. Dark is a relative luminance
-        below 0.25, where white has more contrast than black (WCAG 2, with some room).
+        Dark is a relative luminance below 0.25, where white has more contrast (WCAG 2).
         """
         linear = (self.colors() / 255.0) ** 2.2
         dark = linear @ np.array([0.2126, 0.7152, 0.0722]) < 0.25
         start, end = self._span()
         used = dark[int(start * STEPS) : int(end * STEPS)]
-        lowest = int(np.argmin(used)) if not used.all() else 0
-        highest = int(np.argmin(used[::-1])) if not used.all() else 0
+        lowest, highest = int(np.argmin(used)), int(np.argmin(used[::-1]))
         below = self._value_at(start + lowest / STEPS) if lowest else -math.inf
         above = self._value_at(end - highest / STEPS) if highest else math.inf
         return shorten_float(below), shorten_float(above)
 
     def expression(self, field: str) -> str:
-        """Return the Vega expression that quantises ``datum.field`` to the value of its step.
-
-        The scale of the chart gives that value the colour that `rgb` gives.
-        """
+        """Return the Vega expression of the value whose colour is that of ``datum.field``."""
         low, high = self.range.low, self.range.high
-        start, end = self._span()
-        if self.palette.diverging and low < 0 < high and not math.isclose(-low, high):
+        if self._two_sided and not math.isclose(-low, high):
             negative = _step_expression(field, (low, 0.0), (0.0, 0.5))
             positive = _step_expression(field, (0.0, high), (0.5, 1.0))
             return f"datum.{field}<0?{negative}:{positive}"
-        return _step_expression(field, (low, high), (start, end))
+        return _step_expression(field, (low, high), self._span())
+
+    @property
+    def _two_sided(self) -> bool:
+        return self.palette.diverging and self.range.low < 0 < self.range.high
 
     def _span(self) -> tuple[float, float]:
         """Return the part of the palette that the range uses."""
@@ -137,7 +138,7 @@ class ColorScale(Card):
 
     def _positions(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         low, high = self.range.low, self.range.high
-        if self.palette.diverging and low < 0 < high:
+        if self._two_sided:
             below, above = 0.5 - 0.5 * values / low, 0.5 + 0.5 * values / high
             return np.where(values < 0, below, above)
         start, end = self._span()
@@ -145,44 +146,35 @@ class ColorScale(Card):
 
     def _value_at(self, position: float) -> float:
         low, high = self.range.low, self.range.high
-        if self.palette.diverging and low < 0 < high:
+        if self._two_sided:
             return low - low * 2 * position if position < 0.5 else high * 2 * (position - 0.5)
         start, end = self._span()
         return low + (position - start) / (end - start) * (high - low)
 
 
 def palette_for(statistic: str, name: str) -> Palette:
-    """Return the palette of a statistic: the named one where values have two signs.
-
-    Parameters
-    ----------
-    statistic : str
-        Logits and differences diverge around zero; masses, entropies and
-        deviations are never negative and get viridis.
-    name : {"rdbu", "custom"}
-        The diverging palette.
-
-    Raises
-    ------
-    OptionError
-        For an unknown name.
-    """
+    """Return the palette of a statistic: the named one where values have two signs, or viridis."""
     check_choice("palette", name, PALETTES)
     return _PALETTES[name if STATISTICS[statistic].signed else "viridis"]
+
+
+def find_scale(values: Sequence[Ranged], options: FigureOptions) -> ColorScale:
+    """Return the one scale of captures, or of what has values like them."""
+    first, rule = values[0], options.color_range
+    palette = palette_for(first.statistic, options.palette)
+    if rule == "symmetric" and len(values) == 1:
+        found = ColorRange.around_zero(*first.value_range, palette.diverging, rule)
+    else:
+        found = resolve_color_range(rule, values)
+    return ColorScale(found, palette)
 
 
 def frame_ticks(count: int) -> list[int]:
     """Return the positions, 0 to ``count - 1``, that get a tick: never more than 8.
 
-    Every 5 frames up to 30, every 10 up to 60, every 20 beyond (or the next
-    round step that keeps to 8), and the last; a regular tick closer than half a
-    step to the last gives way to it, unless it is the first: that frame is where
-    sinks are.
-
-    >>> frame_ticks(21)
-    [0, 5, 10, 15, 20]
-    >>> frame_ticks(72)
-    [0, 20, 40, 60, 71]
+    Every 5 frames up to 30, every 10 up to 60, every 20 beyond (or the next round step that keeps
+    to 8), and the last, to which a regular tick closer than half a step gives way; the first,
+    where sinks are, never does.
     """
     base = 5 if count <= 30 else 10 if count <= 60 else 20
     steps = (m * 10**e for e in range(1, 19) for m in (1, 2, 5))
@@ -203,8 +195,9 @@ def value_ticks(low: float, high: float, count: int) -> list[float]:
     low, high = float(low), float(high)
     if not high - low > SMALLEST_SPAN:
         return [low]
-    power = math.floor(math.log10((high - low) / count))
-    error = (high - low) / count / 10.0**power
+    rough = (high - low) / count
+    power = math.floor(math.log10(rough))
+    error = rough / 10.0**power
     # The limits between the steps are their geometric means.
     factor = 10 if error >= 50**0.5 else 5 if error >= 10**0.5 else 2 if error >= 2**0.5 else 1
     step = factor * 10.0**power
@@ -212,12 +205,18 @@ def value_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def cell_size(count: int, panel: int = 216) -> int:
-    """Return the whole number of points a cell of ``count`` takes, for a panel of about ``panel``.
-
-    >>> [cell_size(count) for count in (1, 21, 72, 200)]
-    [216, 10, 3, 1]
-    """
+    """Return the whole points that a cell of ``count`` takes, for a panel of about ``panel``."""
     return max(1, round(panel / count))
+
+
+def pool_factor(count: int, pixels: int = MAX_PIXELS) -> int:
+    """Return how many frames along an axis share a pixel, of at most so many pixels."""
+    return -(-count // pixels)
+
+
+def count_pixels(count: int, pixels: int = MAX_PIXELS) -> int:
+    """Return how many cells or pixels so many frames take, of at most so many pixels."""
+    return -(-count // pool_factor(count, pixels))
 
 
 def _step_expression(
@@ -236,34 +235,19 @@ def _step_expression(
 
 
 def _number(value: float) -> str:
-    """Return a number as short text without losing a bit of it."""
+    """Return a number as short text that loses no bit."""
     return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
 def _minus(value: float) -> str:
     """Return the text that subtracts a number in a Vega expression."""
-    value = float(value)
-    if value == 0:
-        return ""
-    return f"-{_number(value)}" if value > 0 else f"+{_number(-value)}"
+    return "" if value == 0 else f"{'-' if value > 0 else '+'}{_number(abs(float(value)))}"
 
 
-def saturates(value_range: tuple[float, float], color_range: ColorRange) -> tuple[bool, bool]:
-    """Return whether values lie below, and whether they lie above, the colour range.
-
-    Parameters
-    ----------
-    value_range : (float, float)
-        Smallest and largest value, as `Capture.value_range` gives them.
-    color_range : ColorRange
-
-    Examples
-    --------
-    >>> saturates((-1.0, 9.0), ColorRange(-5.0, 5.0, "quantile"))
-    (False, True)
-    """
+def saturates(values: tuple[float, float], color_range: ColorRange) -> tuple[bool, bool]:
+    """Return whether the smallest value lies below, and the largest above, the colour range."""
     low, high = _open_range(color_range)
-    return value_range[0] < low, value_range[1] > high
+    return values[0] < low, values[1] > high
 
 
 def count_saturated(capture: Capture, color_range: ColorRange) -> int:
@@ -271,11 +255,8 @@ def count_saturated(capture: Capture, color_range: ColorRange) -> int:
     if capture.full_frame_attention is None or not any(saturates(capture.value_range, color_range)):
         return 0
     low, high = _open_range(color_range)
-    total = 0
-    for head in range(capture.num_heads):
-        matrix: npt.NDArray[Any] = capture.head_matrix(head)
-        total += int(np.count_nonzero((matrix > high) | (matrix < low)))
-    return total
+    matrices = map(capture.head_matrix, range(capture.num_heads))
+    return sum(int(np.count_nonzero((matrix > high) | (matrix < low))) for matrix in matrices)
 
 
 def _open_range(color_range: ColorRange) -> tuple[float, float]:

@@ -1,21 +1,30 @@
-"""altair chart -> canonical Vega-Lite specification, and its text."""
+"""Composed chart -> finished altair chart -> its canonical Vega-Lite specification and text."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
+import altair as alt
+
+from headgrid.capture.model import Capture
+from headgrid.charts.axes import INK, Look, restore_look, store_look
 from headgrid.errors import RenderError
-from headgrid.text import shorten_text
+from headgrid.inert import InertEncoder
+from headgrid.options import FigureOptions, fill_title
+from headgrid.text import shorten_list, shorten_text, wrap_text
 
 Spec: TypeAlias = dict[str, Any]
+Records: TypeAlias = list[dict[str, Any]]
+Drawn = TypeVar("Drawn")
 
-
-#: V8's heap ends at 1.4 GB, and with it the process, without an exception: between
-#: 0.6 and 1.39 million marks, as measured with vl-convert 1.9.
+#: V8's heap ends, and the process with it, between 0.6 and 1.39 million marks (vl-convert 1.9).
 MAX_MARKS = 400_000
 
+# altair's renderers that write HTML; the others would take an option for their own.
+_HTML_RENDERERS = ("default", "html", "colab", "kaggle", "zeppelin", "olli", "browser")
 # Stands for the records while the outline is written with indentation.
 _RECORDS = "headgrid-records-5b1f0c"
 
@@ -25,6 +34,201 @@ class ChartLike(Protocol):
 
     def to_dict(self, validate: bool = True) -> Spec:
         """Return a Vega-Lite specification."""
+
+
+class _Ours:
+    """A base before altair's own: a look under what a user configures, inert JSON in HTML.
+
+    ``configure_axis(labelFontSize=9)`` changes that one setting, and not all others back to
+    Vega-Lite's. A chart that is put beside another leaves its look and its ``usermeta`` out, as
+    only the outermost chart may have them.
+    """
+
+    def to_dict(
+        self,
+        validate: bool = True,
+        *,
+        format: Literal["vega-lite", "vega"] = "vega-lite",
+        ignore: list[str] | None = None,
+        context: dict[str, Any] | None = None,
+    ) -> Spec:
+        """Return the Vega-Lite specification, as every altair chart does."""
+        parent: Any = super()
+        spec: Spec = parent.to_dict(validate, format=format, ignore=ignore, context=context)
+        if format != "vega-lite":  # altair has compiled what it got from a call without format
+            return spec
+        if not (context or {}).get("top_level", True):
+            spec.pop("usermeta", None)
+            _name_apart(spec)
+            return spec
+        found: Any = spec.get("usermeta")
+        stored = found.get("headgrid") if isinstance(found, dict) else None
+        own = configure(restore_look(stored if isinstance(stored, dict) else {}))
+        chosen = self.config  # type: ignore[attr-defined]
+        if not isinstance(chosen, dict):
+            chosen = {} if chosen is alt.Undefined else chosen.to_dict()
+        spec["config"] = _overlay(_overlay(spec.get("config") or {}, own), chosen)
+        return spec
+
+    def to_html(self, *args: Any, **options: Any) -> str:
+        """Return the chart in a page, as every altair chart does."""
+        parent: Any = super()
+        html: str = parent.to_html(*args, **_with_encoder(options))
+        return html
+
+    def save(self, *args: Any, **options: Any) -> None:
+        """Write the chart to a file, as every altair chart does."""
+        parent: Any = super()
+        parent.save(*args, **_with_encoder(options))
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **options: Any) -> Any:
+        # headgrid's own, unless somebody has chosen a renderer of altair's, or options of one.
+        from altair import renderers
+
+        parent: Any = super()
+        if renderers.active == "default" and not renderers.options:
+            from headgrid.web.mimebundle import bundle_chart
+
+            chart: Any = self
+            bundle = bundle_chart(chart, include, exclude)
+            if bundle is not None:
+                return bundle
+        if renderers.active not in _HTML_RENDERERS:
+            return parent._repr_mimebundle_(include, exclude, **options)
+        with renderers.enable(**_with_encoder(renderers.options)):
+            return parent._repr_mimebundle_(include, exclude, **options)
+
+    def __repr__(self) -> str:
+        # altair's own is the whole chart, data and all.
+        description = self.description  # type: ignore[attr-defined]
+        told = shorten_text(description, 100) if isinstance(description, str) else "no data"
+        return f"<{type(self).__name__} of {told}>"
+
+
+class Grid(_Ours, alt.FacetChart):
+    """An altair facet chart with headgrid's look under what a user configures."""
+
+
+class Stack(_Ours, alt.VConcatChart):
+    """Altair charts over each other, with headgrid's look under what a user configures."""
+
+
+def _with_encoder(options: dict[str, Any]) -> dict[str, Any]:
+    return {**options, "json_kwds": {**(options.get("json_kwds") or {}), "cls": InertEncoder}}
+
+
+def _name_apart(spec: Spec) -> None:
+    """Give the marks names of their own, as Vega-Lite mixes up parts whose marks share names."""
+    text = json.dumps(spec, sort_keys=True, default=str)
+    prefix = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).hexdigest()
+    for layer in (spec.get("spec") or {}).get("layer") or ():
+        if str(layer.get("name", "")).startswith("headgrid_"):
+            layer["name"] = f"p{prefix}_{layer['name']}"
+
+
+def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return one nested dictionary over another."""
+    merged = {**under, **over}
+    for key in under.keys() & over.keys():
+        if isinstance(under[key], dict) and isinstance(over[key], dict):
+            merged[key] = _overlay(under[key], over[key])
+    return merged
+
+
+def configure(look: Look) -> dict[str, Any]:
+    """Return the configuration of a chart with a look."""
+    ink = {"labelColor": INK, "titleColor": INK, "labelLimit": 0, "titleLimit": 0}
+    return {
+        "font": look.family,
+        "background": "white",
+        "padding": look.padding,
+        "title": {"fontSize": look.figure_title, "fontWeight": "bold", "color": INK, "limit": 0},
+        "header": {"labelFontWeight": "bold", "labelPadding": look.header_padding, **ink},
+        "legend": {
+            "gradientThickness": look.bar_thickness,
+            "labelFontSize": look.bar_label,
+            "titleFontSize": look.bar_title,
+            "titleFontWeight": "normal",
+            "offset": look.bar_offset,
+            **ink,
+        },
+        "axis": {
+            "domain": False,
+            "gridColor": "#b0b0b0",
+            "gridOpacity": 0.3,
+            **({} if look.grid_width == 1 else {"gridWidth": look.grid_width}),
+            "labelFontSize": look.tick_label,
+            "labelPadding": look.label_padding,
+            "tickColor": INK,
+            "tickSize": look.tick_size,
+            "tickWidth": look.tick_width,
+            "titleFontSize": look.axis_title,
+            "titleFontWeight": "normal",
+            "titlePadding": look.title_padding,
+            **ink,
+        },
+    }
+
+
+def finish_chart(
+    chart: Drawn,
+    records: Records | None,
+    look: Look,
+    *,
+    title: Sequence[str] = (),
+    caption: str = "",
+    spacing: Mapping[str, float] | float = 0,
+    meta: Mapping[str, Any] | None = None,
+    width: float | None = None,
+) -> Drawn:
+    """Add data, title, caption and look to a composed chart.
+
+    ``records`` is None where the parts have data of their own. ``width`` is what the figure shall
+    have in points; `headgrid.render.convert` finds it in ``usermeta``.
+    """
+    stored = {**(meta or {}), **store_look(look), "caption": caption}
+    if width is not None:
+        stored["width"] = width
+    composed: Any = chart
+    if title:
+        text = alt.TitleParams(text=list(title), anchor="middle", offset=look.title_offset)
+        composed = composed.properties(title=text)
+    finished: Drawn = composed.properties(
+        description=caption,
+        usermeta={"headgrid": stored},
+        spacing=spacing,
+        # A grid has no size of its own in the layout of what stands over it.
+        bounds="full" if isinstance(chart, Stack) else "flush",
+    )
+    return finished if records is None else fill(finished, records)
+
+
+def fill(chart: Drawn, records: Records) -> Drawn:
+    """Put data into a chart that is otherwise ready."""
+    # Records that are there while altair builds the chart are validated and copied one by one.
+    inline = alt.InlineData(values=[])
+    inline.values = records
+    chart.data = inline  # type: ignore[attr-defined]
+    return chart
+
+
+def write_title(
+    options: FigureOptions,
+    look: Look,
+    own: Sequence[str],
+    captures: Sequence[Capture],
+    columns: int,
+    layers: Sequence[int] = (),
+) -> list[str]:
+    """Return the title's lines: what is asked for, with what captures share, or a figure's own."""
+    if options.title is None:
+        return list(own) if look.own_title else []
+    numbers = sorted({*layers, *(capture.layer_index for capture in captures)})
+    runs = list(dict.fromkeys(capture.run for capture in captures if capture.run))
+    prompts = {capture.prompt for capture in captures}
+    prompt = prompts.pop() if len(prompts) == 1 else ""
+    layer, run = shorten_list(numbers), shorten_list(runs)
+    return wrap_text(fill_title(options.title, layer=layer, run=run, prompt=prompt), columns)
 
 
 def to_spec(chart: ChartLike | Mapping[str, Any], *, validate: bool = True) -> Spec:
@@ -89,16 +293,17 @@ def to_json(chart: ChartLike | Mapping[str, Any]) -> str:
     }
     """
     spec = to_spec(chart)
-    data = spec.get("data")
+    data: Any = spec.get("data")
     records = data.get("values") if isinstance(data, Mapping) else None
     try:
         if not isinstance(records, list):
             return _dump(spec, indent=1) + "\n"
-        rest = {**spec, "data": {**data, "values": None}}  # type: ignore[dict-item]
         stand_in = _RECORDS
-        while stand_in in _dump(rest):  # a title may hold any text
+        while stand_in in _dump(
+            {**spec, "data": {**data, "values": None}}
+        ):  # a title holds any text
             stand_in += "-"
-        outline = _dump({**rest, "data": {**rest["data"], "values": stand_in}}, indent=1)
+        outline = _dump({**spec, "data": {**data, "values": stand_in}}, indent=1)
         lines = ",\n".join(f"   {_dump(record)}" for record in records)
     except (TypeError, ValueError, RecursionError) as error:
         raise _unwritable(error) from None
@@ -114,15 +319,8 @@ def _unwritable(error: Exception) -> RenderError:
 
 
 def _dump(value: Any, indent: int | None = None) -> str:
-    separators = (",", ": ") if indent else (",", ":")
-    text = json.dumps(
-        value,
-        ensure_ascii=False,
-        allow_nan=False,
-        indent=indent,
-        separators=separators,
-        sort_keys=True,
-    )
+    style: dict[str, Any] = {"ensure_ascii": False, "allow_nan": False, "sort_keys": True}
+    text = json.dumps(value, indent=indent, separators=(",", ": " if indent else ":"), **style)
     # A lone surrogate has no UTF-8; JSON's escape for it is kept instead.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 

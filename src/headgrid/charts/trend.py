@@ -7,45 +7,29 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from headgrid.charts import scales
-from headgrid.charts.axes import finish_chart
-from headgrid.charts.look import INK, Look, find_look
-from headgrid.charts.overview import (
-    SET_GAP,
-    Surveyed,
-    expect_values,
-    facet_sets,
-    set_width,
-    summarise,
-    summary_records,
-    summary_title,
-)
-from headgrid.options import (
-    CellsName,
-    ColorRange,
-    ColorRule,
-    FigureOptions,
-    FontName,
-    PaletteName,
-    ThemeName,
-)
-from headgrid.tables.measures import MEASURES, measure_title
+from headgrid.charts.axes import INK, Look, find_look
+from headgrid.charts.overview import expect_values, finish_summary, set_width, summarise
+from headgrid.charts.panels import LINE
+from headgrid.charts.profiles import BAR_COLOR
+from headgrid.charts.scales import frame_ticks
+from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
+from headgrid.survey.model import Survey
+from headgrid.tables.measures import measure_title
 
-#: Marks that the finishing stage shortens like those of the profiles.
-LINE, FAINT = "headgrid_line", "headgrid_faint"
-_LINE_COLOR = "#0173B2"
+#: Name of marks that the finishing stage shortens like those of the profiles.
+FAINT = "headgrid_faint"
 _TREND_WIDTH, _TREND_HEIGHT = 480, 270
 #: Up to so many layers have a tick each.
 _MOST_TICKS = 12
 
 
 def trend(
-    survey: Surveyed,
+    survey: Survey,
     statistic: str = "sink",
     *,
     columns: int = 4,
     palette: PaletteName = "rdbu",
-    color_range: ColorRule | tuple[float, float] | ColorRange = "symmetric",
+    color_range: ColorChoice = "symmetric",
     title: str | None = None,
     cells: CellsName = "auto",
     theme: ThemeName = "default",
@@ -79,17 +63,15 @@ def trend(
 
     Examples
     --------
-    >>> from headgrid.capture.model import Capture
-    >>> from headgrid.survey.read import survey
+    >>> from headgrid import Capture, survey
     >>> rows = [[[3.0, 1.0, 1.0, 0.0]], [[5.0, 1.0, 1.0, 0.0]]]
     >>> found = survey([Capture.from_array(last_block=r, layer=n) for n, r in enumerate(rows)])
     >>> trend(found).to_dict()["title"]["text"]
     ['Sink Score (logits) by Layer']
     """
-    summary = summarise(survey, statistic)
-    chosen = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
-    about = survey.description
-    return draw_trend(summary, statistic, survey.statistic, chosen, description=about)
+    options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
+    values = summarise(survey, statistic), statistic, survey.statistic, options
+    return draw_trend(*values, description=survey.description)
 
 
 def draw_trend(
@@ -102,84 +84,64 @@ def draw_trend(
 ) -> alt.FacetChart:
     """Draw the trend of a summary; see `draw_overview` for the parameters."""
     expect_values(summary, name, statistic)
-    look = find_look(options)
     layers = sorted(int(layer) for layer in summary["layer"].unique())
-    spread = summary["std"].notna().any()
-    width = set_width(options, summary["set"].nunique(), 0.0)
-    panel = _trend_panel(name, statistic, layers, look, width)
-    chart = facet_sets(panel, summary, look)
-    records = summary_records(summary, name)
-    caption = (
-        f"{measure_title(name, statistic)} ({MEASURES[name].description}) by layer"
-        f"{', ' + description if description else ''}. Thick line: mean over heads and runs; "
-        + (
-            "band: one standard deviation over runs of the mean over heads, to both sides; "
-            if spread
-            else "no spread, as there is one run; "
-        )
-        + "faint lines: each head's mean over runs."
-    )
-    title = summary_title(options, f"{measure_title(name, statistic)} by Layer", layers, summary)
-    return finish_chart(
-        chart,
-        records,
-        title if look.own_title or options.title else [],
-        caption,
-        SET_GAP + look.left_room,
+    look, width = find_look(options), set_width(options, summary)
+    panel = _trend_panel(name, measure_title(name, statistic), layers, look, width)
+    band = "band: one standard deviation over runs of the mean over heads, to both sides"
+    spread = band if summary["std"].notna().any() else "no spread, as there is one run"
+    return finish_summary(
+        panel,
+        summary,
+        options,
         {"figure": "trend", "measure": name, "statistic": statistic},
-        look,
-        options.points,
+        by="Layer",
+        layers=layers,
+        caption=f" by layer{', ' + description if description else ''}. Thick line: mean over "
+        f"heads and runs; {spread}; faint lines: each head's mean over runs.",
     )
 
 
 def _trend_panel(
-    name: str, statistic: str, layers: list[int], look: Look, wanted: float | None
+    name: str, title: str, layers: list[int], look: Look, wanted: float | None
 ) -> alt.LayerChart | alt.FacetChart:
     width = wanted or (180 if look.border_axes else _TREND_WIDTH)
     height = min(width * 0.6, _TREND_HEIGHT)
     alone = len(layers) == 1  # then there is no line to draw
     count = layers[-1] - layers[0] + 1
-    ticks = list(range(count)) if count <= _MOST_TICKS else scales.frame_ticks(count)
+    ticks = list(range(count)) if count <= _MOST_TICKS else frame_ticks(count)
     x = (
         alt.X("layer:Q")
         .title("Layer")
         .scale(domain=[layers[0] - alone, layers[-1] + alone], nice=False, padding=6)
         .axis(grid=False, values=[layers[0] + tick for tick in ticks])
     )
-    title = measure_title(name, statistic)
     y = alt.Y(f"{name}:Q", title=title, scale=alt.Scale(zero=False, padding=6))
     of_layer, of_head = "!isValid(datum.head)", "isValid(datum.head)"
-    base = alt.Chart(
-        width=width,
-        height=height,
-        view=alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width),
-    )
+    ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
+    base = alt.Chart(width=width, height=height, view=ground)
     tooltip = ["set:N", "layer:O", f"{name}:Q", "std:Q", "runs:Q"]
     grey: dict[str, Any] = {"color": "#888888", "opacity": 0.45, "aria": False}
-    heads = (
-        base.mark_point(**grey, size=12)
-        if alone
-        else base.mark_line(**grey, strokeWidth=0.8 * look.line_width)
-    )
+    thin = 0.8 * look.line_width
     faint = (
-        heads.transform_filter(of_head)
+        (base.mark_point(**grey, size=12) if alone else base.mark_line(**grey, strokeWidth=thin))
+        .transform_filter(of_head)
         .encode(x=x, y=y, detail="head:N", tooltip=["head:O", *tooltip])
         .properties(name=FAINT)
     )
     band = (
-        base.mark_area(color=_LINE_COLOR, opacity=0.25, aria=False)
+        base.mark_area(color=BAR_COLOR, opacity=0.25, aria=False)
         .transform_filter(f"{of_layer}&&isValid(datum.std)")
         .transform_calculate(low=f"datum.{name}-datum.std", high=f"datum.{name}+datum.std")
         .encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
     )
     line = (
-        base.mark_line(color=_LINE_COLOR, strokeWidth=2 * look.line_width, aria=False)
+        base.mark_line(color=BAR_COLOR, strokeWidth=2 * look.line_width, aria=False)
         .transform_filter(of_layer)
         .encode(x=x, y=y)
         .properties(name=LINE)
     )
     points = (
-        base.mark_point(filled=True, color=_LINE_COLOR, opacity=1, size=14 * look.line_width)
+        base.mark_point(filled=True, color=BAR_COLOR, opacity=1, size=14 * look.line_width)
         .transform_filter(of_layer)
         .encode(x=x, y=y, tooltip=tooltip)
     )

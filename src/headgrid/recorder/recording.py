@@ -10,39 +10,32 @@ from typing import TypeAlias
 import torch
 
 from headgrid.capture.model import Capture
+from headgrid.capture.store import save_capture
 from headgrid.errors import RecordError as RecordError
 from headgrid.errors import near_miss
 from headgrid.notebook import Card
 from headgrid.recorder.captures import build_captures
-from headgrid.recorder.options import RecordOptions, match_path
+from headgrid.recorder.layer import LayerRecord
+from headgrid.recorder.options import RecordOptions, fits_layer, match_path
 from headgrid.recorder.place.segments import Spans
 from headgrid.recorder.read.call import AttentionCall, choose_batch
-from headgrid.recorder.step import Step
 from headgrid.recorder.sum import shards
 from headgrid.recorder.sum.masks import PlanCache
-from headgrid.recorder.sum.matrix import LayerFacts, LayerRecord
 from headgrid.recorder.watch.intercept import Commit
-from headgrid.recorder.watch.sites import (
-    CallSite,
-    find_site,
-    hint_kind,
-    list_sites,
-    module_path,
-    unwrap,
-)
+from headgrid.recorder.watch.sites import CallSite, find_site, hint_kind, module_path, unwrap
 from headgrid.recorder.watch.targets import find_missing
+from headgrid.text import shorten_list
 
 #: A model, the name of its class (a glob), or None for the only one that runs.
 Model: TypeAlias = "torch.nn.Module | str | None"
 
 
-class Recording(Card):
-    """What a ``with headgrid.record(...)`` block has recorded.
+#: Stands for the model where attention is called outside any module.
+_NO_MODEL = torch.nn.Module()
 
-    Attributes
-    ----------
-    options : RecordOptions
-    """
+
+class Recording(Card):
+    """What a ``with headgrid.record(...)`` block has recorded, under these options."""
 
     def __init__(self, model: Model, options: RecordOptions) -> None:
         self.options = options
@@ -53,9 +46,9 @@ class Recording(Card):
         self._kinds: dict[str, str] = {}
         self._sites: dict[str, int] = {}
         self._latest: dict[int, Spans] = {}
-        self.plans = PlanCache()
-        self.lock = threading.RLock()
-        self.generator = torch.Generator().manual_seed(options.seed)
+        self._plans = PlanCache()
+        self._lock = threading.RLock()
+        self._generator = torch.Generator().manual_seed(options.seed)
         self._captures: list[Capture] | None = None
 
     def __repr__(self) -> str:
@@ -92,8 +85,6 @@ class Recording(Card):
         its own. In a run over several processes that share one model, only the
         first process writes.
         """
-        from headgrid.capture.store import save_capture
-
         folder = Path(directory)
         if self.options.shard is not None and shards.rank() != 0:
             return []
@@ -107,7 +98,7 @@ class Recording(Card):
 
     def prepare(self, read: Callable[[], AttentionCall]) -> Commit | None:
         """Look at one attention call before it runs; called by the interceptor."""
-        with self.lock:
+        with self._lock:
             site = find_site()
             root = self._find_root(site)
             if root is None:
@@ -123,16 +114,13 @@ class Recording(Card):
 
     def _find_root(self, site: CallSite) -> torch.nn.Module | None:
         """Return the model that the call belongs to, or None if it is not the one recorded."""
-        wanted, running = self._model, site.modules
+        wanted = self._model
         if isinstance(wanted, torch.nn.Module):
-            return wanted if any(part is wanted for part in running) else None
-        if isinstance(wanted, str):
-            fits = [part for part in running if match_path(type(part).__name__, wanted)]
-            if not fits:
-                return None
-            found = fits[0]
-        else:
-            found = unwrap(running[0]) if running else _NO_MODEL
+            return wanted if any(part is wanted for part in site.modules) else None
+        fits = [p for p in site.modules if wanted is None or match_path(type(p).__name__, wanted)]
+        if wanted is not None and not fits:
+            return None
+        found = unwrap(fits[0]) if fits else _NO_MODEL
         if self._root is not None and found is not self._root:
             raise RecordError(
                 f"attention runs in two models, {type(self._root).__name__} and "
@@ -144,8 +132,8 @@ class Recording(Card):
     def _name_site(self, root: torch.nn.Module, site: CallSite, call: AttentionCall) -> str:
         path = module_path(root, site.modules[-1]) if site.modules else site.place
         path = path or type(root).__name__
-        sizes = f"{path} ({call.function} at {site.place})"
-        self._sites[sizes] = self._sites.get(sizes, 0) + 1
+        name = f"{path} ({call.function} at {site.place})"
+        self._sites[name] = self._sites.get(name, 0) + 1
         return path
 
     def _tell_kind(
@@ -171,8 +159,7 @@ class Recording(Card):
         if keys < queries:
             self._kinds[path] = "cross"
             return "cross"
-        chosen = self.options.names_paths and self.options.wants(-1, path)
-        if chosen or self.options.shard is not None:
+        if self.options.names(path) or self.options.shard is not None:
             return self.options.attention
         raise RecordError(
             f"{path} ({type(site.modules[-1]).__name__ if site.modules else call.function}) has "
@@ -195,15 +182,20 @@ class Recording(Card):
         number = self._numbers.setdefault(path, len(self._numbers))
         if not self.options.wants(number, path):
             return None
-        layer = self._layers.get(path)
-        if layer is None:
-            facts = LayerFacts(number, path, type(root).__name__)
-            layer = LayerRecord(facts, self.options.statistic, self.options.forwards)
-            self._layers[path] = layer
+        if path not in self._layers:
+            facts = {"model_class": type(root).__name__}
+            self._layers[path] = LayerRecord(
+                number, path, self.options, self._plans, self._generator, facts
+            )
         chosen = choose_batch(call, self.options.batch)
-        _state_facts(layer.facts, site, chosen)
         last = self._latest.get(threading.get_ident())
-        return Step(self, layer, chosen, site, last).prepare()
+        commit = self._layers[path].prepare(chosen, site, last)
+
+        def enter() -> None:
+            with self._lock:
+                commit()
+
+        return enter
 
     def finish(self) -> None:
         """Turn what was recorded into captures; called when the block ends.
@@ -214,13 +206,19 @@ class Recording(Card):
             Where nothing was recorded, frames are missing, or a cache changed.
         """
         ran = [layer for layer in self._layers.values() if layer.calls]  # others raised
-        layers = sorted(ran, key=lambda layer: layer.facts.number)
+        layers = sorted(ran, key=lambda layer: layer.number)
         self._check_found(layers)
-        self._captures = build_captures(layers, self.options, self._sites)
+        self._captures = build_captures(layers, self.options, self._list_sites())
         self._forget()
 
+    def _list_sites(self) -> str:
+        """Return the attention calls that were seen, for the end of a message."""
+        return (
+            f"attention calls seen: {shorten_list([f'{s} x{n}' for s, n in self._sites.items()])}"
+        )
+
     def _check_found(self, layers: list[LayerRecord]) -> None:
-        seen = list_sites(f"{site} x{times}" for site, times in self._sites.items())
+        seen = self._list_sites()
         missing = find_missing(self.options.functions)
         if missing:
             raise RecordError(
@@ -241,7 +239,7 @@ class Recording(Card):
                 "'self' or 'cross', or layers= with a glob of module paths"
             )
         for wanted in self.options.layers or ():
-            if any(_fits(wanted, layer) for layer in layers):
+            if any(fits_layer(wanted, layer.number, layer.path) for layer in layers):
                 continue
             names = list(self._numbers)
             raise RecordError(
@@ -254,25 +252,5 @@ class Recording(Card):
         """Drop what refers to the model and its tensors."""
         self._layers.clear()
         self._latest.clear()
-        self.plans.clear()
+        self._plans.clear()
         self._model = self._root = None
-
-
-def _fits(wanted: int | str, layer: LayerRecord) -> bool:
-    if isinstance(wanted, int):
-        return layer.facts.number == wanted
-    return match_path(layer.facts.path, wanted)
-
-
-def _state_facts(facts: LayerFacts, site: CallSite, call: AttentionCall) -> None:
-    facts.place, facts.function = site.place, call.function
-    facts.dtype = str(call.query.dtype).removeprefix("torch.")
-    facts.heads, facts.key_heads = call.heads, int(call.key.shape[1])
-    facts.head_dim, facts.scale = int(call.query.shape[3]), call.scale
-
-
-class _Script(torch.nn.Module):  # type: ignore[misc]
-    """Stands for the model where attention is called outside any module."""
-
-
-_NO_MODEL = _Script()

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from headgrid._version import __version__
 from headgrid.capture.files import write_bytes
-from headgrid.charts.labels import FONT_FAMILY
 from headgrid.errors import OptionError, RenderError
+from headgrid.options import FONT_FAMILY
 from headgrid.render import vega as engine
 
 #: Where the light page finds Vega: the published build files of the npm registry.

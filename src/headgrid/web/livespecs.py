@@ -14,13 +14,12 @@ from typing import Any
 import pandas as pd
 
 from headgrid.capture.model import Capture
-from headgrid.charts.axes import UNSEEN_COLOR, finish_chart
-from headgrid.charts.look import INK, Look, configure
+from headgrid.charts.axes import INK, UNSEEN_COLOR, Look
 from headgrid.charts.overview import draw_overview
 from headgrid.charts.panels import CELLS, Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles
 from headgrid.charts.scales import STEPS, ColorScale, Palette
-from headgrid.charts.spec import ChartLike, Spec, to_spec
+from headgrid.charts.spec import ChartLike, Spec, configure, finish_chart, to_spec
 from headgrid.options import ColorRange, FigureOptions
 from headgrid.render.guard import check_spec
 from headgrid.tables.measures import measure_title
@@ -157,11 +156,11 @@ def map_width(capture: Capture, width: int) -> int:
 
 def _one_head(capture: Capture) -> Panels:
     # The axes left of a map and of a profile take the same room.
-    return Panels(((capture, 0),), "''", 1, "panel", extent=32)
+    return Panels(((capture, 0),), [""], 1, label="''", extent=32)
 
 
 def _complete(chart: ChartLike, look: Look) -> Spec:
-    return _finish(to_spec(finish_chart(chart, None, [], "", 0, {}, look), validate=False))
+    return _finish(to_spec(finish_chart(chart, [], look), validate=False))
 
 
 def _finish(spec: Spec) -> Spec:
