@@ -14,8 +14,7 @@ from synthetic import block_capture
 
 pytest_plugins = ["pytester"]
 
-# Workers and the processes that they start share the cores: threads of torch in each of them
-# would wait for one another. Read where torch is imported.
+# Workers, and processes that they start, share the cores; read where torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell starts what runs in the background with SIGINT ignored, which every process that a

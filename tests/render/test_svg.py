@@ -386,8 +386,3 @@ def test_joined_characters_are_parted_for_png_and_pdf_only():
     drawing = render_svg(to_spec(heatmap(capture, title="\U0001f469\u200d\U0001f467 a")))
     assert "\u200d" in drawing
     assert "\U0001f469\U0001f467 a" in svg.for_layout(drawing)
-
-
-def test_the_stage_knows_the_names_that_the_charts_give():
-    for name in (grids.CELLS, grids.TILES, grids.FRAME, grids.BARS, grids.LINE, grids.POINTS):
-        assert svg._MARKS.search(f'<g class="mark-rect role-mark {name}_marks">')

@@ -23,6 +23,8 @@ _FONTCONFIG = "FONTCONFIG_FILE"
 #: A folder that is not there: without any, the usual ones would be searched.
 _NO_FONTS = '<?xml version="1.0"?><fontconfig><dir>/nonexistent</dir></fontconfig>'
 _FOLDER = re.compile(r"<dir\b[^<>]*>([^<>]+)</dir>")
+#: Address space that V8 reserves, 64 GiB, and some for all else; it uses little of it.
+_ADDRESSES = 68 << 30
 # Threads may draw their first figures at the same time.
 _LOADING = threading.Lock()
 _loaded: set[str] = set()
@@ -52,14 +54,13 @@ def draw_png(drawing: str, scale: float) -> bytes:
 
 
 def draw_pdf(drawing: str) -> bytes:
-    """Return an SVG as a PDF with live text."""
+    """Return an SVG as a PDF with live text; the engine orders its objects anew every time."""
     return bytes(_load_engine(system_fonts=True).svg_to_pdf(drawing))
 
 
 def bundle_javascript(schema: str = "") -> str:
     """Return Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
-    import vl_convert
-
+    vl_convert = _import_engine()
     version = _find_version(schema, vl_convert.get_vegalite_versions())
     snippet = "window.vegaEmbed=vegaEmbed;"
     bundle: str = vl_convert.javascript_bundle(snippet, vl_version=version)
@@ -83,6 +84,38 @@ def warm_up() -> None:
     draw_svg(f'{{"data":{{"values":[{{"a":1}}]}},"mark":"rect","encoding":{encoding}}}')
 
 
+def _import_engine() -> Any:
+    """Return vl-convert, where it can run: without a word it would hang, or end the process."""
+    if "fork" in _loaded:
+        raise RenderError(
+            "this process was forked from one that has drawn figures, which the engine does not "
+            "survive; start workers with multiprocessing.get_context('spawn') or 'forkserver'"
+        )
+    if sys.platform == "linux":
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and limit < _ADDRESSES:
+            raise RenderError(
+                f"addresses are limited to {limit / 2**30:.1f} GB (ulimit -v), expected no limit "
+                f"or {_ADDRESSES >> 30} GB, which the engine reserves and does not use; run ulimit "
+                "-v unlimited, and limit memory by systemd-run -p MemoryMax= or a container"
+            )
+    import vl_convert
+
+    _loaded.add("engine")
+    return vl_convert
+
+
+def _note_fork() -> None:
+    if _loaded:
+        _loaded.add("fork")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
 def _load_engine(*, system_fonts: bool = False) -> Any:
     """Return vl-convert, which finds the fonts that it carries before those of the system.
 
@@ -90,8 +123,7 @@ def _load_engine(*, system_fonts: bool = False) -> Any:
     other widths, figures of other bytes), and open that font's file anew for every text, a
     third of the time of a figure. The system's fonts are for scripts that its own lack.
     """
-    import vl_convert
-
+    vl_convert = _import_engine()
     with _LOADING:
         if "own" not in _loaded:
             _load_own_fonts(vl_convert)
