@@ -23,14 +23,14 @@ def build(**options: Any) -> Any:
 
 
 def brute_matrices(
-    model: Any, forward: int, blocks: int = 4, kept: Any = None, cross: bool = False
+    model: Any, forward: int, blocks: int = 4, kept: Any = None, cross: bool = False, seed: int = 0
 ) -> list[np.ndarray]:
     """Matrix (heads, query, key) of each layer from every token's logits.
 
     ``kept`` gives for the end of a block the key frames that its cache holds.
     """
     with spy(F, "scaled_dot_product_attention") as spied:
-        toy.generate(model, blocks)
+        toy.generate(model, blocks, seed)
     layers, frames = len(model.blocks), blocks * BLOCK
     columns = 1 if cross else frames
     matrices = [np.full((4, frames, columns), np.nan) for _ in range(layers)]

@@ -1,5 +1,6 @@
 """Calls of a cached, block-causal model -> which frame is which, or an error."""
 
+import contextlib
 import re
 from typing import Any
 
@@ -69,6 +70,10 @@ def test_the_model_is_undisturbed() -> None:
 
 ROLLING = {
     "counted": {"query_position": f"counted:{FORWARDS}", "key_position": "sink:1,window:7"},
+    "one block and its sinks": {
+        "query_position": "argument:current_start",
+        "key_position": "sink:3,window:6",
+    },
     "argument": {
         "query_position": "argument:current_start",
         "key_position": SinkWindow(sink=1, window=7),
@@ -82,13 +87,15 @@ ROLLING = {
 
 @pytest.mark.parametrize("policy", ROLLING)
 def test_a_declared_rolling_cache_records_the_exact_key_frames(policy: str) -> None:
-    model = build(sink=1, window=7)
+    sink, window = (3, 6) if "sinks" in policy else (1, 7)
+    model = build(sink=sink, window=window)
     recording = run_toy(model, 5, **ROLLING[policy])
-    expected = brute_matrices(model, 4, 5, sink_and_window(1, 7))
-    assert np.isnan(expected[0][0, 9, 1:6]).all()
+    expected = brute_matrices(model, 4, 5, sink_and_window(sink, window))
+    assert np.isnan(expected[0][0, 9, 3:6]).all()
     assert_exact(recording.captures, expected)
 
 
+CROSS = {"attention": "cross", "key_tokens_per_frame": TOKENS}
 COUNTED = {"query_position": "counted:5", "key_position": "sink:1,window:7"}
 
 
@@ -100,6 +107,11 @@ COUNTED = {"query_position": "counted:5", "key_position": "sink:1,window:7"}
         (2, 5, {}, r"the cache has rolled.*pass key_position="),
         (1, 7, COUNTED | {"query_position": "counted:4"}, "which is 72 key tokens .* has 36"),
         (1, 7, COUNTED | {"key_position": "sink:2,window:7"}, "keys of frames 1 are not those"),
+        (3, 6, {}, r"current_start has moved from 36 to 72.*query_position='argument:current"),
+        (0, 3, {}, r"current_start has moved from 0 to 36.*query_position='argument:current"),
+        (3, 6, {"key_position": "sink:3,window:6"}, "current_start has moved from 36 to 72"),
+        (3, 6, CROSS, "current_start has moved from 36 to 72"),
+        (0, 6, CROSS, "current_start has moved from 36 to 72"),
         (-1, 99, {"forwards": None}, r"frames 0-2 \(tokens 0 to 36\) came a second time"),
     ],
 )
@@ -118,7 +130,11 @@ def run_block(model: Any, **options: Any) -> Any:
     return recording
 
 
-def test_a_cache_that_is_encoded_again_is_an_error_unless_it_is_declared() -> None:
+@pytest.mark.parametrize("ahead", [False, True])  # of the host, as a GPU, which is asked at the end
+def test_a_cache_that_is_encoded_again_is_an_error_unless_it_is_declared(
+    ahead: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprints, "runs_ahead", lambda device: ahead)
     model = build()
 
     def run(**options: Any) -> Any:
@@ -135,16 +151,6 @@ def test_a_cache_that_is_encoded_again_is_an_error_unless_it_is_declared() -> No
     assert run(check_keys=False).captures[0].block_sizes == (3, 3)
 
 
-def test_a_device_that_runs_ahead_is_asked_once_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fingerprints, "runs_ahead", lambda device: True)
-    model, steps = build(window=6), []
-    model.register_forward_hook(lambda *_: steps.append(1))
-    with pytest.raises(RecordError, match="frames 0, 1, 2 are not those seen before"):
-        run_toy(model)
-    assert len(steps) == 4 * FORWARDS
-    assert len(run_toy(build()).captures) == 3
-
-
 def test_recording_from_the_middle_is_a_gap_unless_it_is_declared() -> None:
     model = build()
     toy.generate(model, blocks=1)
@@ -157,10 +163,35 @@ def test_recording_from_the_middle_is_a_gap_unless_it_is_declared() -> None:
 
 
 def test_cross_attention_takes_its_queries_from_self_attention() -> None:
-    model = build()
-    recording = run_toy(model, attention="cross", key_tokens_per_frame=TOKENS)
+    recording = run_toy(build(), **CROSS)
     assert {capture.block_sizes for capture in recording.captures} == {None}
-    assert_exact(recording.captures, brute_matrices(model, 4, cross=True))
+    assert_exact(recording.captures, brute_matrices(build(), 4, cross=True))
+    rolling = run_toy(build(window=6), query_position="argument:current_start", **CROSS)
+    assert_exact(rolling.captures, brute_matrices(build(window=6), 4, cross=True))
+
+
+def test_a_second_prompt_begins_another_run(tmp_path: Any) -> None:
+    model = build()
+    with record(model, tokens_per_frame=TOKENS, forwards="last") as recording:
+        toy.generate(model, 3)
+        toy.generate(model, 2, seed=1)
+    first, second = recording.runs
+    assert_exact(first, brute_matrices(model, 4, 3))
+    assert_exact(second, brute_matrices(model, 4, 2, seed=1))
+    assert [path.parent.name for path in recording.save(tmp_path)][::3] == ["run_000", "run_001"]
+    with pytest.raises(RecordError, match=r"2 runs were recorded.*use recording\.runs"):
+        _ = recording.captures
+
+
+def test_an_error_that_the_model_swallows_is_raised_at_the_end() -> None:
+    def run() -> None:
+        for _ in range(2):
+            with contextlib.suppress(Exception):
+                toy.generate(model)
+
+    model = build()
+    with pytest.raises(RecordError, match="no whole frames"), record(model, tokens_per_frame=5):
+        run()
 
 
 class Plain(nn.Module):
@@ -201,11 +232,18 @@ def two_frames(info: CallInfo) -> list[int]:
 
 
 FRAMES_12 = [(12, 12)]
+ROLLED = [(4, 4), (4, 8), (4, 8), (4, 8)]
 
 
 @pytest.mark.parametrize(
     ("lengths", "options", "text"),
     [
+        (ROLLED, {"forwards": "last", "check_keys": False}, r"came 3 times.*query_position='gro"),
+        (
+            [*ROLLED, (4, 12)],
+            {"forwards": 1, "check_keys": False},
+            "ran 1 times, but forwards is 1",
+        ),
         ([(4, 12)], {}, r"4 query and 12 key tokens, which may be .*layers='mix"),
         ([(8, 8), (8, 12)], {"forwards": "last"}, r"query frames 1-2 .* overlap queries seen"),
         (FRAMES_12, {"query_position": two_frames}, r"which is 8 tokens, but the call has 12"),
@@ -222,6 +260,17 @@ FRAMES_12 = [(12, 12)]
 def test_calls_that_do_not_fit_are_an_error(lengths: Any, options: Any, text: str) -> None:
     with pytest.raises(RecordError, match=text):
         run_plain(*lengths, **options)
+
+
+def test_what_nothing_tells_apart_may_be_told_and_a_cache_that_is_not_full_is_an_error() -> None:
+    stated = run_plain(*ROLLED, forwards="last", check_keys=False, query_position="growing")
+    assert stated.captures[0].block_sizes == (1, 1)
+    x, seen = torch.randn(1, 1, 12, 4), torch.ones(8, 12, dtype=torch.bool).tril()
+    with (
+        pytest.raises(RecordError, match="hides the last 8 of 12 key tokens from the queries"),
+        record(tokens_per_frame=4, layers="*", gaps="keep"),
+    ):
+        F.scaled_dot_product_attention(x[:, :, :8], x, x, attn_mask=seen)
 
 
 class TwoKinds(nn.Module):

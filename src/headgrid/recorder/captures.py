@@ -13,7 +13,7 @@ import torch
 from headgrid._version import __version__
 from headgrid.capture.model import Capture
 from headgrid.errors import RecordError
-from headgrid.recorder.layer import LayerRecord
+from headgrid.recorder.layer import LayerRecord, name_frames
 from headgrid.recorder.options import RecordOptions
 from headgrid.recorder.place.segments import Segments, fitting_frame_sizes
 from headgrid.recorder.sum.matrix import Matrix
@@ -186,12 +186,20 @@ def infer_blocks(seen: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:
 
 def _check_coverage(layer: LayerRecord, segments: Segments, gaps: str, seen: str) -> None:
     """Raise where a query frame was never seen, or only in part."""
-    path = layer.path
+    path, wanted = layer.path, layer.options.forwards
     if all(matrix.total is None for matrix in layer.matrices.values()):
         raise RecordError(
             f"{path}: nothing was recorded in this layer; its queries lie in no frame, or "
             f"the forward asked for never came; {seen}"
         )
+    if isinstance(wanted, int):
+        short = [block for block, times in layer.seen.items() if times <= wanted]
+        if short:
+            raise RecordError(
+                f"{path}: {name_frames(segments, short[0])} ran {layer.seen[short[0]]} times, but "
+                f"forwards is {wanted} (counted from 0); pass the number of a forward that every "
+                f"block has, or 'last'; {seen}"
+            )
     if gaps == "keep":
         return
     found = segments.slice_frames(layer.covered).frame_lengths()

@@ -34,6 +34,9 @@ from headgrid.recorder.sum.matrix import Matrix, PairSums
 from headgrid.recorder.sum.softmax import sum_softmax
 from headgrid.recorder.watch.sites import CallSite
 
+#: Where queries and keys lie: those of the whole call, and those of this process.
+Places = list[tuple[Spans, Spans]]
+
 
 @dataclass
 class LayerRecord:
@@ -50,18 +53,18 @@ class LayerRecord:
     facts: dict[str, Any]
     calls: int = 0
     seen: dict[Spans, int] = field(default_factory=dict)
+    newest: Spans = ()
+    positions: dict[Spans, dict[str, int]] = field(default_factory=dict)
     covered: Spans = ()
     matrices: dict[int, Matrix] = field(default_factory=dict)
     latest: dict[Spans, PairSums] = field(default_factory=dict)
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
 
-    def prepare(
-        self, call: AttentionCall, site: CallSite, last: Spans | None
-    ) -> Callable[[], None]:
+    def prepare(self, call: AttentionCall, site: CallSite, places: Places) -> Callable[[], None]:
         """Compute what a call adds; return what enters it once the call has run."""
         options = self.options
         self._note_facts(call, site)
-        (all_queries, own_queries), (all_keys, own_keys) = self._find_places(call, site, last)
+        (all_queries, own_queries), (all_keys, own_keys) = places
         queries = self._slice(call, "query", options.query_segments, all_queries, own_queries)
         keys = self._slice(call, "key", options.key_segments, all_keys, own_keys)
         pooled_queries: torch.Tensor | None = None
@@ -80,13 +83,18 @@ class LayerRecord:
                 self.path, pooled_keys, keys, options.key_segments, all_queries, call.key.dtype
             )
         block = own_queries if options.shard == "queries" else all_queries
+        if options.query_position_inferred:
+            self._check_moved(block, site)
         forward = self._count_forward(block)
         sums = None
         if self._counts(forward):
             sums = self._sum(call, queries, keys, pooled_queries, pooled_keys)
+            self._check_own_keys(call, sums)
 
         def commit() -> None:
             self._commit(block, forward, sums)
+            self.newest = all_queries
+            self.positions.setdefault(block, site.positions())
             self.fingerprints.store(marks)
 
         return commit
@@ -102,9 +110,12 @@ class LayerRecord:
             "scale": call.scale,
         }
 
-    def _find_places(
-        self, call: AttentionCall, site: CallSite, last: Spans | None
-    ) -> list[tuple[Spans, Spans]]:
+    def begins_again(self, places: Places) -> bool:
+        """Return whether the first block comes after later ones: another run of the model."""
+        start = places[0][0][0][0]
+        return start == 0 and bool(self.newest) and self.newest[0][0] > 0
+
+    def find_places(self, call: AttentionCall, site: CallSite, last: Spans | None) -> Places:
         """Ask the policies where queries and keys lie: of the whole call, and of this process."""
         options, path = self.options, self.path
         tokens = [int(call.query.shape[2]), int(call.key.shape[2])]
@@ -167,6 +178,48 @@ class LayerRecord:
             f"pass segments=, or model= if {self.facts['model_class']} is not the one to record"
         )
 
+    def _check_moved(self, block: Spans, site: CallSite) -> None:
+        """Refuse a block that comes again where a running module says that it is another."""
+        now = site.positions()
+        for name, before in self.positions.get(block, {}).items():
+            if now.get(name, before) != before:
+                raise RecordError(
+                    f"{self.path}: {name_frames(self.options.query_segments, block)} came again, "
+                    f"but {name} has moved from {before} to {now[name]}: the cache holds one block "
+                    "and its sinks, so the number of tokens does not say which they are; pass "
+                    f"query_position='argument:{name}' (in tokens) or 'counted:5' (forwards of a "
+                    "block), and key_position='sink:1,window:6' (frames the cache holds)"
+                )
+
+    def _check_own_keys(self, call: AttentionCall, sums: PairSums) -> None:
+        """Refuse a growing cache in which no query frame sees its own keys: it is not its end."""
+        cached = call.key.shape[2] > call.query.shape[2] and self.options.attention == "self"
+        columns = {frame: column for column, frame in enumerate(sums.keys.frames)}
+        own = [(row, columns[f]) for row, f in enumerate(sums.queries.frames) if f in columns]
+        if not (cached and own and self.options.query_position_inferred):
+            return
+        if not any(sums.count[:, :, row, column].any() for row, column in own):
+            raise RecordError(
+                f"{self.path}: the mask hides the last {call.query.shape[2]} of "
+                f"{call.key.shape[2]} key tokens from the queries, so they are not the queries' "
+                "own, as they are in a cache that grows; pass query_position= and key_position= "
+                "that say where the tokens lie"
+            )
+
+    def _check_repeats(self) -> None:
+        """Refuse a last block with more forwards than any other, which may be several blocks."""
+        *earlier, last = sorted(self.seen)
+        most = max((self.seen[block] for block in earlier), default=0)
+        told = not self.options.query_position_inferred or any(self.positions.values())
+        if earlier and self.seen[last] > most and not told:
+            raise RecordError(
+                f"{self.path}: {name_frames(self.options.query_segments, last)} came "
+                f"{self.seen[last]} times, the blocks before at most {most} times: more forwards, "
+                "or several blocks in a cache that holds one and its sinks. Pass query_position="
+                "'growing' for the first, 'counted:5' (forwards of a block) or 'argument:"
+                "current_start' with key_position='sink:1,window:6' for the second"
+            )
+
     def _count_forward(self, block: Spans) -> int:
         """Return which forward of a block this is, from 0."""
         path, segments = self.path, self.options.query_segments
@@ -175,7 +228,8 @@ class LayerRecord:
                 raise RecordError(
                     f"{path}: {name_frames(segments, block)} came a second time (at "
                     f"{self.facts['call_site']}); pass forwards='first' (noisiest), 'last' "
-                    "(clean), 'mean' or 'all' if the model runs each block several times"
+                    "(clean), 'mean' or 'all' if the model runs each block several times, or "
+                    "query_position= if these are other frames"
                 )
             return self.seen[block]
         for low, high in self.covered:
@@ -236,6 +290,7 @@ class LayerRecord:
     def finish(self) -> None:
         """Complete the matrices, by forward (all under 0 unless ``forwards`` is "all")."""
         self.fingerprints.check_deferred(self.path)
+        self._check_repeats()
         for sums in self.latest.values():
             self._add(0, sums)
         self.latest.clear()

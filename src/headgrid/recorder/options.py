@@ -37,6 +37,7 @@ class RecordOptions:
     forwards: str | int | None
     batch: int | str | None
     query_position: Policy
+    query_position_inferred: bool
     key_position: Policy
     statistic: str
     sample: int | None
@@ -121,6 +122,7 @@ def read_options(
         )
     given["layers"] = _read_layers(given["layers"])
     given["functions"] = read_functions(given["functions"])
+    given["query_position_inferred"] = given["query_position"] is None
     for axis, of_cross in (("query", "self"), ("key", "whole")):
         name = f"{axis}_position"
         given[name] = read_policy(given[name] or (of_cross if cross else "growing"), axis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,7 @@ class Recording(Card):
         self.options = options
         self._model = unwrap(model) if isinstance(model, torch.nn.Module) else model
         self._root: torch.nn.Module | None = None
-        self._layers: dict[str, LayerRecord] = {}
+        self._layers: dict[str, list[LayerRecord]] = {}  # one for each run
         self._numbers: dict[str, int] = {}
         self._kinds: dict[str, str] = {}
         self._sites: dict[str, int] = {}
@@ -49,18 +50,36 @@ class Recording(Card):
         self._plans = PlanCache()
         self._lock = threading.RLock()
         self._generator = torch.Generator().manual_seed(options.seed)
-        self._captures: list[Capture] | None = None
+        self._runs: list[list[Capture]] | None = None
+        self._error: Exception | None = None
 
     def __repr__(self) -> str:
-        state = "open" if self._captures is None else f"{len(self._captures)} captures"
+        found = self.finished
+        state = "open" if found is None else f"{len(found)} captures"
         return (
             f"<Recording of {self.options.attention}-attention {self.options.statistic}: {state}>"
         )
 
     @property
     def finished(self) -> tuple[Capture, ...] | None:
-        """The captures, or None while there are none."""
-        return None if self._captures is None else tuple(self._captures)
+        """The captures of all runs, or None while there are none."""
+        return None if self._runs is None else tuple(c for run in self._runs for c in run)
+
+    @property
+    def runs(self) -> list[list[Capture]]:
+        """The captures of each run of the model: a run begins where the first block comes again.
+
+        Raises
+        ------
+        RecordError
+            Before the ``with`` block has ended without an exception.
+        """
+        if self._runs is None:
+            raise RecordError(
+                "this recording has no captures: its with block has not ended, or ended with an "
+                "exception; use recording.captures after the block"
+            )
+        return self._runs
 
     @property
     def captures(self) -> list[Capture]:
@@ -69,27 +88,28 @@ class Recording(Card):
         Raises
         ------
         RecordError
-            Before the ``with`` block has ended without an exception.
+            Before the ``with`` block has ended without an exception, and where the model has
+            run more than once.
         """
-        if self._captures is None:
+        if len(self.runs) > 1:
             raise RecordError(
-                "this recording has no captures: its with block has not ended, or ended with an "
-                "exception; use recording.captures after the block"
+                f"{len(self.runs)} runs were recorded, as the first block came again after later "
+                "ones (several prompts?); use recording.runs, or a recording for each prompt"
             )
-        return self._captures
+        return self.runs[0]
 
     def save(self, directory: str | Path) -> list[Path]:
         """Write ``layer{L}.pt`` for every capture and return the paths.
 
-        Where several forwards or batch elements were kept, each has a folder of
-        its own. In a run over several processes that share one model, only the
+        Where several runs, forwards or batch elements were kept, each has a folder of
+        its own (``run_000``). In a run over several processes that share one model, only the
         first process writes.
         """
         folder = Path(directory)
         if self.options.shard is not None and shards.rank() != 0:
             return []
         paths = []
-        for capture in self.captures:
+        for capture in (capture for run in self.runs for capture in run):
             path = folder / capture.run / f"layer{capture.layer_index}.pt"
             path.parent.mkdir(parents=True, exist_ok=True)
             save_capture(capture, path)
@@ -99,18 +119,27 @@ class Recording(Card):
     def prepare(self, read: Callable[[], AttentionCall]) -> Commit | None:
         """Look at one attention call before it runs; called by the interceptor."""
         with self._lock:
-            site = find_site()
-            root = self._find_root(site)
-            if root is None:
+            if self._error is not None:
                 return None
-            call = read()
-            if call.query.is_meta:
-                return None  # a run for shapes only
-            path = self._name_site(root, site, call)
-            kind = self._tell_kind(root, site, path, call)
-            if kind != self.options.attention:
-                return self._follow(kind, call)
-            return self._prepare_layer(site, root, path, call)
+            try:
+                return self._prepare(read)
+            except Exception as error:
+                self._error = error  # the model may go on as though nothing had happened
+                raise
+
+    def _prepare(self, read: Callable[[], AttentionCall]) -> Commit | None:
+        site = find_site()
+        root = self._find_root(site)
+        if root is None:
+            return None
+        call = read()
+        if call.query.is_meta:
+            return None  # a run for shapes only
+        path = self._name_site(root, site, call)
+        kind = self._tell_kind(root, site, path, call)
+        if kind != self.options.attention:
+            return self._follow(kind, call)
+        return self._prepare_layer(site, root, path, call)
 
     def _find_root(self, site: CallSite) -> torch.nn.Module | None:
         """Return the model that the call belongs to, or None if it is not the one recorded."""
@@ -182,14 +211,15 @@ class Recording(Card):
         number = self._numbers.setdefault(path, len(self._numbers))
         if not self.options.wants(number, path):
             return None
-        if path not in self._layers:
-            facts = {"model_class": type(root).__name__}
-            self._layers[path] = LayerRecord(
-                number, path, self.options, self._plans, self._generator, facts
-            )
+        facts = {"model_class": type(root).__name__}
+        fresh = LayerRecord(number, path, self.options, self._plans, self._generator, facts)
+        runs = self._layers.setdefault(path, [fresh])
         chosen = choose_batch(call, self.options.batch)
         last = self._latest.get(threading.get_ident())
-        commit = self._layers[path].prepare(chosen, site, last)
+        places = runs[-1].find_places(chosen, site, last)
+        if runs[-1].begins_again(places):
+            runs.append(fresh)
+        commit = runs[-1].prepare(chosen, site, places)
 
         def enter() -> None:
             with self._lock:
@@ -205,10 +235,19 @@ class Recording(Card):
         RecordError
             Where nothing was recorded, frames are missing, or a cache changed.
         """
-        ran = [layer for layer in self._layers.values() if layer.calls]  # others raised
-        layers = sorted(ran, key=lambda layer: layer.number)
-        self._check_found(layers)
-        self._captures = build_captures(layers, self.options, self._list_sites())
+        if self._error is not None:
+            raise self._error
+        ran = [[layer for layer in runs if layer.calls] for runs in self._layers.values()]
+        runs = [[layer for layer in run if layer] for run in itertools.zip_longest(*ran)]
+        self._check_found(runs[0] if runs else [])
+        self._runs = []
+        for run in runs:
+            layers = sorted(run, key=lambda layer: layer.number)
+            captures = build_captures(layers, self.options, self._list_sites())
+            if len(runs) > 1:
+                name = f"run_{len(self._runs):03d}"
+                captures = [c.replace(run=f"{name}_{c.run}".strip("_")) for c in captures]
+            self._runs.append(captures)
         self._forget()
 
     def _list_sites(self) -> str:

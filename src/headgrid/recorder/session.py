@@ -240,10 +240,10 @@ def record_runs(
 def save_run(recording: Recording, run: Run, directory: str | Path, **more: Any) -> Path:
     """Write one run's captures and its ``run.json``."""
     folder = Path(directory) / run.name
+    captures = recording.captures
     paths = recording.save(folder)
     if not paths:
         return folder
-    captures = recording.captures
     facts = {
         "run": run.name,
         "prompt": run.prompt,

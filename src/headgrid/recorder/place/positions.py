@@ -29,7 +29,7 @@ class CallInfo:
     key_tokens: int
     query_segments: Segments  #: the frames of each axis
     key_segments: Segments
-    site: CallSite  #: the running modules and their keyword arguments
+    site: CallSite  #: the running modules and their arguments
     last: Spans | None = None  #: where the latest self-attention call put its query tokens
     query: Spans = ()  #: where this call's query tokens lie; known to key policies only
 
@@ -116,7 +116,7 @@ class FromArgument(Policy):
             names = sorted({name for part in info.site.arguments for name in part})
             raise RecordError(
                 f"{info.path}: no running module was called with a number {self.name!r}; the "
-                f"keyword arguments seen are {', '.join(names) or 'none'}"
+                f"arguments seen are {', '.join(names) or 'none'}"
                 f"{near_miss(self.name, names)}"
             ) from None
         return ((start, start + info.query_tokens),)

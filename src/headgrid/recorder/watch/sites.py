@@ -11,6 +11,7 @@ import sys
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 _CALL_CODE = torch.nn.Module._call_impl.__code__
 _CROSS = re.compile(r"cross|attn_?2$|enc(oder)?_?dec(oder)?|encoder_attn|multihead_attn", re.I)
 _SELF = re.compile(r"self|attn_?1$", re.I)
+_POSITION = re.compile(r"(^|_)(start|offset|pos|positions?)(_|$)")
 _OWN = str(Path(__file__).parent.parent)
 _DYNAMO = "torch/_dynamo"
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -28,8 +30,8 @@ _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped
 class CallSite:
     """Where an attention call comes from.
 
-    The modules whose forward is running, outermost first, the keyword arguments that each was
-    called with, and the line of Python that calls the attention function.
+    The modules whose forward is running, outermost first, the arguments that each was called
+    with, by name, and the line of Python that calls the attention function.
     """
 
     modules: tuple[torch.nn.Module, ...]
@@ -43,11 +45,29 @@ class CallSite:
         return f"{Path(self.file).name}:{self.line}"
 
     def argument(self, name: str) -> Any:
-        """Return a keyword argument of the innermost running module that has it, or None."""
+        """Return an argument of the innermost running module that has it, or None."""
         for arguments in reversed(self.arguments):
             if name in arguments:
                 return arguments[name]
         return None
+
+    def positions(self) -> dict[str, int]:
+        """Return the arguments that say where tokens lie (``current_start``), as far as known."""
+        found: dict[str, int] = {}
+        for arguments in self.arguments:
+            for name, value in arguments.items():
+                if not _names_position(name):
+                    continue
+                if isinstance(value, torch.Tensor) and value.device.type == "cpu" and len(value):
+                    value = value.flatten()[0].item()  # a GPU would have to be waited for
+                if isinstance(value, int) and not isinstance(value, bool):
+                    found[name] = value
+        return found
+
+
+@lru_cache
+def _names_position(name: str) -> bool:
+    return "step" not in name and _POSITION.search(name) is not None
 
 
 def find_site() -> CallSite:
@@ -59,9 +79,12 @@ def find_site() -> CallSite:
     while frame is not None:
         code = frame.f_code
         if code is _CALL_CODE:
-            names = frame.f_locals
-            modules.insert(0, names["self"])
-            arguments.insert(0, names.get("kwargs") or {})
+            given = frame.f_locals
+            modules.insert(0, given["self"])
+            forward = getattr(given["self"].forward, "__code__", None)
+            names = () if forward is None else forward.co_varnames[1 : forward.co_argcount]
+            positional = dict(zip(names, given.get("args") or (), strict=False))
+            arguments.insert(0, positional | (given.get("kwargs") or {}))
         elif not file and not code.co_filename.startswith(_OWN) and _DYNAMO not in code.co_filename:
             file, line = code.co_filename, frame.f_lineno
         frame = frame.f_back
