@@ -50,8 +50,8 @@ def resolve_color_range(
     Returns
     -------
     ColorRange
-        With ``low < high``. Statistics without sign start at 0 for
-        ``symmetric``, ``shared`` and ``quantile``; where every value is 0 the
+        With ``low < high``. Statistics without sign start at 0 (or at a value
+        below) for ``symmetric``, ``shared`` and ``quantile``; where every value is 0 the
         range is ±1 (0 to 1). Where so many values are 0 that both quantiles
         are, ``quantile`` takes the largest magnitude, as ``shared`` does.
 
@@ -83,7 +83,7 @@ def resolve_color_range(
         high = max(abs(low), abs(high))
         if checked == "quantile":
             high = _quantile_magnitude(pool, high)
-        low = -high if diverging else 0.0
+        low = -high if diverging else max(min(low, 0.0), -high)
     if not high - low > SMALLEST_SPAN:  # one value everywhere
         low, high = (-1.0 if diverging else 0.0), (high if high > SMALLEST_SPAN else 1.0)
     return ColorRange(shorten_float(low), shorten_float(high), checked)
