@@ -70,10 +70,10 @@ class ColorRange(Card):
 
     @classmethod
     def around_zero(cls, low: float, high: float, signed: bool, rule: str) -> ColorRange:
-        """Return the range that holds values, as far to both sides; from 0 where all are above."""
+        """Return the range that holds values, as far to both sides; from 0 where they are above."""
         size = shorten_float(max(abs(low), abs(high)))
         size = size if size > SMALLEST_SPAN else 1.0  # one value everywhere
-        return cls(-size if signed else 0.0, size, rule)
+        return cls(-size if signed else shorten_float(min(low, 0.0)), size, rule)
 
 
 #: What every ``color_range`` takes.

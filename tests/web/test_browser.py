@@ -35,7 +35,7 @@ def capture():
 @pytest.fixture(scope="module")
 def opened(chromium, capture, tmp_path_factory):
     """Return a function that opens the page of a figure, once for all tests of this file."""
-    with open_visits(chromium, "page") as visit:
+    with open_visits(chromium) as visit:
 
         @cache
         def open_(draw):

@@ -66,7 +66,7 @@ def few_measures(monkeypatch):
 @pytest.fixture(scope="module")
 def opened(chromium, tmp_path_factory):
     """Return a function that opens one of a few pages, once for all tests of this file."""
-    with open_visits(chromium, "explorer") as visit:
+    with open_visits(chromium) as visit:
 
         @cache
         def open_(name):

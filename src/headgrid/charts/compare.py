@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -18,7 +18,15 @@ from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, color_channel, find_look, fit_maps
 from headgrid.charts.heatmap import as_vectors
-from headgrid.charts.panels import CELLS, Panels, map_marks, map_size, pair_records, scale_mark
+from headgrid.charts.panels import (
+    CELLS,
+    Panels,
+    map_marks,
+    map_size,
+    mark_absent,
+    pair_records,
+    scale_mark,
+)
 from headgrid.charts.scales import ColorScale, count_pixels, find_scale
 from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.charts.tiles import head_tile
@@ -83,11 +91,12 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         expect_capture(capture)
         capture.head_matrix(0)  # says what is missing
     expect_comparable(a, b)
-    change = _Change(a, b, f"{STATISTICS[a.statistic].base}_difference")
+    change = _Change.of(a, b)
     rule: ColorChoice = "quantile" if options.color_range == "quantile" else "symmetric"
     scales = [find_scale([a, b], options), find_scale([change], replace(options, color_range=rule))]
     # The table of all panels has one column of values.
-    panels = _find_panels((a, b, cast(Capture, replace(change, statistic=a.statistic))), options)
+    shown = replace(change, statistic=a.statistic)
+    panels = _find_panels((a, b, cast(Capture, shown)), options)
     count, size = count_pixels(len(a.key_frames)), find_look(options).map_panel / 2
     look = fit_maps(options, panels.columns, count, size)
     cells = a.num_visible + b.num_visible + change.num_visible
@@ -120,6 +129,16 @@ class _Change:
     a: Capture
     b: Capture
     statistic: str
+    extents: Sequence[tuple[float, float, int]] = ()  # smallest, largest, number; of each head
+
+    @classmethod
+    def of(cls, a: Capture, b: Capture) -> _Change:
+        """Return the difference of two captures that go together."""
+        change, extents = cls(a, b, f"{STATISTICS[a.statistic].base}_difference"), []
+        for matrix in map(change.head_matrix, range(a.num_heads)):
+            low, high = np.nanmin(matrix, initial=np.inf), np.nanmax(matrix, initial=-np.inf)
+            extents.append((float(low), float(high), int(np.count_nonzero(matrix == matrix))))
+        return replace(change, extents=extents)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.b, name)  # frames, layer and run
@@ -128,25 +147,20 @@ class _Change:
         """Return one head's differences, NaN where one of the two is unseen."""
         return self.b.head_matrix(head).astype(np.float64) - self.a.head_matrix(head)
 
-    @cached_property
-    def _counted(self) -> tuple[float, float, int]:
-        """Smallest and largest difference, and how many there are."""
-        ends, count = [], 0
-        for head in range(self.b.num_heads):
-            matrix = self.head_matrix(head)
-            ends += [np.fmin.reduce(matrix, axis=None), np.fmax.reduce(matrix, axis=None)]
-            count += matrix.size - int(np.count_nonzero(np.isnan(matrix)))
-        return float(np.nanmin(ends)), float(np.nanmax(ends)), count
+    def head_range(self, head: int) -> tuple[float, float]:
+        """Return the smallest and the largest difference of one head."""
+        return self.extents[head][:2]
 
     @property
     def value_range(self) -> tuple[float, float]:
         """Smallest and largest difference."""
-        return self._counted[:2]
+        lows, highs, _ = zip(*self.extents, strict=True)
+        return min(lows), max(highs)
 
     @property
     def num_visible(self) -> int:
         """Number of triples that both captures have seen."""
-        return self._counted[2]
+        return sum(count for _, _, count in self.extents)
 
     @property
     def value_sketch(self) -> QuantileSketch:
@@ -176,10 +190,11 @@ def _draw(
     changes = {"fill": _color(alt.Fill("color:Q"), scales[1], panels, look, change)}
     both = zip(scales, (values, changes), ("<", "=="), (CELLS, f"difference_{CELLS}"), strict=True)
     size = min(look.map_title, 9 / look.unit)
+    known = f"&&isValid(datum.{a.statistic})" if panels.absent else ""
     if vectors:
         layers = [
             map_marks(panels, look, vectors=True, name=name)
-            .transform_filter(f"datum.panel%3{sign}2")
+            .transform_filter(f"datum.panel%3{sign}2{known}")
             .transform_calculate(color=scale.expression(a.statistic))
             .encode(**channel, tooltip=panels.tooltip("query:O", "key:O"))
             for scale, channel, sign, name in both
@@ -192,7 +207,7 @@ def _draw(
         for number, (capture, head) in enumerate(panels.heads)
     ]
     tiles = map_marks(panels, look, vectors=False)
-    return panels.facet_maps([*bars, tiles], look, size=size), records
+    return panels.facet_maps([*bars, tiles], look, size=size), mark_absent(records, panels)
 
 
 def _color(

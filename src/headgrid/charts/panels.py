@@ -86,6 +86,12 @@ class Panels:
         )
         return reduce(QuantileSketch.merge, map(QuantileSketch.of, values))
 
+    @cached_property
+    def absent(self) -> list[int]:
+        """Numbers of the panels whose head has no value."""
+        ranges = [capture.head_range(head) for capture, head in self.heads]
+        return [number for number, (low, high) in enumerate(ranges) if not low <= high]
+
     def height(self, panel: float, gap: float) -> float:
         """Return the height of a grid of panels so high."""
         rows = -(-len(self.heads) // self.columns)
@@ -135,7 +141,8 @@ class Panels:
         self, chart: alt.FacetChart, index: Sequence[str], scale: ColorScale | None = None
     ) -> alt.FacetChart:
         """Turn arrays back into values, with their colour on a scale and what the panel shows."""
-        chart = unfold(chart, self.statistic, self.first.key_frames, [self.field, *index])
+        names, whole = [self.field, *index], bool(self.absent)
+        chart = unfold(chart, self.statistic, self.first.key_frames, names, keep_unseen=whole)
         if scale is not None:
             chart = chart.transform_calculate(color=scale.expression(self.statistic))
         for name, expression in self.lookups().items():
@@ -154,6 +161,7 @@ class Panels:
         inset = shorten_float(2 / look.unit, 6)
         # Labels stand at the bottom right: a causal map has no data there.
         labels = self.inside_labels(width - inset, height - inset, "bottom", look.map_title, look)
+        labels += absent_marks(self, [self.field], (width, height), look)
         frame = frame or panel_frame(width, height, [self.field], look)
         panel = alt.layer(frame, *layers, *labels).properties(width=width, height=height)
         return self.facet(panel, look, size or look.map_title)
@@ -204,6 +212,9 @@ def draw_maps(
     marks = map_marks(panels, look, vectors=vectors)
     if vectors:
         marks = marks.encode(color=color, tooltip=panels.tooltip("query:O", "key:O"))
+        marks = (
+            marks.transform_filter(f"isValid(datum.{panels.statistic})") if panels.absent else marks
+        )
         chart = panels.unfold(panels.facet_maps([marks], look), ["query"], scale)
         return chart, pair_records(panels)
     # An image has no colour channel; the frame carries the scale, and its legend.
@@ -216,6 +227,7 @@ def draw_maps(
         {panels.field: number, "tile": head_tile(owner, head, scale)}
         for number, (owner, head) in enumerate(panels.heads)
     ]
+    records = mark_absent(records, panels)
     return panels.facet_maps([marks], look, frame), records
 
 
@@ -273,8 +285,27 @@ def scale_mark(scale: ColorScale, where: str, **channel: Any) -> Any:
 
 def pair_records(panels: Panels) -> Records:
     """Return the visible pairs of all panels, one record a row of a matrix."""
-    table = panel_pairs(panels.heads, panels.field)
-    return nest(table, panels.statistic, panels.first.key_frames, [panels.field, "query"])
+    table, keys = panel_pairs(panels.heads, panels.field), panels.first.key_frames
+    records = nest(table, panels.statistic, keys, [panels.field, "query"], panels.absent)
+    return mark_absent(records, panels)
+
+
+def mark_absent(records: Records, panels: Panels) -> Records:
+    """Mark the records of panels whose head has no value."""
+    absent = set(panels.absent)
+    return [{**r, "absent": True} if r[panels.field] in absent else r for r in records]
+
+
+def absent_marks(
+    panels: Panels, groupby: Sequence[str], size: tuple[float, float], look: Look
+) -> list[alt.Chart]:
+    """Return the words in a panel whose head has no value, where there is one."""
+    if not panels.absent:
+        return []
+    text = alt.Chart().transform_filter("datum.absent").transform_aggregate(groupby=[*groupby])
+    letters = min(look.axis_title, size[0] / 7)
+    words = text.mark_text(text="not recorded", fontSize=letters, fill=INK, aria=False)
+    return [words.encode(x=alt.XValue(size[0] / 2), y=alt.YValue(size[1] / 2))]
 
 
 def nest(

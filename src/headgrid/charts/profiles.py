@@ -12,7 +12,7 @@ import numpy.typing as npt
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import INK, Look, frame_axis, plain_label, show_where
-from headgrid.charts.panels import BARS, LINE, POINTS, Panels, nest
+from headgrid.charts.panels import BARS, LINE, POINTS, Panels, absent_marks, mark_absent, nest
 from headgrid.charts.scales import value_ticks
 from headgrid.charts.spec import Records
 from headgrid.tables.stats import sink_scores
@@ -36,7 +36,7 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     table, expected = panel_profiles(panels.heads, panels.field), range(len(panels.heads))
     keys = panels.first.key_frames
     records = nest(table, panels.statistic, keys, [panels.field], expected)
-    return panels.unfold(chart, []), records
+    return panels.unfold(chart, []), mark_absent(records, panels)
 
 
 def _marks(panels: Panels, look: Look) -> list[Any]:
@@ -65,7 +65,9 @@ def _marks(panels: Panels, look: Look) -> list[Any]:
     dense = len(keys) > 2 * look.profile_width * look.unit
     inset = shorten_float(2 / look.unit, 6)
     place = look.profile_width - inset, inset, "top", look.profile_title
-    return [bars, line, *([] if dense else [points]), *panels.inside_labels(*place, look)]
+    size = look.profile_width, look.profile_height
+    words = absent_marks(panels, [panels.field], size, look)
+    return [bars, line, *([] if dense else [points]), *panels.inside_labels(*place, look), *words]
 
 
 def profile_gap(panels: Panels, look: Look) -> float:

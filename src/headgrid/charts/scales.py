@@ -161,9 +161,10 @@ def palette_for(statistic: str, name: str) -> Palette:
 def find_scale(values: Sequence[Ranged], options: FigureOptions) -> ColorScale:
     """Return the one scale of captures, or of what has values like them."""
     first, rule = values[0], options.color_range
-    palette = palette_for(first.statistic, options.palette)
-    if rule == "symmetric" and len(values) == 1:
-        found = ColorRange.around_zero(*first.value_range, palette.diverging, rule)
+    palette, (low, high) = palette_for(first.statistic, options.palette), first.value_range
+    if len(values) == 1 and isinstance(rule, str) and (rule == "symmetric" or low > high):
+        ends = (low, high) if low <= high else (0.0, 0.0)  # nothing was recorded
+        found = ColorRange.around_zero(*ends, palette.diverging, rule)
     else:
         found = resolve_color_range(rule, values)
     return ColorScale(found, palette)

@@ -18,6 +18,7 @@ from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import (
     CELLS,
     Panels,
+    absent_marks,
     map_marks,
     map_size,
     nest,
@@ -199,8 +200,11 @@ class _Sheet:
         panels, look, keys = self.panels, self.look, self.first.key_frames
         statistic, index = panels.statistic, ["layer", "head", "query"]
         known = f"isValid(datum.{statistic})" if vectors else "!datum.missing"
-        frame = panel_frame(*self.size, ["layer", "head"], look, fill=UNSEEN_COLOR)
-        frame.transform = [alt.FilterTransform(filter=known), *frame.transform]
+        absent = [(panels.heads[n][0].layer_index, panels.heads[n][1]) for n in panels.absent]
+        framed = f"{known}||datum.absent" if absent and vectors else known
+        frame = panel_frame(*self.size, index[:2], look, fill=UNSEEN_COLOR)
+        frame.transform = [alt.FilterTransform(filter=framed), *frame.transform]
+        words = absent_marks(panels, index[:2], self.size, look)
         name = f"sheet_{CELLS}"
         marks = map_marks(panels, look, vectors=vectors, name=name, pixels=MAX_PIXELS)
         marks = marks.transform_filter(known)
@@ -213,11 +217,12 @@ class _Sheet:
         records: Records
         if vectors:
             tooltip = ["layer:O", "head:O", "query:O", "key:O", f"{statistic}:Q"]
-            chart = self._facet([frame, marks.encode(color=color, tooltip=tooltip)])
+            chart = self._facet([frame, marks.encode(color=color, tooltip=tooltip), *words])
             chart = unfold(chart, statistic, keys, index, keep_unseen=True)
             records = nest(panel_pairs(panels.heads), statistic, keys, index)
             blank = {"head": 0, "query": self.first.query_frames[0], statistic: [None]}
             records += [{**blank, "layer": layer} for layer in self.missing]
+            records += [{**blank, "layer": of, "head": n, "absent": True} for of, n in absent]
             return chart.transform_calculate(color=self.scale.expression(statistic)), records
         where = f"datum.layer=={self.first.layer_index}&&datum.head==0"
         records = [
@@ -229,8 +234,12 @@ class _Sheet:
             for c, head in panels.heads
         ]
         # Every record names a picture; that of a missing layer is never drawn.
-        records += [{**records[0], "layer": layer, "missing": True} for layer in self.missing]
-        return self._facet([frame, scale_mark(self.scale, where, fill=color), marks]), records
+        never = {**records[0], "missing": True}
+        for number in panels.absent:
+            records[number]["absent"] = True
+        records += [{**never, "layer": layer} for layer in self.missing]
+        legend = scale_mark(self.scale, where, fill=color)
+        return self._facet([frame, legend, marks, *words]), records
 
     def _keep_ends(self, marks: alt.Chart, vectors: bool) -> None:
         """Keep the first and the last tick of both axes: a small map has no room for more.

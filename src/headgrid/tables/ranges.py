@@ -49,8 +49,8 @@ def resolve_color_range(
     Returns
     -------
     ColorRange
-        With ``low < high``. Statistics without sign start at 0 for
-        ``symmetric``, ``shared`` and ``quantile``; where every value is 0 the
+        With ``low < high``. Statistics without sign start at 0 (or at a value
+        below) for ``symmetric``, ``shared`` and ``quantile``; where every value is 0 the
         range is ±1 (0 to 1). Where so many values are 0 that both quantiles
         are, ``quantile`` takes the largest magnitude, as ``shared`` does.
 
@@ -94,7 +94,7 @@ def resolve_color_range(
             # A bucket's centre may lie below its values: the largest must not saturate for that.
             if 0 < magnitude * (1 + RELATIVE_ERROR) < high:
                 high = magnitude
-        low = -high if signed else 0.0
+        low = -high if signed else max(min(low, 0.0), -high)
     elif signed:
         low, high = min(low, 0.0), max(high, 0.0)
     if not high - low > SMALLEST_SPAN:  # one value everywhere

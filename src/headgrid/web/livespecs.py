@@ -156,7 +156,9 @@ def map_width(capture: Capture, width: int) -> int:
 
 def _one_head(capture: Capture) -> Panels:
     # The axes left of a map and of a profile take the same room.
-    return Panels(((capture, 0),), [""], 1, label="''", extent=32)
+    ranges = map(capture.head_range, range(capture.num_heads))
+    head = next((number for number, (low, high) in enumerate(ranges) if low <= high), 0)
+    return Panels(((capture, head),), [""], 1, label="''", extent=32)
 
 
 def _complete(chart: ChartLike, look: Look) -> Spec:
