@@ -105,17 +105,6 @@ def test_equal_values_have_exactly_no_deviation():
     )
 
 
-def test_cells_count_only_the_runs_that_recorded_them():
-    first = Capture.from_array([[[1.0, np.nan], [3.0, np.nan]]])
-    second = Capture.from_array([[[5.0, 6.0], [9.0, np.nan]]])
-    moments = merge_all([first, second])
-    mean, deviation = moments.mean_capture(), moments.deviation_capture()
-    np.testing.assert_array_equal(mean.full_frame_attention, [[[3.0, 6.0], [6.0, np.nan]]])
-    np.testing.assert_allclose(
-        deviation.full_frame_attention, [[[np.sqrt(8), np.nan], [np.sqrt(18), np.nan]]]
-    )
-
-
 def test_frames_that_were_never_recorded_stay_unseen():
     values = np.zeros((1, 5, 5))
     values[:, :4, :4] = np.arange(1.0, 17.0).reshape(4, 4)
@@ -181,15 +170,6 @@ def test_results_are_captures_like_any_other(base, tmp_path):
         spec = headgrid.to_json(headgrid.heatmap(capture))
         assert title in spec
         assert title in headgrid.to_json(headgrid.perhead(capture))
-
-
-def test_a_mean_of_means_stays_a_mean():
-    means = [
-        merge_all(run_captures(2, seed=s)).mean_capture().replace(run=f"set {s}") for s in (1, 2)
-    ]
-    moments = merge_all(means)
-    assert moments.mean_capture().statistic == "logit_mean"
-    assert moments.deviation_capture().statistic == "logit_std"
 
 
 def test_where_no_cell_of_a_head_was_recorded_twice_there_is_no_deviation():

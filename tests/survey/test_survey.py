@@ -1,10 +1,12 @@
 """Surveys in memory: what is read, how it is named, and what is made of it."""
 
 import math
+import multiprocessing
+import os
 import subprocess
 import sys
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 import headgrid
 from headgrid import Capture, CaptureError, HeadgridWarning, OptionError
-from headgrid.capture.folders import Place, find_captures, place_captures
+from headgrid.capture.folders import find_captures, place_captures
 from headgrid.survey.read import RUNS_IN_A_PART, File, split_parts, survey
 from headgrid.tables.measures import MEASURES, measure_heads
 from synthetic import block_capture, waves
@@ -205,10 +207,6 @@ def test_a_layer_that_one_set_lacks_is_in_no_agreement(tmp_path):
     assert np.isnan(table["rho"][1])
 
 
-def test_agreement_of_one_set_is_empty(small):
-    assert survey(small).agreement().empty
-
-
 # maps over runs
 
 
@@ -310,6 +308,7 @@ def test_captures_in_memory_are_surveyed_like_files(tmp_path):
     found = survey(capture.replace(run=name) for (name, _), capture in made.items())
     assert_same(survey(tmp_path), found)
     assert repr(found) == "<Survey of 4 captures: 2 runs, 2 layers x 3 heads, logit>"
+    assert found.agreement().empty
 
 
 # bad input
@@ -411,14 +410,13 @@ def test_a_name_that_can_not_be_printed_is_made_visible(small):
     assert table["run"].unique().tolist() == ["a␛[31m"]
 
 
-def test_places_sort_as_people_count():
-    places = [Place("a", "run_10"), Place("a", "run_9"), Place("A2", "x"), Place("A10", "x")]
-    assert sorted(places, key=lambda place: place.order) == [
-        Place("a", "run_9"),
-        Place("a", "run_10"),
-        Place("A2", "x"),
-        Place("A10", "x"),
-    ]
+@pytest.mark.parametrize("names", [(b"a\xfe/run_0", b"a\xff/run_1"), (b"run_0\xfe", b"run_0\xff")])
+def test_folders_that_differ_only_in_what_is_no_text_are_not_one(tmp_path, names):
+    for layer, name in enumerate(map(os.fsdecode, names)):
+        (tmp_path / name).mkdir(parents=True)
+        headgrid.save_capture(block_capture(layer=layer), tmp_path / name / "layer.npz")
+    with pytest.raises(CaptureError, match=r"udcfe.* and '.*udcff.* differ only in what can not"):
+        survey(tmp_path)
 
 
 def test_files_of_a_survey_may_be_given_as_text(capture_file):
@@ -463,3 +461,43 @@ def test_deviations_of_several_runs_are_refused_with_both_names():
     captures = [block_capture(2, (2, 2), statistic="logit_std", run=f"run_{r}") for r in range(2)]
     with pytest.raises(CaptureError, match=r"hold logit_std of several runs, which has no mean"):
         survey(captures)
+
+
+def write_large(path, kind):
+    """Write random logits, 12 x 4096 x 4096."""
+    import torch
+
+    name, _, order = kind.partition(" ")
+    values = torch.empty(12, 4096, 4096, dtype=getattr(torch, name))
+    for head in values:
+        head[:] = torch.randn(4096, 4096)
+    values = values.mT if order else values
+    if path.suffix == ".npz":
+        np.savez(path, full_frame_attention=values.numpy())
+    else:
+        torch.save({"full_frame_attention": values}, path)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("kind", "suffix"),
+    [
+        ("bfloat16", "pt"),
+        ("float64", "pt"),
+        ("float32", "npz"),
+        ("float32 transposed", "pt"),
+        ("bfloat16 transposed", "pt"),
+    ],
+)
+def test_a_large_capture_is_surveyed_in_little_memory(tmp_path, kind, suffix):
+    """Peak of the whole command, of a file of up to 1.6 GB: at most 1.5 GiB."""
+    path = tmp_path / f"layer0.{suffix}"
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as writer:
+        writer.submit(write_large, path, kind).result()
+    command = [sys.executable, "-m", "headgrid", "survey", path, "-o", tmp_path / "out"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    path.unlink()
+    assert process.returncode == 0
+    assert usage.ru_maxrss < 1.5 * 2**20  # in KiB

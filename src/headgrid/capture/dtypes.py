@@ -25,11 +25,17 @@ _STEP = 2**18
 
 def widen(raw: Array, dtype: str) -> Array:
     """Turn the raw bits of bfloat16 or float8 into float32, which holds each value exactly."""
-    values, codes = _values_of_codes(dtype), raw.reshape(-1)
-    wide = np.empty(raw.size, np.float32)
-    for start in range(0, raw.size, _STEP):  # numpy makes indices of 8 bytes of them
-        wide[start : start + _STEP] = values[codes[start : start + _STEP]]
-    return wide.reshape(raw.shape)
+    values, wide = _values_of_codes(dtype), np.empty(raw.shape, np.float32)
+    # Piece by piece, as numpy makes indices of 8 bytes of the codes.
+    with np.nditer(
+        [raw, wide],
+        ["buffered", "external_loop", "zerosize_ok"],
+        [["readonly"], ["writeonly"]],
+        buffersize=_STEP,
+    ) as pieces:
+        for codes, numbers in pieces:
+            numbers[...] = values[codes]
+    return wide
 
 
 @cache

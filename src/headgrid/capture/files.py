@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from headgrid.errors import CaptureError, OutputError, damaged, describe_error
 from headgrid.text import quote_text, shorten_text
@@ -39,6 +39,22 @@ def read_or_map(file: IO[bytes]) -> bytes | mmap.mmap:
     if os.fstat(file.fileno()).st_size >= MAPPED_FROM:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return file.read()
+
+
+def let_go(held: Any) -> None:
+    """Give back the memory of a mapped file that something is a view of; use reads it again."""
+    while held is not None and not isinstance(held, mmap.mmap):
+        held = held.obj if isinstance(held, memoryview) else getattr(held, "base", None)
+    if held is not None and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        held.madvise(mmap.MADV_DONTNEED)
+
+
+def _crc_of(content: memoryview) -> int:
+    crc = 0
+    for start in range(0, len(content), MAPPED_FROM):
+        crc = zlib.crc32(content[start : start + MAPPED_FROM], crc)
+        let_go(content)
+    return crc
 
 
 class Archive:
@@ -89,7 +105,7 @@ class Archive:
             self.spend(size)
             with self._refusing(), self._zip.open(entry) as stream:
                 content = memoryview(stream.read(size))
-        if len(content) < size or (limit is None and zlib.crc32(content) != entry.CRC):
+        if len(content) < size or (limit is None and _crc_of(content) != entry.CRC):
             raise self._broken(f"{quote_text(inner, 40)} is not whole")
         return content
 

@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 from headgrid.capture.dtypes import DTYPES, WIDENED, check_characters, widen
-from headgrid.capture.files import MIB, Archive, read_or_map
+from headgrid.capture.files import MAPPED_FROM, MIB, Archive, read_or_map
 from headgrid.capture.pt import read_pt
 from headgrid.capture.schema import LIST_KEYS, MAX_FRAMES, as_array
 from headgrid.errors import CaptureError, damaged, describe_error
@@ -62,9 +62,9 @@ def _read_npy(source: str, name: str, content: memoryview) -> Any:
         count = math.prod(shape) if min(shape, default=0) >= 0 else len(content)
         raw = content[head.tell() :]
         flat = np.frombuffer(raw, dtype, count) if count else np.empty(0, dtype)
-        # Sums of values that are not aligned in memory are rounded in another order.
-        aligned = np.require(flat, requirements="A")
-        value = aligned.reshape(shape, order="F" if is_fortran else "C")
+        if flat.nbytes < MAPPED_FROM:  # sums of values that are not aligned are rounded otherwise
+            flat = np.require(flat, requirements="A")
+        value = flat.reshape(shape, order="F" if is_fortran else "C")
         check_characters(value)
     except Exception as error:  # noqa: BLE001 - numpy, and the tokenizer behind it, raise anything
         finding = f"{quote_text(name)}: {_quote(error)}"

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture import schema
+from headgrid.capture.files import let_go
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.schema import FULL, LAST, LIST_KEYS, Array, Blocks, Frames
 from headgrid.capture.statistic import STATISTICS
@@ -271,7 +272,9 @@ class Capture(Card):
                 f"{self.source}: {FULL} is absent, expected an array (heads, query, key); only "
                 "the per-head figure is possible without it (--figure perhead)"
             )
-        return _hide(self.full_frame_attention[head], self.attendable)
+        matrix = _hide(self.full_frame_attention[head], self.attendable)
+        let_go(self.full_frame_attention)
+        return matrix
 
     @cached_property
     def last_block_rows(self) -> Array:
@@ -314,7 +317,7 @@ class Capture(Card):
         """
         if self.full_frame_attention is None:
             return QuantileSketch.of(self.last_block_rows)
-        heads = (QuantileSketch.of(head[self.attendable]) for head in self.full_frame_attention)
+        heads = (QuantileSketch.of(self.head_matrix(head)) for head in range(self.num_heads))
         return reduce(QuantileSketch.merge, heads)
 
     def _mean_of_last_rows(self, full: Array) -> Array:

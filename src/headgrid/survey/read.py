@@ -126,6 +126,14 @@ def read_files(
     files of each part that is done. Captures that can not be compared are an error.
     """
     clean = {place: Place(clean_text(place.set), clean_text(place.run)) for place in {*places}}
+    named: dict[str, str] = {}
+    for place in places:
+        for shown, own in ((clean[place].set, place.set), (clean[place].text, place.text)):
+            if named.setdefault(shown, own) != own:
+                raise CaptureError(
+                    f"{named[shown]!a} and {own!a} differ only in what can not be printed, both "
+                    f"are {shown!r}, expected folders with names of their own; rename one of them"
+                )
     both = zip(files, places, strict=True)
     ordered = sorted(both, key=lambda one: (one[1].order, one[0].order))
     listed = [File(n, file, clean[place]) for n, (file, place) in enumerate(ordered)]

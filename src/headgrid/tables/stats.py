@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from headgrid.capture.files import let_go
 from headgrid.capture.model import Capture, expect_capture
 
 if TYPE_CHECKING:
@@ -153,7 +154,11 @@ def diagonal_and_first_key(
     values = []
     for pairs in (equal, zero):
         queries, keys = np.nonzero(pairs & capture.attendable)
-        values.append(matrix[:, queries, keys].astype(np.float64))
+        heads = np.empty((len(matrix), len(queries)))
+        for head, found in zip(matrix, heads, strict=True):
+            found[:] = head[queries, keys]
+            let_go(matrix)
+        values.append(heads)
     return values[0], values[1]
 
 
