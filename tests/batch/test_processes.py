@@ -161,16 +161,13 @@ def test_a_cluster_writes_the_same_bytes(
     assert contents(Path("there")) == contents(Path("here"))
 
 
-def test_workers_of_another_version_are_refused(cluster, monkeypatch):
+def test_workers_of_another_version_and_what_is_no_scheduler_are_refused(cluster, monkeypatch):
+    address = next(iter(cluster.workers.values())).worker_address
+    with pytest.raises(RenderError, match="a dask worker answers there"), open_pool(1, address):
+        raise AssertionError
     monkeypatch.setattr("headgrid.batch.manifest.__version__", "99")
     expected = r"this worker has headgrid .*, expected 99 as here"
     with pytest.raises(RenderError, match=expected), open_pool(1, cluster.scheduler_address):
-        raise AssertionError
-
-
-def test_a_worker_is_no_scheduler(cluster):
-    address = next(iter(cluster.workers.values())).worker_address
-    with pytest.raises(RenderError, match="a dask worker answers there"), open_pool(1, address):
         raise AssertionError
 
 
