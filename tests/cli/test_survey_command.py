@@ -256,7 +256,6 @@ def test_an_output_that_is_a_file_or_below_one_is_an_error(cli, two_sets, tmp_pa
     result = cli("survey", two_sets, "-o", tmp_path / output, *JSON)
     assert result.exit_code == 1
     assert "file: is a file, expected a folder" in result.stderr
-    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -264,11 +263,8 @@ def test_an_output_that_is_a_file_or_below_one_is_an_error(cli, two_sets, tmp_pa
     [
         (["--statistic", "sinks"], "statistic is 'sinks', expected one of first, mid"),
         (["--by", "run"], "by is 'run', expected one of set"),
-        (["--jobs", "0"], "jobs is 0, expected a whole number"),
-        (["--format", "gif"], "format is 'gif'"),
         (["--color-range", "quantil"], "did you mean 'quantile'?"),
         (["--theme", "dark"], "theme is 'dark'"),
-        (["--ppi", "0"], "ppi is 0"),
     ],
 )
 def test_wrong_usage_is_said_before_anything_is_read(cli, tmp_path, arguments, text):
