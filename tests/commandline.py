@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 ENDED_BY_CTRL_C = "headgrid: stopped; every file written so far is whole\n"
 
@@ -22,14 +24,23 @@ def run_process(*arguments, **options):
 
 def start_process(*arguments, **options):
     """Start the command in a group of processes of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "headgrid", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        **options,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-m", "headgrid", *map(str, arguments)]
+    return subprocess.Popen(command, text=True, start_new_session=True, **(pipes | options))
+
+
+def list_workers(process):
+    """Return the processes that work for a command."""
+    with suppress(OSError):
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        return [int(pid) for pid in children if _is_worker(pid)]
+    return []
+
+
+def _is_worker(pid):
+    with suppress(OSError):
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def wait_for_files(folder, pattern, count):

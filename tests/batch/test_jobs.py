@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import resource
 import shutil
@@ -9,17 +10,27 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from concurrent.futures import BrokenExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import headgrid
-from commandline import ENDED_BY_CTRL_C, contents, run_process, start_process, wait_for_files
+from commandline import (
+    ENDED_BY_CTRL_C,
+    contents,
+    list_workers,
+    run_process,
+    start_process,
+    wait_for_files,
+)
 from headgrid import Capture, FigureOptions, RenderError
+from headgrid.batch import run
 from headgrid.batch.manifest import NAME
-from headgrid.batch.processes import open_pool
+from headgrid.batch.processes import DIED
 from headgrid.batch.run import Figures, plan_jobs, run_jobs
 from synthetic import block_capture, waves
 
@@ -29,14 +40,17 @@ OPTIONS = ["--color-range", "shared"]
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Return a folder of small captures in two runs, and one of their figures, undisturbed."""
+    """Return a folder of captures, and one of their figures, made while a worker was killed."""
     inputs, out = tmp_path_factory.mktemp("sources") / "in", tmp_path_factory.mktemp("whole")
     for number in range(COUNT):
         capture = block_capture(2, (2, 2), layer=number, scale=1.0 + number, prompt=f"p{number}")
         headgrid.save_capture(capture, inputs / f"run_{number % 2}/layer{number}.npz")
-    done = run_process("render", inputs, "-o", out, "--jobs", 2, *OPTIONS)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert len(done.stdout.splitlines()) == 2 * COUNT
+    process = start_process("render", inputs, "-o", out, "--jobs", 2, *OPTIONS)
+    wait_for_files(out, "*.svg", 2)
+    os.kill(list_workers(process)[0], signal.SIGKILL)
+    stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, stderr) == (0, "")
+    assert len(stdout.splitlines()) == 2 * COUNT
     return inputs, out
 
 
@@ -48,7 +62,7 @@ def tree(sources, tmp_path):
 
 @pytest.fixture
 def whole(sources, tmp_path):
-    """Return a copy of the folder of a run that nothing disturbed."""
+    """Return a copy of the folder of figures."""
     return shutil.copytree(sources[1], tmp_path / "whole")
 
 
@@ -71,22 +85,12 @@ def names(done):
 # the same files from everywhere
 
 
-def test_the_number_of_processes_does_not_change_a_byte(cli, tree, whole, tmp_path):
+def test_neither_processes_nor_a_killed_one_change_a_byte(cli, tree, whole, tmp_path):
     done = cli("render", tree, "-o", tmp_path / "one", "--jobs", 1, *OPTIONS)
     assert (done.exit_code, done.stderr) == (0, "")
     assert contents(tmp_path / "one") == contents(whole)
     assert names(done)[:2] == ["layer0_2d_heatmap.svg", "layer0_perhead_grid.svg"]
     assert len(set(names(done))) == 2 * COUNT
-
-
-def test_threads_draw_what_is_drawn_here(tree, tmp_path):
-    def draw(out, executor):
-        plan = plan_jobs([tree], out, Figures(["json"], options=FigureOptions(theme="paper")))
-        assert all(isinstance(done, list) for done in run_jobs(plan, executor=executor))
-        return contents(out)
-
-    with ThreadPoolExecutor(3) as executor:
-        assert draw(tmp_path / "threads", executor) == draw(tmp_path / "here", None)
 
 
 def test_the_manifest_lists_every_input_and_the_range_used(tree, whole):
@@ -157,11 +161,6 @@ def test_what_is_missing_or_altered_is_drawn_again(resume, tree, whole):
     assert "another" in (whole / "run_0/layer4_2d_heatmap.svg").read_text(encoding="utf-8")
 
 
-def test_another_option_draws_all_again(resume, whole):
-    assert len(names(resume("--columns", 1))) == 2 * COUNT
-    assert listed(whole)["options"]["columns"] == 1
-
-
 def test_inputs_that_are_gone_or_broken_leave_the_manifest(resume, tree, whole):
     (tree / "run_0/layer0.npz").unlink()
     (tree / "run_1/layer1.npz").write_bytes(b"broken")
@@ -202,6 +201,7 @@ def test_an_interrupted_run_keeps_what_is_finished(cli, tree, whole, tmp_path):
     command = ["render", tree, "-o", out, *OPTIONS]
     process = start_process(*command, "--jobs", 2)
     wait_for_files(out, "*.svg", 4)
+    os.kill(list_workers(process)[0], signal.SIGKILL)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     _, stderr = process.communicate(timeout=20)
     assert (process.returncode, stderr) == (130, ENDED_BY_CTRL_C)
@@ -215,20 +215,56 @@ def test_an_interrupted_run_keeps_what_is_finished(cli, tree, whole, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize("seconds", [0.05, 0.3, 0.7])
-def test_an_interruption_is_one_line_whenever_it_comes(tree, tmp_path, seconds):
+@pytest.mark.parametrize("command", ["render", "survey"])
+def test_killed_at_any_moment_a_command_ends_and_is_resumed_to_the_same_bytes(
+    cli, tree, tmp_path, command
+):
+    """HEADGRID_KILLS says how often; one of its workers is killed, or the command itself."""
+    whole, chance = tmp_path / "whole", random.Random(command)
+    begun = time.monotonic()
+    assert run_process(command, tree / "run_0", "-o", whole, "--jobs", 2).returncode == 0
+    seconds, ends = time.monotonic() - begun, Counter[int]()
+    for number in range(int(os.environ.get("HEADGRID_KILLS", "50"))):
+        out = tmp_path / f"out{number}"
+        process = start_process(command, tree / "run_0", "-o", out, "--jobs", 2)
+        time.sleep(chance.uniform(0.1, seconds))
+        workers = list_workers(process)
+        with suppress(ProcessLookupError):
+            os.kill(chance.choice([*workers, *workers, process.pid]), signal.SIGKILL)
+        process.communicate(timeout=60)
+        assert process.returncode in (0, -signal.SIGKILL)
+        ends[process.returncode] += 1
+        options = ["--jobs", 1, "--resume"]
+        assert cli(command, tree / "run_0", "-o", out, *options).exit_code == 0
+        assert contents(out) == contents(whole)
+        shutil.rmtree(out)
+    print(command, dict(ends))
+
+
+def test_two_commands_write_into_one_folder_at_once(cli, tree, tmp_path):
+    def command(out):
+        how = ["--resume", "--jobs", 1, "--format", "json"]
+        return ["render", tree / "run_0", "-o", tmp_path / out, *how]
+
+    for process in [start_process(*command("both")) for _ in range(2)]:
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+    assert cli(*command("one")).exit_code == 0
+    assert contents(tmp_path / "both") == contents(tmp_path / "one")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.5, 1, 2])
+def test_an_end_is_one_line_or_none_whenever_it_comes(tree, tmp_path, end, seconds):
     process = start_process("render", tree, "-o", tmp_path / "out", "--jobs", "2")
     time.sleep(seconds)
-    try:
-        os.killpg(process.pid, signal.SIGINT)
-    finally:
-        _, stderr = process.communicate(timeout=20)
+    os.killpg(process.pid, end)
+    _, stderr = process.communicate(timeout=20)
     # Python itself, before a line of headgrid has run, has an answer of its own.
-    if "headgrid" in stderr and "Traceback" not in stderr:
-        assert process.returncode == 130
-        assert len(stderr.splitlines()) == 1
-    else:
-        assert seconds == 0.05
+    if "headgrid" in stderr or process.returncode != -end:
+        assert process.returncode == 128 + end
+        assert stderr == (ENDED_BY_CTRL_C if end == signal.SIGINT else "")
 
 
 # bad input and bad luck
@@ -281,29 +317,18 @@ def test_an_input_that_changes_while_others_are_drawn_is_a_failure(tree, tmp_pat
     assert str(error).startswith(f"{changed}: the file has changed since the run began")
 
 
-def test_a_capture_that_ends_its_process_fails_alone(tree, tmp_path):
-    """As the engine does when its memory ends; the worker finds out by the prompt."""
+def test_a_capture_that_ends_its_process_fails_alone(tree, tmp_path, monkeypatch):
+    def draw_or_die(job, **how):
+        if "layer6" in job.key:
+            raise BrokenExecutor(DIED)
+        return draw(job, **how)
+
+    draw = run.draw_job
+    monkeypatch.setattr(run, "draw_job", draw_or_die)
     plan = plan_jobs([tree], tmp_path / "out", Figures(["json"]))
-    with open_pool(2, warm_up=break_charts) as executor:
-        outcomes = list(run_jobs(plan, executor=executor))
-    errors = [outcome for outcome in outcomes if isinstance(outcome, RenderError)]
-    (error,) = errors
+    (error,) = (outcome for outcome in run_jobs(plan) if isinstance(outcome, RenderError))
     assert "layer6.npz: the rendering process has died, most likely for want of mem" in str(error)
     assert len(list((tmp_path / "out").rglob("*.json"))) == 2 * COUNT - 2
-
-
-def break_charts():
-    """Make this process die of one of the captures."""
-    from headgrid.charts import heatmap as charts
-
-    draw = charts.draw_perhead
-
-    def draw_or_die(capture, options):
-        if capture.prompt == "p6":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return draw(capture, options)
-
-    charts.draw_perhead = draw_or_die
 
 
 # progress

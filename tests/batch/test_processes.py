@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -72,19 +73,13 @@ def test_a_call_whose_process_is_killed_is_repeated_and_only_one_that_kills_it_f
     assert os.getpid() not in [call.result() for call in calls if not call.exception()]
 
 
-def begin_and_fail(calls):
-    with open_pool(2) as executor:
-        calls += [executor.submit(time.sleep, 60) for _ in range(4)]
-        time.sleep(0.3)
-        raise ValueError("as asked")
-
-
 def test_processes_end_at_once_on_an_error():
     begun, calls = time.monotonic(), []
-    with pytest.raises(ValueError, match="as asked"):
-        begin_and_fail(calls)
+    with suppress(LookupError), open_pool(2) as executor:
+        calls += [executor.submit(time.sleep, 60) for _ in range(4)]
+        time.sleep(0.3)
+        raise LookupError
     assert time.monotonic() - begun < 30
-    assert len(calls) == 4
     assert all(call.done() for call in calls)
 
 
@@ -140,37 +135,28 @@ def cluster():
         yield running
 
 
-@pytest.mark.parametrize(
-    ("command", "options"),
-    [
-        ("survey", []),
-        pytest.param("render", ["--format", "svg,json"], marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.parametrize("command", ["survey", pytest.param("render", marks=pytest.mark.nightly)])
 def test_a_cluster_writes_the_same_bytes(
-    cluster, cli, capture_file, tmp_path, monkeypatch, command, options
+    cluster, cli, capture_file, tmp_path, monkeypatch, command
 ):
     for number in range(4):
         capture_file(f"in/run_{number}/layer0.npz", scale=1 + number)
     # Another folder than the workers': relative inputs have to be found as well.
     monkeypatch.chdir(tmp_path)
-    assert cli(command, "in", "-o", "here", "--jobs", "1", *options).exit_code == 0
+    assert cli(command, "in", "-o", "here", "--jobs", 1).exit_code == 0
     address = cluster.scheduler_address
-    done = cli(command, "in", "-o", "there", "--dask", address, *options)
+    done = cli(command, "in", "-o", "there", "--dask", address)
     assert (done.exit_code, done.stderr) == (0, "")
     assert contents(Path("there")) == contents(Path("here"))
 
 
-def test_workers_of_another_version_are_refused(cluster, monkeypatch):
+def test_workers_of_another_version_and_what_is_no_scheduler_are_refused(cluster, monkeypatch):
+    address = next(iter(cluster.workers.values())).worker_address
+    with pytest.raises(RenderError, match="a dask worker answers there"), open_pool(1, address):
+        raise AssertionError
     monkeypatch.setattr("headgrid.batch.manifest.__version__", "99")
     expected = r"this worker has headgrid .*, expected 99 as here"
     with pytest.raises(RenderError, match=expected), open_pool(1, cluster.scheduler_address):
-        raise AssertionError
-
-
-def test_a_worker_is_no_scheduler(cluster):
-    address = next(iter(cluster.workers.values())).worker_address
-    with pytest.raises(RenderError, match="a dask worker answers there"), open_pool(1, address):
         raise AssertionError
 
 

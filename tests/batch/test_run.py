@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headgrid import Capture, CaptureError, FigureOptions, HeadgridWarning, save_capture
+from headgrid import Capture, CaptureError, HeadgridWarning, save_capture
 from headgrid.batch.run import Figures, plan_jobs, run_jobs
 from synthetic import waves
 
@@ -48,15 +48,6 @@ def test_two_inputs_for_one_output_are_an_error_before_anything_is_drawn(
 def test_the_same_file_given_twice_is_drawn_once(capture_file, tmp_path):
     path = capture_file()
     assert len(plan_jobs([path, path, path.parent], tmp_path / "out", Figures()).jobs) == 1
-
-
-def test_shared_is_resolved_over_all_inputs(capture_file, tmp_path):
-    inputs = [capture_file(f"layer{n}.npz", scale=s) for n, s in enumerate((1.0, 7.0, 3.0))]
-    figures = Figures(options=FigureOptions(color_range="shared"))
-    plan = plan_jobs(inputs, tmp_path, figures)
-    alone = plan_jobs(inputs[1:2], tmp_path, figures)
-    assert plan.figures.options.color_range == alone.figures.options.color_range
-    assert plan.figures.options.color_range.low == -plan.figures.options.color_range.high
 
 
 @pytest.fixture

@@ -1,9 +1,12 @@
 import csv
+import errno
 import io
 import json
 import os
 import pickle
 import re
+import signal
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,29 +14,17 @@ import numpy as np
 import pytest
 
 import headgrid
-from commandline import files_under, run_process
+from commandline import files_under, list_workers, run_process, start_process
 from headgrid import Capture, save_capture
 from synthetic import block_capture, waves
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 FULL = "full_frame_attention"
+nightly = pytest.mark.nightly
 
 
 # render
-
-
-def test_one_capture_becomes_two_svg_files_in_a_real_process(capture_file, tmp_path):
-    path = capture_file("layer3.npz", heads=2)
-    done = run_process("render", path, "-o", tmp_path / "out")
-    assert done.returncode == 0
-    assert files_under(tmp_path / "out") == ["layer3_2d_heatmap.svg", "layer3_perhead_grid.svg"]
-    assert done.stdout.splitlines() == [
-        str(tmp_path / "out" / name) for name in files_under(tmp_path / "out")
-    ]
-    assert done.stderr == ""  # no progress bar in a pipe
-    for name in files_under(tmp_path / "out"):
-        ElementTree.parse(tmp_path / "out" / name)
 
 
 def test_the_demo_draws_both_figures_in_the_working_folder(cli, tmp_path, monkeypatch):
@@ -107,21 +98,16 @@ def test_png_has_the_resolution_in_its_header(cli, capture_file, tmp_path, argum
     assert int.from_bytes(content[16:20], "big") == pytest.approx(width * ppi / 72, abs=1)
 
 
-def test_two_numbers_are_a_colour_range_even_with_a_minus_in_front(cli, capture_file, tmp_path):
-    options = ["--color-range", "-5,10", "--format", "json", "--figure", "heatmap"]
-    assert cli("render", capture_file(), "-o", tmp_path / "out", *options).exit_code == 0
-    spec = json.loads((tmp_path / "out/layer3_2d_heatmap.json").read_text(encoding="utf-8"))
-    assert spec["usermeta"]["headgrid"]["color_range"] == [-5, 10]
-
-
-def test_columns_palette_and_title_reach_the_figure(cli, capture_file, tmp_path):
+def test_columns_colours_and_title_reach_the_figure(cli, capture_file, tmp_path):
     capture_file("in/run_007/layer5.npz", prompt="a <cat> & {dog}")
     options = ["--columns", "1", "--palette", "custom", "--format", "json"]
+    options += ["--color-range", "-5,10"]  # two numbers, even with a minus in front
     options += ["--title", "{run}/{layer}: {prompt}"]
     assert cli("render", tmp_path / "in", "-o", tmp_path / "out", *options).exit_code == 0
     text = (tmp_path / "out/run_007/layer5_2d_heatmap.json").read_text(encoding="utf-8")
     spec = json.loads(text)
     assert spec["columns"] == 1
+    assert spec["usermeta"]["headgrid"]["color_range"] == [-5, 10]
     assert "#98202c" in text.lower()
     # The one column is narrow, so that the title wraps.
     assert " ".join(spec["title"]["text"][:-1]) == "run_007/5: a <cat> & {dog}"
@@ -173,10 +159,25 @@ def test_missing_and_unknown_arguments_are_exit_2(cli, arguments):
     assert cli(*arguments).exit_code == 2
 
 
-def test_an_unknown_statistics_format_is_wrong_usage(cli, capture_file):
-    result = cli("stats", capture_file(), "--format", "jsn")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "-o", ""], "a path is empty"),
+        (["render", "", "-o", "x"], "a path is empty"),
+        (["stats", ""], "a path is empty"),
+        (["demo", "--color-range", "-1e308,1.7e308"], "numbers LO,HI with LO below HI"),
+        (["demo", "--color-range", "0,1e-320"], "numbers LO,HI with LO below HI"),
+        (["stats", "x.pt", "--format", "jsn"], "expected one of text, csv, json; did you mean 'j"),
+    ],
+)
+def test_wrong_usage_is_said_before_anything_is_written(
+    cli, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    result = cli(*arguments)
     assert result.exit_code == 2
-    assert "expected one of text, csv, json; did you mean 'json'?" in result.stderr
+    assert message in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_and_version_are_exit_0(cli):
@@ -232,14 +233,72 @@ def test_bad_input_is_one_sentence_exit_1_and_nothing_written(
     assert files_under(tmp_path) == ([] if content is None else [name])
 
 
-def test_an_unwritable_output_folder_is_one_sentence(cli, capture_file, tmp_path):
-    path = capture_file()
-    (tmp_path / "file").write_text("x")
-    result = cli("render", path, "-o", tmp_path / "file/out", "--format", "json")
+def test_a_failure_that_nobody_foresaw_leaves_the_other_files_drawn(
+    cli, capture_file, tmp_path, monkeypatch
+):
+    from headgrid.batch.run import Figures, plan_jobs, run_jobs
+    from headgrid.charts import heatmap as charts
+
+    def fail_once(capture, options):
+        if capture.layer_index == 0:
+            raise ZeroDivisionError("unforeseen")
+        return draw(capture, options)
+
+    draw = charts.draw_heatmap
+    monkeypatch.setattr(charts, "draw_heatmap", fail_once)
+    inputs = [capture_file("layer0.npz"), capture_file("layer1.npz")]
+    failed, written = run_jobs(plan_jobs(inputs, tmp_path / "out", Figures(["json"])))
+    assert "internal error (ZeroDivisionError: unforeseen)" in str(failed)
+    assert [path.name for path in written] == ["layer1_2d_heatmap.json", "layer1_perhead_grid.json"]
+
+
+def commands(path, out):
+    """Return every command that reads captures, with all it needs."""
+    return [
+        ["stats", path],
+        ["render", path, "-o", out, "--format", "json"],
+        ["survey", path, "-o", out, "--format", "json"],
+        ["explore", path, "-o", out.with_name(f"{out.name}.html")],
+        ["pick", path, "--head", "0:0", "-o", out.with_name(f"{out.name}.json")],
+        ["compare", path, path, "-o", out.with_name(f"{out.name}.json")],
+    ]
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_files_that_can_not_be_opened_are_exit_1_in_every_command(
+    cli, capture_file, tmp_path, monkeypatch, number
+):
+    locked, opened = capture_file("locked/layer0.npz"), Path.open
+
+    def refuse(path, mode="r", *arguments, **options):
+        if path.name == locked.name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    for path in (locked, tmp_path / "loop.npz", tmp_path / f"{'x' * 300}.npz"):
+        result = cli(*commands(path, tmp_path / "out")[number])
+        assert result.exit_code == 1
+        assert "can not be opened (" in result.stderr
+        assert not [name for name in files_under(tmp_path) if "out" in name]
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_names_that_are_too_long_and_a_folder_that_is_gone_are_one_sentence(
+    cli, capture_file, tmp_path, monkeypatch, number
+):
+    path = capture_file("layer0.npz")
+    result = cli(*commands(path, tmp_path / ("x" * 260))[number])
     assert result.exit_code == 1
-    assert "can not be written" in result.stderr
-    assert result.stdout == ""
-    assert files_under(tmp_path) == ["file", "layer3.npz"]
+    assert "(File name too long), expected" in result.stderr
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    result = cli(*commands(path, Path("out"))[number])
+    assert result.exit_code == 1
+    (line,) = {line.partition("(")[2] for line in result.stderr.splitlines()}
+    assert line.startswith("No such file or directory)")
 
 
 # stats
@@ -295,7 +354,41 @@ def test_one_bad_file_does_not_hide_the_statistics_of_the_others(cli, capture_fi
     assert "layer2.npz" in result.stderr
 
 
-# odd terminals
+# odd terminals and sudden ends
+
+
+@pytest.mark.parametrize("command", ["stats", "render"])
+def test_output_on_a_full_device_is_one_sentence(capture_file, tmp_path, command):
+    arguments = {"stats": [], "render": ["-o", tmp_path / "out", "--format", "json"]}[command]
+    with Path("/dev/full").open("w") as full:
+        process = start_process(command, capture_file(), *arguments, stdout=full)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert stderr == (
+        "headgrid: standard output can not be written (No space left on device), expected a place "
+        "that has room\n"
+    )
+
+
+@pytest.mark.parametrize("number", [0, 1, *(pytest.param(n, marks=nightly) for n in range(2, 6))])
+def test_a_reader_that_goes_away_ends_a_command_quietly(capture_file, tmp_path, number):
+    process = start_process(*commands(capture_file("layer0.npz"), tmp_path / "out")[number])
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 1
+    for path in tmp_path.rglob("*.json"):
+        json.loads(path.read_bytes())
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_command_that_is_told_to_end_does_without_a_word(capture_file, tmp_path):
+    process = start_process("render", capture_file(), "-o", tmp_path / "out")
+    while not list_workers(process):
+        time.sleep(0.01)
+    process.terminate()
+    _, stderr = process.communicate(timeout=60)  # of all its processes
+    assert (process.returncode, stderr) == (128 + signal.SIGTERM, "")
 
 
 def test_text_that_the_terminal_can_not_show_is_no_traceback(tmp_path):

@@ -17,6 +17,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from concurrent.futures import wait as wait_for
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -138,7 +139,7 @@ class _Process:
         context = multiprocessing.get_context("spawn")
         link, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, self._warm_up), daemon=True)
-        with theirs, _without_interrupts():
+        with theirs, _without_signals():
             process.start()
         self._link, self._process = link, process
 
@@ -168,12 +169,16 @@ class _Process:
 
 
 @contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Keep Ctrl-C from a process that starts in the block: it would end it with a traceback."""
+def _without_signals() -> Iterator[None]:
+    """Keep what ends processes from one that starts in the block, and from its half-done start.
+
+    It would end it with a traceback.
+    """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # whose start would let signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
@@ -184,6 +189,8 @@ def _serve(link: Connection, warm_up: WarmUp | None) -> None:
     """Take calls until the pipe is closed."""
     # Ctrl-C reaches the whole group of processes; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if warm_up is not None:
         with suppress(Exception):  # what it raises is left to the calls to tell

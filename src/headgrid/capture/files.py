@@ -30,8 +30,9 @@ MAPPED_FROM = 16 * MIB
 #: Table of contents of a zip: some 20,000 entries; a capture has about 10.
 _MAX_DIRECTORY = 2 * MIB
 
-#: Names of the files that `replace_file` writes to before they take their place.
-_TEMPORARY = re.compile(r"\..{1,40}-[0-9a-f]{16}\.tmp", re.DOTALL)
+#: Names of the files that `replace_file` writes to before they take their place, with the
+#: number of the process that does.
+_TEMPORARY = re.compile(r"\..{1,40}-([0-9a-f]{8})[0-9a-f]{8}\.tmp", re.DOTALL)
 
 
 def read_or_map(file: IO[bytes]) -> bytes | mmap.mmap:
@@ -172,7 +173,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
     the temporary one in the same folder never stays.
     """
     # Only the start of the name: the whole one may be as long as a name can be.
-    temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{path.name[:40]}-{os.getpid():08x}{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -198,16 +199,27 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
-    """Remove the temporary files that a process which was killed has left directly in folders.
-
-    No other process may be writing there.
-    """
+    """Remove the temporary files that a process which was killed has left directly in folders."""
     for folder in folders:
         try:
             names = [entry.name for entry in os.scandir(folder)]
         except OSError:  # it is not there yet, or is none: writing will say so
             continue
         for name in names:
-            if _TEMPORARY.fullmatch(name):
+            ours = _TEMPORARY.fullmatch(name)
+            if ours and not _is_other(int(ours[1], 16)):
                 with suppress(OSError):
                     (folder / name).unlink()
+
+
+def _is_other(pid: int) -> bool:
+    """Return whether another process of that number is there, which may be writing."""
+    if pid == os.getpid() or os.name == "nt":  # where a signal of 0 would end it
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True

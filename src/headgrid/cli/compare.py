@@ -79,11 +79,11 @@ def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
 def _load(path: str) -> Capture:
     from headgrid.capture.store import find_captures, load_capture
 
-    if Path(path).is_dir():
-        load_capture(path)  # says that it is a folder
     files, failures = find_captures([path])
     for failure in failures:
         raise failure
+    if Path(path).is_dir():
+        load_capture(path)  # says that it is a folder
     return read_file(files[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -20,6 +21,7 @@ from headgrid.cli.shared import complain, show_warning
 from headgrid.cli.stats import stats
 from headgrid.cli.survey import survey
 from headgrid.errors import HeadgridError, OptionError
+from headgrid.text import shorten_text
 
 
 class _Stopped(Exception):  # noqa: N818 - no error
@@ -54,18 +56,36 @@ class _Group(click.Group):
             click.echo(f"{after}headgrid: stopped; every file written so far is whole", err=True)
             code = 130
         except BrokenPipeError:
-            # The reader of our output has gone; keep Python from complaining at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _close_output()  # its reader has gone
             code = 1
         except Exception as error:  # no traceback reaches a user
             if os.environ.get("HEADGRID_DEBUG"):
                 raise
-            complain(
-                f"internal error ({type(error).__name__}: {error}); please report it, with the "
-                "output of the same command under HEADGRID_DEBUG=1"
-            )
+            complain(_explain(error))
             code = 1
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _close_output() -> None:
+    """Keep Python from complaining at exit of what it can not write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _explain(error: Exception) -> str:
+    """Return what an error means to the user that came up where nobody foresaw it."""
+    reason = getattr(error, "strerror", None)
+    if isinstance(error, OSError) and error.filename is not None:
+        where = shorten_text(str(error.filename), 80)
+        return f"{where}: can not be used ({reason}), expected another path; choose a shorter one"
+    if isinstance(error, OSError) and error.errno == errno.ENOENT:
+        return f"the working folder can not be used ({reason}); go to one that is there"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        _close_output()
+        return f"standard output can not be written ({reason}), expected a place that has room"
+    return (
+        f"internal error ({type(error).__name__}: {error}); please report it, with the output of "
+        "the same command under HEADGRID_DEBUG=1"
+    )
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
