@@ -353,7 +353,8 @@ class Capture(Card):
 
     def _beyond(self, name: str, largest: float) -> CaptureError:
         values_of = self.head_matrix if name == FULL else self.last_block_rows.__getitem__
-        cells = np.stack([np.abs(values_of(head)) > _MAX_VALUE for head in range(self.num_heads)])
+        heads = (values_of(head).astype(np.float64) for head in range(self.num_heads))
+        cells = np.stack([np.abs(values) > _MAX_VALUE for values in heads])
         count = np.count_nonzero(cells)
         head, *place = np.unravel_index(cells.argmax(), cells.shape)
         axes = [("query", self.query_frames), ("key", self.key_frames)][-len(place) :]
