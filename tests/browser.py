@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import re
 import shutil
 import threading
 import time
@@ -15,19 +14,8 @@ from typing import Any
 
 import pytest
 
-#: Flags with which Chromium works as root and asks nobody for updates.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-extensions",
-    "--no-default-browser-check",
-]
-SCREENSHOTS = Path(__file__).resolve().parents[1] / "screenshots"
+#: Flags, beside Playwright's own, with which Chromium works as root and keeps to itself.
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync"]
 
 _WATCH = """
 window.violations = [];
@@ -95,9 +83,9 @@ def start_chromium():
 
 
 @contextmanager
-def open_visits(browser, name):
-    """Yield a function that opens pages; a screenshot of each stays if its ``keep`` is set."""
-    visits, contexts = [], []
+def open_visits(browser):
+    """Yield a function that opens a page and watches it."""
+    contexts = []
 
     def visit(target, *, width=1280, height=900, init="", **options):
         context = browser.new_context(viewport={"width": width, "height": height}, **options)
@@ -105,28 +93,17 @@ def open_visits(browser, name):
         context.add_init_script(_WATCH + init)
         page = context.new_page()
         seen = Visit(page)
-        visits.append(seen)
         page.on("console", lambda message: seen.console.append(message.text))
         page.on("pageerror", lambda error: seen.console.append(str(error)))
         page.on("request", lambda request: seen.requests.append(request.url))
         page.goto(target if ":" in str(target) else Path(target).resolve().as_uri())
         return seen
 
-    visit.keep = False  # type: ignore[attr-defined]
     try:
         yield visit
     finally:
-        if visit.keep:  # type: ignore[attr-defined]
-            _keep_screenshots(visits, name)
         for context in contexts:
             context.close()
-
-
-def _keep_screenshots(visits, name):
-    SCREENSHOTS.mkdir(exist_ok=True)
-    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:100]
-    for number, seen in enumerate(visits):
-        seen.page.screenshot(path=SCREENSHOTS / f"{stem}-{number}.png", full_page=True)
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):

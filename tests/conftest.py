@@ -1,5 +1,6 @@
 """Fixtures: the shared data where there is one, and small synthetic captures."""
 
+import os
 import signal
 from contextlib import contextmanager
 
@@ -13,12 +14,13 @@ from synthetic import block_capture
 
 pytest_plugins = ["pytester"]
 
+# Workers, and processes that they start, share the cores; read where torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A shell starts what runs in the background with SIGINT ignored, which every process that a
 # test starts would inherit: Ctrl-C has to mean something there.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
@@ -36,21 +38,11 @@ def chromium():
         yield browser
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    """Let fixtures know whether their test has failed."""
-    report = yield
-    if report.when == "call":
-        item.stash[FAILED] = report.failed
-    return report
-
-
 @pytest.fixture
-def visit(chromium, request):
-    """Return a function that opens a page and watches it; screenshots stay where a test fails."""
-    with open_visits(chromium, request.node.name) as visits:
+def visit(chromium):
+    """Return a function that opens a page and watches it."""
+    with open_visits(chromium) as visits:
         yield visits
-        visits.keep = request.node.stash.get(FAILED, False)
 
 
 @pytest.fixture

@@ -26,12 +26,8 @@ VERSIONS = {
 def hash_build(name, version):
     """Return the integrity hash of a library's published build file."""
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(
-            ["npm", "pack", "--silent", "--pack-destination", folder, f"{name}@{version}"],
-            check=True,
-            capture_output=True,
-            timeout=120,
-        )
+        command = ["npm", "pack", "--silent", "--pack-destination", folder, f"{name}@{version}"]
+        subprocess.run(command, check=True, capture_output=True, timeout=120)
         (package,) = Path(folder).glob("*.tgz")
         with tarfile.open(package) as archive:
             content = archive.extractfile(f"package/{BUILDS[name]}").read()
@@ -40,12 +36,8 @@ def hash_build(name, version):
 
 def make_table():
     """Return the text of the table, from the registry."""
-    hashes = {
-        pair: hash_build(*pair)
-        for pair in sorted({pair for row in VERSIONS.values() for pair in row.items()})
-    }
     table = {
-        key: {name: [version, hashes[name, version]] for name, version in row.items()}
+        key: {name: [version, hash_build(name, version)] for name, version in row.items()}
         for key, row in VERSIONS.items()
     }
     return json.dumps(table, indent=1) + "\n"
@@ -53,4 +45,3 @@ def make_table():
 
 if __name__ == "__main__":
     TABLE.write_text(make_table(), encoding="utf-8")
-    print(TABLE)

@@ -1,8 +1,8 @@
 """SVG -> shapes and texts in absolute coordinates: what a figure shows, read from the file alone.
 
-Understands nested transforms (translate, scale, rotate, matrix), inherited presentation
-attributes, path commands M L H V Z and A in both cases, stroked segments as areas and filled
-rectangles. It knows nothing of how headgrid draws.
+Understands nested transforms (translate, scale, rotate), inherited presentation attributes,
+path commands M L H V Z and A in both cases, stroked segments as areas and filled rectangles.
+It knows nothing of how headgrid draws.
 """
 
 import math
@@ -16,18 +16,10 @@ from xml.etree import ElementTree
 import numpy as np
 
 FONTS = Path("/usr/share/fonts/truetype/liberation")
-_INHERITED = (
-    "fill",
-    "stroke",
-    "stroke-width",
-    "stroke-linecap",
-    "font-family",
-    "font-size",
-    "font-weight",
-    "text-anchor",
-)
+_FONT = ("font-family", "font-size", "font-weight", "text-anchor")
+_INHERITED = (*_FONT, "fill", "stroke", "stroke-width", "stroke-linecap")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
-_TOKEN = re.compile(r"[A-Za-z]|[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_TOKEN = re.compile(rf"[A-Za-z]|{_NUMBER.pattern}")
 
 
 @dataclass
@@ -68,15 +60,11 @@ class Shape:
         assert self.stroked
         half = float(self.style.get("stroke-width", 1)) / 2
         boxes = []
-        ends = self.points.tolist()
-        for (ax, ay), (bx, by) in pairwise(ends):
-            if abs(ay - by) < 1e-9:
-                h = half * self.scale[1]
-                boxes.append((min(ax, bx), ay - h, max(ax, bx), ay + h))
-            else:
-                assert abs(ax - bx) < 1e-9, "neither horizontal nor vertical"
-                h = half * self.scale[0]
-                boxes.append((ax - h, min(ay, by), ax + h, max(ay, by)))
+        for (ax, ay), (bx, by) in pairwise(self.points.tolist()):
+            assert min(abs(ay - by), abs(ax - bx)) < 1e-9, "neither horizontal nor vertical"
+            flat = abs(ay - by) < 1e-9
+            w, h = (0, half * self.scale[1]) if flat else (half * self.scale[0], 0)
+            boxes.append((min(ax, bx) - w, min(ay, by) - h, max(ax, bx) + w, max(ay, by) + h))
         return boxes
 
 
@@ -100,14 +88,11 @@ class Text:
 
     def box(self):
         """Return (x0, y0, x1, y1) of the ink, widths measured with Liberation Sans."""
-        width = text_width(self.content, self.size, bold=self.weight in ("bold", "700"))
+        width = _font(self.weight in ("bold", "700")).getlength(self.content) * self.size / 100
         left = {"start": 0.0, "middle": -width / 2, "end": -width}[self.anchor]
-        local = [
-            (left + dx, dy) for dx in (0, width) for dy in (-0.72 * self.size, 0.21 * self.size)
-        ]
-        corners = np.array([self.matrix @ (x, y, 1) for x, y in local])[:, :2]
-        (x0, y0), (x1, y1) = corners.min(axis=0), corners.max(axis=0)
-        return x0, y0, x1, y1
+        edges = [(left + x, y) for x in (0, width) for y in (-0.72 * self.size, 0.21 * self.size)]
+        corners = np.array([self.matrix @ (x, y, 1) for x, y in edges])[:, :2]
+        return *corners.min(axis=0), *corners.max(axis=0)
 
 
 @dataclass
@@ -128,16 +113,12 @@ class Drawing:
         """Return the panels under these title texts, in the order of the texts."""
         named = [next(t for t in self.texts if t.content == title) for title in titles]
         below = [t for t in self.texts if t.content == "Key Frame"]
-        pitch = min(
-            (abs(a.x - b.x) for a in named for b in named if abs(a.x - b.x) > 1), default=math.inf
-        )
+        steps = [abs(a.x - b.x) for a in named for b in named if abs(a.x - b.x) > 1]
         panels = []
         for title in named:
-            axis = min(
-                (t for t in below if abs(t.x - title.x) < 1.5 and t.y > title.y),
-                key=lambda t: t.y,
-            )
-            panels.append(Panel(self, title, axis, pitch))
+            axes = [t for t in below if abs(t.x - title.x) < 1.5 and t.y > title.y]
+            axis = min(axes, key=lambda t: t.y)
+            panels.append(Panel(self, title, axis, min(steps, default=math.inf)))
         return panels
 
     def marks_in(self, name, panel):
@@ -214,18 +195,12 @@ def parse_color(text):
     return tuple(map(int, found.groups()))
 
 
-def text_width(text, size, *, bold=False):
-    """Return the width of a text in points, in Liberation Sans."""
-    return _font(bold).getlength(text) * size / 100
-
-
 @cache
 def _font(bold):
     from PIL import ImageFont
 
-    return ImageFont.truetype(
-        str(FONTS / f"LiberationSans-{'Bold' if bold else 'Regular'}.ttf"), 100
-    )
+    name = f"LiberationSans-{'Bold' if bold else 'Regular'}.ttf"
+    return ImageFont.truetype(str(FONTS / name), 100)
 
 
 def _local(tag):
@@ -238,7 +213,6 @@ def _visit(element, matrix, style, classes, marks, drawing):
         return
     matrix = matrix @ _transform(element.get("transform", ""))
     style = style | {name: element.get(name) for name in _INHERITED if element.get(name)}
-    style |= _style_attribute(element.get("style", ""))
     own = element.get("class", "")
     classes = f"{classes} {own}" if own else classes
     found = re.search(r"headgrid_(\w+)_marks", own)
@@ -256,11 +230,6 @@ def _visit(element, matrix, style, classes, marks, drawing):
         _visit(child, matrix, style, classes, marks, drawing)
 
 
-def _style_attribute(text):
-    pairs = (part.split(":", 1) for part in text.split(";") if ":" in part)
-    return {name.strip(): value.strip() for name, value in pairs if name.strip() in _INHERITED}
-
-
 def _transform(text):
     matrix = np.eye(3)
     for name, arguments in re.findall(r"(\w+)\(([^)]*)\)", text):
@@ -273,9 +242,6 @@ def _transform(text):
         elif name == "rotate":
             a = math.radians(numbers[0])
             step[:2, :2] = [[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]]
-        elif name == "matrix":
-            a, b, c, d, e, f = numbers
-            step[:2] = [[a, c, e], [b, d, f]]
         else:
             raise AssertionError(f"unknown transform {name}")
         matrix = matrix @ step
@@ -294,21 +260,11 @@ def _read_text(element, matrix, style, classes, drawing):
     for content, left, top in lines:
         if not content:
             continue
-        local = np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
-        placed = matrix @ local
-        drawing.texts.append(
-            Text(
-                content,
-                placed[0, 2],
-                placed[1, 2],
-                placed,
-                size,
-                style.get("text-anchor", "start"),
-                style.get("font-weight", "normal"),
-                style.get("font-family", ""),
-                classes,
-            )
-        )
+        placed = matrix @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
+        look = (style.get("text-anchor", "start"), style.get("font-weight", "normal"))
+        family = style.get("font-family", "")
+        text = Text(content, placed[0, 2], placed[1, 2], placed, size, *look, family, classes)
+        drawing.texts.append(text)
 
 
 def _shapes(tag, element, matrix, style, classes):

@@ -23,8 +23,8 @@ from .errors import RecordError as RecordError
 from .errors import RenderError as RenderError
 from .options import ColorRange as ColorRange
 from .options import FigureOptions as FigureOptions
-from .recorder.runs import record_runs as record_runs
 from .recorder.session import record as record
+from .recorder.session import record_runs as record_runs
 from .survey.model import Survey as Survey
 from .survey.read import survey as survey
 from .tables.changes import change_table as change_table

@@ -7,29 +7,29 @@ import re
 import string
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from headgrid.errors import OptionError, check_choice, near_miss, show_value
 from headgrid.notebook import Card
 from headgrid.text import shorten_float, shorten_text
 
 PaletteName = Literal["rdbu", "custom"]
-PALETTES: tuple[str, ...] = get_args(PaletteName)
 ColorRule = Literal["symmetric", "shared", "minmax", "quantile"]
-COLOR_RULES: tuple[str, ...] = get_args(ColorRule)
 FigureName = Literal["heatmap", "perhead"]
 FormatName = Literal["svg", "png", "pdf", "html", "json"]
+EmbedName = Literal["inline", "cdn", "assets"]  # where an HTML page has Vega from
+CellsName = Literal["auto", "vector", "image"]
+ThemeName = Literal["default", "paper"]
+FontName = Literal["sans", "serif"]
+PALETTES: tuple[str, ...] = get_args(PaletteName)
+COLOR_RULES: tuple[str, ...] = get_args(ColorRule)
 FIGURES: tuple[str, ...] = get_args(FigureName)
 FORMATS: tuple[str, ...] = get_args(FormatName)
-EmbedName = Literal["inline", "cdn", "assets"]
-#: Where an HTML page has Vega from.
 EMBEDS: tuple[str, ...] = get_args(EmbedName)
-CellsName = Literal["auto", "vector", "image"]
 CELLS: tuple[str, ...] = get_args(CellsName)
-ThemeName = Literal["default", "paper"]
 THEMES: tuple[str, ...] = get_args(ThemeName)
-FontName = Literal["sans", "serif"]
 FONTS: tuple[str, ...] = get_args(FontName)
+_CHOICES = {"palette": PALETTES, "cells": CELLS, "theme": THEMES, "font": FONTS}
 #: What goes into SVG and HTML for each, so that text looks the same where it is opened.
 FONT_FAMILY = "Arial, DejaVu Sans, Helvetica, sans-serif"
 SERIF_FAMILY = "Times New Roman, DejaVu Serif, Times, serif"
@@ -129,10 +129,10 @@ class FigureOptions:
             raise OptionError(
                 f"columns is {show_value(self.columns)}, expected a whole number, at least 1"
             )
-        check_choice("palette", self.palette, PALETTES)
-        check_choice("cells", self.cells, CELLS)
-        check_choice("theme", self.theme, THEMES)
-        check_choice("font", self.font, FONTS)
+        for name, choices in _CHOICES.items():
+            found = getattr(self, name)
+            if not (isinstance(found, str) and found in choices):
+                check_choice(name, found, choices)
         if self.width is not None:
             object.__setattr__(self, "width", read_length("width", self.width))
         check_color_rule(self.color_range)
@@ -146,11 +146,7 @@ class FigureOptions:
 
 
 def fill_title(template: str, *, layer: int | str, run: str, prompt: str) -> str:
-    """Return a checked template with its fields filled in.
-
-    >>> fill_title("Layer {layer}: {prompt}", layer=3, run="", prompt="a {cat}")
-    'Layer 3: a {cat}'
-    """
+    """Return a checked template with its fields filled in."""
     return template.format(layer=layer, run=run, prompt=prompt)
 
 
@@ -176,81 +172,42 @@ def _check_template(template: object) -> None:
 def parse_color_range(text: str) -> ColorRule | tuple[float, float]:
     """Return the colour rule, or the two numbers, that a command-line text names.
 
-    Raises
-    ------
-    OptionError
-        For anything else, with the choices and the near miss.
-
-    Examples
-    --------
     >>> parse_color_range("-5,10")
     (-5.0, 10.0)
     """
-    if "," in text:
-        low, _, high = text.partition(",")
-        try:
-            return _check_limits(float(low), float(high))
-        except ValueError:
-            raise OptionError(
-                f"color range is {show_value(text)}, expected two numbers LO,HI with LO below HI, "
-                "as in -5,10"
-            ) from None
-    return check_color_rule(text)  # type: ignore[return-value]
+    if "," not in text:
+        return check_color_rule(text)  # type: ignore[return-value]
+    low, _, high = text.partition(",")
+    return _check_limits(low, high)
 
 
 def check_color_rule(rule: object) -> str | tuple[float, float]:
-    """Return a colour rule, or two numbers, that are valid.
-
-    Raises
-    ------
-    OptionError
-        Otherwise, with the choices and the near miss.
-    """
+    """Return a colour rule, or two numbers, that are valid."""
     if isinstance(rule, ColorRange):
         return _check_limits(rule.low, rule.high)
     if hasattr(rule, "tolist"):  # a numpy array
         rule = rule.tolist()
     if isinstance(rule, (tuple, list)) and len(rule) == 2:
-        try:
-            limits = float(rule[0]), float(rule[1])
-        except (TypeError, ValueError, OverflowError):
-            raise OptionError(
-                f"color range is {show_value(rule)}, expected two numbers (low, high) with low "
-                "below high"
-            ) from None
-        return _check_limits(*limits)
+        return _check_limits(*rule)
     if isinstance(rule, str) and rule in COLOR_RULES:
         return rule
-    choices = [*COLOR_RULES, "LO,HI (two numbers)"]
-    return check_choice("color range", rule, choices)
+    return check_choice("color range", rule, [*COLOR_RULES, "LO,HI (two numbers)"])
 
 
-def _check_limits(low: float, high: float) -> tuple[float, float]:
-    if not (math.isfinite(high - low) and high - low > SMALLEST_SPAN):
-        raise OptionError(
-            f"color range is {low:g},{high:g}, expected two finite numbers LO,HI with LO below HI"
-        )
-    return low, high
+def _check_limits(low: Any, high: Any) -> tuple[float, float]:
+    with suppress(TypeError, ValueError, OverflowError):
+        limits = float(low), float(high)
+        if math.isfinite(limits[1] - limits[0]) and limits[1] - limits[0] > SMALLEST_SPAN:
+            return limits
+    found = ",".join(show_value(limit).strip("'") for limit in (low, high))
+    raise OptionError(
+        f"color range is {found}, expected two finite numbers LO,HI with LO below HI, as in -5,10"
+    )
 
 
 def read_length(name: str, value: object) -> float:
-    """Return a length in points.
+    """Return a length in points; ``name`` says in messages what it is the length of.
 
-    Parameters
-    ----------
-    name : str
-        What it is the length of, for the message.
-    value : float or str
-        Points, or a number with one of the units pt, in, cm and mm.
-
-    Raises
-    ------
-    OptionError
-        For anything else, and for lengths outside 36 to 14,400 points (half an
-        inch to 200 inches, the largest page of a PDF).
-
-    Examples
-    --------
     >>> read_length("width", "13.97cm"), read_length("width", 396)
     (396.0, 396.0)
     """

@@ -5,22 +5,22 @@ Every text that data can reach passes `clean_text` before it is drawn.
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 from collections.abc import Sequence
 
-_MAX_LINES = 4
 #: Average width of a letter as a share of its size: measured on Liberation Sans.
 _LETTER = 0.48
-_PROMPT_LENGTH = 200
-# Line and paragraph separators break the expressions that Vega makes of text.
-# Overrides of the writing direction would mirror whatever follows them.
-_SEPARATORS = {
-    "\u202d": "\ufffd",
-    "\u202e": "\ufffd",
-    "\u2028": " ",
-    "\u2029": " ",
-    "\t": " ",
-    "\u0085": " ",
+_REPLACEMENTS = {
+    # What is no character, and overrides of the writing direction, which would mirror whatever
+    # follows them.
+    **dict.fromkeys((0x202D, 0x202E, *range(0x80, 0xA0), *range(0xFDD0, 0xFDF0)), "\ufffd"),
+    **dict.fromkeys(range(0xD800, 0xE000), "\ufffd"),
+    **dict.fromkeys((0x10000 * p + n for p in range(17) for n in (0xFFFE, 0xFFFF)), "\ufffd"),
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) != "\n"},
+    0x7F: "\u2421",
+    # Line and paragraph separators break the expressions that Vega makes of text.
+    **dict.fromkeys((0x09, 0x85, 0x2028, 0x2029), " "),
 }
 
 
@@ -34,11 +34,10 @@ def clean_text(text: str) -> str:
     >>> clean_text("a\x1b[31mb\r\nc")
     'a␛[31mb\nc'
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(_clean_character(character) for character in text)
+    return text.replace("\r\n", "\n").replace("\r", "\n").translate(_REPLACEMENTS)
 
 
-def wrap_text(text: str, width: int, lines: int = _MAX_LINES) -> list[str]:
+def wrap_text(text: str, width: int, lines: int = 4) -> list[str]:
     """Return text in lines of at most ``width`` columns, at most so many, ended by "…" if cut.
 
     A wide (East Asian) character counts two columns, a combining one none.
@@ -60,7 +59,7 @@ def wrap_text(text: str, width: int, lines: int = _MAX_LINES) -> list[str]:
     return [*wrapped[: lines - 1], _truncate(wrapped[lines - 1], width - 1).rstrip() + "…"]
 
 
-def shorten_text(text: str, length: int = _PROMPT_LENGTH) -> str:
+def shorten_text(text: str, length: int = 200) -> str:
     """Return clean text on one line, cut to about ``length`` characters."""
     flat = " ".join(clean_text(text[: 4 * length]).split())
     cut = len(flat) > length or len(text) > 4 * length
@@ -100,6 +99,11 @@ def shorten_list(values: Sequence[object], shown: int = 6) -> str:
     return ", ".join(texts)
 
 
+def count_noun(number: int, noun: str) -> str:
+    """Return how many there are of something: ``1 layer``, ``1,200 layers``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shorten_float(value: float, digits: int = 9) -> float:
     """Return the value with so many significant digits, so that its text is short.
 
@@ -120,18 +124,9 @@ def clean_name(name: str) -> str:
     return name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _clean_character(character: str) -> str:
-    if character == "\n":
-        return character
-    if character in _SEPARATORS:
-        return _SEPARATORS[character]
-    code = ord(character)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if code == 0x7F:
-        return "\u2421"
-    no_character = unicodedata.category(character) in ("Cc", "Cs") or (code & 0xFFFE) == 0xFFFE
-    return "\ufffd" if no_character or 0xFDD0 <= code <= 0xFDEF else character
+def count_columns(text: str) -> int:
+    """Return the columns that a text takes; see `wrap_text`."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
 
 
 def _columns(character: str) -> int:
@@ -140,18 +135,10 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def count_columns(text: str) -> int:
-    """Return the columns that a text takes; see `wrap_text`."""
-    return sum(_columns(character) for character in text)
-
-
 def _truncate(text: str, width: int) -> str:
-    used = 0
-    for position, character in enumerate(text):
-        used += _columns(character)
-        if used > width:
-            return text[:position]
-    return text
+    """Return the start of a text that takes at most so many columns."""
+    columns = itertools.accumulate(map(_columns, text))
+    return text[: sum(1 for _ in itertools.takewhile(lambda used: used <= width, columns))]
 
 
 def _wrap_paragraph(paragraph: str, width: int) -> list[str]:

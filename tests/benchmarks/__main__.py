@@ -8,6 +8,7 @@ import importlib.util
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -41,16 +42,10 @@ def figures_table(folder: Path) -> Table:
                 command += ["--figure", figure.__name__, "--format", format]
                 whole = processes.measure(command, 1)
                 packed = len(gzip.compress(content, 9, mtime=0))
-                table.add_row(
-                    str(frames),
-                    f"{capture.num_visible:,}",
-                    figure.__name__,
-                    format,
-                    f"{seconds * 1000:,.0f}",
-                    f"{whole.seconds:.2f}",
-                    f"{whole.megabytes:.0f}",
-                    f"{len(content):,} ({packed:,})",
-                )
+                drawn = [str(frames), f"{capture.num_visible:,}", figure.__name__, format]
+                cost = [f"{whole.seconds:.2f}", f"{whole.megabytes:.0f}"]
+                size = f"{len(content):,} ({packed:,})"
+                table.add_row(*drawn, f"{seconds * 1000:,.0f}", *cost, size)
     return table
 
 
@@ -63,10 +58,7 @@ def growth_table() -> Table:
         capture = captures.make(frames)
         row = [str(frames), f"{capture.num_visible:,}"]
         for cells in ("vector", "image"):
-
-            def draw(c: headgrid.Capture, cells: str = cells) -> object:
-                return headgrid.heatmap(c, cells=cells)
-
+            draw = partial(headgrid.heatmap, cells=cells)
             seconds, content = _time_figure(draw, capture, "svg", repeats=1)
             each = len(content) / capture.num_visible
             row.append(f"{seconds * 1000:,.0f} / {len(content):,} / {each:.1f}")
@@ -91,28 +83,6 @@ def processes_table(folder: Path, layers: int, repeats: int) -> Table:
             _ratio(mine.megabytes, other.megabytes, ".0f"),
             _ratio(_bytes(ours), _bytes(theirs), ",.0f"),
         )
-    return table
-
-
-def jobs_table(folder: Path, layers: int) -> Table:
-    """Return what many captures cost in one process and in more, as ratios of the same run."""
-    table = Table(title="Many captures, both figures as SVG: headgrid / matplotlib = ratio")
-    for name in ("captures", "--jobs", "seconds", "peak MB", "captures/s"):
-        table.add_column(name, justify="right")
-    for frames in (21, 72):
-        paths = [str(path) for path in captures.write(folder / "jobs", frames, layers)]
-        other = processes.measure([*_MATPLOTLIB, str(folder / f"many{frames}"), *paths], 1)
-        for jobs in (1, 2):
-            out = str(folder / f"jobs{frames}-{jobs}")
-            command = [*_HEADGRID, *paths, "-o", out, "--jobs", str(jobs)]
-            mine = processes.measure(command, 1)
-            table.add_row(
-                f"{layers} x {frames} frames",
-                str(jobs),
-                _ratio(mine.seconds, other.seconds, ".2f"),
-                _ratio(mine.megabytes, other.megabytes, ".0f"),
-                f"{layers / mine.seconds:.1f}",
-            )
     return table
 
 
@@ -160,7 +130,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if importlib.util.find_spec("seaborn"):
             console.print(processes_table(Path(folder), arguments.layers, arguments.repeats))
-            console.print(jobs_table(Path(folder), arguments.layers))
         else:
             console.print("no matplotlib and seaborn beside it: pip install -e '.[benchmark]'")
         console.print(figures_table(Path(folder)))

@@ -2,8 +2,8 @@
 
 Prints the size of the page, how long Chromium takes to open it (until its figures are
 drawn), and how long a click on the overview and a move of the mouse over the map take:
-from the event until the next frame, and as time of the page's thread. Of folders of
-captures that are given, and of synthetic runs (30 layers, 12 heads).
+from the event until the next frame. Of folders of captures that are given, and of synthetic
+runs (30 layers, 12 heads).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from tests.benchmarks import captures, processes
@@ -27,51 +26,29 @@ LAYERS = 30
 STEPS = 30
 console = Console(width=110)
 
-_CLICKS = """async (steps) => {
+#: Sends events to cells one after the other, and returns how long each took until all is drawn.
+_SEND = """async ([cells, events, stride, steps]) => {
   const main = document.querySelector("main");
   const drawn = () => new Promise((done) => {
     const look = () => main.dataset.shown === location.hash
       ? requestAnimationFrame(() => setTimeout(done, 0)) : setTimeout(look, 0);
     look();
   });
-  const cells = [...document.querySelectorAll("#overview .headgrid_cells_marks path")];
+  const found = [...document.querySelectorAll(`${cells} .headgrid_cells_marks path`)];
   const times = [];
   for (let step = 1; step <= steps; step++) {
-    const cell = cells[(step * 37) % 360];
+    const cell = found[(step * stride) % Math.min(found.length, 360)];
     const { x, y, width, height } = cell.getBoundingClientRect();
     const at = { bubbles: true, clientX: x + width / 2, clientY: y + height / 2 };
     const start = performance.now();
-    for (const type of ["pointerdown", "pointerup", "mousedown", "mouseup", "click"]) {
-      cell.dispatchEvent(new MouseEvent(type, at));
-    }
+    for (const type of events) cell.dispatchEvent(new MouseEvent(type, at));
     await drawn();
     times.push(performance.now() - start);
   }
   return times;
 }"""
-
-_MOVES = """async (steps) => {
-  const cells = [...document.querySelectorAll("#map .headgrid_cells_marks path")];
-  const times = [];
-  for (let step = 1; step <= steps; step++) {
-    const cell = cells[(step * 41) % cells.length];
-    const { x, y, width, height } = cell.getBoundingClientRect();
-    const at = { bubbles: true, clientX: x + width / 2, clientY: y + height / 2 };
-    const start = performance.now();
-    for (const type of ["mouseover", "pointermove", "mousemove"]) {
-      cell.dispatchEvent(new MouseEvent(type, at));
-    }
-    await new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)));
-    times.push(performance.now() - start);
-  }
-  return times;
-}"""
-
-
-def make_noise(layer: int, frames: int = 72) -> headgrid.Capture:
-    """Return float32 noise with every pair visible: the most that a page can hold."""
-    values = np.random.default_rng(layer).normal(size=(12, frames, frames)) * 5
-    return headgrid.Capture.from_array(values.astype(np.float32), layer=layer)
+_CLICK = ["#overview", ["pointerdown", "pointerup", "mousedown", "mouseup", "click"], 37, STEPS]
+_MOVE = ["#map", ["mouseover", "pointermove", "mousemove"], 41, STEPS]
 
 
 def measure_page(table: Table, name: str, path: Path, browser: Any) -> None:
@@ -83,21 +60,12 @@ def measure_page(table: Table, name: str, path: Path, browser: Any) -> None:
     while page.evaluate("document.querySelector('main').dataset.state") == "loading":
         page.wait_for_timeout(5)
     opened = time.perf_counter() - start
-    session = context.new_cdp_session(page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
     row = [name, f"{path.stat().st_size / 1e6:.2f}", f"{opened:.2f}"]
-    for script in (_CLICKS, _MOVES):
-        before = _thread_seconds(session)
-        times = page.evaluate(script, STEPS)
-        spent = (_thread_seconds(session) - before) / STEPS
-        row += [f"{statistics.median(times):.0f} / {max(times):.0f}", f"{1000 * spent:.0f}"]
+    for gesture in (_CLICK, _MOVE):
+        times = page.evaluate(_SEND, gesture)
+        row.append(f"{statistics.median(times):.0f} / {max(times):.0f}")
     table.add_row(*row)
     context.close()
-
-
-def _thread_seconds(session: Any) -> float:
-    metrics = session.send("Performance.getMetrics")["metrics"]
-    return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
 
 
 def main() -> None:
@@ -108,8 +76,7 @@ def main() -> None:
     parser.add_argument("folders", nargs="*", type=Path, help="folders of captures")
     arguments = parser.parse_args()
     table = Table(title=f"the explorer in Chromium; {processes.load()}")
-    columns = ("captures", "MB", "open s", "click ms (most)", "thread ms", "move ms (most)")
-    for column in (*columns, "thread ms"):
+    for column in ("captures", "MB", "open s", "click ms (most)", "move ms (most)"):
         table.add_column(column, justify="right")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
@@ -118,7 +85,6 @@ def main() -> None:
         for frames in (21, 72):
             name = f"{LAYERS} x 12 x {frames} x {frames}"
             runs[name] = [captures.make(frames, layer=layer) for layer in range(LAYERS)]
-        runs["30 x 12 x 72 x 72, noise"] = [make_noise(layer) for layer in range(LAYERS)]
         for name, given in runs.items():
             page = headgrid.explore(given, Path(folder, "explorer.html"))
             measure_page(table, name, page, browser)

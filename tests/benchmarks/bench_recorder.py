@@ -6,11 +6,8 @@ frames against 21 key frames of 390 tokens, 12 heads of 128.
 
 from __future__ import annotations
 
-import argparse
-import ctypes
-import time
+import timeit
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,34 +53,18 @@ def multiply_in_chunks(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
 
 def best(function: Callable[[], object], repeats: int) -> float:
     """Least seconds of several runs."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    return min(timeit.repeat(function, number=1, repeat=repeats))
 
 
-def extra_memory(function: Callable[[], object]) -> float | None:
-    """MB that a function needs at its peak beyond what is there (Linux only)."""
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+class SelfAttention(nn.Module):
+    """A layer of attention over given tensors."""
 
-    def read(name: str) -> float:
-        line = next(row for row in status.read_text().splitlines() if row.startswith(name))
-        return int(line.split()[1]) / 1024
-
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # else freed memory hides what is taken again
-        reset.write_text("5")
-        before = read("VmRSS")
-        function()
-        return max(0.0, read("VmHWM") - before)
-    except OSError:
-        return None
+    def forward(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(q, k, k)
 
 
 class Layers(nn.Module):
-    """Attention layers over given tensors."""
+    """Several of them."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -94,27 +75,23 @@ class Layers(nn.Module):
             layer(q, k)
 
 
-class SelfAttention(nn.Module):
-    def forward(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
-        return F.scaled_dot_product_attention(q, k, k)
-
-
 def run_layers(model: Layers, q: Any, k: Any, layers: Any) -> float:
     """Seconds of a forward inside a recording, entering and leaving it included."""
-    start = time.perf_counter()
-    with record(model, tokens_per_frame=TOKENS, layers=layers, gaps="keep"):
-        model(q, k)
-    return time.perf_counter() - start
+
+    def run() -> None:
+        with record(model, tokens_per_frame=TOKENS, layers=layers, gaps="keep"):
+            model(q, k)
+
+    return best(run, 1)
 
 
 def compare_pooling(repeats: int) -> None:
     """Print pooling beside the chunked loop and the attention call."""
-    print("one call: pooling / chunked Q·K^T / attention, ms; times faster; share; extra MB")
+    print("one call: pooling / chunked Q·K^T / attention, ms; times faster; share")
     for dtype in (torch.float32, torch.bfloat16):
         for tokens_first in (False, True):
             q, k = tensors(dtype, tokens_first=tokens_first)
             pool(q, k)
-            memory = extra_memory(lambda q=q, k=k: pool(q, k))
             pooled = chunked = call = float("inf")
             for _ in range(repeats):  # in turn, so that a busy machine slows all three
                 pooled = min(pooled, best(lambda q=q, k=k: pool(q, k), 5))
@@ -126,7 +103,7 @@ def compare_pooling(repeats: int) -> None:
             print(
                 f"  {str(dtype)[6:]:9} {layout:12} {pooled * 1e3:7.1f} {chunked * 1e3:9.1f} "
                 f"{call * 1e3:8.1f}   {chunked / pooled:6.0f}x  {pooled / call:6.2%}  "
-                f"{'n/a' if memory is None else format(memory, '.1f')} MB  (differ by {off:.1e})"
+                f"(differ by {off:.1e})"
             )
 
 
@@ -146,15 +123,7 @@ def compare_layers(count: int, repeats: int) -> None:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--layers", type=int, default=6)
-    arguments = parser.parse_args()
-    with torch.no_grad():
-        compare_pooling(arguments.repeats)
-        compare_layers(arguments.layers, arguments.repeats)
-
-
 if __name__ == "__main__":
-    main()
+    with torch.no_grad():
+        compare_pooling(repeats=3)
+        compare_layers(6, repeats=3)

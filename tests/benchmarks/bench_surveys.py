@@ -46,15 +46,8 @@ def measure_survey(table: Table, name: str, folder: Path, jobs: int) -> None:
         command = [sys.executable, "-m", "headgrid", "survey", str(folder), "-o", out]
         cost = processes.measure([*command, "--jobs", str(jobs)], 1)
         written = sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
-    table.add_row(
-        name,
-        f"{files:,}",
-        f"{jobs}",
-        f"{cost.seconds:.1f}",
-        f"{files / cost.seconds:,.0f}",
-        f"{cost.megabytes:.0f}",
-        f"{written / 1e6:.1f}",
-    )
+    row = [f"{files:,}", f"{jobs}", f"{cost.seconds:.1f}", f"{files / cost.seconds:,.0f}"]
+    table.add_row(name, *row, f"{cost.megabytes:.0f}", f"{written / 1e6:.1f}")
 
 
 def main() -> None:
@@ -62,18 +55,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="*", type=Path, help="folders of captures")
     parser.add_argument("--runs", nargs="*", type=int, default=[100, 400])
-    parser.add_argument("--jobs", nargs="*", type=int, default=[2])
+    parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     table = Table(title=f"headgrid survey, whole process; {processes.load()}")
     for column in ("captures", "files", "jobs", "seconds", "files/s", "peak MB", "written MB"):
         table.add_column(column, justify="right")
     with tempfile.TemporaryDirectory() as folder:
-        for jobs in arguments.jobs:
-            for given in arguments.folders:
-                measure_survey(table, given.name, given, jobs)
-            for runs in sorted(arguments.runs):
-                made = write_runs(Path(folder, str(runs)), runs)
-                measure_survey(table, f"{runs} runs x {LAYERS} x 12 x 21 x 21", made, jobs)
+        for given in arguments.folders:
+            measure_survey(table, given.name, given, arguments.jobs)
+        for runs in sorted(arguments.runs):
+            made = write_runs(Path(folder, str(runs)), runs)
+            name = f"{runs} runs x {LAYERS} x 12 x 21 x 21"
+            measure_survey(table, name, made, arguments.jobs)
     console.print(table)
 
 

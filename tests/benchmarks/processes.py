@@ -8,8 +8,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_INTERVAL = 0.01
-
 
 @dataclass(frozen=True)
 class Cost:
@@ -31,7 +29,7 @@ def _run(command: list[str]) -> Cost:
     peak = 0
     while process.poll() is None:
         peak = max(peak, sum(_proportional_set(pid) for pid in _family(process.pid)))
-        time.sleep(_INTERVAL)
+        time.sleep(0.01)
     seconds = time.perf_counter() - started
     if process.returncode:
         assert process.stderr is not None

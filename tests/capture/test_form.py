@@ -20,11 +20,8 @@ def test_what_differs_is_named_with_what_each_has(name):
     other, first, second = OTHERS[name]
     found = CaptureForm.of(block_capture()).differences(CaptureForm.of(other))
     assert (name, first, second) in found
-
-
-def test_values_layer_and_origin_are_no_part_of_the_form():
-    other = block_capture(scale=7, layer=9, run="run_001", prompt="x")
-    assert CaptureForm.of(other).differences(CaptureForm.of(block_capture())) == []
+    same = block_capture(scale=7, layer=9, run="run_001", prompt="x")
+    assert CaptureForm.of(same).differences(CaptureForm.of(block_capture())) == []
 
 
 def test_captures_that_differ_are_refused_by_name_and_only_for_what_matters():

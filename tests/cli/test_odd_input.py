@@ -9,38 +9,30 @@ from PIL import Image
 
 import headgrid
 from headgrid import Capture, CaptureError, RenderError, heatmap, perhead, to_spec
-from headgrid.render.convert import count_marks, render, render_svg
+from headgrid.render.convert import render, render_svg
 from headgrid.testing import compare_specs, read_table
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 
-def test_masked_values_count_as_never_recorded():
+def test_masked_values_count_as_never_recorded_and_arrays_can_not_be_changed():
     values = np.ma.masked_array([[[1.0, -2.0], [3.0, 4.0]]], mask=[[[False, True], [False, False]]])
     capture = Capture.from_array(values)
     assert capture.num_visible == 3
-    whole = np.ma.masked_array(np.array([[[1, -2], [3, 4]]]), mask=values.mask)
-    assert Capture.from_array(whole).num_visible == 3
-
-
-def test_a_capture_can_not_be_changed_through_its_arrays():
-    values = np.ones((1, 2, 2))
-    capture = Capture.from_array(values)
     with pytest.raises(ValueError, match="read-only"):
         capture.full_frame_attention[0, 0, 0] = 9
     values[0, 0, 0] = 2.0  # the caller's own array stays the caller's
 
 
-def test_values_near_the_end_of_float64_are_refused_by_name():
-    with pytest.raises(CaptureError, match=r"full_frame_attention has values up to 1\.5e\+308"):
-        Capture.from_array(np.full((1, 4, 4), 1.5e308), block_sizes=[2, 2])
-
-
-@pytest.mark.parametrize("value", [5e-324, -1e-300, 0.0, 1e299])
-def test_the_smallest_and_the_largest_numbers_are_drawn(value):
-    capture = Capture.from_array(np.full((2, 3, 3), value))
+@pytest.mark.parametrize("value", [5e-324, -1e-300, 0.0, 1e299, 1.5e308])
+def test_the_smallest_and_the_largest_numbers_are_drawn_or_refused_by_name(value):
+    values = np.full((2, 3, 3), value)
+    if value > 1e300:
+        with pytest.raises(CaptureError, match=r"full_frame_attention has values up to 1\.5e\+308"):
+            Capture.from_array(values)
+        return
     for draw in (heatmap, perhead):
-        assert render_svg(to_spec(draw(capture))).endswith("</svg>\n")
+        assert render_svg(to_spec(draw(Capture.from_array(values)))).endswith("</svg>\n")
 
 
 @pytest.mark.parametrize("limits", ["-1e308,1.7e308", "0,1e-320"])
@@ -65,12 +57,6 @@ def test_frame_numbers_beyond_the_exact_ones_are_refused():
         Capture.from_array(np.ones((1, 3, 3)), key_frames=frames)
 
 
-@pytest.mark.parametrize("stated", [np.int64(3), "3", 3.0, [3]])
-def test_a_stated_number_of_heads_is_checked_whatever_its_type(stated):
-    with pytest.raises(CaptureError, match="head counts disagree: num_heads says"):
-        Capture.from_array(np.ones((2, 2, 2)), metadata={"num_heads": stated})
-
-
 def test_many_heads_and_many_keys_are_refused_before_the_engine_dies_of_them():
     heads = Capture.from_array(np.zeros((3000, 2, 2)) + 1)
     with pytest.raises(RenderError, match="marks, expected at most 400,000"):
@@ -80,24 +66,11 @@ def test_many_heads_and_many_keys_are_refused_before_the_engine_dies_of_them():
         render(to_spec(perhead(keys, columns=40), validate=False), "svg")
 
 
-def test_the_estimate_of_marks_counts_cells_and_panels():
-    capture = Capture.from_array(np.ones((2, 10, 10)))
-    assert count_marks(to_spec(heatmap(capture))) == 200 + 2 * 150
-    assert count_marks(to_spec(perhead(capture))) == int(20 * 2.5) + 2 * 150
-
-
-def test_data_of_nested_charts_are_counted_and_searched_for_urls():
+def test_data_of_nested_charts_are_counted():
     rows = [{"a": 1}] * 450_000
     part = {"data": {"values": rows}, "mark": "point", "encoding": {"x": {"field": "a"}}}
     with pytest.raises(RenderError, match="expected at most 400,000"):
         render({"hconcat": [part]}, "svg")
-    image = {
-        "data": {"values": [{"u": "file:///etc/hostname"}]},
-        "mark": "image",
-        "encoding": {"url": {"field": "u"}},
-    }
-    with pytest.raises(RenderError, match="nothing is fetched"):
-        render({"layer": [image]}, "svg")
 
 
 def test_a_transparent_background_stays_transparent_in_png():
@@ -113,12 +86,6 @@ def test_every_array_of_a_record_is_compared():
     assert compare_specs(old, new)[1] == "  head 0, column u, key 0: 1 -> 2"
     renamed = {"mark": "bar", "data": {"values": [{"head": 0, "z": [1], "v": [3]}]}}
     assert "the values are named v, z and were u, v" in compare_specs(old, renamed)
-
-
-def test_every_record_is_compared_also_where_two_have_the_same_names():
-    old = {"mark": "bar", "data": {"values": [{"head": 0, "v": [1]}, {"head": 0, "v": [5]}]}}
-    new = {"mark": "bar", "data": {"values": [{"head": 0, "v": [2]}, {"head": 0, "v": [5]}]}}
-    assert compare_specs(old, new)[0] == "1 of 2 cells differ"
 
 
 def test_cells_drawn_as_images_can_not_be_read_back_and_it_says_so():
@@ -138,12 +105,6 @@ def test_an_empty_path_is_wrong_usage(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_writing_direction_overrides_are_made_visible():
-    capture = Capture.from_array(np.ones((1, 2, 2)))
-    drawing = render_svg(to_spec(heatmap(capture, title="a\u202eb\u202dc")))
-    assert "a\ufffdb\ufffdc" in drawing
-
-
 def test_a_failure_that_nobody_foresaw_leaves_the_other_files_drawn(tmp_path, monkeypatch):
     from headgrid.batch import run as batch
     from headgrid.charts import heatmap as charts
@@ -159,7 +120,7 @@ def test_a_failure_that_nobody_foresaw_leaves_the_other_files_drawn(tmp_path, mo
         return draw(capture, options)
 
     monkeypatch.setattr(charts, "draw_heatmap", fail_once)
-    plan = batch.plan_jobs([tmp_path], tmp_path / "out")
-    (_, failed), (_, written) = batch.run_jobs(plan)
+    plan = batch.plan_jobs([tmp_path], tmp_path / "out", batch.Figures())
+    failed, written = batch.run_jobs(plan)
     assert "internal error (ZeroDivisionError: unforeseen)" in str(failed)
     assert [path.name for path in written] == ["layer1_2d_heatmap.svg", "layer1_perhead_grid.svg"]

@@ -1,13 +1,19 @@
 """Fixtures of the fuzz tests."""
 
 import pytest
-from fuzz_harness import Lab
+from fuzz_lab import Lab
+
+
+@pytest.fixture(scope="session")
+def laboratory(tmp_path_factory):
+    laboratory = Lab(tmp_path_factory.mktemp("lab"))
+    yield laboratory
+    laboratory.close()
 
 
 @pytest.fixture
-def lab(tmp_path):
+def lab(laboratory):
     """Yield a laboratory whose canaries have to be as they were in the end."""
-    laboratory = Lab(tmp_path / "lab")
+    laboratory.clear()
     yield laboratory
-    laboratory.close()
-    laboratory.check_tree()
+    assert laboratory.tree() == laboratory.before

@@ -1,241 +1,182 @@
-"""Paths of cases on stdin -> one line of JSON each: how the case ended, and what it took.
+"""A case -> how it ended, and what it took; in a process of its own, as cases may end theirs.
 
-A process of its own, so that a case that kills it, hangs it or eats its memory is
-seen from outside. To look at a saved case again:
-
-    python tests/fuzz/fuzz_child.py FILE
+To look at a case that was kept: ``python tests/fuzz/fuzz_child.py FILE``.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import re
-import resource
-import signal
 import sys
 import time
 import traceback
 import warnings
-from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 #: What no message may hold: controls, surrogates, line separators, changes of direction.
 UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ud800-\udfff]")
-MAX_MESSAGE = 1500
 #: Where a figure holds numbers; none of them may have become anything else.
 NUMERIC = ("d", "transform", "x", "y", "x1", "x2", "y1", "y2", "width", "height", "points")
-DRAWN: dict[str, str] = {}
+#: What Python says of itself while it runs something: nothing that reading a file needs.
+FORBIDDEN = ("pickle.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn")
+FORBIDDEN += ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "socket.", "shutil.")
+READING: list[str] = []
+HEARD: list[str] = []
 
 
-class WrongError(AssertionError):
-    """A case that ended neither in a sound figure nor in a sentence."""
+def listen(event: str, arguments: tuple) -> None:
+    """Take notice of what the reading of a file makes Python do."""
+    unwanted = event == "import" and str(arguments[0]).startswith(("torch", "antigravity"))
+    if READING and (unwanted or event.startswith(FORBIDDEN)):
+        HEARD.append(f"{event} {arguments!r}"[:200])
 
 
-def check_sentence(text: str) -> str:
-    if bad := UNPRINTABLE.search(text):
-        raise WrongError(f"a message holds {bad.group()!r}: {text!r}")
-    if len(text) > MAX_MESSAGE:
-        raise WrongError(f"a message has {len(text):,} characters: {text[:300]!r}")
-    if "internal error" in text:
-        raise WrongError(text)
-    return text
-
-
-def check_drawing(drawing: str, *, ours: bool) -> None:
-    """Refuse what is no SVG, and in figures of ours a place that is no number."""
-    from lxml import etree
-
-    if not drawing.endswith("</svg>\n"):
-        raise WrongError(f"a drawing ends in {drawing[-20:]!r}")
-    for element in etree.fromstring(drawing.encode(), etree.XMLParser(huge_tree=True)).iter():
-        for name in NUMERIC if ours else ():
-            value = element.get(name, "")
-            if re.search(r"NaN|Infinity|undefined|null", value):
-                raise WrongError(f"{element.tag} has {name}={value[:80]!r}")
+def check_sentence(text: str) -> None:
+    assert not UNPRINTABLE.search(text), f"a message holds what can not be printed: {text!r}"
+    assert len(text) < 1500, f"a message has {len(text):,} characters: {text[:300]!r}"
+    assert "internal error" not in text, text
 
 
 def draw(chart, *, formats=("svg",), ours: bool = True) -> None:
-    """Draw a chart or a specification; the same one only once."""
+    """Draw a chart or a specification, as SVG first; what we place is placed by numbers."""
+    from lxml import etree
+
     from headgrid.charts.spec import to_spec
     from headgrid.web.save import begin_save
 
-    spec = to_spec(chart, validate=False)
-    with suppress(TypeError, ValueError, RecursionError):
-        known = f"{formats}{json.dumps(spec, sort_keys=True)}"
-        if known in DRAWN:
-            return
-        DRAWN[known] = ""
-    contents = begin_save(spec, list(formats), ppi=72)()
-    for format, content in zip(formats, contents, strict=True):
-        if format == "svg":
-            check_drawing(content.decode(), ours=ours)
-        elif not content:
-            raise WrongError(f"an empty {format}")
+    contents = begin_save(to_spec(chart, validate=False), list(formats), ppi=72)()
+    assert all(contents), "an empty file"
+    for element in etree.fromstring(contents[0], etree.XMLParser(huge_tree=True)).iter():
+        for name in NUMERIC if ours else ():
+            value = element.get(name, "")
+            assert not re.search(r"NaN|Infinity|undefined|null", value), (name, value[:80])
 
 
 def draw_both(capture, **options) -> str:
     import headgrid
 
     headgrid.head_statistics(capture)
-    if capture.full_frame_attention is None:
-        draw(headgrid.perhead(capture, **options))
-        return "one figure"
-    draw(headgrid.heatmap(capture, **options))
+    if capture.full_frame_attention is not None:
+        draw(headgrid.heatmap(capture, **options))
     draw(headgrid.perhead(capture, **options))
     return "figures"
 
 
-def run_file(path: Path) -> str:
+def run_file(path: str, *, figures: bool) -> str:
+    """Read a capture file, which runs nothing else, and perhaps draw it."""
     import headgrid
 
-    return draw_both(headgrid.load_capture(path))
+    HEARD.clear()
+    READING.append(path)
+    try:
+        capture = headgrid.load_capture(path)
+    finally:
+        READING.clear()
+        assert not HEARD, f"reading has run {HEARD}"
+    return draw_both(capture) if figures else "read"
 
 
-def run_capture(case: dict) -> str:
-    """A dictionary with the keys of the schema, drawn with options."""
+def run_capture(data: dict, run: str, options: dict) -> str:
     import headgrid
 
-    capture = headgrid.Capture.from_dict(case["data"], layer=0, run=case["run"])
-    return draw_both(capture, **case["options"])
+    return draw_both(headgrid.Capture.from_dict(data, layer=0, run=run), **options)
 
 
-def run_pick(case: dict) -> str:
+def run_pick(runs: list[str], heads: list[str], options: dict) -> str:
     import headgrid
 
     rows = {"full_frame_attention": [[[1.0, 2.0], [3.0, 4.0]]] * 2}
-    captures = [headgrid.Capture.from_dict(rows, layer=3, run=run) for run in case["runs"]]
-    how = {"figure": case["figure"], **case["options"]}
-    draw(headgrid.pick(captures, case["heads"], **how))
+    captures = [headgrid.Capture.from_dict(rows, layer=3, run=run) for run in runs]
+    draw(headgrid.pick(captures, heads, **options))
     return "figures"
 
 
-def run_spec(case: dict) -> str:
+def run_spec(spec: dict, nested: int, *, around: bool) -> str:
     import headgrid
 
-    spec = dict(case["spec"])
-    for _ in range(case["nested"]):  # deeper than pickle can write
-        spec = {"title": [spec]} if case["around"] else {**spec, "title": [spec.get("title")]}
+    for _ in range(nested):  # deeper than pickle can write
+        spec = {"title": [spec]} if around else {**spec, "title": [spec.get("title")]}
     draw(spec, formats=("svg", "json"), ours=False)
     headgrid.fragment(spec)
     return "figures"
 
 
-def run_command(case: dict) -> str:
+def run_command(arguments: list[str]) -> str:
     """A command line: exit code 0, 1 or 2, and nothing but sentences on stderr."""
     from click.testing import CliRunner
 
     from headgrid.cli.main import main
 
     with warnings.catch_warnings():
-        result = CliRunner().invoke(main, case["arguments"])
+        result = CliRunner().invoke(main, arguments)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    if result.exit_code not in (0, 1, 2):
-        raise WrongError(f"exit code {result.exit_code}: {result.stderr}")
-    if result.exit_code and not result.stderr:
-        raise WrongError(f"exit code {result.exit_code} without a word")
+    assert result.exit_code == 0 or (result.exit_code in (1, 2) and result.stderr), result
     for line in result.stderr.splitlines():
         check_sentence(line)
-        usage = result.exit_code == 2
-        if not usage and not line.startswith("headgrid: "):
-            raise WrongError(f"a line of stderr is {line!r}")
+        assert line.startswith("headgrid: ") or result.exit_code == 2, line
     return f"exit {result.exit_code}"
 
 
-def misbehave(case: dict) -> str:
-    """Go wrong, so that a test can see that it is seen."""
-    if case["kind"] == "die":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if case["kind"] == "hang":
-        time.sleep(3600)
-    if case["kind"] == "eat":
-        return str(len(bytearray(os.urandom(2**20)) * 1200))
-    if case["kind"] == "write":
-        Path("stray.txt").write_text("stray")
-        return "figures"
-    until = time.process_time() + 6
-    while time.process_time() < until:
-        pass
-    return "figures"
+def run_code(code: str) -> str:
+    exec(code)  # with which a test goes wrong, to see that it is seen
+    return "code"
 
 
-RUNS = {
-    **dict.fromkeys(("die", "hang", "eat", "write", "spin"), misbehave),
-    "capture": run_capture,
-    "pick": run_pick,
-    "spec": run_spec,
-    "command": run_command,
-}
-
-
-def run_case(path: Path) -> str:
+def run_case(kind: str, case: dict) -> str:
     import headgrid
 
     try:
         with warnings.catch_warnings(record=True) as odd:
             warnings.simplefilter("error")
             warnings.simplefilter("always", headgrid.HeadgridWarning)
-            if path.suffix == ".case":
-                case = pickle.loads(path.read_bytes())  # written by the tests themselves
-                outcome = RUNS[case["kind"]](case)
-            else:
-                outcome = run_file(path)
-        for warning in odd:
-            check_sentence(str(warning.message))
+            outcome = globals()[f"run_{kind}"](**case)
     except headgrid.HeadgridError as error:
-        check_sentence(str(error))
-        return f"{type(error).__name__}: {error}"
+        outcome = f"{type(error).__name__}: {error}"
+    for text in (outcome, *(str(warning.message) for warning in odd)):
+        check_sentence(text)
     return outcome
 
 
-def reset_peak() -> None:
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+def memory(name: str) -> int:
+    """Return what Linux says of this process, in bytes."""
+    return 1024 * int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
-def peak_bytes() -> int:
-    """Peak memory since `reset_peak`; since the start where the system does not tell."""
+class Found(NamedTuple):
+    """How a case ended, what was wrong, its processor time, peak of memory and what that added."""
+
+    outcome: str
+    wrong: str = ""
+    seconds: float = 0.0
+    peak: int = 0
+    added: int = 0
+
+
+def measure(kind: str, case: dict) -> Found:
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before, started, wrong, outcome = memory("VmRSS"), time.process_time(), "", ""
     try:
-        status = Path("/proc/self/status").read_text()
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
-    except (OSError, TypeError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def measure(path: Path) -> dict:
-    reset_peak()
-    started = time.process_time()
-    wrong = None
-    outcome = ""
-    try:
-        outcome = run_case(path)
+        outcome = run_case(kind, case)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it is the finding
         wrong = "".join(traceback.format_exception(error))[-3000:]
-    return {
-        "outcome": outcome,
-        "wrong": wrong,
-        "seconds": time.process_time() - started,
-        "peak": peak_bytes(),
-    }
+    seconds, peak = time.process_time() - started, memory("VmHWM")
+    return Found(outcome, wrong, seconds, peak, peak - before)
 
 
-def main() -> None:
-    if len(sys.argv) > 1:
-        for name in sys.argv[1:]:
-            print(json.dumps(measure(Path(name)), indent=1).replace("\\n", "\n"))
-        return
-    # What the code under test prints must not come between the answers.
-    answers = os.fdopen(os.dup(1), "w", encoding="ascii", buffering=1)
-    os.dup2(2, 1)
+def move_in(folder: Path) -> None:
+    """Make a process at home in a folder, and let it listen to itself."""
+    os.chdir(folder / "work")
+    os.environ |= {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp")}
+    sys.addaudithook(listen)
     from headgrid.render.vega import warm_up
 
     warm_up()
-    answers.write("ready\n")
-    for line in sys.stdin:
-        answers.write(json.dumps(measure(Path(json.loads(line)))) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    kept = Path(sys.argv[1])  # a pickle was written by the tests themselves
+    file = ("file", {"path": str(kept), "figures": True})
+    print(measure(*(pickle.loads(kept.read_bytes()) if kept.suffix == ".case" else file)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from pathlib import Path
+from functools import cache
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -15,37 +16,18 @@ from synthetic import block_capture, waves
 
 FULL, LAST = "full_frame_attention", "last_block_frame_attention"
 PROMPT = '一只鹰 </script> & "quoted" \u202e ${x}'
-
-
-def schema_variants() -> dict[str, dict]:
-    """Return dictionaries of numpy arrays and plain values, as real files hold them."""
-    values = waves(2, 4, 4).astype(np.float32)
-    unseen = values.copy()
-    unseen[:, :2, 2:] = np.nan
-    return {
-        "whole": {
-            "layer_index": 3,
-            FULL: values,
-            LAST: values[:, 2:].mean(axis=1),
-            "block_sizes": [2, 2],
-            "last_block_query_frames": [2, 3],
-            "is_logits": True,
-            "num_heads": 2,
-            "num_frames": 4,
-            "prompt": PROMPT,
-            "extraction_method": "hooks",
-        },
-        "full": {"layer_index": 3, FULL: unseen, "num_frame_per_block": 2},
-        "rows": {LAST: values[:, 0], "is_logits": False, "key_frames": [0, 3, 5, 9]},
-        "axes": {
-            FULL: np.abs(values),
-            "statistic": "mass",
-            "query_frames": [4, 5, 6, 7],
-            "key_frames": [4, 5, 6, 7],
-            "prompt": ["one", "two"],
-        },
-        "short": {FULL: np.where(np.arange(4) < 3, values, 0), "block_sizes": [3], "seed": None},
-    }
+VALUES = waves(2, 4, 4).astype(np.float32)
+ROWS, FOUR = VALUES[:, 2:].mean(axis=1), [4, 5, 6, 7]
+WHOLE = {"layer_index": 3, FULL: VALUES, LAST: ROWS, "block_sizes": [2, 2], "is_logits": True}
+WHOLE |= {"last_block_query_frames": [2, 3], "num_heads": 2, "num_frames": 4, "prompt": PROMPT}
+CAUSAL = np.where(np.tri(4, dtype=bool), VALUES, np.nan)
+VARIANTS: dict[str, dict] = {
+    "whole": WHOLE,
+    "full": {"layer_index": 3, FULL: CAUSAL, "num_frame_per_block": 2},
+    "rows": {LAST: ROWS, "is_logits": False, "key_frames": [0, 3, 5, 9]},
+    "axes": {FULL: abs(VALUES), "statistic": "mass", "query_frames": FOUR, "key_frames": FOUR},
+    "short": {FULL: np.where(np.arange(4) < 3, VALUES, 0), "block_sizes": [3], "seed": None},
+}
 
 
 def to_tensors(value, dtype=None):
@@ -55,20 +37,18 @@ def to_tensors(value, dtype=None):
         return tensor.to(dtype) if dtype is not None else tensor
     if isinstance(value, dict):
         return {key: to_tensors(part, dtype) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(to_tensors(part, dtype) for part in value)
     return value
 
 
-def to_pt(data, **options) -> bytes:
+def to_pt(data: dict, dtype=None) -> bytes:
     buffer = io.BytesIO()
-    torch.save(data, buffer, **options)
+    torch.save(to_tensors(data, dtype), buffer)
     return buffer.getvalue()
 
 
 def to_npz(data: dict, *, packed: bool = False) -> bytes:
     buffer = io.BytesIO()
-    given = {key: value for key, value in data.items() if value is not None}
+    given = {str(key): value for key, value in data.items() if value is not None}
     (np.savez_compressed if packed else np.savez)(buffer, **given)
     return buffer.getvalue()
 
@@ -76,30 +56,25 @@ def to_npz(data: dict, *, packed: bool = False) -> bytes:
 def to_safetensors(data: dict, dtype=torch.float32) -> bytes:
     tensors = {k: to_tensors(v, dtype) for k, v in data.items() if isinstance(v, np.ndarray)}
     texts = {k: v if isinstance(v, str) else json.dumps(v, default=str) for k, v in data.items()}
-    texts = {k: v for k, v in texts.items() if k not in tensors}
-    return save_tensors(tensors, texts)
+    return save_tensors(tensors, {k: v for k, v in texts.items() if k not in tensors})
 
 
-def seeds(folder: Path) -> dict[str, bytes]:
-    """Return the files to start from, by their name; those of headgrid pass by way of a folder."""
-    found: dict[str, bytes] = {}
-    for name, data in schema_variants().items():
-        found[f"{name}.pt"] = to_pt(to_tensors(data))
-        found[f"{name}.npz"] = to_npz(data)
-        found[f"{name}.safetensors"] = to_safetensors(data)
-    whole = schema_variants()["whole"]
-    dtypes = ("float16", "bfloat16", "float64", "float8_e4m3fn")
-    for dtype in dtypes:
-        kind = getattr(torch, dtype)
-        found[f"{dtype}.pt"] = to_pt(to_tensors(whole, kind))
-        found[f"{dtype}.safetensors"] = to_safetensors(whole, kind)
-    found["numpy.pt"] = to_pt(whole)  # arrays inside the pickle
-    found["packed.npz"] = to_npz(whole, packed=True)
-    half = whole | {key: whole[key].astype(np.float16) for key in (FULL, LAST)}
-    found["float16.npz"] = to_npz(half)
-    for suffix in (".pt", ".npz", ".safetensors"):
-        path = folder / f"own{suffix}"
-        save_capture(block_capture(layer=3, prompt=PROMPT, metadata={"seed": [1, 2]}), path)
-        found[path.name] = path.read_bytes()
-        path.unlink()
+WRITERS = {".pt": to_pt, ".npz": to_npz, ".safetensors": to_safetensors}
+
+
+@cache
+def seeds() -> dict[str, bytes]:
+    """Return the files to start from, by their name."""
+    found = {f"{n}{s}": write(d) for n, d in VARIANTS.items() for s, write in WRITERS.items()}
+    for name in ("float16", "bfloat16", "float64", "float8_e4m3fn"):
+        for suffix in (".pt", ".safetensors"):
+            found[f"{name}{suffix}"] = WRITERS[suffix](WHOLE, getattr(torch, name))
+    buffer = io.BytesIO()
+    torch.save(WHOLE, buffer)  # arrays inside the pickle
+    found |= {"numpy.pt": buffer.getvalue(), "packed.npz": to_npz(WHOLE, packed=True)}
+    found["float16.npz"] = to_npz(WHOLE | {FULL: VALUES.astype(np.float16)})
+    own = block_capture(layer=3, prompt=PROMPT, metadata={"seed": [1, 2]})
+    with TemporaryDirectory() as folder:
+        for suffix in WRITERS:
+            found[f"own{suffix}"] = save_capture(own, f"{folder}/own{suffix}").read_bytes()
     return found

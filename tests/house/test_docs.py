@@ -37,15 +37,15 @@ def run(*command, folder):
     return done.stdout
 
 
-def build(system, folder, **changes):
-    """Build an example in a folder of its own, with some texts changed; return the site."""
+def build(system, folder, *changed):
+    """Build an example in a folder of its own, with hostile titles in some files."""
     source = folder / system
     shutil.copytree(EXAMPLES / "docs" / system, source)
-    for name, (old, new) in changes.items():
-        path = source / name.replace("_", ".")
+    for name in changed:
+        path = source / name
         text = path.read_text(encoding="utf-8")
-        assert old in text
-        path.write_text(text.replace(old, new), encoding="utf-8")
+        assert "title=TITLE" in text
+        path.write_text(text.replace("title=TITLE", f"title={HOSTILE!r}"), encoding="utf-8")
     site = source / "site"
     if system == "mkdocs":
         run("mkdocs", "build", "--quiet", "--strict", "--site-dir", site, folder=source)
@@ -88,9 +88,10 @@ def logit(head, query, key):
 # MkDocs
 
 
+@pytest.mark.nightly
 @needs("mkdocs", "mkdocs_charts_plugin")
 def test_a_site_of_mkdocs_shows_every_figure_and_loads_nothing_from_elsewhere(visit, tmp_path):
-    site = build("mkdocs", tmp_path)
+    site = build("mkdocs", tmp_path, "hooks.py")
     spec = json.loads((site / "figures/heatmap.vl.json").read_text(encoding="utf-8"))
     assert spec["facet"]["field"] == "head"
     with serve(tmp_path / "mkdocs") as (root, asked):
@@ -108,18 +109,6 @@ def test_a_site_of_mkdocs_shows_every_figure_and_loads_nothing_from_elsewhere(vi
         expected = {"head": "0", "query": "10", "key": "0", "logit": f"{logit(0, 10, 0):.4g}"}
         assert tooltip == expected
         assert "/site/figures/heatmap.vl.json" in asked
-        assert_own_files_alone(seen, address)
-
-
-@pytest.mark.nightly
-@needs("mkdocs", "mkdocs_charts_plugin")
-def test_a_hostile_title_does_nothing_on_a_site_of_mkdocs(visit, tmp_path):
-    title = f"title={HOSTILE!r}"
-    site = build("mkdocs", tmp_path, hooks_py=("title=TITLE", title))
-    with serve(site) as (address, _):
-        seen = visit(f"{address}/")
-        seen.wait_for_figures()
-        seen.wait_for("document.querySelector('vegachart svg') !== null")
         texts = seen.page.locator("vegachart .role-title-text").all_text_contents()
         assert any(HOSTILE in text for text in texts)
         assert_own_files_alone(seen, address)
@@ -131,11 +120,14 @@ def test_a_hostile_title_does_nothing_on_a_site_of_mkdocs(visit, tmp_path):
 @pytest.fixture(scope="module")
 def sphinx_site(tmp_path_factory):
     """Return the site that the example for Sphinx builds."""
-    return build("sphinx", tmp_path_factory.mktemp("sphinx"))
+    return build("sphinx", tmp_path_factory.mktemp("sphinx"), "conf.py", "index.rst")
 
 
 @needs("sphinx", "sphinxext_altair")
 def test_a_site_of_sphinx_shows_every_figure_and_loads_nothing_from_elsewhere(visit, sphinx_site):
+    html = (sphinx_site / "index.html").read_text(encoding="utf-8")
+    assert "<script>window.canary" not in html
+    assert "window.canary" in html
     with serve(sphinx_site) as (address, _):
         seen = visit(f"{address}/index.html")
         seen.wait_for_figures()
@@ -164,77 +156,37 @@ def test_a_site_of_sphinx_works_from_disk(visit, sphinx_site):
     assert_own_files_alone(seen, sphinx_site.as_uri())
 
 
-@needs("sphinx", "sphinxext_altair")
-def test_a_hostile_title_does_nothing_on_a_site_of_sphinx(visit, tmp_path):
-    title = f"title={HOSTILE!r}"
-    site = build(
-        "sphinx", tmp_path, conf_py=("title=TITLE", title), index_rst=("title=TITLE", title)
-    )
-    html = (site / "index.html").read_text(encoding="utf-8")
-    assert "<script>window.canary" not in html
-    with serve(site) as (address, _):
-        seen = visit(f"{address}/index.html")
-        seen.wait_for_figures()
-        seen.wait_for("document.querySelector('[id*=altair-plot] canvas') !== null")
-        assert_own_files_alone(seen, address)
-
-
 # Jupyter
 
 
-def execute(source, folder):
-    """Return the path of a notebook that a kernel of this environment has executed."""
+def convert(source, folder, *options):
+    """Run nbconvert on a notebook of the examples, its cells executed first, into a folder."""
     for name in ("nbclient", "nbconvert", "ipykernel"):
         pytest.importorskip(name)
-    import nbformat
-
-    notebook = nbformat.read(source, as_version=4)
-    assert not any(cell.get("outputs") for cell in notebook.cells)
-    path = folder / source.name
-    shutil.copy(source, path)
-    run("nbconvert", "--to", "notebook", "--execute", "--inplace", path, folder=folder)
-    nbformat.validate(nbformat.read(path, as_version=4))
-    return path
-
-
-@pytest.fixture(scope="module")
-def executed(tmp_path_factory):
-    """Return the path of the notebook of one layer, executed."""
-    return execute(EXAMPLES / "one_layer.ipynb", tmp_path_factory.mktemp("notebook"))
+    cells = json.loads(source.read_text(encoding="utf-8"))["cells"]
+    assert not any(cell.get("outputs") for cell in cells)
+    shutil.copy(source, folder)
+    run(
+        "nbconvert",
+        "--execute",
+        *options,
+        "--output-dir",
+        folder / "out",
+        source.name,
+        folder=folder,
+    )
+    return folder / "out"
 
 
-def outputs_of(path):
-    """Return what each output of a notebook holds, by mime type."""
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
-    assert not [output for output in outputs if output["output_type"] == "error"]
-    return [output["data"] for output in outputs if "data" in output]
-
-
-def test_an_executed_notebook_holds_cards_and_pictures(executed):
-    card, heatmap, perhead, *_ = outputs_of(executed)
-    assert "12 heads, 21 query x 21 key frames" in "".join(card["text/html"])
-    assert "<Capture layer 0: logit" in "".join(card["text/plain"])
-    for figure in heatmap, perhead:
-        assert figure["application/vnd.vegalite.v6+json"]["facet"]["field"] == "head"
-        assert "".join(figure["image/svg+xml"]).rstrip().endswith("</svg>")
-        assert "<img" in "".join(figure["text/html"])
-    assert executed.stat().st_size < 600_000
-
-
-def export(path, *options):
-    """Export a notebook by nbconvert, and return the folder."""
-    run("nbconvert", *options, "--output-dir", path.parent / "out", path, folder=path.parent)
-    return path.parent / "out"
-
-
-def test_an_exported_notebook_shows_its_figures_without_scripts_and_offline(executed, visit):
-    page = export(executed, "--to", "html") / "one_layer.html"
-    seen = visit(page, offline=True, java_script_enabled=False)
+def test_a_notebook_as_html_shows_cards_and_figures_without_scripts_and_offline(visit, tmp_path):
+    folder = convert(EXAMPLES / "one_layer.ipynb", tmp_path, "--to", "html")
+    files = sorted(path.name for path in (tmp_path / "attention_analysis/layer0").iterdir())
+    assert files == ["layer0_2d_heatmap.svg", "layer0_perhead_grid.svg"]
+    seen = visit(folder / "one_layer.html", offline=True, java_script_enabled=False)
+    assert "12 heads, 21 query x 21 key frames" in seen.page.locator("body").inner_text()
     images = seen.page.locator("figure.headgrid img, .headgrid-card img")
     assert images.count() == 4  # heads, colours, and two figures
-    loaded = "images => images.every(i => i.complete && i.naturalWidth > 0)"
-    assert images.evaluate_all(loaded)
+    assert images.evaluate_all("images => images.every(i => i.complete && i.naturalWidth > 0)")
     for number in range(2):
         box = seen.page.locator("figure.headgrid img").nth(number).bounding_box()
         assert box["width"] > 500
@@ -242,10 +194,27 @@ def test_an_exported_notebook_shows_its_figures_without_scripts_and_offline(exec
 
 
 @pytest.mark.nightly
+def test_an_executed_notebook_holds_every_form_of_its_figures(tmp_path):
+    folder = convert(EXAMPLES / "one_layer.ipynb", tmp_path, "--to", "notebook")
+    notebook = json.loads((folder / "one_layer.ipynb").read_text(encoding="utf-8"))
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", ())]
+    card, heatmap, perhead, *_ = [output["data"] for output in outputs if "data" in output]
+    assert "<Capture layer 0: logit" in "".join(card["text/plain"])
+    for figure in heatmap, perhead:
+        assert figure["application/vnd.vegalite.v6+json"]["facet"]["field"] == "head"
+        assert "".join(figure["image/svg+xml"]).rstrip().endswith("</svg>")
+        assert "<img" in "".join(figure["text/html"])
+    priority = ["--NbConvertBase.display_data_priority", "image/svg+xml"]
+    folder = convert(EXAMPLES / "one_layer.ipynb", tmp_path, "--to", "markdown", *priority)
+    drawings = [p.read_text(encoding="utf-8") for p in folder.glob("one_layer_files/*.svg")]
+    shown = ["".join(figure["image/svg+xml"]) for figure in (heatmap, perhead)]
+    assert sorted(map(str.strip, drawings)) == sorted(map(str.strip, shown))
+
+
+@pytest.mark.nightly
 def test_the_notebook_of_a_whole_model_shows_cards_and_figures_offline(visit, tmp_path):
-    path = execute(EXAMPLES / "docs/jupyter/whole_model.ipynb", tmp_path)
-    page = export(path, "--to", "html") / "whole_model.html"
-    seen = visit(page, offline=True, java_script_enabled=False)
+    folder = convert(EXAMPLES / "docs/jupyter/whole_model.ipynb", tmp_path, "--to", "html")
+    seen = visit(folder / "whole_model.html", offline=True, java_script_enabled=False)
     cards = seen.page.locator(".headgrid-card").all_inner_texts()
     assert "layer 0: Attention Logits" in cards[0].splitlines()[0]
     assert "1 run, 2 layers x 12 heads" in cards[1]
@@ -256,26 +225,14 @@ def test_the_notebook_of_a_whole_model_shows_cards_and_figures_offline(visit, tm
 
 
 @pytest.mark.nightly
-def test_an_exported_notebook_becomes_live_beside_the_shared_script(executed, visit):
-    folder = export(executed, "--to", "html", "--template", "basic")
+def test_an_exported_notebook_becomes_live_beside_the_shared_script(visit, tmp_path):
+    options = ("--to", "html", "--template", "basic")
+    folder = convert(EXAMPLES / "one_layer.ipynb", tmp_path, *options)
     script = headgrid.write_assets(folder)
     body = (folder / "one_layer.html").read_text(encoding="utf-8")
     tag = f'<!doctype html><meta charset="utf-8"><script src="{script.name}"></script>'
-    page = folder / "live.html"
-    page.write_text(tag + body, encoding="utf-8")
-    seen = visit(page, offline=True)
+    (folder / "live.html").write_text(tag + body, encoding="utf-8")
+    seen = visit(folder / "live.html", offline=True)
     seen.wait_for_figures(2)
     bars = seen.page.locator(".headgrid_bars_marks path")
     assert hover(seen.page, bars.first)["key"] == "0"
-
-
-@pytest.mark.nightly
-def test_a_notebook_in_markdown_has_the_same_pictures(executed):
-    folder = export(
-        executed, "--to", "markdown", "--NbConvertBase.display_data_priority", "image/svg+xml"
-    )
-    drawings = sorted(folder.glob("one_layer_files/*.svg"))
-    svgs = [data["image/svg+xml"] for data in outputs_of(executed) if "image/svg+xml" in data]
-    assert sorted(p.read_text(encoding="utf-8").strip() for p in drawings) == sorted(
-        "".join(svg).strip() for svg in svgs
-    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -53,18 +53,12 @@ def largest_difference(found: Any, expected: np.ndarray) -> float:
     return float(np.nanmax(np.abs(found - expected)))
 
 
-@contextmanager
-def spy(module: Any, name: str) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """Keep the arguments of every call of ``module.name``."""
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    original = getattr(module, name)
+def assert_exact(captures: Any, expected: Iterable[np.ndarray], tolerance: float = 1e-6) -> None:
+    """Fail where a capture's matrix is not the expected one, NaN included."""
+    for capture, matrix in zip(captures, expected, strict=True):
+        assert largest_difference(capture.full_frame_attention, matrix) < tolerance
 
-    def kept(*args: Any, **kwargs: Any) -> Any:
-        calls.append((args, kwargs))
-        return original(*args, **kwargs)
 
-    setattr(module, name, kept)
-    try:
-        yield calls
-    finally:
-        setattr(module, name, original)
+def spy(module: Any, name: str) -> Any:
+    """Return a context that keeps the arguments of every call of ``module.name``."""
+    return mock.patch.object(module, name, wraps=getattr(module, name))

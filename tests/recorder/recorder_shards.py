@@ -50,10 +50,6 @@ def own_part(rank: int, shard: str, masked: bool) -> tuple[Any, ...]:
     return q[:, :, rows], k[:, :, rows], seen
 
 
-def _join(rank: int, folder: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/join", rank=rank, world_size=2)
-
-
 #: What is cut, the statistic, and whether a token-causal mask is given.
 CASES = (
     ("sequence", "logit", False),
@@ -65,12 +61,12 @@ CASES = (
 )
 
 
-def record_parts(rank: int, folder: str, cases: tuple[tuple[str, str, bool], ...]) -> None:
-    """Record one process's part of each case, and keep the whole matrices it ends up with."""
-    from headgrid.recorder import record
+def record_parts(rank: int, folder: str) -> None:
+    """Record one process's part of each case, an error, and three prompts shared by two."""
+    from headgrid.recorder import RecordError, record, record_runs
 
-    _join(rank, folder)
-    for index, (shard, statistic, masked) in enumerate(cases):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/join", rank=rank, world_size=2)
+    for index, (shard, statistic, masked) in enumerate(CASES):
         model = Model()
         options: Any = {"shard": shard, "statistic": statistic, "tokens_per_frame": TOKENS}
         with record(model, **options) as recording:
@@ -79,26 +75,17 @@ def record_parts(rank: int, folder: str, cases: tuple[tuple[str, str, bool], ...
         assert bool(written) == (rank == 0)
         found = [torch.from_numpy(c.full_frame_attention) for c in recording.captures]
         torch.save(found, Path(folder) / f"case{index}_rank{rank}.pt")
-    dist.destroy_process_group()
-
-
-def record_prompts(rank: int, folder: str) -> None:
-    """Record three prompts over two processes."""
-    from headgrid.recorder.runs import record_runs
-
-    _join(rank, folder)
     model = Model()
+    try:
+        with record(model, shard="sequence", tokens_per_frame=TOKENS):
+            model(*own_part(rank, "sequence", masked=True))
+    except RecordError as error:
+        (Path(folder) / f"error_rank{rank}.txt").write_text(str(error))
     q, k, _ = tensors()
 
     def generate(prompt: str, seed: int) -> None:
         model(q * len(prompt), k * seed, None)
 
-    record_runs(
-        model,
-        ["a", "bb", "ccc"],
-        generate,
-        Path(folder) / "runs",
-        seeds=[1, 2, 3],
-        tokens_per_frame=TOKENS,
-    )
+    prompts, runs = ["a", "bb", "ccc"], Path(folder) / "runs"
+    record_runs(model, prompts, generate, runs, seeds=[1, 2, 3], tokens_per_frame=TOKENS)
     dist.destroy_process_group()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-from types import ModuleType
+import runpy
+import types
 from typing import Any
 
 import numpy as np
@@ -13,18 +13,7 @@ from recorder_brute import all_logits, equal_frames, mean_by_frame, spy
 
 from places import EXAMPLES
 
-
-def load_toy() -> ModuleType:
-    path = EXAMPLES / "record_toy_model.py"
-    spec = importlib.util.spec_from_file_location("record_toy_model", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-toy = load_toy()
+toy = types.SimpleNamespace(**runpy.run_path(str(EXAMPLES / "record_toy_model.py")))
 TOKENS, FORWARDS, BLOCK = toy.TOKENS, toy.FORWARDS, toy.FRAMES_PER_BLOCK
 
 
@@ -34,14 +23,14 @@ def build(**options: Any) -> Any:
 
 
 def brute_matrices(
-    model: Any, forward: int, blocks: int = 4, kept: Any = None, cross: bool = False
+    model: Any, forward: int, blocks: int = 4, kept: Any = None, cross: bool = False, seed: int = 0
 ) -> list[np.ndarray]:
     """Matrix (heads, query, key) of each layer from every token's logits.
 
     ``kept`` gives for the end of a block the key frames that its cache holds.
     """
-    with spy(F, "scaled_dot_product_attention") as calls:
-        toy.generate(model, blocks)
+    with spy(F, "scaled_dot_product_attention") as spied:
+        toy.generate(model, blocks, seed)
     layers, frames = len(model.blocks), blocks * BLOCK
     columns = 1 if cross else frames
     matrices = [np.full((4, frames, columns), np.nan) for _ in range(layers)]
@@ -50,7 +39,7 @@ def brute_matrices(
         held = [0] if cross else list(range(end)) if kept is None else kept(end)
         for layer, matrix in enumerate(matrices):
             index = ((block * FORWARDS + forward) * layers + layer) * 2 + int(cross)
-            q, k, _ = calls[index][0]
+            q, k, _ = spied.call_args_list[index].args
             means = mean_by_frame(
                 all_logits(q, k)[0], equal_frames(BLOCK, TOKENS), equal_frames(len(held), TOKENS)
             )

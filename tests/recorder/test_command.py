@@ -1,9 +1,7 @@
 """``headgrid record`` on a script that knows nothing of headgrid -> the files of the API."""
 
-import importlib.util
 import json
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from recorder_brute import assert_exact
 
 from headgrid import load_capture
 from headgrid.cli.record import record as command
@@ -83,43 +82,34 @@ def invoke(*arguments: Any) -> Any:
 
 
 def run_by_api(script: Path, seed: int, **options: Any) -> list[Any]:
-    spec = importlib.util.spec_from_file_location("tiny_model", script.parent / "tiny_model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    run = runpy.run_path(str(script.parent / "tiny_model.py"))["run"]
     with record(**{"tokens_per_frame": 6, **options}) as recording:
-        module.run(seed)
+        run(seed)
     return recording.captures
 
 
-def test_a_script_run_in_a_process_of_its_own_gives_the_files_of_the_api(
-    script: Path, tmp_path: Path
+@pytest.mark.parametrize("named", [["--", "generate.py"], ["-m", "generate", "--"]])
+def test_a_script_or_a_module_gives_the_files_of_the_api(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: list[str]
 ) -> None:
-    code = "from headgrid.cli.record import record; record()"
-    options = ["--tokens-per-frame", "6", "-o", str(tmp_path / "out")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *options, "--", script.name, "--seed", "3"],
-        cwd=script.parent,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    expected = run_by_api(script, 3)
-    files = sorted((tmp_path / "out").iterdir())
-    assert [path.name for path in files] == ["layer0.pt", "layer1.pt", "layer2.pt"]
-    for path, capture in zip(files, expected, strict=True):
-        found = load_capture(path)
-        np.testing.assert_array_equal(found.full_frame_attention, capture.full_frame_attention)
-        assert found.layer_index == capture.layer_index
+    monkeypatch.chdir(script.parent)
+    result = invoke("--tokens-per-frame", 6, "-o", tmp_path / "out", *named, "--seed", 3)
+    assert result.exit_code == 0, result.output
+    captures = run_by_api(script, 3)
+    loaded = [load_capture(tmp_path / "out" / f"layer{number}.pt") for number in range(3)]
+    assert_exact(loaded, [capture.full_frame_attention for capture in captures], 1e-12)
+    for found, capture in zip(loaded, captures, strict=True):
         assert found.metadata["module_path"] == capture.metadata["module_path"]
         assert found.metadata["model_class"] == "Encoder"
 
 
-def test_options_reach_the_recorder(script: Path, tmp_path: Path) -> None:
+def test_options_reach_the_recorder(
+    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "my_positions.py").write_text("def first(info):\n    return 0\n")
     result = invoke(
+        "--query-position", "call:my_positions.first",
         "--segments", "0,5,24", "--layers", "0,layers.2", "--statistic", "mass",
         "--model", "Encoder", "--prompt", "an eagle", "-o", tmp_path / "out",
         "--", script, "--seed", "1",
@@ -132,19 +122,8 @@ def test_options_reach_the_recorder(script: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(
             found.full_frame_attention, expected[number].full_frame_attention
         )
+    assert found.metadata["observation"]["query_position"] == "callable first"
     assert not (tmp_path / "out" / "layer1.pt").exists()
-
-
-@pytest.mark.parametrize("spelling", ["option", "argument"])
-def test_a_module_is_run_by_name(
-    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spelling: str
-) -> None:
-    monkeypatch.chdir(script.parent)
-    flags = ["--tokens-per-frame", 6, "-o", tmp_path / "out"]
-    named = ["-m", "generate", "--"] if spelling == "option" else ["--", "-m", "generate"]
-    result = invoke(*flags, *named, "--seed", 1)
-    assert result.exit_code == 0, result.output
-    assert (tmp_path / "out" / "layer2.pt").exists()
 
 
 def test_many_prompts_write_a_folder_each(script: Path, tmp_path: Path) -> None:
@@ -178,6 +157,7 @@ def test_a_script_that_fails_writes_nothing(script: Path, tmp_path: Path) -> Non
     [
         (["--tokens-per-frame", 7], 1, "4, 6 or 8 tokens per frame would fit"),
         (["--tokens-per-frame", 6, "--forwards", "lats"], 2, "did you mean 'last'"),
+        (["--tokens-per-frame", 6, "--batch", "men"], 2, "did you mean 'mean'"),
         (["--tokens-per-frame", 6, "--layers", "9"], 1, "layers=9 matches none of the 3 layers"),
         (["--segments", "0,x"], 2, "expected token positions"),
         (["--function", "no_reader"], 2, "expected PATH=READER"),
@@ -197,27 +177,3 @@ def test_a_missing_script_is_wrong_usage(tmp_path: Path) -> None:
     flags = ["--tokens-per-frame", 6, "-o", tmp_path]
     assert "there is no such script" in invoke(*flags, "--", tmp_path / "nope.py").output
     assert "no script is given" in invoke(*flags).output
-
-
-def test_positions_may_be_functions_of_the_users(
-    script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "my_positions.py").write_text("def first(info):\n    return 0\n")
-    result = invoke(
-        "--tokens-per-frame", 6, "--query-position", "call:my_positions.first",
-        "-o", tmp_path / "out", "--", script, "--seed", 1,
-    )  # fmt: skip
-    assert result.exit_code == 0, result.output
-    observed = load_capture(tmp_path / "out" / "layer0.pt").metadata["observation"]
-    assert observed["query_position"] == "callable first"
-
-
-def test_the_captures_are_drawn_by_headgrid(script: Path, tmp_path: Path) -> None:
-    assert invoke(
-        "--tokens-per-frame", 6, "-o", tmp_path / "out", "--", script, "--seed", 1
-    ).exit_code == 0  # fmt: skip
-    import headgrid
-
-    spec = headgrid.to_spec(headgrid.heatmap(headgrid.load_capture(tmp_path / "out/layer1.pt")))
-    assert "Layer 1" in json.dumps(spec)

@@ -1,20 +1,24 @@
 """Readers of libraries that need a GPU -> right layouts, tested with stand-ins.
 
-The stand-ins have the argument lists of flash-attn 2.8, FlashAttention 3,
-xformers 0.0.32 and Wan 2.1, and compute plain attention.
+Calls are those of flash-attn 2.8, FlashAttention 3, xformers 0.0.32 and Wan 2.1.
 """
 
 import sys
 import types
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
-from recorder_brute import all_logits, causal, equal_frames, largest_difference, mean_by_frame
+from recorder_brute import (
+    all_logits,
+    assert_exact,
+    causal,
+    equal_frames,
+    largest_difference,
+    mean_by_frame,
+)
 from torch import nn
 
 from headgrid.errors import OptionError
@@ -32,296 +36,157 @@ def tokens_first(heads: int = HEADS, length: int = LENGTH, batch: int = 1, seed:
     return torch.randn(batch, length, heads, DIM, generator=generator)
 
 
-def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Attention of (batch, tokens, heads, dim)."""
-    parts = (part.transpose(1, 2) for part in (q, k, v))
-    return F.scaled_dot_product_attention(*parts, enable_gqa=True).transpose(1, 2)
-
-
-def flash_attn_func(
-    q: Any,
-    k: Any,
-    v: Any,
-    dropout_p: float = 0.0,
-    softmax_scale: Any = None,
-    causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
-    softcap: float = 0.0,
-    alibi_slopes: Any = None,
-    deterministic: bool = False,
-    return_attn_probs: bool = False,
-) -> Any:
-    return plain(q, k, v)
-
-
-def flash_attn_qkvpacked_func(qkv: Any, dropout_p: float = 0.0, softmax_scale: Any = None) -> Any:
-    return plain(*qkv.unbind(2))
-
-
-def flash_attn_kvpacked_func(q: Any, kv: Any, dropout_p: float = 0.0, **_: Any) -> Any:
-    return plain(q, *kv.unbind(2))
-
-
-def flash_attn_varlen_func(
-    q: Any,
-    k: Any,
-    v: Any,
-    cu_seqlens_q: Any,
-    cu_seqlens_k: Any,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
-    dropout_p: float = 0.0,
-    softmax_scale: Any = None,
-    causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
-    softcap: float = 0.0,
-    alibi_slopes: Any = None,
-    deterministic: bool = False,
-    return_attn_probs: bool = False,
-    block_table: Any = None,
-) -> Any:
-    return q
-
-
-@pytest.fixture
-def library(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., types.ModuleType]]:
-    """Return a function that puts stand-ins into a module of `sys.modules`."""
-
-    def install(name: str, *functions: Callable[..., Any]) -> types.ModuleType:
-        module = types.ModuleType(name)
-        for function in functions:
-            setattr(module, function.__name__, function)
-        monkeypatch.setitem(sys.modules, name, module)
-        return module
-
-    return install
-
-
 def matrix_of(q: torch.Tensor, k: torch.Tensor, seen: torch.Tensor | None = None) -> np.ndarray:
     logits = all_logits(q.transpose(1, 2), k.transpose(1, 2))[0]
     return mean_by_frame(logits, SPANS, SPANS, seen)
 
 
-def test_flash_attention_is_read_tokens_first_with_grouped_heads(library: Any) -> None:
-    module = library("flash_attn", flash_attn_func)
-    q, k = tokens_first(), tokens_first(heads=2, seed=1)
-    with record(tokens_per_frame=TOKENS) as recording:
-        module.flash_attn_func(q, k, k)
-    capture = recording.captures[0]
-    assert largest_difference(capture.full_frame_attention, matrix_of(q, k)) < 1e-6
-    assert capture.metadata["attention_function"] == "flash_attn"
-    assert capture.metadata["num_key_heads"] == 2
+@pytest.fixture
+def attend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Return a function that calls a stand-in by its dotted path and returns what it records."""
 
+    def call(path: str, *args: Any, options: Any = None, **kwargs: Any) -> Any:
+        library, _, name = path.rpartition(".")
+        module: Any = types.ModuleType(library)
+        setattr(module, name, lambda *args, **kwargs: None)
+        monkeypatch.setitem(sys.modules, library, module)
+        with record(**{"tokens_per_frame": TOKENS, **(options or {})}) as recording:
+            getattr(module, name)(*args, **kwargs)
+        return recording.captures[0]
 
-def test_causal_flash_attention_is_aligned_to_the_last_tokens(library: Any) -> None:
-    module = library("flash_attn", flash_attn_func)
-    q, k = tokens_first(length=2 * TOKENS), tokens_first(seed=1)
-    with record(tokens_per_frame=TOKENS, gaps="keep", layers="*") as recording:
-        module.flash_attn_func(q, k, k, causal=True)
-    seen = causal(2 * TOKENS, LENGTH, TOKENS)
-    logits = all_logits(q.transpose(1, 2), k.transpose(1, 2))[0]
-    expected = mean_by_frame(logits, SPANS[:2], SPANS, seen)
-    found = recording.captures[0].full_frame_attention
-    assert found is not None
-    assert largest_difference(found[:, 1:], expected) < 1e-6
-    assert np.isnan(found[:, 0]).all()
-
-
-def test_a_flash_window_and_alibi_are_read(library: Any) -> None:
-    module = library("flash_attn", flash_attn_func)
-    q, k = tokens_first(), tokens_first(seed=1)
-    slopes = torch.tensor([0.5, 0.25, 0.125, 0.0625])
-    distance = (torch.arange(LENGTH)[:, None] - torch.arange(LENGTH)[None]).abs()
-    options: Any = {"tokens_per_frame": TOKENS, "irregular_mask": "mean"}
-    with record(**options) as recording:
-        module.flash_attn_func(q, k, k, 0.0, None, True, (5, 0), 0.0, slopes)
-    seen = causal(LENGTH, LENGTH) & ~causal(LENGTH, LENGTH, -6)
-    logits = all_logits(q.transpose(1, 2), k.transpose(1, 2))[0]
-    logits = logits - slopes[:, None, None] * distance
-    expected = mean_by_frame(logits, SPANS, SPANS, seen)
-    assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
-
-
-def test_packed_flash_attention_is_unpacked(library: Any) -> None:
-    module = library("flash_attn", flash_attn_qkvpacked_func, flash_attn_kvpacked_func)
-    q, k = tokens_first(), tokens_first(seed=1)
-    for call in (
-        lambda: module.flash_attn_qkvpacked_func(torch.stack([q, k, k], dim=2)),
-        lambda: module.flash_attn_kvpacked_func(q, torch.stack([k, k], dim=2)),
-    ):
-        with record(tokens_per_frame=TOKENS) as recording:
-            call()
-        found = recording.captures[0].full_frame_attention
-        assert largest_difference(found, matrix_of(q, k)) < 1e-6
-
-
-@pytest.mark.parametrize("is_causal", [False, True])
-def test_varlen_flash_attention_is_cut_into_sequences(library: Any, is_causal: bool) -> None:
-    module = library("flash_attn", flash_attn_varlen_func)
-    q, k = tokens_first(length=8 + LENGTH)[0], tokens_first(length=8 + LENGTH, seed=1)[0]
-    ends = torch.tensor([0, 8, 8 + LENGTH], dtype=torch.int32)
-    with record(tokens_per_frame=TOKENS, batch=1) as recording:
-        module.flash_attn_varlen_func(q, k, k, ends, ends, LENGTH, LENGTH, causal=is_causal)
-    seen = causal(LENGTH, LENGTH) if is_causal else None
-    expected = matrix_of(q[None, 8:], k[None, 8:], seen)
-    assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
-
-
-def test_sequences_of_different_length_are_no_one_matrix(library: Any) -> None:
-    module = library("flash_attn", flash_attn_varlen_func)
-    q, ends = tokens_first(length=8 + LENGTH)[0], torch.tensor([0, 8, 8 + LENGTH])
-    with (
-        pytest.raises(RecordError, match=r"different lengths .*8x8, 12x12.*batch=0 \.\.\. 1"),
-        record(tokens_per_frame=TOKENS, batch="mean"),
-    ):
-        module.flash_attn_varlen_func(q, q, q, ends, ends, LENGTH, LENGTH)
-
-
-def test_flash_attention_3_has_its_own_argument_order(library: Any) -> None:
-    def flash_attn_func(
-        q: Any, k: Any, v: Any, softmax_scale: Any = None, causal: bool = False, **_: Any
-    ) -> Any:
-        return plain(q, k, v)
-
-    module = library("flash_attn_interface", flash_attn_func)
-    q, k = tokens_first(), tokens_first(seed=1)
-    with record(tokens_per_frame=TOKENS) as recording:
-        module.flash_attn_func(q, k, k, None, True)
-    expected = matrix_of(q, k, causal(LENGTH, LENGTH))
-    assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
+    return call
 
 
 class LowerTriangularMask:
     pass
 
 
-@dataclass
-class SequenceInfo:
-    seqstart_py: list[int]
-
-
-@dataclass
 class BlockDiagonalCausalMask:
-    q_seqinfo: SequenceInfo
-    k_seqinfo: SequenceInfo
+    q_seqinfo = k_seqinfo = types.SimpleNamespace(seqstart_py=[0, LENGTH])
 
 
-def memory_efficient_attention(
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_bias: Any = None,
-    p: float = 0.0,
-    scale: float | None = None,
-    *,
-    op: Any = None,
-    output_dtype: Any = None,
-) -> Any:
-    return query
+FLASH, FLASH3 = "flash_attn.flash_attn_func", "flash_attn_interface.flash_attn_func"
+VARLEN, WAN = "flash_attn.flash_attn_varlen_func", "wan.modules.attention.flash_attention"
+XFORMERS = "xformers.ops.memory_efficient_attention"
+Q, K, GROUPED = tokens_first(), tokens_first(seed=1), tokens_first(heads=2, seed=1)
+LONG_Q, LONG_K = tokens_first(length=8 + LENGTH), tokens_first(length=8 + LENGTH, seed=1)
+PAIR = GROUPED[:, :, :, None].expand(-1, -1, -1, 2, -1)
+ENDS = torch.tensor([0, 8, 8 + LENGTH], dtype=torch.int32)
+SEQUENCES = (ENDS, ENDS, LENGTH, LENGTH)
+LENGTHS = {"q_lens": torch.tensor([LENGTH]), "k_lens": torch.tensor([LENGTH])}
+CAUSAL = causal(LENGTH, LENGTH)
+SECOND = LONG_Q[:, 8:], LONG_K[:, 8:]
 
 
-def test_xformers_biases_are_read(library: Any) -> None:
-    module = library("xformers.ops", memory_efficient_attention)
-    q, k = tokens_first(), tokens_first(seed=1)
-    for bias in (
-        LowerTriangularMask(),
-        torch.where(causal(LENGTH, LENGTH), 0.0, -torch.inf)[None, None],
-        BlockDiagonalCausalMask(SequenceInfo([0, LENGTH]), SequenceInfo([0, LENGTH])),
-    ):
-        with record(tokens_per_frame=TOKENS) as recording:
-            module.memory_efficient_attention(q, k, k, attn_bias=bias)
-        expected = matrix_of(q, k, causal(LENGTH, LENGTH))
-        assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
+def read_mix(tokens: Any, *, context: Any) -> AttentionCall:
+    return AttentionCall(tokens.transpose(1, 2), context.transpose(1, 2), scale=1.0)
 
 
-def test_xformers_groups_of_heads_are_read(library: Any) -> None:
-    module = library("xformers.ops", memory_efficient_attention)
-    q, k = tokens_first(), tokens_first(heads=2, seed=1)
-    expanded = k[:, :, :, None].expand(-1, -1, -1, 2, -1)
-    with record(tokens_per_frame=TOKENS) as recording:
-        module.memory_efficient_attention(q.unflatten(2, (2, 2)), expanded, expanded)
-    found = recording.captures[0].full_frame_attention
-    assert largest_difference(found, matrix_of(q, k)) < 1e-6
+Case = tuple[str, tuple[Any, ...], dict[str, Any], Any]
+CALLS: dict[str, Case] = {
+    "grouped heads": (FLASH, (Q, GROUPED, GROUPED), {}, (Q, GROUPED)),
+    "a window": (
+        FLASH,
+        (Q, K, K, 0.0, None, True, (5, 0)),
+        {},
+        (Q, K, CAUSAL & ~causal(LENGTH, LENGTH, -6)),
+    ),
+    "packed": ("flash_attn.flash_attn_qkvpacked_func", (torch.stack([Q, K, K], 2),), {}, (Q, K)),
+    "packed keys": ("flash_attn.flash_attn_kvpacked_func", (Q, torch.stack([K, K], 2)), {}, (Q, K)),
+    "sequences": (
+        VARLEN,
+        (LONG_Q[0], LONG_K[0], LONG_K[0], *SEQUENCES),
+        {"options": {"batch": 1}},
+        SECOND,
+    ),
+    "causal sequences": (
+        VARLEN,
+        (LONG_Q[0], LONG_K[0], LONG_K[0], *SEQUENCES),
+        {"options": {"batch": 1}, "causal": True},
+        (*SECOND, CAUSAL),
+    ),
+    "flash-attn 3": (FLASH3, (Q, K, K, None, True), {"num_splits": 1}, (Q, K, CAUSAL)),
+    "triangle": (XFORMERS, (Q, K, K), {"attn_bias": LowerTriangularMask()}, (Q, K, CAUSAL)),
+    "numbers": (
+        XFORMERS,
+        (Q, K, K, torch.where(CAUSAL, 0.0, -torch.inf)[None, None]),
+        {},
+        (Q, K, CAUSAL),
+    ),
+    "blocks": (XFORMERS, (Q, K, K, BlockDiagonalCausalMask()), {}, (Q, K, CAUSAL)),
+    "groups": (XFORMERS, (Q.unflatten(2, (2, 2)), PAIR, PAIR), {"p": 0.1}, (Q, GROUPED)),
+    "padding": (WAN, (LONG_Q, LONG_K, LONG_K), LENGTHS, (LONG_Q[:, :LENGTH], LONG_K[:, :LENGTH])),
+    "scaled": (WAN, (Q, K, K), {"q_scale": 2.0}, (2 * Q, K)),
+    "the user's reader": (
+        "my_model.layers.mix",
+        (Q,),
+        {"context": K, "options": {"functions": {"my_model.layers.mix": read_mix}}},
+        (Q * DIM**0.5, K),
+    ),
+}
 
 
-def test_an_unknown_xformers_bias_is_an_error(library: Any) -> None:
-    module = library("xformers.ops", memory_efficient_attention)
-    q = tokens_first()
-    with (
-        pytest.raises(RecordError, match="attn_bias PagedMask, expected a tensor or one of"),
-        record(tokens_per_frame=TOKENS),
-    ):
-        module.memory_efficient_attention(q, q, q, attn_bias=type("PagedMask", (), {})())
+@pytest.mark.parametrize("case", CALLS)
+def test_calls_of_libraries_are_read_exactly(attend: Any, case: str) -> None:
+    path, args, kwargs, expected = CALLS[case]
+    capture = attend(path, *args, **kwargs)
+    assert largest_difference(capture.full_frame_attention, matrix_of(*expected)) < 1e-6
 
 
-def test_wans_attention_is_ready_and_leaves_padding_out(library: Any) -> None:
-    def flash_attention(
-        q: Any,
-        k: Any,
-        v: Any,
-        q_lens: Any = None,
-        k_lens: Any = None,
-        dropout_p: float = 0.0,
-        softmax_scale: Any = None,
-        q_scale: Any = None,
-        causal: bool = False,
-        window_size: tuple[int, int] = (-1, -1),
-        deterministic: bool = False,
-        dtype: Any = torch.bfloat16,
-        version: Any = None,
-    ) -> Any:
-        return plain(q, k, v)
-
-    module = library("wan.modules.attention", flash_attention)
-    q, k = tokens_first(length=LENGTH + 3), tokens_first(length=LENGTH + 3, seed=1)
-    lengths = torch.tensor([LENGTH])
-    with record(tokens_per_frame=TOKENS) as recording:
-        module.flash_attention(q, k, k, q_lens=lengths, k_lens=lengths, q_scale=2.0)
-    expected = 2 * matrix_of(q[:, :LENGTH], k[:, :LENGTH])
-    assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
-
-
-def test_a_function_named_by_dotted_path_is_read_by_the_users_reader(library: Any) -> None:
-    def mix(tokens: Any, *, context: Any) -> Any:
-        return tokens
-
-    module = library("my_model.layers", mix)
-    q, k = tokens_first(), tokens_first(seed=1)
-
-    def read(tokens: Any, *, context: Any) -> AttentionCall:
-        return AttentionCall(tokens.transpose(1, 2), context.transpose(1, 2), scale=1.0)
-
-    with record(tokens_per_frame=TOKENS, functions={"my_model.layers.mix": read}) as recording:
-        module.mix(q, context=k)
-    expected = matrix_of(q, k) * DIM**0.5
-    assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
+ERRORS: dict[str, Case] = {
+    r"different lengths .*8x8, 12x12.*batch=0 \.\.\. 1": (
+        VARLEN,
+        (LONG_Q[0], LONG_Q[0], LONG_Q[0], *SEQUENCES),
+        {"options": {"batch": "mean"}},
+        None,
+    ),
+    "attn_bias PagedMask, expected a tensor or one of": (
+        XFORMERS,
+        (Q, Q, Q, type("PagedMask", (), {})()),
+        {},
+        None,
+    ),
+    "arguments do not fit the reader .*'query'": (
+        "my_model.layers.mix",
+        (),
+        {"query": 1, "options": {"functions": {"my_model.layers.mix": lambda x: x}}},
+        None,
+    ),
+    r"functions names my_model\.attend, but no module": (
+        FLASH,
+        (Q, Q, Q),
+        {"options": {"functions": {"my_model.attend": "flash"}}},
+        None,
+    ),
+    r"functions\['a.b'\] is 'flahs'.*did you mean 'flash'": (
+        FLASH,
+        (Q, Q, Q),
+        {"options": {"functions": {"a.b": "flahs"}}},
+        None,
+    ),
+    "unexpected keyword argument 'alibi_slopes'": (
+        FLASH,
+        (Q, K, K),
+        {"alibi_slopes": torch.ones(HEADS)},
+        None,
+    ),
+}
 
 
-def test_a_reader_that_does_not_fit_is_named_with_the_arguments(library: Any) -> None:
-    module = library("my_model.layers", memory_efficient_attention)
-    path = "my_model.layers.memory_efficient_attention"
-    with (
-        pytest.raises(RecordError, match=r"arguments do not fit the reader .*'query'"),
-        record(tokens_per_frame=TOKENS, functions={path: lambda x: x}),
-    ):
-        module.memory_efficient_attention(query=1, key=2, value=3)
+@pytest.mark.parametrize("text", ERRORS)
+def test_calls_that_cannot_be_read_are_an_error(attend: Any, text: str) -> None:
+    path, args, kwargs, _ = ERRORS[text]
+    with pytest.raises((RecordError, OptionError), match=text):
+        attend(path, *args, **kwargs)
 
 
-def test_a_named_function_that_was_never_loaded_is_an_error() -> None:
-    q = tokens_first().transpose(1, 2)
-    with (
-        pytest.raises(RecordError, match=r"functions names my_model\.attend, but no module"),
-        record(tokens_per_frame=TOKENS, functions={"my_model.attend": "flash"}),
-    ):
-        F.scaled_dot_product_attention(q, q, q)
-
-
-def test_an_unknown_reader_name_is_an_error_with_a_near_miss() -> None:
-    with (
-        pytest.raises(OptionError, match=r"functions\['a.b'\] is 'flahs'.*did you mean 'flash'"),
-        record(tokens_per_frame=TOKENS, functions={"a.b": "flahs"}),
-    ):
-        pass
+def test_causal_flash_attention_is_aligned_to_the_last_tokens(attend: Any) -> None:
+    q = Q[:, : 2 * TOKENS]
+    capture = attend(FLASH, q, K, K, causal=True, options={"gaps": "keep", "layers": "*"})
+    logits = all_logits(q.transpose(1, 2), K.transpose(1, 2))[0]
+    expected = mean_by_frame(logits, SPANS[:2], SPANS, causal(2 * TOKENS, LENGTH, TOKENS))
+    assert largest_difference(capture.full_frame_attention[:, 1:], expected) < 1e-6
+    assert np.isnan(capture.full_frame_attention[:, 0]).all()
 
 
 def test_diffusers_old_attention_scores_are_read() -> None:
@@ -375,39 +240,26 @@ def test_the_fused_encoder_layer_equals_the_plain_one(norm_first: bool) -> None:
     assert torch.equal(bare, watched)
     names = [r.captures[0].metadata["attention_function"] for r in (fused, plain_layers)]
     assert names == ["nn.TransformerEncoderLayer", "nn.MultiheadAttention"]
-    for one, other in zip(fused.captures, plain_layers.captures, strict=True):
-        expected = np.asarray(other.full_frame_attention, dtype=np.float64)
-        assert largest_difference(one.full_frame_attention, expected) < 1e-5
+    assert plain_layers.captures[0].metadata["calls"] == 1  # that of the outermost function
+    expected = [np.float64(c.full_frame_attention) for c in plain_layers.captures]
+    assert_exact(fused.captures, expected, 1e-5)
 
 
-class FlashModule:
-    """What transformers' flash attention is given as its module."""
+MODULE = types.SimpleNamespace(is_causal=True)
 
-    is_causal = True
+
+def forward(module, query, key, value, attention_mask, scaling=None, sliding_window=None, **_):
+    """The signature of attention functions in transformers."""
 
 
 @pytest.mark.parametrize(("window", "padded"), [(None, False), (5, False), (None, True)])
 def test_transformers_flash_attention_is_causal_from_the_end(window: Any, padded: bool) -> None:
-    def flash_attention_forward(
-        module: Any,
-        query: Any,
-        key: Any,
-        value: Any,
-        attention_mask: Any,
-        dropout: float = 0.0,
-        scaling: float | None = None,
-        sliding_window: int | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        return query
-
-    read = transformers_reader(flash_attention_forward, "flash_attention_2")
+    read = transformers_reader(forward, "flash_attention_2")
     q, k = tokens_first(length=5).transpose(1, 2), tokens_first(seed=1).transpose(1, 2)
     attended = torch.ones(1, LENGTH, dtype=torch.long)
     attended[0, : TOKENS if padded else 0] = 0
-    call = read(
-        FlashModule(), q, k, k, attended if padded else None, sliding_window=window, scaling=0.5
-    )
+    mask = attended if padded else None
+    call = read(MODULE, q, k, k, mask, sliding_window=window, scaling=0.5)
     seen = causal(5, LENGTH, LENGTH - 5)
     if window:
         seen &= ~causal(5, LENGTH, LENGTH - 5 - window)
@@ -418,9 +270,6 @@ def test_transformers_flash_attention_is_causal_from_the_end(window: Any, padded
 
 
 def test_a_paged_cache_of_transformers_is_an_error() -> None:
-    def paged(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **_: Any) -> Any:
-        return query
-
     q = tokens_first().transpose(1, 2)
     with pytest.raises(RecordError, match="paged cache"):
-        transformers_reader(paged, "paged|eager")(FlashModule(), q, q, q, None)
+        transformers_reader(forward, "paged|eager")(MODULE, q, q, q, None)

@@ -1,38 +1,28 @@
 """One model on two processes -> the matrices of one process; many prompts -> many folders."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 import torch.multiprocessing
-from recorder_shards import (
-    CASES,
-    FRAMES,
-    LENGTH,
-    TOKENS,
-    Model,
-    record_parts,
-    record_prompts,
-    tensors,
-)
+from recorder_shards import CASES, FRAMES, TOKENS, Model, record_parts, tensors
 
 from headgrid import load_capture
+from headgrid.cli.record import fill_arguments
 from headgrid.errors import OptionError
 from headgrid.recorder import RecordError, record
-from headgrid.recorder.runs import Run, iterate_arguments, plan_runs, record_runs
-
-
-def spawn(function: Any, *arguments: Any) -> None:
-    torch.multiprocessing.spawn(function, args=arguments, nprocs=2, join=True)
+from headgrid.recorder.session import Run, plan_runs
 
 
 @pytest.fixture(scope="module")
 def recorded_by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shards")
-    spawn(record_parts, str(folder), CASES)
+    torch.multiprocessing.spawn(record_parts, args=(str(folder),), nprocs=2, join=True)
     return folder
 
 
@@ -54,9 +44,28 @@ def test_two_processes_record_what_one_does(recorded_by_two: Path, case: int) ->
     assert written.metadata["observation"]["shard"] == shard
 
 
-def test_cut_keys_with_a_mask_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(torch.multiprocessing.ProcessRaisedException, match="pass shard='queries'"):
-        spawn(record_parts, str(tmp_path), (("sequence", "logit", True),))
+def test_cut_keys_with_a_mask_are_an_error(recorded_by_two: Path) -> None:
+    for rank in range(2):
+        assert "pass shard='queries'" in (recorded_by_two / f"error_rank{rank}.txt").read_text()
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[None]:
+    """A process group of one process."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/join", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize(("shard", "statistic"), [(s, t) for s, t, masked in CASES if not masked])
+def test_a_model_cut_into_one_part_is_recorded_whole(shard: str, statistic: str) -> None:
+    model, (q, k, _) = Model(), tensors()
+    options: Any = {"tokens_per_frame": TOKENS, "statistic": statistic}
+    with record(model, shard=shard, **options) as cut, record(model, **options) as whole:
+        model(q, k)
+    for one, other in zip(cut.captures, whole.captures, strict=True):
+        np.testing.assert_array_equal(one.full_frame_attention, other.full_frame_attention)
 
 
 def test_a_cut_needs_torch_distributed() -> None:
@@ -67,9 +76,8 @@ def test_a_cut_needs_torch_distributed() -> None:
         pass
 
 
-def test_prompts_are_shared_between_processes(tmp_path: Path) -> None:
-    spawn(record_prompts, str(tmp_path))
-    folders = sorted((tmp_path / "runs").iterdir())
+def test_prompts_are_shared_between_processes(recorded_by_two: Path) -> None:
+    folders = sorted((recorded_by_two / "runs").iterdir())
     assert [folder.name for folder in folders] == ["run_000", "run_001", "run_002"]
     q, k, _ = tensors()
     expected = (q.double() @ k.double().repeat_interleave(2, 1).transpose(2, 3) * 8**-0.5)[0]
@@ -101,24 +109,7 @@ def test_runs_need_prompts_and_as_many_seeds() -> None:
         plan_runs(["a", "b", "c"], [1, 2])
 
 
-def test_one_process_runs_every_prompt(tmp_path: Path) -> None:
-    model = Model()
-    q, k, _ = tensors()
-    prompts = []
-
-    def generate(prompt: str, seed: int) -> None:
-        prompts.append((prompt, seed))
-        model(q, k, None)
-
-    folders = record_runs(
-        model, ["雨", "b"], generate, tmp_path, seeds=4, tokens_per_frame=LENGTH // 2
-    )
-    assert prompts == [("雨", 4), ("b", 4)]
-    assert [folder.name for folder in folders] == ["run_000", "run_001"]
-    assert "雨" in (folders[0] / "run.json").read_text(encoding="utf-8")
-
-
 def test_placeholders_are_filled_in_and_other_braces_are_left() -> None:
     run = Run(index=2, prompt="a {seed}", seed=5)
     given = ["--p={prompt}", "{seed}", "{run}", "{other}"]
-    assert list(iterate_arguments(given, run)) == ["--p=a {seed}", "5", "run_002", "{other}"]
+    assert fill_arguments(given, run) == ["--p=a {seed}", "5", "run_002", "{other}"]

@@ -15,7 +15,6 @@ from headgrid import (
     subtract,
 )
 from headgrid.charts.scales import ColorScale, palette_for
-from headgrid.cli.main import main
 from headgrid.render.convert import render
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import round_values
@@ -76,7 +75,7 @@ def test_two_scales_both_around_zero(pair):
     assert meta["difference_range"] == [-19.5, 19.5]
 
 
-def test_cells_have_the_colours_of_their_own_scale(pair):
+def test_cells_have_the_colours_of_their_own_scale_and_a_titled_bar_for_each(pair):
     svg = render(headgrid.to_spec(compare(*pair, columns=8), validate=False), "svg").decode()
     drawing = read_svg(svg)
     change = subtract(*pair)
@@ -92,24 +91,16 @@ def test_cells_have_the_colours_of_their_own_scale(pair):
                 rounded = round_values(matrix[~np.isnan(matrix)])
                 expected = {tuple(map(int, rgb)) for rgb in scale.rgb(rounded)}
                 assert expected in colors
-
-
-def test_both_colour_bars_have_their_titles(pair):
-    drawing = read_svg(render(headgrid.to_spec(compare(*pair)), "svg").decode())
     texts = [t.content for t in drawing.texts]
     assert " ".join(texts).count("Difference of Attention Logits") == 1
     assert " ".join(texts).count("Attention Logits") == 2
     assert {"Head 2: A", "Head 2: B", "Head 2: B − A"} <= set(texts)
 
 
-def test_equal_captures_have_a_white_difference(pair):
-    spec = headgrid.to_spec(compare(pair[0], pair[0]))
-    assert spec["usermeta"]["headgrid"]["difference_range"] == [-1.0, 1.0]
-
-
-def test_large_maps_become_images(pair):
+def test_large_maps_become_images_and_equal_captures_have_a_white_difference():
     a = Capture.from_array(waves(3, 150, 150))
     spec = headgrid.to_spec(compare(a, a), validate=False)
+    assert spec["usermeta"]["headgrid"]["difference_range"] == [-1.0, 1.0]
     assert {record["panel"] for record in spec["data"]["values"]} == set(range(9))
     assert "tile" in spec["data"]["values"][0]
     texts = [t.content for t in read_svg(render(spec, "svg").decode()).texts]
@@ -119,10 +110,7 @@ def test_large_maps_become_images(pair):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (
-            block_capture(2, (2, 3)),
-            "the number of heads: 3 and 2; expected the same in both",
-        ),
+        (block_capture(2, (2, 3)), "the number of heads: 3 and 2; expected the same in both"),
         (block_capture(3, (2, 4)), r"differ in the query frames: 5 \(.*\) and 6"),
         (block_capture(3, (2, 3), statistic="mass"), "differ in the statistic: logit and mass"),
         (
@@ -149,30 +137,19 @@ def test_the_table_has_at_least_one_row(pair, top):
         change_table(*pair, top=top)
 
 
-def test_the_command_draws_prints_and_writes_the_table(pair, tmp_path, capsys):
+def test_the_command_draws_prints_and_writes_the_table(cli, pair, tmp_path):
     paths = [
         save_capture(capture, tmp_path / f"run_{number:03d}/layer4.npz")
         for number, capture in enumerate(pair)
     ]
-    with pytest.raises(SystemExit) as ended:
-        main.main(
-            [
-                "compare",
-                *map(str, paths),
-                "-o",
-                str(tmp_path / "c.json"),
-                "--top",
-                "2",
-                "--table",
-                str(tmp_path / "c.csv"),
-            ]
-        )
-    assert ended.value.code == 0
-    out = capsys.readouterr().out.splitlines()
-    assert "A (run_000, layer 0) and B (run_001, layer 4)" in out[1]
-    assert out[-2].split()[:3] == ["1", "4", "2"]
-    assert len(pd.read_csv(tmp_path / "c.csv")) == pair[0].num_visible
-    meta = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))["usermeta"]["headgrid"]
+    table, out = tmp_path / "c.csv", tmp_path / "c.json"
+    result = cli("compare", *paths, "-o", out, "--top", 2, "--table", table)
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert "A (run_000, layer 0) and B (run_001, layer 4)" in lines[1]
+    assert lines[-2].split()[:3] == ["1", "4", "2"]
+    assert len(pd.read_csv(table)) == pair[0].num_visible
+    meta = json.loads(out.read_text(encoding="utf-8"))["usermeta"]["headgrid"]
     assert (meta["a"], meta["b"]) == ("run_000, layer 0", "run_001, layer 4")
 
 
@@ -185,20 +162,15 @@ def test_the_command_draws_prints_and_writes_the_table(pair, tmp_path, capsys):
         (["--table", "x.txt", "a.npz", "b.npz"], 2, "expected .csv"),
     ],
 )
-def test_mistakes_are_one_sentence(arguments, code, message, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_one_sentence(cli, arguments, code, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
-        main.main(["compare", *arguments, "-o", "c.svg"])
-    assert ended.value.code == code
-    err = capsys.readouterr().err
-    assert message in err
-    assert len(err.splitlines()) == 1
+    result = cli("compare", *arguments, "-o", "c.svg")
+    (line,) = result.stderr.splitlines()
+    assert (result.exit_code, message in line) == (code, True)
 
 
-def test_captures_of_one_run_and_layer_are_named_by_the_folders_that_differ(pair, tmp_path, capsys):
-    paths = [
-        save_capture(pair[0], tmp_path / f"{name}/run_000/layer0.npz") for name in ("cats", "dogs")
-    ]
-    with pytest.raises(SystemExit):
-        main.main(["compare", *map(str, paths), "-o", str(tmp_path / "c.json")])
-    assert "A (cats/run_000, layer 0) and B (dogs/run_000, layer 0)" in capsys.readouterr().out
+def test_captures_of_one_run_and_layer_are_named_by_the_folders_that_differ(cli, pair, tmp_path):
+    names = ("cats", "dogs")
+    paths = [save_capture(pair[0], tmp_path / name / "run_000/layer0.npz") for name in names]
+    result = cli("compare", *paths, "-o", tmp_path / "c.json")
+    assert "A (cats/run_000, layer 0) and B (dogs/run_000, layer 0)" in result.stdout

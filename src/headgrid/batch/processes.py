@@ -13,55 +13,39 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import (
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-)
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from headgrid.errors import OptionError
+from headgrid.batch.manifest import read_versions
+from headgrid.errors import OptionError, RenderError
+from headgrid.text import shorten_text
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-#: More processes than this are a slip of the keyboard.
-MAX_JOBS = 1024
-
-
-class LostCluster(BrokenExecutor):
-    """A call was given up because the scheduler of its cluster can not be reached."""
-
-
-def map_in_order(
-    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, window: int
-) -> Iterator[Result]:
-    """Yield ``function(item)`` of every item, in the order of the items.
-
-    At most ``window`` calls are submitted and not yet yielded, which bounds memory. The
-    first exception of a call is raised in its turn; then, and where the iterator is
-    closed early, what has not begun is cancelled.
-
-    >>> with ThreadPoolExecutor(2) as executor:
-    ...     list(map_in_order(executor, abs, iter([-3, 2, -1]), window=2))
-    [3, 2, 1]
-    """
-    for _, future in submit_in_order(executor, function, items, window=window):
-        yield future.result()
+WarmUp = Callable[[], object]
+#: Calls of a cluster that are under way at a time; seconds that its scheduler has to answer, and
+#: that a finished call's result may take to arrive.
+_CALLS, _CONNECT_SECONDS, _GATHER_SECONDS = 64, 8, 120
+#: What a call says whose processes have died.
+DIED = (
+    "the rendering process has died, most likely for want of memory; draw cells as images "
+    "(--cells image), or fewer heads or frames"
+)
 
 
 def submit_in_order(
     executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, window: int
 ) -> Iterator[tuple[Item, Future[Result]]]:
-    """Yield every item with its finished call, of which a failed one does not stop the others."""
+    """Yield every item with its finished call, in the order of the items.
+
+    At most ``window`` calls are submitted and not yet yielded, which bounds memory. Where
+    the iterator is closed early, what has not begun is cancelled.
+    """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
 
     def take_first() -> tuple[Item, Future[Result]]:
@@ -80,51 +64,58 @@ def submit_in_order(
             future.cancel()
 
 
+class HandingExecutor(ThreadPoolExecutor):
+    """Threads that hand each call to what makes it elsewhere, and wait for its result."""
+
+    def __init__(self, threads: int, make_call: Callable[[Callable[[], Any]], Any]) -> None:
+        super().__init__(threads)
+        self._make_call = make_call
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit a call; function, arguments and result are pickled on the way."""
+        return super().submit(self._make_call, partial(function, *args, **kwargs))
+
+
+@contextmanager
 def open_pool(
-    jobs: int, dask: str | None = None, *, warm_up: Callable[[], object] | None = None
-) -> AbstractContextManager[Executor]:
-    """Give an executor of processes here, or of an existing dask cluster.
+    jobs: int, dask: str | None = None, *, warm_up: WarmUp | None = None
+) -> Iterator[Executor]:
+    """Give an executor of ``jobs`` processes, or of the dask cluster at an address.
 
-    Parameters
-    ----------
-    jobs : int
-        Number of processes, 1 to `MAX_JOBS`; they start at once. They ignore Ctrl-C, as
-        the parent decides what it means, and end with it. A call whose process dies is
-        repeated in a new one; it fails with ``BrokenProcessPool`` only where that dies
-        as well.
-    dask : str, optional
-        Address of a dask scheduler (``tcp://host:8786``), whose workers take the calls
-        instead; ``jobs`` then means nothing. Calls of a worker that is lost go to
-        another one.
-    warm_up : callable, optional
-        What each process here does before its first call.
-
-    Returns
-    -------
-    context manager of concurrent.futures.Executor
-        Left normally, it waits for what was submitted. On an exception what has not
-        begun is dropped, and the processes here end at once.
-
-    Raises
-    ------
-    OptionError
-        For a number of processes that can not be, and where ``distributed`` is not
-        installed.
-    RenderError
-        Where no scheduler answers at the address.
+    Processes start at once, each with ``warm_up``, and end with this one. They ignore Ctrl-C,
+    as this one decides what it means. A call whose process dies is repeated in a new one, and
+    fails with ``BrokenExecutor`` where that dies as well; calls of a cluster's worker that is
+    lost go to another one. Left normally, the executor waits for what was submitted; on an
+    exception what has not begun is dropped, and the processes are killed.
     """
     if dask is not None:
-        from headgrid.batch.cluster import open_cluster
+        with _open_cluster(dask) as executor:
+            yield executor
+        return
+    processes = [_Process(warm_up) for _ in range(jobs)]
+    free: SimpleQueue[_Process] = SimpleQueue()
+    for process in processes:
+        free.put(process)
 
-        return open_cluster(dask)
-    return _open_processes(check_jobs(jobs), warm_up)
+    def make_call(function: Callable[[], Any]) -> Any:
+        process = free.get()
+        try:
+            return process.call(function)
+        finally:
+            free.put(process)
 
-
-def check_jobs(jobs: int) -> int:
-    """Return a number of processes that is possible, or raise `OptionError`."""
-    if isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= MAX_JOBS:
-        raise OptionError(f"jobs is {jobs!r}, expected a whole number, 1 to {MAX_JOBS}")
-    return jobs
+    executor = HandingExecutor(jobs, make_call)
+    try:
+        yield executor
+        executor.shutdown()
+    except BaseException:
+        for process in processes:
+            process.kill()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+        for process in processes:
+            process.end()
 
 
 def rendering_process() -> AbstractContextManager[Executor]:
@@ -134,75 +125,46 @@ def rendering_process() -> AbstractContextManager[Executor]:
     return open_pool(1, warm_up=vega.warm_up)
 
 
-@contextmanager
-def _open_processes(jobs: int, warm_up: Callable[[], object] | None) -> Iterator[Executor]:
-    pool = _Processes(jobs, warm_up)
-    try:
-        yield pool
-        pool.shutdown()
-    except BaseException:
-        pool.stop()
-        raise
+class _Process:
+    """A process that takes one call at a time by a pipe, and is replaced where it dies."""
 
-
-class _Processes(ThreadPoolExecutor):
-    """Threads that hand each call to a process of its own, and wait for it.
-
-    With a pool for each process, one that dies takes no other's call along.
-    """
-
-    def __init__(self, jobs: int, warm_up: Callable[[], object] | None) -> None:
-        super().__init__(jobs)
-        # A fork after the engine's first use hangs, so processes start from nothing.
-        self._context = multiprocessing.get_context("spawn")
-        self._ear, self._mouth = self._context.Pipe(duplex=False)
+    def __init__(self, warm_up: WarmUp | None) -> None:
         self._warm_up = warm_up
-        self._idle: SimpleQueue[ProcessPoolExecutor] = SimpleQueue()
-        for _ in range(jobs):
-            self._idle.put(self._start())
+        self._killed = False
+        self._start()
 
-    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Submit a call; function, arguments and result are pickled."""
-        return super().submit(self._call, partial(function, *args, **kwargs))
+    def _start(self) -> None:
+        # A fork after the engine's first use hangs, so processes start from nothing.
+        context = multiprocessing.get_context("spawn")
+        link, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._warm_up), daemon=True)
+        with theirs, _without_interrupts():
+            process.start()
+        self._link, self._process = link, process
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for what was submitted, and end the processes."""
-        super().shutdown(wait, cancel_futures=cancel_futures)
-        self._mouth.close()
-        while not self._idle.empty():
-            self._idle.get().shutdown(wait)
+    def call(self, function: Callable[[], Any]) -> Any:
+        for _ in range(2):
+            if self._killed:
+                break
+            try:
+                self._link.send(function)
+                failed, found = self._link.recv()
+            except (EOFError, OSError):  # the process has died; an error of the call is an answer
+                if not self._killed:
+                    self._start()
+                continue
+            if failed:
+                raise found
+            return found
+        raise BrokenExecutor(DIED)
 
-    def stop(self) -> None:
-        """End the processes at once, in the middle of what they do."""
-        self._mouth.close()
-        self.shutdown(cancel_futures=True)
+    def end(self) -> None:
+        self._link.close()
+        self._process.join()
 
-    def _start(self) -> ProcessPoolExecutor:
-        pool = ProcessPoolExecutor(
-            1, mp_context=self._context, initializer=_begin, initargs=(self._ear, self._warm_up)
-        )
-        with _without_interrupts():
-            pool.submit(int)  # the first call starts the process
-        return pool
-
-    def _call(self, function: Callable[[], Any]) -> Any:
-        try:
-            return self._try(function)
-        except BrokenProcessPool:
-            if self._mouth.closed:
-                raise
-            return self._try(function)
-
-    def _try(self, function: Callable[[], Any]) -> Any:
-        process = self._idle.get()
-        try:
-            return process.submit(function).result()
-        except BrokenProcessPool:
-            if not self._mouth.closed:
-                process = self._start()
-            raise
-        finally:
-            self._idle.put(process)
+    def kill(self) -> None:
+        self._killed = True
+        self._process.kill()
 
 
 @contextmanager
@@ -218,17 +180,132 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(ear: Connection, warm_up: Callable[[], object] | None) -> None:
+def _serve(link: Connection, warm_up: WarmUp | None) -> None:
+    """Take calls until the pipe is closed."""
     # Ctrl-C reaches the whole group of processes; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(ear,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if warm_up is not None:
         with suppress(Exception):  # what it raises is left to the calls to tell
             warm_up()
-
-
-def _end_with_parent(ear: Connection) -> None:
-    """End this process when its parent has ended without saying so, or stops the pool."""
     with suppress(EOFError, OSError):
-        ear.recv_bytes()  # nothing is ever said; the other end closes
-    os._exit(1)
+        while True:
+            function = link.recv()
+            try:
+                answer = False, function()
+            except Exception as error:  # noqa: BLE001 - the caller raises it
+                answer = True, error
+            link.send(answer)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended without saying so."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+# On a cluster
+
+
+@contextmanager
+def _open_cluster(address: str) -> Iterator[Executor]:
+    """Give an executor of a running cluster, whose workers see files under the same paths."""
+    client = _connect(address)
+    executor = HandingExecutor(_CALLS, partial(_make_call, client))
+    try:
+        _expect_same_versions(client)
+        yield executor
+        executor.shutdown()
+    finally:
+        with suppress(Exception):  # of a scheduler that has ended nothing is left to close
+            client.close(timeout=_CONNECT_SECONDS)
+        executor.shutdown(cancel_futures=True)  # closing has ended the calls under way
+
+
+def _make_call(client: Any, function: Callable[[], Any]) -> Any:
+    """Have a worker make a call, and wait for its result.
+
+    Dask's own executor leaves a call without an end where the connection breaks while
+    the result is on its way.
+    """
+    from asyncio import CancelledError
+
+    from distributed import wait
+    from distributed.scheduler import KilledWorker
+
+    try:
+        sent = client.submit(function, pure=False)
+        with client.as_current():  # where `wait` looks for it
+            wait(sent)
+        if sent.status == "finished":
+            return sent.result(timeout=_GATHER_SECONDS)
+        failure = sent.exception() if sent.status == "error" else None
+    except (Exception, CancelledError):  # noqa: BLE001 - a lost client fails in many ways
+        failure = None
+    if isinstance(failure, KilledWorker):
+        raise BrokenExecutor(DIED)
+    raise failure or BrokenExecutor(
+        "the dask cluster can not be reached any more, expected its scheduler to run until the "
+        "end; start it again and go on with --resume"
+    )
+
+
+def _connect(address: str) -> Any:
+    import asyncio
+    import logging
+
+    try:
+        import distributed
+    except ImportError:
+        raise OptionError(
+            "a dask cluster needs the package distributed, which is not installed; install it "
+            "with pip install 'headgrid[dask]', or leave --dask out"
+        ) from None
+    # For good: the client's threads go on to write after it is closed, at length, what an
+    # error says in a sentence.
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # A client whose scheduler does not answer can not be closed either, so ask beforehand.
+    with ThreadPoolExecutor(1) as thread:  # in a notebook an event loop runs in this one
+        finding = thread.submit(asyncio.run, _miss_scheduler(address)).result()
+    if finding:
+        raise RenderError(
+            f"{shorten_text(address, 80)}: {finding}, expected the address of a running dask "
+            "scheduler (tcp://host:8786); start it, or leave --dask out"
+        )
+    return distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+
+
+async def _miss_scheduler(address: str) -> str:
+    """Return what is at an address in place of a scheduler, nothing where that is one."""
+    import asyncio
+
+    import distributed
+
+    try:
+        async with distributed.rpc(address, timeout=_CONNECT_SECONDS) as server:
+            identity = await asyncio.wait_for(server.identity(), _CONNECT_SECONDS)
+    except Exception as error:  # noqa: BLE001 - every kind of address fails in its own way
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        return f"no dask scheduler answers there ({reason})"
+    found = str(identity["type"])
+    return "" if found == "Scheduler" else f"a dask {found.lower()} answers there"
+
+
+def _expect_same_versions(client: Any) -> None:
+    try:
+        found = client.run(read_versions)
+    except ImportError as error:
+        raise RenderError(
+            f"the workers of the cluster can not load headgrid ({error}), expected the same "
+            "packages there as here; install them in the workers' environment"
+        ) from None
+    for worker, versions in found.items():
+        for name, version in read_versions().items():
+            if versions.get(name) != version:
+                raise RenderError(
+                    f"{worker}: this worker has {name} {versions.get(name)}, expected {version} as "
+                    "here, since figures differ between versions; install the same one"
+                )

@@ -1,114 +1,201 @@
-"""A plan -> files: each capture is drawn and written, here, in processes or on a cluster."""
+"""Captures -> a plan -> files: what becomes which figures, each drawn and written.
+
+Every file is read twice. The plan keeps of each what names its outputs, and of all together
+the colour range, so that thousands of captures take no more memory than a few.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from headgrid.batch.manifest import Manifest
-from headgrid.batch.plan import Job, Output, Plan, explain, plan_jobs, warn_all
+from headgrid.batch.manifest import Manifest, name_inputs
 from headgrid.batch.processes import submit_in_order
 from headgrid.capture.files import hash_bytes, write_bytes
 from headgrid.capture.model import Capture
-from headgrid.errors import CaptureError, HeadgridError, OutputError
-from headgrid.options import FigureOptions
+from headgrid.capture.store import CaptureFile, find_captures, read_capture
+from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, RenderError, unexpected
+from headgrid.options import FIGURES, ColorRange, FigureOptions
+from headgrid.tables.ranges import resolve_color_range
 
-if TYPE_CHECKING:
-    from headgrid.capture.store import CaptureFile
+Found = tuple[Sequence[CaptureFile], Sequence[HeadgridError]]
 
-__all__ = ["Job", "Output", "Plan", "plan_jobs", "run_jobs"]
+#: Color rules that look at all inputs together, so that they compare.
+POOLED_RULES = ("shared", "quantile")
 
+_STEMS = {"heatmap": "layer{}_2d_heatmap", "perhead": "layer{}_perhead_grid"}
 #: Jobs that are under way, or wait for an earlier one to be written: elsewhere, and here.
 _WINDOW, _HERE = 64, 2
 #: Threads that make charts at the same time would now and then share a part of them.
 _CHARTS = threading.Lock()
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What is drawn of each capture, and how."""
+
+    formats: Sequence[str] = ("svg",)
+    names: Sequence[str] = FIGURES
+    ppi: float = 300
+    embed: str = "inline"
+    options: FigureOptions = field(default_factory=FigureOptions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all that shapes the files, for the manifest."""
+        own = {"formats": self.formats, "figures": self.names, "ppi": self.ppi}
+        own |= {"embed": self.embed} if "html" in self.formats else {}
+        return own | asdict(self.options)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One capture file and the files it becomes."""
+
+    file: CaptureFile
+    key: str  # the file's name in the manifest
+    digest: str  # SHA-256 of its content when it was planned
+    outputs: Mapping[str, Mapping[str, Path]]  # by figure and format
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files it becomes, figure by figure."""
+        return [path for formats in self.outputs.values() for path in formats.values()]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will be drawn below a folder, and the inputs that can not be."""
+
+    folder: Path
+    #: With the colour range that was found over all inputs, where the rule asks for that.
+    figures: Figures
+    jobs: tuple[Job, ...]
+    failures: tuple[HeadgridError, ...]
+    #: The one range of all figures; None where each has its own.
+    color_range: ColorRange | None = None
+
+
+def plan_jobs(
+    inputs: Sequence[str | Path], folder: Path, figures: Figures, *, found: Found | None = None
+) -> Plan:
+    """Read all inputs once, and decide what is drawn where below a folder.
+
+    A file's folder relative to its input is mirrored. A capture without a full matrix
+    becomes the per-head figure alone, with a warning, where both are asked for. ``found``
+    is what `find_captures` gives for the inputs, where that was asked before. It is an error
+    where two inputs would become the same file, or where one colour range is asked for
+    over captures of different statistics.
+    """
+    files, missing = found or find_captures(inputs)
+    rule = figures.options.color_range
+    pooled = rule in POOLED_RULES and "heatmap" in figures.names
+    jobs: list[Job] = []
+    failures: list[HeadgridError] = [*missing]
+    sources: dict[str, str] = {}
+
+    def read_all() -> Iterator[Capture]:
+        for file, key in zip(files, name_inputs([f.path for f in files], inputs), strict=True):
+            try:
+                capture, digest = read_capture(file)
+                outputs = _name_outputs(capture, folder / file.relative, figures)
+                if pooled:
+                    _ = capture.value_range, rule == "quantile" and capture.value_sketch
+            except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
+                failures.append(explain(file, error))
+            else:
+                warn_all(*capture.warnings)
+                jobs.append(Job(file, key, digest, outputs))
+                sources.setdefault(capture.statistic, capture.source)
+                yield capture
+
+    color_range = None
+    if pooled:
+        color_range = resolve_color_range(rule, read_all())
+        _refuse_mixture(sources)
+        figures = replace(figures, options=replace(figures.options, color_range=color_range))
+    else:
+        deque(read_all(), maxlen=0)
+        if isinstance(rule, tuple) and "heatmap" in figures.names:
+            color_range = resolve_color_range(rule, ())
+    _refuse_collisions(jobs)
+    return Plan(folder, figures, tuple(jobs), tuple(failures), color_range)
+
+
+def _name_outputs(capture: Capture, folder: Path, figures: Figures) -> dict[str, dict[str, Path]]:
+    names = figures.names
+    if capture.full_frame_attention is None and "heatmap" in names:
+        if set(names) != set(FIGURES):
+            capture.head_matrix(0)  # says what is missing
+        warn_all(f"{capture.source}: there is no full matrix, so only the per-head figure is drawn")
+        names = ["perhead"]
+    stems = {name: folder / _STEMS[name].format(capture.layer_index) for name in names}
+    return {
+        name: {format: stem.with_name(f"{stem.name}.{format}") for format in figures.formats}
+        for name, stem in stems.items()
+    }
+
+
+def _refuse_mixture(sources: Mapping[str, str]) -> None:
+    """Refuse one colour range over several statistics, each with a file that holds it."""
+    if len(sources) > 1:
+        (mine, first), (theirs, second), *_ = sources.items()
+        raise CaptureError(
+            f"{first} holds {mine} and {second} holds {theirs}, expected one statistic for a "
+            "shared color range; draw them separately"
+        )
+
+
+def _refuse_collisions(jobs: Iterable[Job]) -> None:
+    owners: dict[Path, Job] = {}
+    for job in jobs:
+        for path in job.paths:
+            other = owners.setdefault(path, job)
+            if other is not job:
+                raise CaptureError(
+                    f"{other.file.path} and {job.file.path} would both become {path}, expected one "
+                    "input for each output; give a folder that holds both, or draw them into "
+                    "different folders"
+                )
+
+
 def run_jobs(
     plan: Plan,
     *,
-    ppi: float = 300,
     executor: Executor | None = None,
     renderer: Executor | None = None,
     manifest: Manifest | None = None,
-    embed: str = "inline",
-    shared: Path | None = None,
-) -> Iterator[tuple[Job, list[Path] | HeadgridError]]:
+) -> Iterator[list[Path] | HeadgridError]:
     """Draw all outputs, and write them here, job by job.
 
-    Parameters
-    ----------
-    plan : Plan
-        From `plan_jobs`.
-    ppi : float
-        Pixels per inch of PNGs.
-    executor : concurrent.futures.Executor, optional
-        Where whole jobs are drawn: processes, threads or a cluster, whose workers
-        read the inputs under the same paths; by default here.
-    renderer : concurrent.futures.Executor, optional
-        Where specifications are rendered if jobs are drawn here; by default here as
-        well. The next job's charts are made while it works.
-    manifest : Manifest, optional
-        Jobs that it says are done are not done again; those that are finished now
-        are added to it. The caller flushes it.
-    embed : {"inline", "cdn", "assets"}
-        Where HTML pages have Vega from.
-    shared : Path, optional
-        Of ``assets``: the folder that holds the shared script, by default that of
-        each page.
-
-    Yields
-    ------
-    job, outcome
-        The files it wrote, none where it was done already, or what went wrong. In
-        order, those that were done first. Nothing of a job is written before all of
-        it is drawn.
+    Whole jobs are drawn in ``executor``; without one they are drawn here, and specifications
+    rendered in ``renderer``, while the next job's charts are made. Yields for each job the
+    files it wrote, none where the manifest knew it to be done, or what went wrong; in order,
+    those that were done first. Nothing of a job is written before all of it is drawn.
     """
     waiting = []
     for job in plan.jobs:
-        if manifest is not None and _is_done(job, manifest):
-            yield job, []
+        if manifest is not None and manifest.find_done(job.key, job.digest, job.paths):
+            yield []
         else:
-            # What was kept of the first reading is worth less than its way elsewhere.
-            waiting.append(job if executor is None else replace(job, kept=None))
-    draw = partial(draw_job, how=_How(plan.options, ppi, embed, shared), renderer=renderer)
+            waiting.append(job)
+    draw = partial(draw_job, figures=plan.figures, root=plan.folder, renderer=renderer)
     threads = ThreadPoolExecutor(1 if renderer is None else _HERE)
     with threads if executor is None else nullcontext(executor) as where:
         window = _HERE if executor is None else _WINDOW
         for job, future in submit_in_order(where, draw, waiting, window=window):
             try:
-                yield job, _write(job, future.result(), manifest)
+                yield _write(job, future.result(), manifest)
             except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
-                yield job, explain(job.source, error)
-
-
-def find_base(page: Path, shared: Path | None) -> str:
-    """Return the address of the folder of the shared script, relative to a page.
-
-    >>> find_base(Path("out/run_000/layer0.html"), Path("out"))
-    '../'
-    >>> find_base(Path("out/layer0.html"), Path("out"))
-    ''
-    """
-    if shared is None or shared == page.parent:
-        return ""
-    return f"{Path(os.path.relpath(shared, page.parent)).as_posix()}/"
-
-
-def read_capture(file: CaptureFile) -> Capture:
-    """Load the capture of a found file, with its run, and give its warnings."""
-    from headgrid.capture.store import read_capture
-
-    capture, _ = read_capture(file)
-    warn_all(capture.warnings)
-    return capture
+                yield explain(job.file, error)
 
 
 def warm_up() -> None:
@@ -120,64 +207,53 @@ def warm_up() -> None:
     import headgrid.web.save  # noqa: F401
 
 
-@dataclass(frozen=True)
-class _How:
-    """What all jobs are drawn with."""
-
-    options: FigureOptions
-    ppi: float
-    embed: str
-    shared: Path | None
-
-
-def draw_job(job: Job, *, how: _How, renderer: Executor | None = None) -> list[bytes]:
+def draw_job(job: Job, *, figures: Figures, root: Path, renderer: Executor | None) -> list[bytes]:
     """Return the contents of a job's outputs; in any thread or process."""
     from headgrid.charts.heatmap import draw_heatmap, draw_perhead
     from headgrid.charts.spec import to_spec
     from headgrid.web.save import begin_save
 
-    drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
-    capture = job.kept or _read_again(job)
-    begun = []
-    with _CHARTS:
-        for figure in dict.fromkeys(output.figure for output in job.outputs):
-            outputs = [output for output in job.outputs if output.figure == figure]
-            finish = begin_save(
-                to_spec(drawers[figure](capture, how.options), validate=False),
-                [output.format for output in outputs],
-                ppi=how.ppi,
-                executor=renderer,
-                embed=how.embed,
-                base=find_base(outputs[0].path, how.shared),
-            )
-            begun.append(finish)
-    return [content for finish in begun for content in finish()]
-
-
-def _read_again(job: Job) -> Capture:
-    from headgrid.capture.store import read_capture
-
     capture, digest = read_capture(job.file)
     if digest != job.digest:
         raise CaptureError(
-            f"{job.source}: the file has changed since the run began, expected the same content "
+            f"{job.file.path}: the file has changed since the run began, expected the same content "
             "until all is drawn; run the command again"
         )
-    return capture
+    drawers = {"heatmap": draw_heatmap, "perhead": draw_perhead}
+    how: dict[str, Any] = {"ppi": figures.ppi, "embed": figures.embed, "executor": renderer}
+    begun = []
+    with _CHARTS:
+        for name, paths in job.outputs.items():
+            spec = to_spec(drawers[name](capture, figures.options), validate=False)
+            base = _find_base(next(iter(paths.values())).parent, root)
+            begun.append(begin_save(spec, [*paths], base=base, **how))
+    return [content for finish in begun for content in finish()]
 
 
-def _is_done(job: Job, manifest: Manifest) -> bool:
-    expected = {output.path.relative_to(manifest.path.parent).as_posix() for output in job.outputs}
-    return manifest.outputs(job.key) == expected and manifest.is_done(job.key, job.digest)
+def _find_base(folder: Path, root: Path) -> str:
+    """Return the address of the folder of the pages' shared script, relative to a page's."""
+    return "" if root == folder else f"{Path(os.path.relpath(root, folder)).as_posix()}/"
 
 
 def _write(job: Job, contents: list[bytes], manifest: Manifest | None) -> list[Path]:
-    made = {output.path: hash_bytes(c) for output, c in zip(job.outputs, contents, strict=True)}
-    for path in made:
-        if path.is_dir():
-            raise OutputError(f"{path}: is a folder, expected a place for a file; move it away")
-    for path, content in zip(made, contents, strict=True):
+    for path, content in zip(job.paths, contents, strict=True):
         write_bytes(path, content)
     if manifest is not None:
+        made = dict(zip(job.paths, map(hash_bytes, contents), strict=True))
         manifest.add(job.key, job.digest, made)
-    return [*made]
+    return job.paths
+
+
+def warn_all(*texts: str) -> None:
+    """Give a warning for each text."""
+    for text in texts:
+        warnings.warn(text, HeadgridWarning, stacklevel=4)
+
+
+def explain(file: CaptureFile, error: BaseException) -> HeadgridError:
+    """Return an error in the user's words."""
+    if isinstance(error, HeadgridError):
+        return error
+    if isinstance(error, BrokenExecutor):
+        return RenderError(f"{file.path}: {error}")
+    return unexpected(str(file.path), error)

@@ -4,58 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headgrid.batch.manifest import NAME, Manifest, hash_output, name_inputs
-from headgrid.capture.files import remove_leftovers, replace_file, write_bytes
+from headgrid.batch.run import warn_all
+from headgrid.capture.files import hash_file, remove_leftovers, replace_file, write_bytes
+from headgrid.capture.folders import CaptureFile, Place
 from headgrid.capture.statistic import STATISTICS
-from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, RenderError
+from headgrid.capture.store import save_capture
+from headgrid.errors import HeadgridError, RenderError
 from headgrid.options import FigureOptions
+from headgrid.survey.model import Survey
 from headgrid.text import clean_text, shorten_list, shorten_text
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from headgrid.capture.folders import CaptureFile, Place
-    from headgrid.survey.model import Survey
 
 #: Folders of the maps over runs.
 MAPS = ("mean", "deviation")
-
 #: The job of the manifest that stands for all of them; not there where anything was odd.
 _WHOLE = "survey"
-
 #: What writes the files of a product below a folder, and yields each when it is whole.
 _Write = Callable[[Path], Iterator[Path]]
-
-
-@dataclass(frozen=True)
-class Figures:
-    """Which figures a survey becomes, and how.
-
-    Attributes
-    ----------
-    statistics : tuple of str
-        Measures that have an overview and a trend of their own; the first is in
-        ``overview`` and ``trend``, the others in ``overview_NAME`` and ``trend_NAME``.
-    formats : tuple of str
-        Formats of each figure.
-    options : FigureOptions
-        How they are drawn; ``color_range`` is that of the sheet.
-    ppi : float
-        Pixels per inch of PNGs.
-    """
-
-    statistics: tuple[str, ...] = ("sink",)
-    formats: tuple[str, ...] = ("svg",)
-    options: FigureOptions = field(default_factory=FigureOptions)
-    ppi: float = 300
 
 
 @dataclass(frozen=True)
@@ -63,59 +35,51 @@ class Target:
     """Where a survey is written, what it becomes there, and whether what is there may stay."""
 
     folder: Path
-    figures: Figures
+    #: Measures with an overview and a trend; of all but the first they are ``overview_NAME``
+    #: and ``trend_NAME``.
+    statistics: tuple[str, ...]
+    formats: tuple[str, ...]
+    #: ``color_range`` is that of the sheet.
+    options: FigureOptions
+    ppi: float = 300
     by: str | None = None
     resume: bool = False
 
-    def open_manifest(self, color_range: tuple[float, float] | None) -> Manifest:
+    def open_manifest(self, color_range: Sequence[float]) -> Manifest:
         """Return the list of what was read and made, which is written when it is left."""
-        options = asdict(self.figures) | {"by": self.by}
+        options = asdict(self)
+        del options["folder"], options["resume"]
         return Manifest(self.folder, "survey", options, color_range=color_range, resume=self.resume)
 
     def is_finished(self, files: Sequence[CaptureFile], places: Sequence[Place]) -> bool:
         """Whether nothing has changed since everything was made, without a warning."""
-        from headgrid.capture.files import hash_file
-
         try:
             color_range = json.loads((self.folder / NAME).read_bytes())["color_range"]
             lines = [
                 [clean_text(place.set), clean_text(place.run), file.path.name, hash_file(file.path)]
                 for file, place in zip(files, places, strict=True)
             ]
-        except (OSError, ValueError, LookupError, TypeError, CaptureError):
+            return self.open_manifest(color_range).find_done(_WHOLE, _digest(lines)) is not None
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
             return False
-        return self.open_manifest(color_range).is_done(_WHOLE, _digest(lines))
 
 
 def write_survey(
     survey: Survey, target: Target, inputs: Sequence[Path], *, executor: Executor | None = None
-) -> Iterator[Path | HeadgridError]:
-    """Write everything that a survey becomes, and list it in the manifest.
+) -> Iterator[list[Path] | HeadgridError]:
+    """Write all that a survey of inputs becomes, render in an executor, and list it.
 
-    Parameters
-    ----------
-    survey : Survey
-    target : Target
-        What its manifest knows to be done from the same captures stays; what an
-        earlier survey has left there and this one does not make is removed.
-    inputs : sequence of Path
-        What was surveyed, as it was given.
-    executor : concurrent.futures.Executor, optional
-        Where specifications are rendered; by default here.
-
-    Yields
-    ------
-    Path or HeadgridError
-        Each file, when it is written, and what could not be made; that does not
-        keep the others from being made. Files that stay as they are do not appear.
+    Yields each file that is written, and what could not be made, which does not keep the
+    others from being made. What the manifest knows to be done from the same captures stays;
+    what an earlier survey has left there and this one does not make is removed.
     """
-    folder, figures = target.folder, target.figures
-    range_ = survey.color_range(figures.options.color_range)
-    figures = replace(figures, options=replace(figures.options, color_range=range_))
+    folder = target.folder
+    range_ = survey.color_range(target.options.color_range)
+    drawn = replace(target, options=replace(target.options, color_range=range_))
     if target.resume:
         deeper = [path for name in (*MAPS, "sheet") for path in folder.glob(f"{name}/**/")]
         remove_leftovers([folder, *deeper])
-    odd = [*survey.failures, *survey.warnings, *survey.missing, *_warn_of_gaps(survey, figures)]
+    odd = [*survey.failures, *survey.warnings, *survey.missing, *_warn_of_gaps(survey, target)]
     captures = list(survey.inputs())
     whole = _digest(
         [[one.place.set, one.place.run, Path(one.source).name, one.digest] for one in captures]
@@ -125,50 +89,42 @@ def write_survey(
         names = name_inputs([Path(one.source) for one in captures], inputs)
         for name, one in zip(names, captures, strict=True):
             manifest.add(name, one.digest, {})
-        for name, write in _products(survey, figures, executor).items():
-            if manifest.is_done(name, whole):
-                made |= {
-                    folder / file: hash_output(folder / file) for file in manifest.outputs(name)
-                }
-                continue
-            written = {}
-            try:
-                for path in write(folder):
-                    written[path] = hash_output(path)
-                    yield path
-            except HeadgridError as error:
-                odd.append(error)
-                yield error
-            else:
+        for name, write in _products(survey, drawn, executor).items():
+            written = manifest.find_done(name, whole)
+            if written is None:
+                written = {}
+                try:
+                    for path in write(folder):
+                        written[path] = hash_output(path)
+                        yield [path]
+                except HeadgridError as error:
+                    odd.append(error)
+                    yield error
+                    continue
                 manifest.add(name, whole, written)
-                made |= written
+            made |= written
         if not odd:
             manifest.add(_WHOLE, whole, made)
         outdated = manifest.remove_outdated()
     if outdated:
-        names = [path.relative_to(folder).as_posix() for path in outdated]
-        _warn(
+        removed = shorten_list([path.relative_to(folder).as_posix() for path in outdated])
+        warn_all(
             f"{folder}: {len(outdated)} files of an earlier survey are not made by this one and "
-            f"were removed ({shorten_list(names)})"
+            f"were removed ({removed})"
         )
 
 
-def _warn_of_gaps(survey: Survey, figures: Figures) -> list[str]:
+def _warn_of_gaps(survey: Survey, target: Target) -> list[str]:
     """Say which figures there will not be."""
     gaps = [
         f"{name} has no value in any head, as the captures hold {survey.statistic}; it is not drawn"
-        for name in figures.statistics
+        for name in target.statistics
         if not _has_values(survey, name)
     ]
     if not survey.form.has_matrix:
         gaps.append("the captures hold no full matrix, so there is no sheet")
-    for text in gaps:
-        _warn(text)
+    warn_all(*gaps)
     return gaps
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, HeadgridWarning, stacklevel=3)
 
 
 def _digest(lines: list[list[str]]) -> str:
@@ -176,15 +132,13 @@ def _digest(lines: list[list[str]]) -> str:
     return hashlib.sha256(json.dumps(sorted(lines)).encode("ascii")).hexdigest()
 
 
-def _products(survey: Survey, figures: Figures, executor: Executor | None) -> dict[str, _Write]:
+def _products(survey: Survey, target: Target, executor: Executor | None) -> dict[str, _Write]:
     """Return what is made, in order; each product is whole, or made anew."""
-    products: dict[str, _Write] = {
-        "statistics": lambda folder: _write_tables(survey, figures.statistics, folder)
-    }
+    products: dict[str, _Write] = {"statistics": partial(_write_tables, survey, target.statistics)}
     if any(size > 1 for size in survey.num_runs_of.values()):
-        products["maps"] = lambda folder: _write_maps(survey, folder)
-    for name, draw in _charts(survey, figures):
-        products[name] = _figure_writer(name, draw, figures, executor)
+        products["maps"] = partial(_write_maps, survey)
+    for name, draw in _charts(survey, target):
+        products[name] = partial(_write_figure, name, draw, target, executor)
     return products
 
 
@@ -206,15 +160,13 @@ def _write_tables(survey: Survey, names: Sequence[str], folder: Path) -> Iterato
         yield _write_csv(survey.agreement(*names), folder / "agreement.csv")
 
 
-def _write_csv(table: pd.DataFrame, path: Path) -> Path:
+def _write_csv(table: Any, path: Path) -> Path:
     with replace_file(path) as file:
         table.to_csv(file, index=False, lineterminator="\n")
     return path
 
 
 def _write_maps(survey: Survey, folder: Path) -> Iterator[Path]:
-    from headgrid.capture.store import save_capture
-
     for (set, layer), capture in survey.captures.items():
         name = Path(set, f"layer{layer}.npz")
         yield save_capture(capture, folder / "mean" / name)
@@ -223,35 +175,31 @@ def _write_maps(survey: Survey, folder: Path) -> Iterator[Path]:
             yield save_capture(deviation, folder / "deviation" / name)
 
 
-def _charts(survey: Survey, figures: Figures) -> Iterator[tuple[str, Callable[[], Any]]]:
+def _charts(survey: Survey, target: Target) -> Iterator[tuple[str, Callable[[], Any]]]:
     """Yield the name of each figure, and what draws it."""
-    for name in figures.statistics:
+    from headgrid.charts.overview import draw_overview
+    from headgrid.charts.trend import draw_trend
+
+    # The values of a measure are not those of the sheet.
+    options = replace(target.options, color_range="symmetric")
+    about = survey.description
+    for name in target.statistics:
         if _has_values(survey, name):
-            end = "" if name == figures.statistics[0] else f"_{name}"
-            for figure in ("overview", "trend"):
-                yield figure + end, partial(_draw_measure, survey, figure, name, figures.options)
+            end = "" if name == target.statistics[0] else f"_{name}"
+            values = survey.summary(name), name, survey.statistic, options
+            overview = partial(draw_overview, *values, layers=survey.layers, description=about)
+            yield f"overview{end}", overview
+            yield f"trend{end}", partial(draw_trend, *values, description=about)
     if survey.form.has_matrix:
         if len(survey.sets) == 1 or STATISTICS[survey.statistic].has_mean:
-            yield "sheet", partial(_draw_sheet, survey, None, figures.options)
+            yield "sheet", partial(_draw_sheet, survey, None, target.options)
         for set in survey.sets if len(survey.sets) > 1 else ():
-            yield f"sheet/{set or '-'}", partial(_draw_sheet, survey, set, figures.options)
+            yield f"sheet/{set or '-'}", partial(_draw_sheet, survey, set, target.options)
 
 
 def _has_values(survey: Survey, name: str) -> bool:
     """Return whether any head has a value of a measure, so that it can be drawn."""
     return bool(survey.summary(name)["mean"].notna().any())
-
-
-def _draw_measure(survey: Survey, figure: str, name: str, options: FigureOptions) -> Any:
-    from headgrid.charts.overview import draw_overview
-    from headgrid.charts.trend import draw_trend
-
-    # The values of a measure are not those of the sheet.
-    options = replace(options, color_range="symmetric")
-    values, about = (survey.summary(name), name, survey.statistic, options), survey.description
-    if figure == "overview":
-        return draw_overview(*values, layers=survey.layers, description=about)
-    return draw_trend(*values, description=about)
 
 
 def _draw_sheet(survey: Survey, set: str | None, options: FigureOptions) -> Any:
@@ -262,24 +210,17 @@ def _draw_sheet(survey: Survey, set: str | None, options: FigureOptions) -> Any:
     return draw_sheet(captures, options, layers=survey.layers, description=about)
 
 
-def _figure_writer(
-    name: str, draw: Callable[[], Any], figures: Figures, executor: Executor | None
-) -> _Write:
+def _write_figure(
+    name: str, draw: Callable[[], Any], target: Target, executor: Executor | None, folder: Path
+) -> Iterator[Path]:
     from headgrid.charts.spec import to_spec
     from headgrid.web.save import begin_save
 
-    def write(folder: Path) -> Iterator[Path]:
-        try:
-            spec = to_spec(draw(), validate=False)
-            contents = begin_save(spec, figures.formats, ppi=figures.ppi, executor=executor)()
-        except BrokenExecutor:
-            raise RenderError(
-                f"{name}: the rendering process has died, most likely for want of memory; draw "
-                "the sheet's cells as images (--cells image)"
-            ) from None
-        except HeadgridError as error:
-            raise type(error)(f"{name}: {error}") from None
-        for format, content in zip(figures.formats, contents, strict=True):
-            yield write_bytes(folder / f"{name}.{format}", content)
-
-    return write
+    try:
+        spec = to_spec(draw(), validate=False)
+        contents = begin_save(spec, target.formats, ppi=target.ppi, executor=executor)()
+    except (BrokenExecutor, HeadgridError) as error:
+        kind = type(error) if isinstance(error, HeadgridError) else RenderError
+        raise kind(f"{name}: {error}") from None
+    for format, content in zip(target.formats, contents, strict=True):
+        yield write_bytes(folder / f"{name}.{format}", content)

@@ -23,15 +23,8 @@ REAL_TITLE = "Layer {layer} of all-MiniLM-L6-v2 (sentences as frames)"
 
 @contextmanager
 def demo_folder(*, real: bool = False) -> Iterator[Path]:
-    """Give the path of the folder that holds the bundled captures.
+    """Give the folder that holds the bundled captures, the synthetic or the recorded ones.
 
-    Parameters
-    ----------
-    real : bool
-        The recorded capture in place of the synthetic ones.
-
-    Examples
-    --------
     >>> with demo_folder() as folder:
     ...     sorted(path.name for path in folder.glob("*.pt"))
     ['layer0.pt', 'layer1.pt']

@@ -1,73 +1,30 @@
-"""What torch and safetensors call their dtypes -> numpy's, and those that it lacks -> float32."""
+"""What torch calls its dtypes -> numpy's codes, and the values that numpy lacks -> float32."""
 
 from __future__ import annotations
 
+import sys
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-
-class Dtype(NamedTuple):
-    """One dtype: numpy's code of the raw values, and what others call it."""
-
-    code: str
-    safetensors: str = ""
-    storage: str = ""
-
-
-#: By the name in torch.
-DTYPES = {
-    "bool": Dtype("?", "BOOL", "BoolStorage"),
-    "uint8": Dtype("u1", "U8", "ByteStorage"),
-    "int8": Dtype("i1", "I8", "CharStorage"),
-    "uint16": Dtype("u2", "U16"),
-    "int16": Dtype("i2", "I16", "ShortStorage"),
-    "uint32": Dtype("u4", "U32"),
-    "int32": Dtype("i4", "I32", "IntStorage"),
-    "uint64": Dtype("u8", "U64"),
-    "int64": Dtype("i8", "I64", "LongStorage"),
-    "float16": Dtype("f2", "F16", "HalfStorage"),
-    "float32": Dtype("f4", "F32", "FloatStorage"),
-    "float64": Dtype("f8", "F64", "DoubleStorage"),
-    "complex64": Dtype("c8", "C64", "ComplexFloatStorage"),
-    "complex128": Dtype("c16", "", "ComplexDoubleStorage"),
-    "bfloat16": Dtype("u2", "BF16", "BFloat16Storage"),
-    "float8_e4m3fn": Dtype("u1", "F8_E4M3"),
-    "float8_e4m3fnuz": Dtype("u1", "F8_E4M3FNUZ"),
-    "float8_e5m2": Dtype("u1", "F8_E5M2"),
-    "float8_e5m2fnuz": Dtype("u1", "F8_E5M2FNUZ"),
-    "float8_e8m0fnu": Dtype("u1", "F8_E8M0"),
-}
-#: Bits of the exponent and its bias, of the floats that have a sign and 8 bits.
-_FLOAT8 = {
-    "float8_e4m3fn": (4, 7),
-    "float8_e4m3fnuz": (4, 8),
-    "float8_e5m2": (5, 15),
-    "float8_e5m2fnuz": (5, 16),
-}
-_WIDENED = ("bfloat16", *_FLOAT8, "float8_e8m0fnu")
+_FLOAT8 = ("e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu")
+#: Dtypes that numpy lacks, by their name in torch -> the code of their raw bits.
+WIDENED = {"bfloat16": "u2"} | {f"float8_{kind}": "u1" for kind in _FLOAT8}
+_SHARED = (
+    "bool uint8 int8 uint16 int16 uint32 int32 uint64 int64 "
+    "float16 float32 float64 complex64 complex128"
+)
+#: By the name in torch: numpy's code of the raw values.
+DTYPES = {name: name for name in _SHARED.split()} | WIDENED
 _STEP = 2**18
 
 
-def is_widened(dtype: str) -> bool:
-    """Return whether numpy lacks a dtype of torch, so that it becomes float32."""
-    return dtype in _WIDENED
-
-
 def widen(raw: Array, dtype: str) -> Array:
-    """Turn the raw bits of bfloat16 or float8 into float32, which holds each value exactly.
-
-    >>> widen(np.array([0x3F80, 0xC000], dtype=np.uint16), "bfloat16")
-    array([ 1., -2.], dtype=float32)
-    >>> widen(np.array([0x38, 0xFF], dtype=np.uint8), "float8_e4m3fn")
-    array([ 1., nan], dtype=float32)
-    """
-    if dtype not in _WIDENED:
-        return raw
+    """Turn the raw bits of bfloat16 or float8 into float32, which holds each value exactly."""
     values, codes = _values_of_codes(dtype), raw.reshape(-1)
     wide = np.empty(raw.size, np.float32)
     for start in range(0, raw.size, _STEP):  # numpy makes indices of 8 bytes of them
@@ -80,18 +37,27 @@ def _values_of_codes(dtype: str) -> Array:
     """Every value of a dtype, by its bits."""
     if dtype == "bfloat16":
         return (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)
-    codes = np.arange(256)
+    codes = np.arange(256, dtype=np.uint32)
     if dtype == "float8_e8m0fnu":  # powers of two, without sign
         return np.where(codes == 255, np.nan, np.exp2(codes - 127.0)).astype(np.float32)
-    bits, bias = _FLOAT8[dtype]
-    exponent, fraction = (codes & 127) >> (7 - bits), codes % 2 ** (7 - bits) / 2 ** (7 - bits)
-    normal = np.ldexp(1 + fraction, exponent - bias)
-    size = np.where(exponent == 0, np.ldexp(fraction, 1 - bias), normal)
+    bits = int(dtype[8])  # of the exponent; the sign has one, the fraction the others
+    bias = 2 ** (bits - 1) - (0 if dtype.endswith("fnuz") else 1)
+    # Sign, exponent and fraction in the places of float32, whose exponent has another bias.
+    moved = ((codes & 128) << 24 | (codes & 127) << (16 + bits)).view(np.float32)
+    values = moved * np.float32(2.0 ** (127 - bias))
     if dtype == "float8_e5m2":  # as IEEE has it; the others have no infinity
-        size[exponent == 31] = np.where(fraction[exponent == 31] == 0, np.inf, np.nan)
-    values = np.where(codes > 127, -size, size)
-    if dtype.endswith("fnuz"):
-        values[128] = np.nan  # in the place of -0
-    elif dtype == "float8_e4m3fn":
-        values[[127, 255]] = np.nan
-    return np.asarray(values, np.float32)
+        values[[125, 126, 127, 253, 254, 255]] = np.nan
+        values[[124, 252]] = np.inf, -np.inf
+    else:
+        values[[128] if dtype.endswith("fnuz") else [127, 255]] = np.nan
+    return np.asarray(values)
+
+
+def check_characters(array: Array) -> None:
+    """Refuse an array of text that is none: numbers of 32 bits, which Python can not print."""
+    for part in array.dtype.names or ():
+        check_characters(array[part])
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        codes = np.frombuffer(array.tobytes(), np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        if codes.max() > sys.maxunicode:
+            raise ValueError(f"text with a character {codes.max()}")

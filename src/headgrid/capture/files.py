@@ -1,4 +1,4 @@
-"""Bytes <-> files: large files are mapped, and each is written whole or not at all.
+"""Bytes <-> files: large ones are mapped, zips read within limits, each is written whole or not.
 
 A mapped file must not be overwritten in place while its bytes are in use, which
 is one more reason why `replace_file` puts a new file in the place of the old one.
@@ -7,33 +7,134 @@ is one more reason why `replace_file` puts a new file in the place of the old on
 from __future__ import annotations
 
 import hashlib
-import io
 import mmap
 import os
 import re
 import secrets
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from headgrid.errors import OutputError
+from headgrid.errors import CaptureError, OutputError, damaged, describe_error
+from headgrid.text import quote_text, shorten_text
 
 MIB = 2**20
 #: Up to this size a file is read, above it is mapped: a mapped file that another
 #: program cuts short kills the process, so only files that gain from it are.
 MAPPED_FROM = 16 * MIB
 
+#: Table of contents of a zip: some 20,000 entries; a capture has about 10.
+_MAX_DIRECTORY = 2 * MIB
+
 #: Names of the files that `replace_file` writes to before they take their place.
 _TEMPORARY = re.compile(r"\..{1,40}-[0-9a-f]{16}\.tmp", re.DOTALL)
 
 
-def read_or_map(file: io.FileIO) -> bytes | mmap.mmap:
+def read_or_map(file: IO[bytes]) -> bytes | mmap.mmap:
     """Return all bytes of an open file, without copying those of a large one."""
     if os.fstat(file.fileno()).st_size >= MAPPED_FROM:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    file.seek(0)
-    return file.readall()
+    return file.read()
+
+
+class Archive:
+    """A zip from anywhere, without copying the entries that are stored as they are.
+
+    `zipfile` believes what a zip says. Here is checked that its table of contents stands before its
+    end and lists every byte once, and counted what is made out of the file, which has to stay in
+    proportion.
+    """
+
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        file.seek(0)
+        self.name, self.buffer = name, read_or_map(file)
+        self._left = 64 * MIB + 3 * len(self.buffer)
+        directory = self._check_end()
+        with self._refusing():
+            self._zip = zipfile.ZipFile(file)
+            self.entries = {entry.orig_filename: entry for entry in self._zip.infolist()}
+            if len(self.entries) < len(self._zip.infolist()):
+                raise self._broken("two entries have the same name")
+            self._starts = {name: self._find(entry) for name, entry in self.entries.items()}
+        spans = [
+            (e.header_offset, self._starts[n] + e.compress_size) for n, e in self.entries.items()
+        ]
+        edges = [0, *(edge for span in sorted(spans) for edge in span), directory]
+        # Sizes may follow the bytes of an entry once more, in up to 24 bytes.
+        most = 24 if any(entry.flag_bits & 8 for entry in self.entries.values()) else 0
+        if any(not 0 <= b - a <= most for a, b in zip(edges[::2], edges[1::2], strict=True)):
+            raise self._broken("entries overlap, or other bytes stand between them")
+
+    def spend(self, size: int) -> None:
+        """Count bytes before they are made; refuse where they are too many in all."""
+        self._left -= size
+        if self._left < 0:
+            raise CaptureError(
+                f"{self.name}: makes more than {64 + 3 * len(self.buffer) // MIB:,} MiB out of "
+                f"{len(self.buffer):,} bytes, expected moderately packed values; write the capture "
+                "anew, without compression"
+            )
+
+    def read(self, inner: str, limit: int | None = None) -> memoryview:
+        """Return the first ``limit`` bytes of an entry, or all of them once they are checked."""
+        entry, content = self.entries[inner], memoryview(b"")
+        size = entry.file_size if limit is None else min(limit, entry.file_size)
+        if entry.compress_type == zipfile.ZIP_STORED:
+            content = memoryview(self.buffer)[self._starts[inner] :][:size]
+        else:
+            self.spend(size)
+            with self._refusing(), self._zip.open(entry) as stream:
+                content = memoryview(stream.read(size))
+        if len(content) < size or (limit is None and zlib.crc32(content) != entry.CRC):
+            raise self._broken(f"{quote_text(inner, 40)} is not whole")
+        return content
+
+    def _broken(self, finding: str) -> CaptureError:
+        return damaged(self.name, finding, "a sound zip")
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
+        try:
+            yield
+        except CaptureError:
+            raise
+        except Exception as error:  # noqa: BLE001 - zipfile raises anything
+            raise self._broken(shorten_text(describe_error(error), 90)) from None
+
+    def _check_end(self) -> int:
+        """Return where the table of contents starts; refuse where that is not before its end."""
+        buffer, total = self.buffer, len(self.buffer)
+        end = buffer.rfind(b"PK\x05\x06", max(0, total - 2**16 - 22))
+        if end < 0 or end + 22 > total:
+            raise CaptureError(
+                f"{self.name}: is no whole zip (it starts with {bytes(buffer[:8])!r}, {total:,} "
+                "bytes), expected a capture; where it was cut short, copy or record it anew"
+            )
+        size, start, comment = struct.unpack_from("<IIH", buffer, end + 12)
+        stop, wide = end, end - 76
+        if wide >= 0 and buffer[wide : wide + 4] == b"PK\x06\x06":  # zip64
+            size, start = struct.unpack_from("<2Q", buffer, wide + 40)
+            stop = wide
+        if end + 22 + comment != total or start + size != stop:
+            raise self._broken("its table of contents is not where its end record says")
+        if size > _MAX_DIRECTORY:
+            raise self._broken(f"a table of contents of more than {_MAX_DIRECTORY // MIB} MiB")
+        return int(start)
+
+    def _find(self, entry: zipfile.ZipInfo) -> int:
+        """Return where the bytes of an entry start, after its own header."""
+        method, shown = entry.compress_type, quote_text(entry.orig_filename, 40)
+        if re.search(r"^/|[\\\x00]|(^|/)\.\.(/|$)", entry.orig_filename):
+            raise self._broken(f"it names an entry {shown}, which leads out of it")
+        if method != zipfile.ZIP_DEFLATED and (method or entry.compress_size != entry.file_size):
+            raise self._broken(f"{shown} has method {method}, or states two sizes")
+        self._zip.open(entry).close()  # compares with the header that the entry itself has
+        lengths = struct.unpack_from("<2H", self.buffer, entry.header_offset + 26)
+        return int(entry.header_offset + 30 + sum(lengths))
 
 
 def hash_bytes(content: bytes) -> str:
@@ -51,30 +152,8 @@ def hash_file(path: Path) -> str:
 def replace_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file that takes the place of an older one when the block ends well.
 
-    Parameters
-    ----------
-    path : Path
-        The file to write; its folder is made where there is none. An exception
-        within the block leaves it as it was.
-
-    Yields
-    ------
-    binary file
-        A temporary one in the same folder; it never stays.
-
-    Raises
-    ------
-    OutputError
-        Where the file can not be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with replace_file(Path(folder, "a.txt")) as file:
-    ...         _ = file.write(b"whole")
-    ...     [(path.name, path.read_bytes()) for path in Path(folder).iterdir()]
-    [('a.txt', b'whole')]
+    Its folder is made where there is none. An exception within the block leaves the old file, and
+    the temporary one in the same folder never stays.
     """
     # Only the start of the name: the whole one may be as long as a name can be.
     temporary = path.with_name(f".{path.name[:40]}-{secrets.token_hex(8)}.tmp")
@@ -96,13 +175,7 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: Path, content: bytes) -> Path:
-    """Write a file so that it is whole or not there, making its folder where needed.
-
-    Raises
-    ------
-    OutputError
-        Where that is not possible.
-    """
+    """Write a file so that it is whole or not there, making its folder where needed."""
     with replace_file(path) as file:
         file.write(content)
     return path

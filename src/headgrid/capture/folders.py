@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Literal
+from typing import Literal, NoReturn
 
-from headgrid.capture.formats import SUFFIXES, check_suffix
+from headgrid.capture.formats import SUFFIXES
 from headgrid.errors import CaptureError, describe_error, near_miss
 
 
@@ -19,16 +19,9 @@ from headgrid.errors import CaptureError, describe_error, near_miss
 class CaptureFile:
     """A file that should hold a capture, found by `find_captures`.
 
-    Attributes
-    ----------
-    path : Path
-        The file, spelled as its input was.
-    relative : PurePath
-        Its folder, relative to the input it was found in (``.`` for a file).
-    run : str
-        Name of its folder where that looks like a run (``run_000``), else ``""``.
-    set : str
-        The folders between the input and the run, joined by ``/``; may be empty.
+    ``path`` is spelled as its input was, ``relative`` is its folder relative to that (``.`` for a
+    file), ``run`` the name of its folder where that looks like a run (``run_000``), and ``set``
+    the folders between the input and the run, joined by ``/``.
     """
 
     path: Path
@@ -68,48 +61,22 @@ class Place:
 def find_captures(
     inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
 ) -> tuple[list[CaptureFile], list[CaptureError]]:
-    """Find the capture files in files and folders.
+    """Find the capture files in files and folders, with all subfolders but the hidden ones.
 
-    Parameters
-    ----------
-    inputs : path or iterable of paths
-        A folder is searched with all its subfolders, except hidden ones.
-
-    Returns
-    -------
-    files : list of CaptureFile
-        In the order of the inputs, and in natural order within a folder (layer2
-        before layer10). A file that is reached twice appears once.
-    errors : list of CaptureError
-        One for each input (or subfolder) that could not be used.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("layer10.npz", "layer2.npz", "notes.txt"):
-    ...         Path(folder, name).touch()
-    ...     files, errors = find_captures([folder, folder + "/layer2.npz"])
-    >>> [file.path.name for file in files], errors
-    (['layer2.npz', 'layer10.npz'], [])
+    Files are in the order of the inputs and in natural order within a folder (layer2 before
+    layer10), each once; there is one error for each input or subfolder that can not be used.
     """
     if isinstance(inputs, (str, os.PathLike)):
         inputs = [inputs]
-    files: list[CaptureFile] = []
+    files: dict[str, CaptureFile] = {}
     errors: list[CaptureError] = []
-    seen: set[str] = set()
     for given in map(Path, inputs):
         try:
-            found = _find(given, errors)
+            for path in _find(given, errors):
+                files.setdefault(os.path.realpath(path), _describe_file(path, given))
         except CaptureError as error:
             errors.append(error)
-            continue
-        for path in found:
-            real = os.path.realpath(path)
-            if real not in seen:
-                seen.add(real)
-                files.append(_describe_file(path, given))
-    return files, errors
+    return list(files.values()), errors
 
 
 def place_captures(
@@ -117,32 +84,15 @@ def place_captures(
 ) -> list[Place]:
     """Say of which set and run each file is, by the names of folders.
 
-    A folder that holds captures is a run (with what lies below it, where its name
-    looks like a run), and the folders above the run are its set. Folders above an input have no
-    say: a tree that is moved as a whole keeps its sets and runs.
+    A folder that holds captures is a run (with what lies below it, where its name looks like a
+    run), and the folders above the run are its set. Folders above an input have no say: a tree
+    that is moved as a whole keeps its sets and runs. By "set", or where several inputs are given,
+    a set is named also where the input itself is the only folder above the runs. A run has no name
+    where its folder is the only input and does not look like a run (``run_000``).
 
-    Parameters
-    ----------
-    files : sequence of CaptureFile
-        From `find_captures`, of all inputs that are looked at together.
-    by : {"set"}, optional
-        Name the set also where the input itself is the only folder above the
-        runs. That is the default where several inputs are given.
-
-    Returns
-    -------
-    list of Place
-        In the order of ``files``. A run has no name where its folder is the only
-        input and does not look like a run (``run_000``).
-
-    Examples
-    --------
     >>> one = CaptureFile(Path("in/cats/run_0/layer0.pt"), PurePath("cats/run_0"), "run_0")
-    >>> two = CaptureFile(Path("dogs/run_0/layer0.pt"), PurePath("run_0"), "run_0")
     >>> place_captures([one])
     [Place(set='cats', run='run_0')]
-    >>> place_captures([two]), place_captures([two], by="set")
-    ([Place(set='', run='run_0')], [Place(set='dogs', run='run_0')])
     """
     # By its real folder, since `.` and `../x` may be the same one.
     names = {root: name_folder(root) for root in {file.root for file in files}}
@@ -172,13 +122,7 @@ def _looks_like_run(name: str) -> bool:
 
 
 def list_captures(folder: Path) -> list[Path]:
-    """Return the capture files that lie directly in a folder, in natural order.
-
-    Raises
-    ------
-    CaptureError
-        Where there is no such folder, or no capture in it.
-    """
+    """Return the capture files that lie directly in a folder, in natural order."""
     if not folder.exists():
         raise missing(folder, "folder")
     if not folder.is_dir():
@@ -191,10 +135,7 @@ def list_captures(folder: Path) -> list[Path]:
         raise CaptureError(
             f"{folder}: {describe_error(error)}, expected a readable folder"
         ) from None
-    captures = _pick(names)
-    if not captures:
-        raise _no_captures(folder, Counter(Path(name).suffix for name in names))
-    return [folder / name for name in captures]
+    return [folder / name for name in _pick(names)] or _refuse_folder(folder, names)
 
 
 def _describe_file(path: Path, given: Path) -> CaptureFile:
@@ -213,12 +154,12 @@ def name_folder(folder: Path) -> str:
 
 def _find(given: Path, errors: list[CaptureError]) -> list[Path]:
     try:
-        mode = given.stat().st_mode
+        is_folder = stat.S_ISDIR(given.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
         raise missing(given, "file or folder") from None
     except (OSError, ValueError) as error:
         raise CaptureError(f"{given}: {describe_error(error)}, expected a file or folder") from None
-    if not stat.S_ISDIR(mode):
+    if not is_folder:
         check_suffix(given)
         return [given]
 
@@ -227,49 +168,32 @@ def _find(given: Path, errors: list[CaptureError]) -> list[Path]:
         errors.append(CaptureError(f"{where}: {describe_error(error)}, expected a readable folder"))
 
     found: list[Path] = []
-    others: Counter[str] = Counter()
-    visited: set[str] = set()
-    before = len(errors)
+    others: list[str] = []
+    visited, before = {os.path.realpath(given)}, len(errors)
     for folder, subfolders, names in os.walk(given, onerror=report, followlinks=True):
         # A link may lead back up; each real folder is searched once.
-        visited.add(os.path.realpath(folder))
-        subfolders[:] = sorted(
-            (name for name in subfolders if _is_new(folder, name, visited)), key=_natural
-        )
+        shown = sorted((name for name in subfolders if name[0] != "."), key=_natural)
+        real = {os.path.realpath(Path(folder, name)): name for name in reversed(shown)}
+        subfolders[:] = sorted((real[path] for path in real.keys() - visited), key=_natural)
+        visited.update(real)
         found += [Path(folder, name) for name in _pick(names)]
-        others.update(Path(name).suffix for name in names)
-    if not found and len(errors) == before:
-        raise _no_captures(given, others)
-    return found
-
-
-def _is_new(folder: str, name: str, visited: set[str]) -> bool:
-    if name.startswith("."):
-        return False
-    real = os.path.realpath(Path(folder, name))
-    if real in visited:
-        return False
-    visited.add(real)
-    return True
+        others += names
+    return found or (_refuse_folder(given, others) if len(errors) == before else [])
 
 
 def _pick(names: Iterable[str]) -> list[str]:
     """Return the names that look like captures, in natural order."""
     return sorted(
-        (
-            name
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ),
-        key=_natural,
+        (n for n in names if n[0] != "." and Path(n).suffix.lower() in SUFFIXES), key=_natural
     )
 
 
-def _no_captures(folder: Path, others: Counter[str]) -> CaptureError:
-    counts = [f"{count} {suffix or 'without suffix'}" for suffix, count in others.most_common(3)]
-    found = f"found {', '.join(counts)}" if counts else "found no files"
-    return CaptureError(
-        f"{folder}: holds no capture ({found}), expected {', '.join(SUFFIXES)} files"
+def _refuse_folder(folder: Path, names: Iterable[str]) -> NoReturn:
+    others = Counter(Path(name).suffix for name in names).most_common(3)
+    counts = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others)
+    raise CaptureError(
+        f"{folder}: holds no capture (found {counts or 'no files'}), expected "
+        f"{', '.join(SUFFIXES)} files"
     )
 
 
@@ -277,6 +201,16 @@ def _natural(name: str) -> tuple[list[int | str], str]:
     """Sort key that counts: layer2 before layer10, whatever the case."""
     parts = re.split(r"(\d+)", name.casefold())
     return [int(part) if part.isdecimal() else part for part in parts], name
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file whose suffix is none of a capture."""
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise CaptureError(
+            f"{path.name}: the suffix is {suffix!r}, expected one of {', '.join(SUFFIXES)}"
+            f"{near_miss(suffix, SUFFIXES)}"
+        )
 
 
 def missing(path: Path, kind: str) -> CaptureError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 from headgrid.capture.model import Capture
@@ -16,8 +16,6 @@ _NAMES = {
     "has_matrix": "full_frame_attention",
     "query_frames": "the query frames",
     "key_frames": "the key frames",
-    "block_sizes": "block_sizes",
-    "last_block_query_frames": "last_block_query_frames",
 }
 
 
@@ -29,20 +27,8 @@ class Difference(NamedTuple):
     second: str
 
 
-@dataclass(frozen=True)
-class CaptureForm:
-    """The form of a capture: all but its values, its layer and where it came from.
-
-    Attributes
-    ----------
-    statistic : str
-    num_heads : int
-    has_matrix : bool
-        Whether there is a full matrix, or the last block's row alone.
-    query_frames, key_frames, last_block_query_frames : tuple of int
-    block_sizes : tuple of int or None
-        As `headgrid.Capture` has them.
-    """
+class CaptureForm(NamedTuple):
+    """The form of a capture: all but its values, its layer and where it came from."""
 
     statistic: str
     num_heads: int
@@ -66,56 +52,45 @@ class CaptureForm:
         )
 
     def differences(self, other: CaptureForm, among: Sequence[str] = ()) -> list[Difference]:
-        """Return what differs.
+        """Return what differs among the named attributes, or among all of them.
 
-        Parameters
-        ----------
-        other : CaptureForm
-        among : sequence of str
-            The attributes that matter; all of them where none is named.
-
-        Examples
-        --------
         >>> a, b = (CaptureForm.of(Capture.from_array([[[1.0] * n]])) for n in (2, 3))
         >>> a.differences(b)
         [Difference(name='the key frames', first='2 (0, 1)', second='3 (0, 1, 2)')]
         """
-        found = []
-        for name in among or [part.name for part in fields(self)]:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                found.append(
-                    Difference(_NAMES[name], *(_describe(name, v) for v in (mine, theirs)))
-                )
-        return found
+        return [
+            Difference(_NAMES.get(name, name), _describe(name, mine), _describe(name, theirs))
+            for name, mine, theirs in zip(self._fields, self, other, strict=True)
+            if mine != theirs and name in (among or self._fields)
+        ]
 
 
 def expect_alike(captures: Iterable[Capture], purpose: str, among: Sequence[str] = ()) -> None:
-    """Refuse captures that differ in what matters for a purpose.
+    """Refuse captures that differ in what matters for a purpose, naming the two and what each has.
 
-    Parameters
-    ----------
-    captures : iterable of Capture
-    purpose : str
-        What the captures are for and what to do, for the end of the message:
-        ``"captures of one sheet to share it; draw them separately"``.
-    among : sequence of str
-        The attributes of `CaptureForm` that matter; all of them where none is named.
-
-    Raises
-    ------
-    CaptureError
-        Names the two captures, what differs, and what each of them has.
+    ``purpose`` is the end of the message, what they are for and what to do: ``"captures of one
+    sheet to share it; draw them separately"``. ``among`` are the attributes of `CaptureForm` that
+    matter; all of them where none is named.
     """
     first: Capture | None = None
     for capture in captures:
-        if first is None:
-            first = capture
+        first = first or capture
         for name, mine, theirs in CaptureForm.of(first).differences(CaptureForm.of(capture), among):
             raise CaptureError(
                 f"{first.source} and {capture.source} differ in {name}: {mine} and {theirs}; "
                 f"expected {purpose}"
             )
+
+
+def expected_layers(layers: Iterable[int]) -> tuple[int, ...]:
+    """Return all layers from the first to the last, at the step that those given have.
+
+    >>> expected_layers([0, 1, 3]), expected_layers([10, 0, 5])
+    ((0, 1, 2, 3), (0, 5, 10))
+    """
+    present = sorted(set(layers))
+    step = math.gcd(*(layer - present[0] for layer in present)) or 1
+    return tuple(range(present[0], present[-1] + 1, step))
 
 
 def _describe(name: str, value: object) -> str:

@@ -1,15 +1,14 @@
 """One layer's recorded frame attention -> the frozen, validated `Capture`.
 
-Axes are always in the order heads, query, key, and query and key index frames.
-A pair is *visible* when the model can attend it (keys up to the end of the
-query's block) and it was recorded (not NaN). Everything below the boundary may
-rely on what is checked here.
+Axes are always in the order heads, query, key. A pair of frames is *visible* when the model can
+attend it (keys up to the end of the query's block) and it was recorded (not NaN).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
 from typing import Any
@@ -18,33 +17,33 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture import schema
-from headgrid.capture.blocks import BlockLayout, fit_blocks
 from headgrid.capture.quantiles import QuantileSketch
-from headgrid.capture.schema import FULL, LAST, Array
+from headgrid.capture.schema import FULL, LAST, LIST_KEYS, Array, Blocks, Frames
 from headgrid.capture.statistic import STATISTICS
-from headgrid.capture.visible import check_values, extent, hide, mean_of_last_rows
 from headgrid.errors import CaptureError
 from headgrid.notebook import Card
-from headgrid.text import clean_name, shorten_list
+from headgrid.text import shorten_list
+
+#: Beyond this, sums and spans of float64 overflow; no attention is near it.
+_MAX_VALUE = 1e300
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Capture(Card):
     """One layer's frame attention, every head.
 
-    Build one with `Capture.from_array` or `headgrid.load_capture`; change one
-    with `Capture.replace`.
+    Make one with `Capture.from_array` or `headgrid.load_capture`.
 
     Attributes
     ----------
     layer_index : int
-        Number of the layer, 0 or more.
+        From 0.
     full_frame_attention : array or None, shape (heads, query, key), floating
-        The statistic of every pair of frames. None: only the last block's row
-        was recorded, and only the per-head figure is possible.
+        The statistic of every pair of frames. None: there is the last block's row alone, and
+        only the per-head figure is possible.
     last_block_frame_attention : array, shape (heads, key), floating
-        The statistic of the last block's queries against every key frame; the
-        mean over those query rows of the full matrix where it was not given.
+        The statistic of the last block's queries against every key frame; where it was not
+        given the mean over those query rows of the full matrix.
     block_sizes : tuple of int or None
         Frames generated together, block by block. None: every pair is attendable.
     query_frames, key_frames : tuple of int
@@ -54,10 +53,9 @@ class Capture(Card):
     statistic : str
         What the values are, one of `STATISTICS`.
     run : str
-        Name of the run (prompt or seed) this layer belongs to; may be empty. What is
-        no text in a folder's name is U+FFFD, as no table could hold it.
+        Name of the run (prompt or seed); what is no text in a folder's name is U+FFFD.
     prompt : str
-        The prompt, as recorded; may be empty, and may hold any character.
+        As recorded; may hold any character.
     metadata : mapping
         Every other key of the file, kept as it was.
     source : str
@@ -90,45 +88,14 @@ class Capture(Card):
     metadata: Mapping[str, Any] = field(default_factory=dict)
     source: str = "capture"
     warnings: tuple[str, ...] = ()
-    _layout: BlockLayout | None = field(init=False, default=None)
+    _blocks: Blocks | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._set(**self._clean_provenance(vars(self)))
-        full, last = schema.read_arrays(vars(self), self.source)
-        frames = schema.read_frame_numbers(vars(self), full, last, self.source)
-        blocks: Sequence[int] | int | None = frames["block_sizes"]
-        if blocks is None:
-            blocks = schema.read_frames_per_block(self.metadata, self.source)
-        arrays = [array for array in (full, last) if array is not None]
-        axes = frames["query_frames"], frames["key_frames"]
-        layout, odd = fit_blocks(self.source, blocks, axes, arrays)
-        frames["block_sizes"] = None if layout is None else layout.block_sizes
-        frames["last_block_query_frames"] = schema.read_last_frames(
-            frames, layout, full, last, self.source
-        )
-        self._set(
-            **frames,
-            full_frame_attention=full,
-            layer_index=schema.read_layer(self.layer_index, self.source),
-            statistic=schema.read_statistic(self.statistic, self.source),
-            warnings=(*self.warnings, *(text for text in odd if text not in self.warnings)),
-            _layout=layout,
-        )
-        self._set(last_block_frame_attention=mean_of_last_rows(self) if last is None else last)
-        check_values(self)
-
-    def _set(self, **values: Any) -> None:
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    def _clean_provenance(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        read: dict[str, Callable[[Any], Any]] = {
-            "run": lambda value: clean_name(schema.read_text(value)),
-            "prompt": schema.read_text,
-            "source": schema.read_text,
-            "metadata": schema.read_metadata,
-        }
-        return {name: clean(given[name]) for name, clean in read.items() if name in given}
+        vars(self).update(schema.read_provenance(vars(self)))
+        vars(self).update(schema.read_fields(vars(self)))  # frozen is what is checked
+        if vars(self)[LAST] is None:
+            vars(self)[LAST] = self._mean_of_last_rows(vars(self)[FULL])
+        self._check_values()
 
     @classmethod
     def from_array(
@@ -151,22 +118,21 @@ class Capture(Card):
         Parameters
         ----------
         array : array, shape (heads, query, key), optional
-            The statistic of every pair of frames (numpy, or a torch tensor);
-            NaN where nothing was recorded.
+            The statistic of every pair of frames (numpy, or a torch tensor); NaN where nothing
+            was recorded.
         last_block : array, shape (heads, key), optional
-            The last block's row; by default the mean over the last block's
-            query rows of ``array``. One of the two arrays is needed.
+            The last block's row; by default the mean over the last block's query rows of
+            ``array``. One of the two arrays is needed.
         layer : int
-            Number of the layer.
         block_sizes : sequence of int, optional
             Frames in each block; by default every pair is attendable.
         query_frames, key_frames : sequence of int, optional
             Frame numbers along the axes; by default 0, 1, 2, ...
         last_block_query_frames : sequence of int, optional
-            By default the frames of the last block (of the last frame without blocks).
+            By default the frames of the last block (the last frame without blocks).
         statistic : str
-            ``"logit"`` (mean of q·k·scale, before the softmax), ``"mass"``
-            (attention after the softmax), or another of `STATISTICS`.
+            ``"logit"`` (mean of q·k·scale, before the softmax), ``"mass"`` (attention after the
+            softmax), or another of `STATISTICS`.
         run, prompt, metadata
             Provenance.
 
@@ -183,19 +149,9 @@ class Capture(Card):
         >>> capture.last_block_frame_attention
         array([[0. , 0. , 1.5, 1.5]])
         """
-        data = {
-            **(metadata or {}),
-            "layer_index": layer,
-            FULL: array,
-            LAST: last_block,
-            "block_sizes": block_sizes,
-            "query_frames": query_frames,
-            "key_frames": key_frames,
-            "last_block_query_frames": last_block_query_frames,
-            "statistic": statistic,
-            "prompt": prompt,
-        }
-        return cls.from_dict(data, source="array", run=run)
+        fields: tuple[Any, ...] = (layer, array, last_block, block_sizes, query_frames, key_frames)
+        fields += (last_block_query_frames, statistic, run, prompt, metadata, "array")
+        return cls(*fields)
 
     @classmethod
     def from_dict(
@@ -211,14 +167,12 @@ class Capture(Card):
         Parameters
         ----------
         data : mapping
-            See the README for the keys. Keys that headgrid does not know are
-            kept in ``metadata``.
+            See the README for the keys. All that headgrid does not know is ``metadata``.
         source : str
             Name of the file, for messages.
         layer : int, optional
-            Layer number to use where ``data`` has no ``layer_index``.
+            Used where ``data`` has no ``layer_index``.
         run : str
-            Name of the run.
 
         Raises
         ------
@@ -232,8 +186,8 @@ class Capture(Card):
         """
         if not isinstance(data, Mapping):
             raise CaptureError(
-                f"{source}: found {type(data).__name__} {getattr(data, 'shape', '')}".rstrip()
-                + f", expected a dictionary with {FULL} (heads, query, key) or {LAST} (heads, key)"
+                f"{source}: found {schema.describe_value(data)}, expected a dictionary with "
+                f"{FULL} (heads, query, key) or {LAST} (heads, key)"
             )
         fields: dict[str, Any] = {name: data.get(name) for name in schema.KEYS - {"is_logits"}}
         if fields["layer_index"] is None:
@@ -251,18 +205,10 @@ class Capture(Card):
         >>> data["layer_index"], data["key_frames"], data["full_frame_attention"].shape
         (3, [0], (1, 1, 1))
         """
-        data: dict[str, Any] = dict(self.metadata)
-        data["layer_index"] = self.layer_index
-        if self.full_frame_attention is not None:
-            data[FULL] = self.full_frame_attention
-        data[LAST] = self.last_block_frame_attention
-        for name in ("block_sizes", "query_frames", "key_frames", "last_block_query_frames"):
-            if getattr(self, name) is not None:
-                data[name] = list(getattr(self, name))
-        data["is_logits"] = self.is_logits
-        data["statistic"] = self.statistic
-        data["prompt"] = self.prompt
-        return data
+        names = ("layer_index", FULL, LAST, *LIST_KEYS, "is_logits", "statistic", "prompt")
+        values = {name: getattr(self, name) for name in names}
+        values |= {name: list(values[name]) for name in LIST_KEYS if values[name] is not None}
+        return {**self.metadata, **{k: v for k, v in values.items() if v is not None}}
 
     def replace(self, **changes: Any) -> Capture:
         """Return a copy with some of run, prompt, metadata, source, layer_index changed.
@@ -277,30 +223,27 @@ class Capture(Card):
         >>> Capture.from_array([[[1.0]]]).replace(run="run_000", layer_index=3)
         <Capture run_000, layer 3: logit, 1 head, 1 query x 1 key frames>
         """
-        free = ("layer_index", "metadata", "prompt", "run", "source")
-        for name in changes:
-            if name not in free:
-                raise CaptureError(
-                    f"{name} can not be replaced, expected one of {', '.join(free)}; "
-                    "make a new capture with Capture.from_array"
-                )
-        clean = self._clean_provenance(changes)
+        for name in changes.keys() - {"layer_index", "metadata", "prompt", "run", "source"}:
+            raise CaptureError(
+                f"{name} can not be replaced, expected one of layer_index, metadata, prompt, run, "
+                "source; make a new capture with Capture.from_array"
+            )
+        clean = schema.read_provenance(changes)
         if "layer_index" in changes:
             clean["layer_index"] = schema.read_layer(changes["layer_index"], self.source)
-        if "metadata" in clean:
-            schema.check_num_heads(clean["metadata"], self.num_heads, self.source)
+        schema.check_num_heads(clean.get("metadata", {}), self.num_heads, self.source)
         copied = copy.copy(self)
-        copied._set(**clean)
+        vars(copied).update(clean)
         return copied
 
     @property
     def num_heads(self) -> int:
         """Number of heads."""
-        return int(self.last_block_frame_attention.shape[0])
+        return len(self.last_block_frame_attention)
 
     @property
     def is_logits(self) -> bool:
-        """Whether the values live on the logit scale (signed, zero in the middle)."""
+        """Whether the values live on the logit scale: signed, zero in the middle."""
         return "logit" in STATISTICS[self.statistic].base
 
     @cached_property
@@ -308,10 +251,10 @@ class Capture(Card):
         """Mask [query, key] of the pairs that the model can attend, recorded or not."""
         return self._attendable_by(self.query_frames)
 
-    def _attendable_by(self, query_frames: Sequence[int]) -> npt.NDArray[np.bool_]:
-        if self._layout is None:
+    def _attendable_by(self, query_frames: Frames) -> npt.NDArray[np.bool_]:
+        if self._blocks is None:
             return np.ones((len(query_frames), len(self.key_frames)), dtype=bool)
-        return self._layout.attendable(query_frames, self.key_frames)
+        return self._blocks.attendable(query_frames, self.key_frames)
 
     def head_matrix(self, head: int) -> Array:
         """Return one head's matrix [query, key] as float32 or float64, NaN where unseen.
@@ -328,13 +271,13 @@ class Capture(Card):
                 f"{self.source}: {FULL} is absent, expected an array (heads, query, key); only "
                 "the per-head figure is possible without it (--figure perhead)"
             )
-        return hide(self.full_frame_attention[head], self.attendable)
+        return _hide(self.full_frame_attention[head], self.attendable)
 
     @cached_property
     def last_block_rows(self) -> Array:
         """The last block's rows [heads, key] as float32 or float64, NaN where unseen."""
         attendable = self._attendable_by(self.last_block_query_frames).any(axis=0)
-        return hide(self.last_block_frame_attention, np.asarray(attendable))
+        return _hide(self.last_block_frame_attention, np.asarray(attendable))
 
     @cached_property
     def _extents(self) -> list[tuple[float, float, int]]:
@@ -374,16 +317,77 @@ class Capture(Card):
         heads = (QuantileSketch.of(head[self.attendable]) for head in self.full_frame_attention)
         return reduce(QuantileSketch.merge, heads)
 
+    def _mean_of_last_rows(self, full: Array) -> Array:
+        """Mean over the last block's query rows, of what is visible, [heads, key]."""
+        rows = np.searchsorted(self.query_frames, self.last_block_query_frames)
+        means = np.full((len(full), len(self.key_frames)), np.nan)
+        for head in range(len(means)):
+            # Infinities are refused afterwards, by name; NaN of the signalling kind is NaN.
+            with np.errstate(over="ignore", invalid="ignore"):
+                block = full[head][rows].astype(np.float64)
+                seen = self.attendable[rows] & ~np.isnan(block)
+                totals = np.where(seen, block, 0.0).sum(axis=0)
+            np.divide(totals, seen.sum(axis=0), out=means[head], where=seen.any(axis=0))
+        return means
+
+    def _check_values(self) -> None:
+        """Refuse infinities in visible cells, and heads without one visible cell."""
+        parts = {LAST: list(map(extent, self.last_block_rows))}
+        if self.full_frame_attention is not None:
+            parts = {FULL: self._extents} | parts
+        first, extents = next(iter(parts.items()))
+        empty = [head for head, (_, _, count) in enumerate(extents) if not count]
+        if empty:
+            raise CaptureError(
+                f"{self.source}: {first} has no visible value in {len(empty)} of {self.num_heads} "
+                f"heads (head {shorten_list(empty)}: every value is NaN or masked), expected at "
+                "least one finite value in every head"
+            )
+        for name, extents in parts.items():
+            largest = max(max(-low, high) for low, high, _ in extents)
+            if largest > _MAX_VALUE:
+                raise self._beyond(name, largest)
+
+    def _beyond(self, name: str, largest: float) -> CaptureError:
+        values_of = self.head_matrix if name == FULL else self.last_block_rows.__getitem__
+        cells = np.stack([np.abs(values_of(head)) > _MAX_VALUE for head in range(self.num_heads)])
+        count = np.count_nonzero(cells)
+        head, *place = np.unravel_index(cells.argmax(), cells.shape)
+        axes = [("query", self.query_frames), ("key", self.key_frames)][-len(place) :]
+        at = ", ".join(f"{axis} {frames[i]}" for (axis, frames), i in zip(axes, place, strict=True))
+        found = f"values up to {largest:.3g}"
+        if largest == math.inf:
+            found = f"{count} infinite value{'s' if count > 1 else ''} in visible cells"
+        return CaptureError(
+            f"{self.source}: {name} has {found} (head {head}, {at}{', ...' if count > 1 else ''}), "
+            f"expected magnitudes up to {_MAX_VALUE:g}; store NaN where nothing was recorded, or "
+            "give block_sizes if the future is masked"
+        )
+
     def __repr__(self) -> str:
         heads = f"{self.num_heads} head{'s' if self.num_heads != 1 else ''}"
         shape = f"{len(self.query_frames)} query x {len(self.key_frames)} key frames"
         if self.full_frame_attention is None:
             shape = f"{len(self.key_frames)} key frames, last block only"
         blocks = f", blocks [{shorten_list(self.block_sizes)}]" if self.block_sizes else ""
-        run = f"{self.run}, " if self.run else ""
-        return (
-            f"<Capture {run}layer {self.layer_index}: {self.statistic}, {heads}, {shape}{blocks}>"
-        )
+        name = f"{self.run}, layer" if self.run else "layer"
+        return f"<Capture {name} {self.layer_index}: {self.statistic}, {heads}, {shape}{blocks}>"
+
+
+def _hide(values: Array, attendable: npt.NDArray[np.bool_]) -> Array:
+    """Return values as float32 or float64, NaN where they are not visible."""
+    values = values.astype(np.float32) if values.dtype.itemsize < 4 else values
+    # A signalling NaN becomes a quiet one: it would warn wherever it is converted.
+    seen = attendable & ~np.isnan(values)
+    return np.where(seen, values, np.asarray(np.nan, dtype=values.dtype))
+
+
+def extent(values: Array) -> tuple[float, float, int]:
+    """Return the smallest and largest number that is not NaN, and how many there are."""
+    count = int(values.size - np.count_nonzero(np.isnan(values)))
+    if not count:
+        return math.inf, -math.inf, 0
+    return float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None)), count
 
 
 def expect_capture(found: object) -> None:

@@ -1,19 +1,13 @@
 """Values -> their pooled quantiles, in one pass, in bounded memory, with a stated error.
 
-The quantiles of many captures are those of all their values together, never
-means or extremes of each capture's own. A sketch of each is small, and merging
-sketches is exact: the result is the sketch of all the values at once.
+The quantiles of many captures are those of all their values together, never means or extremes of
+each capture's own. A sketch of each is small, and merging is exact: counts in fixed buckets are
+added, so that every order of files and workers gives the same bytes (with t-digest it does not,
+and KLL draws random numbers).
 """
-
-# Why not one of the well-known sketches: what t-digest gives depends on the order
-# of the values and of the merges, KLL draws random numbers, and the Python
-# packages of DDSketch take one call a value. Counts in fixed buckets merge by
-# integer addition, so every order of files and workers gives the same bytes; and
-# the top bits of a float are a bucket number that numpy computes without a logarithm.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,18 +36,11 @@ _CHUNK = 1 << 20
 class QuantileSketch:
     """How many values fell into each of a fixed set of narrow buckets.
 
-    A bucket holds the float64 numbers that agree in sign, exponent and, rounded
-    to the nearest, in the first 11 bits of the mantissa: 2048 buckets from each
-    power of two to the next. Zero has a bucket of its own (which magnitudes below
-    2**-1034 share). Only buckets that hold a value are stored: attention between
-    1e-6 and 100 can fill 110,000 of them, 1.3 MB, and one capture fills a few thousand.
-
-    Attributes
-    ----------
-    buckets : array, shape (buckets,), int32
-        Bucket numbers, increasing as the values in them do; 0 is zero.
-    counts : array, shape (buckets,), int64
-        Number of values in each, at least 1.
+    A bucket holds the float64 numbers that agree in sign, exponent and, rounded to the nearest,
+    in the first 11 bits of the mantissa: 2048 buckets from each power of two to the next. Zero
+    has a bucket of its own (which magnitudes below 2**-1034 share). Only buckets that hold a value
+    are stored, by their increasing numbers: attention between 1e-6 and 100 can fill 110,000 of
+    them, 1.3 MB, and one capture fills a few thousand.
     """
 
     buckets: npt.NDArray[np.int32]
@@ -61,20 +48,8 @@ class QuantileSketch:
 
     @classmethod
     def of(cls, values: npt.ArrayLike) -> QuantileSketch:
-        """Return the sketch of values; NaN is left out.
+        """Return the sketch of values, looked at in pieces; NaN is left out, infinity refused.
 
-        Parameters
-        ----------
-        values : array, any shape, real numbers
-            Looked at in pieces, so that no second copy of them is held.
-
-        Raises
-        ------
-        CaptureError
-            For an infinite value.
-
-        Examples
-        --------
         >>> QuantileSketch.of([1.0, 2.0, float("nan"), 4.0])
         <QuantileSketch of 3 values from 1 to 4>
         """
@@ -85,11 +60,7 @@ class QuantileSketch:
         return sketch
 
     def merge(self, other: QuantileSketch) -> QuantileSketch:
-        """Return the sketch of the values of both: exact, and the same in any order.
-
-        >>> QuantileSketch.of([1.0, 2.0]).merge(QuantileSketch.of([8.0]))
-        <QuantileSketch of 3 values from 1 to 8>
-        """
+        """Return the sketch of the values of both: exact, and the same in any order."""
         if not len(self.buckets) or not len(other.buckets):
             return self if len(self.buckets) else other
         buckets = np.concatenate([self.buckets, other.buckets])
@@ -105,30 +76,12 @@ class QuantileSketch:
         return int(self.counts.sum())
 
     def quantile(self, q: float) -> float:
-        """Return the value below which a share ``q`` of the values lies.
+        """Return the value below which a share ``q`` (0 to 1) of the values lies; NaN of none.
 
-        Defined as numpy's default is: the values, sorted, stand at 0 to 1 in
-        equal steps, with straight lines between them. Each value stands at the
-        centre of its bucket, so the result is off by at most `RELATIVE_ERROR`
-        (2**-12) times the larger magnitude of the two neighbours.
+        Defined as numpy's default is: the values, sorted, stand at 0 to 1 in equal steps, with
+        straight lines between them. Each value stands at the centre of its bucket, so the result
+        is off by at most `RELATIVE_ERROR` times the larger magnitude of the two neighbours.
 
-        Parameters
-        ----------
-        q : float
-            From 0 to 1.
-
-        Returns
-        -------
-        float
-            NaN where there is no value.
-
-        Raises
-        ------
-        OptionError
-            Where ``q`` is not from 0 to 1.
-
-        Examples
-        --------
         >>> QuantileSketch.of([0.0, 1.0, 2.0, 4.0]).quantile(0.5)
         1.5
         """
@@ -144,50 +97,9 @@ class QuantileSketch:
         low, high = (float(value) for value in _centers(self.buckets[at]))
         return low + (high - low) * (position - rank)
 
-    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return the plain arrays that `from_arrays` takes."""
-        return {"buckets": self.buckets, "counts": self.counts}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> QuantileSketch:
-        """Return the sketch whose `to_arrays` gave these arrays.
-
-        Raises
-        ------
-        CaptureError
-            Where the arrays are not those of a sketch.
-
-        Examples
-        --------
-        >>> QuantileSketch.from_arrays(QuantileSketch.of([3.0]).to_arrays())
-        <QuantileSketch of 1 value from 3 to 3>
-        """
-        missing = [name for name in ("buckets", "counts") if name not in arrays]
-        if missing:
-            raise CaptureError(
-                f"quantile sketch: {missing[0]} is absent, expected the arrays buckets and counts"
-            )
-        buckets, counts = np.asarray(arrays["buckets"]), np.asarray(arrays["counts"])
-        whole = buckets.dtype.kind in "iu" and counts.dtype.kind in "iu"
-        if not (whole and buckets.ndim == 1 and buckets.shape == counts.shape):
-            raise CaptureError(
-                f"quantile sketch: buckets is {buckets.dtype} {buckets.shape} and counts is "
-                f"{counts.dtype} {counts.shape}, expected whole numbers in two arrays of the "
-                "same length"
-            )
-        signed = buckets.astype(np.int64)
-        beyond = bool((np.abs(signed) >= _INFINITY).any())
-        if beyond or bool((np.diff(signed) <= 0).any()) or bool((counts < 1).any()):
-            raise CaptureError(
-                "quantile sketch: its buckets and counts contradict each other, expected bucket "
-                "numbers that increase and counts of at least 1"
-            )
-        return cls(signed.astype(np.int32), counts.astype(np.int64))
-
     def __repr__(self) -> str:
-        count = self.count
-        values = f"{count:,} value{'' if count == 1 else 's'}"
-        if not count:
+        values = f"{self.count:,} value{'' if self.count == 1 else 's'}"
+        if not self.count:
             return f"<QuantileSketch of {values}>"
         low, high = _centers(self.buckets[[0, -1]])
         return f"<QuantileSketch of {values} from {low:.4g} to {high:.4g}>"

@@ -1,4 +1,4 @@
-"""Raw values of a capture's keys -> checked arrays, frame numbers and names.
+"""Raw values of a capture's keys -> checked arrays, frame numbers, blocks and names.
 
 Every function raises a `CaptureError` that names the source, what was found and
 what was expected. An absent key is None.
@@ -6,61 +6,71 @@ what was expected. An absent key is None.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.capture.blocks import MAX_FRAMES, BlockLayout
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError, near_miss
-from headgrid.text import quote_text, shorten_list, shorten_text
+from headgrid.text import clean_name, shorten_list, shorten_text
 
 Array = npt.NDArray[Any]
+Frames = tuple[int, ...]
+Given = Mapping[str, Any]
 
 FULL = "full_frame_attention"
 LAST = "last_block_frame_attention"
-
+#: Keys whose values are lists of whole numbers.
+LIST_KEYS = ("block_sizes", "query_frames", "key_frames", "last_block_query_frames")
 #: What headgrid knows; all else is metadata.
-KEYS = frozenset(
-    {
-        "layer_index",
-        FULL,
-        LAST,
-        "block_sizes",
-        "query_frames",
-        "key_frames",
-        "last_block_query_frames",
-        "is_logits",
-        "statistic",
-        "prompt",
-    }
-)
+KEYS = frozenset({"layer_index", FULL, LAST, *LIST_KEYS, "is_logits", "statistic", "prompt"})
 
-# What `read_int` and `as_array` raise for what is no number or no array.
-_NO_NUMBER = (TypeError, ValueError, OverflowError, RuntimeError)
-
-#: The axes are drawn in floating-point numbers, and labels have their limits.
-_MAX_FRAME = 10**8
-
+#: Frames along an axis, or in all blocks: a file of a few bytes can claim any number.
+MAX_FRAMES = 20_000
 #: A head takes some 20 µs to read; a file of a few bytes can claim millions.
 MAX_HEADS = 10_000
-
+#: The axes are drawn in floating-point numbers, and labels have their limits.
+_MAX_FRAME = 10**8
+_FLOATS = ("torch.float16", "torch.float32", "torch.float64")
 #: Of a file's keys, so many are looked at for a near miss.
 _MAX_KEYS = 200
+# What is raised for what is no array, or no whole number.
+_NO_NUMBER = (TypeError, ValueError, OverflowError, RuntimeError)
+
+
+class Blocks(NamedTuple):
+    """All frames of queries and keys, in order; those beyond the last block were never recorded."""
+
+    frames: Frames
+    sizes: Frames
+
+    def attendable(self, query_frames: Frames, key_frames: Frames) -> npt.NDArray[np.bool_]:
+        """Return the mask [query, key] of the pairs that a model can attend: up to a block's end.
+
+        >>> Blocks((0, 1, 2), (1, 2)).attendable((0, 1, 2), (0, 1, 2)).astype(int)
+        array([[1, 0, 0],
+               [1, 1, 1],
+               [1, 1, 1]])
+        """
+        ends = np.zeros(len(self.frames), dtype=np.int64)
+        ends[: sum(self.sizes)] = np.repeat(np.cumsum(self.sizes), self.sizes)
+        queries, keys = (np.searchsorted(self.frames, axis) for axis in (query_frames, key_frames))
+        return np.asarray(keys[None, :] < ends[queries][:, None])
+
+    def last(self) -> Frames:
+        """Return the frame numbers of the last block."""
+        end = sum(self.sizes)
+        return self.frames[end - self.sizes[-1] : end]
 
 
 def as_array(value: Any) -> Array:
     """Return a numpy view of an array or a torch tensor (bfloat16 and smaller as float32)."""
     if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
         tensor = value.detach().cpu().resolve_conj().resolve_neg()
-        if tensor.is_floating_point() and str(tensor.dtype) not in (
-            "torch.float16",
-            "torch.float32",
-            "torch.float64",
-        ):
+        if tensor.is_floating_point() and str(tensor.dtype) not in _FLOATS:
             tensor = tensor.float()
         return np.asarray(tensor.numpy())
     if isinstance(value, np.ma.MaskedArray) and value.dtype.kind in "fiu":
@@ -69,43 +79,52 @@ def as_array(value: Any) -> Array:
     return np.asarray(value)
 
 
-def read_arrays(given: Mapping[str, Any], source: str) -> tuple[Array | None, Array | None]:
-    """Return the full matrix and the last rows, of which one may be None."""
-    full = _read_array(given[FULL], FULL, ("heads", "query", "key"), source)
-    last = _read_array(given[LAST], LAST, ("heads", "key"), source)
-    if full is None and last is None:
-        raise CaptureError(
-            f"{source}: neither {FULL} (heads, query, key) nor {LAST} (heads, key) is there; "
-            f"{_describe_keys(given)}"
-        )
-    if full is not None and last is not None:
-        for axis, at in (("head", 0), ("key", -1)):
-            if full.shape[at] != last.shape[at]:
-                noun = "heads" if axis == "head" else "key frames"
-                raise CaptureError(
-                    f"{source}: {axis} counts disagree: {full.shape[at]} in {FULL} {full.shape}, "
-                    f"{last.shape[at]} in {LAST} {last.shape}; expected the same {noun} in both"
-                )
-    heads = (full if full is not None else last).shape[0]  # type: ignore[union-attr]
-    check_num_heads(given["metadata"], heads, source)
-    return full, last
+def read_fields(given: Given) -> dict[str, Any]:
+    """Return the checked fields of a capture, of raw ones with clean provenance."""
+    full = _read_array(given, FULL, ("heads", "query", "key"))
+    last = _read_array(given, LAST, ("heads", "key"))
+    arrays = [array for array in (full, last) if array is not None]
+    _check_arrays(given, arrays)
+    sizes = _read_frames(given, "block_sizes")
+    last_frames = _read_frames(given, "last_block_query_frames")
+    keys = _read_axis(given, "key_frames", arrays[0].shape[-1], sizes)
+    if full is not None:
+        queries = _read_axis(given, "query_frames", full.shape[1], sizes)
+    else:
+        queries = _read_frames(given, "query_frames") or last_frames or keys[-1:]
+        _check_increasing(given, "query_frames", queries)
+    blocks, odd = _fit_blocks(given, sizes, (queries, keys), arrays)
+    return {
+        "layer_index": read_layer(given["layer_index"], given["source"]),
+        FULL: full,
+        LAST: last,
+        "block_sizes": None if blocks is None else blocks.sizes,
+        "query_frames": queries,
+        "key_frames": keys,
+        "last_block_query_frames": _fit_last(given, last_frames, queries, blocks),
+        "statistic": _read_statistic(given["statistic"], given["source"]),
+        "warnings": (*given["warnings"], *(text for text in odd if text not in given["warnings"])),
+        "_blocks": blocks,
+    }
 
 
-def _read_array(value: Any, name: str, axes: tuple[str, ...], source: str) -> Array | None:
+def _read_array(given: Given, name: str, axes: tuple[str, ...]) -> Array | None:
+    value, source = given[name], given["source"]
     if value is None:
         return None
     expected = f"expected ({', '.join(axes)})"
     try:
         array = as_array(value)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except _NO_NUMBER as error:
         raise CaptureError(
             f"{source}: {name} is not an array ({str(error).splitlines()[0]}), {expected}"
         ) from None
     if array.dtype.kind not in "fiu":
-        found = (
-            f"is {type(value).__name__}" if array.ndim == 0 else f"has {_show(array.dtype)} values"
+        found = f"has {_show(array.dtype)} values" if array.ndim else f"is {describe_value(value)}"
+        raise CaptureError(
+            f"{source}: {name} {found}, expected real numbers (float16 to float64), as a dense "
+            "array (tensor.to_dense(), tensor.dequantize())"
         )
-        raise CaptureError(f"{source}: {name} {found}, expected real numbers (float16 to float64)")
     if array.ndim != len(axes):
         raise CaptureError(f"{source}: {name} has shape {array.shape}, {expected}")
     for axis, size in zip(axes, array.shape, strict=True):
@@ -124,149 +143,51 @@ def _read_array(value: Any, name: str, axes: tuple[str, ...], source: str) -> Ar
     return view
 
 
+def _check_arrays(given: Given, arrays: Sequence[Array]) -> None:
+    if not arrays:
+        raise CaptureError(
+            f"{given['source']}: neither {FULL} (heads, query, key) nor {LAST} (heads, key) is "
+            f"there; {_describe_keys(given)}"
+        )
+    for axis, at, noun in (("head", 0, "heads"), ("key", -1, "key frames")):
+        if arrays[0].shape[at] != arrays[-1].shape[at]:
+            raise CaptureError(
+                f"{given['source']}: {axis} counts disagree: {arrays[0].shape[at]} in {FULL} "
+                f"{arrays[0].shape}, {arrays[1].shape[at]} in {LAST} {arrays[1].shape}; expected "
+                f"the same {noun} in both"
+            )
+    check_num_heads(given["metadata"], len(arrays[0]), given["source"])
+
+
 def check_num_heads(metadata: Mapping[str, Any], heads: int, source: str) -> None:
     """Refuse a stated ``num_heads`` that disagrees with the arrays."""
     stated = metadata.get("num_heads")
-    if stated is None:
-        return
-    try:
-        agrees = read_int(stated) == heads
-    except _NO_NUMBER:
-        agrees = False
-    if not agrees:
+    if stated is not None and _read_int(stated) != heads:
         raise CaptureError(
             f"{source}: head counts disagree: num_heads says {_show(stated)}, the arrays hold "
             f"{heads}; expected the same number (correct or omit num_heads)"
         )
 
 
-def read_int(value: Any) -> int:
-    """Return an int from an int, a numpy or torch scalar, or a whole float."""
-    number = as_array(value)
-    if number.size != 1 or number.dtype.kind not in "iuf" or number.item() != int(number.item()):
-        raise ValueError(value)
-    return int(number.item())
-
-
-def _read_frames(value: Any, name: str, source: str) -> tuple[int, ...] | None:
-    """Return the whole numbers of a list-like key, or None where absent or empty."""
-    if value is None:
-        return None
+def _read_int(value: Any, kinds: str = "iuf") -> int | None:
+    """Return an int from an int, a numpy or torch scalar, or a whole float; None from others."""
     try:
-        values = as_array(value)
-        if values.ndim != 1:
-            raise ValueError(name)
-        if len(values) > MAX_FRAMES:
-            raise CaptureError(
-                f"{source}: {name} lists {len(values):,} numbers, expected at most {MAX_FRAMES:,}"
-            )
-        numbers = tuple(map(read_int, values))
-    except CaptureError:
-        raise
+        number = as_array(value)
+        if number.size != 1 or number.dtype.kind not in kinds:
+            return None
+        whole = int(number.item())
     except _NO_NUMBER:
-        raise CaptureError(
-            f"{source}: {name} is {_show(value)}, expected a list of whole numbers"
-        ) from None
-    if name != "block_sizes" and not numbers:
         return None
-    return numbers
+    return whole if whole == number.item() else None
 
 
-def _check_increasing(frames: tuple[int, ...], name: str, source: str) -> None:
-    """Refuse frame numbers that are negative or do not increase."""
-    if frames[0] < 0 or frames[-1] >= _MAX_FRAME or any(b <= a for a, b in pairwise(frames)):
+def _read_whole(value: Any, name: str, source: str, least: int) -> int:
+    number = _read_int(value)
+    if number is None or number < least:
         raise CaptureError(
-            f"{source}: {name} is {shorten_list(frames)}, expected frame numbers from 0 that "
-            f"increase, below {_MAX_FRAME:,}, one for each entry of the axis"
-        )
-
-
-def read_frame_numbers(
-    given: Mapping[str, Any], full: Array | None, last: Array | None, source: str
-) -> dict[str, Any]:
-    """Return what is said of frames, the frame numbers along the axes among it."""
-    keys = (full if full is not None else last).shape[-1]  # type: ignore[union-attr]
-    blocks = _read_frames(given["block_sizes"], "block_sizes", source)
-    key_frames = _read_axis(given["key_frames"], "key_frames", keys, blocks, source)
-    name = "last_block_query_frames"
-    last_frames = _read_frames(given[name], name, source)
-    if full is not None:
-        queries = _read_axis(given["query_frames"], "query_frames", full.shape[1], blocks, source)
-    else:
-        stated = _read_frames(given["query_frames"], "query_frames", source)
-        queries = stated or last_frames or key_frames[-1:]
-        _check_increasing(queries, "query_frames", source)
-    return {
-        "block_sizes": blocks,
-        "query_frames": queries,
-        "key_frames": key_frames,
-        name: last_frames,
-    }
-
-
-def read_last_frames(
-    frames: Mapping[str, Any],
-    layout: BlockLayout | None,
-    full: Array | None,
-    last: Array | None,
-    source: str,
-) -> tuple[int, ...]:
-    """Return the frames of the last rows, by default the last block's that are queries."""
-    queries: tuple[int, ...] = frames["query_frames"]
-    last_frames: tuple[int, ...] | None = frames["last_block_query_frames"]
-    if last_frames is None:
-        last_frames = layout.last_block() if layout is not None else queries[-1:]
-        if full is not None:
-            last_frames = tuple(f for f in last_frames if f in {*queries}) or queries[-1:]
-    if len({*last_frames}) < len(last_frames):
-        raise CaptureError(
-            f"{source}: last_block_query_frames is {shorten_list(last_frames)}, which names a "
-            "frame twice, expected each query frame of the last block once"
-        )
-    if last is None or layout is not None:
-        known = {*queries} if last is None or layout is None else {*layout.frames}
-        unknown = [frame for frame in last_frames if frame not in known]
-        if unknown:
-            raise CaptureError(
-                f"{source}: last_block_query_frames names frame {unknown[0]}, expected some of the "
-                f"query frames ({shorten_list(queries)})"
-            )
-    return last_frames
-
-
-def read_frames_per_block(metadata: Mapping[str, Any], source: str) -> int | None:
-    """Return how many frames each block has, where that is all that is said of blocks."""
-    value = metadata.get("num_frame_per_block")
-    if value is None:
-        return None
-    try:
-        number = read_int(value)
-    except _NO_NUMBER:
-        number = 0
-    if number < 1:
-        shown = shorten_text(repr(value), 60)
-        raise CaptureError(
-            f"{source}: num_frame_per_block is {shown}, expected a whole number, at least 1"
+            f"{source}: {name} is '{_show(value)}', expected a whole number, at least {least}"
         )
     return number
-
-
-def _read_axis(
-    value: Any, name: str, length: int, blocks: tuple[int, ...] | None, source: str
-) -> tuple[int, ...]:
-    """Return the frame numbers along an axis; 0, 1, 2, ... where absent."""
-    frames = _read_frames(value, name, source)
-    if frames is None:
-        return tuple(range(length))
-    if len(frames) < length and blocks and frames == tuple(range(sum(blocks))):
-        return tuple(range(length))  # the frames that were never recorded are not listed
-    if len(frames) != length:
-        raise CaptureError(
-            f"{source}: {name} lists {len(frames)} frames, but that axis has {length}; "
-            "expected one frame number for each"
-        )
-    _check_increasing(frames, name, source)
-    return frames
 
 
 def read_layer(value: Any, source: str) -> int:
@@ -276,36 +197,161 @@ def read_layer(value: Any, source: str) -> int:
             f"{source}: layer_index is absent, expected a whole number; add it, or name the "
             "file layer<number> (layer3.pt)"
         )
+    return _read_whole(value, "layer_index", source, 0)
+
+
+def _read_frames(given: Given, name: str) -> Frames | None:
+    """Return the whole numbers of a list-like key; None where it is absent, or names no frame."""
+    value, source = given[name], given["source"]
+    if value is None:
+        return None
     try:
-        number = read_int(value)
+        values = as_array(value)
     except _NO_NUMBER:
-        number = -1
-    if number < 0:
-        shown = quote_text(str(value), 60)
-        raise CaptureError(f"{source}: layer_index is {shown}, expected a whole number from 0")
-    return number
+        values = np.empty((0, 0))
+    if values.ndim == 1 and len(values) > MAX_FRAMES:
+        raise CaptureError(
+            f"{source}: {name} lists {len(values):,} numbers, expected at most {MAX_FRAMES:,}"
+        )
+    numbers = tuple(map(_read_int, values)) if values.ndim == 1 else (None,)
+    if None in numbers:
+        raise CaptureError(f"{source}: {name} is {_show(value)}, expected a list of whole numbers")
+    return numbers if numbers or name == "block_sizes" else None  # type: ignore[return-value]
 
 
-def read_statistic(value: Any, source: str) -> str:
-    """Return what the values are."""
+def _read_axis(given: Given, name: str, length: int, sizes: Frames | None) -> Frames:
+    """Return the frame numbers along an axis; 0, 1, 2, ... where absent."""
+    frames = _read_frames(given, name)
+    if frames is None:
+        return tuple(range(length))
+    if len(frames) < length and sizes and frames == tuple(range(sum(sizes))):
+        return tuple(range(length))  # the frames that were never recorded are not listed
+    if len(frames) != length:
+        raise CaptureError(
+            f"{given['source']}: {name} lists {len(frames)} frames, but that axis has {length}; "
+            "expected one frame number for each"
+        )
+    _check_increasing(given, name, frames)
+    return frames
+
+
+def _check_increasing(given: Given, name: str, frames: Frames) -> None:
+    """Refuse frame numbers that are negative or do not increase."""
+    if frames[0] < 0 or frames[-1] >= _MAX_FRAME or any(b <= a for a, b in pairwise(frames)):
+        raise CaptureError(
+            f"{given['source']}: {name} is {shorten_list(frames)}, expected frame numbers from 0 "
+            f"that increase, below {_MAX_FRAME:,}, one for each entry of the axis"
+        )
+
+
+def _fit_blocks(
+    given: Given,
+    sizes: Frames | None,
+    axes: tuple[Frames, Frames],
+    arrays: Sequence[Array],
+) -> tuple[Blocks | None, list[str]]:
+    """Return the blocks over the frames of the axes, and what is odd about them."""
+    source, frames = given["source"], tuple(sorted({*axes[0], *axes[1]}))
+    odd: list[str] = []
+    if sizes is None:
+        per_block = given["metadata"].get("num_frame_per_block")
+        if per_block is None:
+            return None, odd
+        sizes, odd = _split_frames(source, len(frames), per_block)
+    if not sizes or min(sizes) < 1:
+        raise _misfit(source, f"is [{shorten_list(sizes)}]", "frames in each block, at least 1")
+    total = f"sum to {sum(sizes)} ({shorten_list(sizes)})"
+    misfit = f"{total}, but there are {len(frames)} frames ({shorten_list(frames)})"
+    if sum(sizes) > MAX_FRAMES:
+        raise _misfit(source, total, f"at most {MAX_FRAMES:,} frames")
+    if sum(sizes) > len(frames):
+        if frames == tuple(range(len(frames))) or frames[-1] >= sum(sizes):
+            raise _misfit(source, misfit, f"block sizes that sum to {len(frames)}")
+        return Blocks(tuple(range(sum(sizes))), sizes), odd
+    missing = frames[sum(sizes) :]
+    if missing:
+        held = _hold_values(arrays, *(np.isin(axis, missing) for axis in axes))
+        if held and len(missing) >= max(sizes):  # real files carry few stale values
+            raise _misfit(source, misfit, f"block sizes that sum to {len(frames)}")
+        odd.append(
+            f"{source}: block_sizes sum to {sum(sizes)}, but there are {len(frames)} frames; "
+            f"frames {shorten_list(missing)} lie beyond the last block"
+            f"{' and hold values that are not drawn' if held else ''}: "
+            "they count as never recorded and stay unseen"
+        )
+    return Blocks(frames, sizes), odd
+
+
+def _misfit(source: str, found: str, expected: str) -> CaptureError:
+    return CaptureError(
+        f"{source}: block_sizes {found}, expected {expected}; correct block_sizes, or omit them "
+        "if every frame attends every frame"
+    )
+
+
+def _split_frames(source: str, frames: int, per_block: Any) -> tuple[Frames, list[str]]:
+    """Return the sizes of equal blocks over so many frames; the last may be shorter."""
+    size = _read_whole(per_block, "num_frame_per_block", source, 1)
+    full, rest = divmod(frames, size)
+    if not rest or not full:
+        return (size,) * full or (rest,), []
+    return (*(size,) * full, rest), [
+        f"{source}: {frames} frames are not whole blocks of {size} (num_frame_per_block); the "
+        f"last block is taken to be {rest} frames; store block_sizes to say otherwise"
+    ]
+
+
+def _hold_values(
+    arrays: Sequence[Array], queries: npt.NDArray[np.bool_], keys: npt.NDArray[np.bool_]
+) -> bool:
+    """Return whether the frames that are marked hold a value other than 0 and NaN."""
+    return any(
+        bool(((part != 0) & ~np.isnan(part)).any())
+        for array in arrays
+        for head in array  # one by one: a large capture is never held twice
+        for part in (head[..., keys], head[queries] if array.ndim == 3 else head[:0])
+    )
+
+
+def _fit_last(
+    given: Given, frames: Frames | None, queries: Frames, blocks: Blocks | None
+) -> Frames:
+    """Return the frames of the last rows, by default the last block's that are queries."""
+    if frames is None:
+        frames = blocks.last() if blocks else queries[-1:]
+        if given[FULL] is not None:
+            recorded = {*queries}
+            frames = tuple(frame for frame in frames if frame in recorded) or queries[-1:]
+    if len({*frames}) < len(frames):
+        raise CaptureError(
+            f"{given['source']}: last_block_query_frames is {shorten_list(frames)}, which names a "
+            "frame twice, expected each query frame of the last block once"
+        )
+    known = {*(queries if given[LAST] is None else blocks.frames if blocks else frames)}
+    unknown = [frame for frame in frames if frame not in known]
+    if unknown:
+        raise CaptureError(
+            f"{given['source']}: last_block_query_frames names frame {unknown[0]}, expected some "
+            f"of the query frames ({shorten_list(queries)})"
+        )
+    return frames
+
+
+def _read_statistic(value: Any, source: str) -> str:
     if isinstance(value, str) and value in STATISTICS:
         return value
-    shown = _show(value)
     raise CaptureError(
-        f"{source}: statistic is '{shown}', expected one of {', '.join(STATISTICS)}"
-        f"{near_miss(shown, STATISTICS)}"
+        f"{source}: statistic is '{_show(value)}', expected one of {', '.join(STATISTICS)}"
+        f"{near_miss(_show(value), STATISTICS)}"
     )
 
 
 def read_is_logits(value: Any, source: str) -> str:
     """Return the statistic that the key ``is_logits`` stands for."""
-    try:
-        flags = as_array(True if value is None else value)
-    except (TypeError, ValueError, RuntimeError):  # a ragged list, a sparse tensor
-        flags = np.empty(0)
-    if flags.size != 1 or flags.dtype.kind not in "biuf" or flags.item() not in (0, 1):
+    flag = 1 if value is None else _read_int(value, "biuf")
+    if flag not in (0, 1):
         raise CaptureError(f"{source}: is_logits is '{_show(value)}', expected True or False")
-    return "logit" if flags.item() else "mass"
+    return "logit" if flag else "mass"
 
 
 def _show(value: Any) -> str:
@@ -313,30 +359,38 @@ def _show(value: Any) -> str:
     return shorten_text(str(value), 60)
 
 
-def read_text(value: Any) -> str:
-    """Return a value as text, a list joined by bars; empty where absent."""
+def describe_value(value: Any) -> str:
+    """Return what kind of value a file holds, for a message."""
+    if isinstance(value, str):
+        return f"the text '{_show(value)}'"
+    return f"{type(value).__name__} {getattr(value, 'shape', '')}".rstrip()
+
+
+def read_provenance(given: Given) -> dict[str, Any]:
+    """Return what is given of run, prompt, source and metadata, as text and a dictionary."""
+    clean: dict[str, Any] = {
+        name: _read_text(given[name]) for name in ("run", "prompt", "source") if name in given
+    }
+    if "run" in clean:
+        clean["run"] = clean_name(clean["run"])
+    if "metadata" in given:
+        metadata = given["metadata"] or {}
+        clean["metadata"] = {key: kept for key, kept in metadata.items() if key not in KEYS}
+    return clean
+
+
+def _read_text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return " | ".join(str(part) for part in value)
+        return " | ".join(map(str, value))
     return "" if value is None else str(value)
 
 
-def read_metadata(value: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the keys that headgrid does not know."""
-    return {key: kept for key, kept in (value or {}).items() if key not in KEYS}
-
-
-def _describe_keys(given: Mapping[str, Any]) -> str:
+def _describe_keys(given: Given) -> str:
     """Return what keys there are instead, with the near miss of an array."""
-    known = sorted(
-        name
-        for name in KEYS - {"layer_index", "statistic", "prompt"}
-        if given.get(name) is not None
-    )
+    known = [name for name in ("is_logits", *LIST_KEYS) if given.get(name) is not None]
     names = [_show(key) for key in (*given["metadata"], *known)]
-    if not names:
-        return "there is nothing like them"
     for name in names[:_MAX_KEYS]:
         for wanted in (FULL, LAST):
             if near_miss(name, [wanted]):
                 return f"there is {name!r}, did you mean {wanted!r}?"
-    return f"there are {shorten_list(names)}"
+    return f"there are {shorten_list(names)}" if names else "there is nothing like them"

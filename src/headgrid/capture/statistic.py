@@ -10,22 +10,11 @@ from types import MappingProxyType
 class Statistic:
     """What the values of a capture are.
 
-    Attributes
-    ----------
-    name : str
-        Name in files, and of the value column of every table.
-    title : str
-        Title of a value axis and of a colour bar.
-    unit : str
-        Unit of the values, as it stands behind the title of a measure.
-    meaning : str
-        One sentence without a full stop, for captions.
-    signed : bool
-        Whether values have two signs, with zero in the middle of the palette.
-    base : str
-        The statistic that this one is derived from; its own name where it is not.
-    derived : {"", "mean", "std", "difference"}
-        How it is derived: over runs, or of two captures.
+    ``name`` stands in files and heads the value column of every table, ``title`` a value axis and
+    a colour bar, ``unit`` stands behind the title of a measure, ``meaning`` in captions, one
+    sentence without a full stop. ``signed`` values have two signs, with zero in the middle of the
+    palette. ``base`` is the statistic that this one is derived from (its own name where it is
+    not), and ``derived`` how: "mean" or "std" over runs, "difference" of two captures.
     """
 
     name: str
@@ -42,11 +31,7 @@ class Statistic:
         return self.derived in ("", "mean")
 
     def derive(self, how: str) -> Statistic:
-        """Return the statistic that is made of this one, ``"mean"``, ``"std"`` or ``"difference"``.
-
-        >>> STATISTICS["logit"].derive("std").title
-        'Std. Dev. of Attention Logits'
-        """
+        """Return the statistic that is the mean, std or difference of this one."""
         title, unit, meaning = _DERIVED[how]
         return Statistic(
             f"{self.name}_{how}",

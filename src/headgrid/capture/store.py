@@ -1,8 +1,7 @@
 """Files <-> captures, folders -> captures.
 
-Three formats hold the same keys: `.pt` (`torch.save`), `.npz` and
-`.safetensors`. Reading never runs code from a file, and torch is imported only
-to write a `.pt`.
+Three formats hold the same keys: `.pt` (`torch.save`), `.npz` and `.safetensors`. Reading never
+runs code from a file, and torch is imported only to write a `.pt`.
 """
 
 from __future__ import annotations
@@ -11,24 +10,26 @@ import os
 import re
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from headgrid.capture.files import hash_file, replace_file
-from headgrid.capture.folders import CaptureFile, find_captures, list_captures, missing, name_folder
-from headgrid.capture.formats import READERS, SUFFIXES, WRITERS, check_suffix, to_storable
+from headgrid.capture.folders import CaptureFile as CaptureFile
+from headgrid.capture.folders import check_suffix, list_captures, missing, name_folder
+from headgrid.capture.folders import find_captures as find_captures
+from headgrid.capture.formats import READERS, SUFFIXES, WRITERS, to_storable
 from headgrid.capture.model import Capture
-from headgrid.errors import CaptureError, HeadgridWarning, check_choice, describe_error
+from headgrid.capture.pt import Word
+from headgrid.errors import CaptureError, HeadgridWarning, check_choice, damaged, describe_error
 
-__all__ = [
-    "SUFFIXES",
-    "CaptureFile",
-    "find_captures",
-    "load_capture",
-    "load_run",
-    "read_capture",
-    "save_capture",
-]
+#: Bytes that a file's values may be written out to, all together; how deep they may be; and
+#: bits of an integer, as Python prints no more.
+_MAX_PLAIN, _MAX_DEPTH, _MAX_BITS = 2**26, 64, 13_000
 
 
 def load_capture(path: str | os.PathLike[str], *, run: str = "") -> Capture:
@@ -112,44 +113,15 @@ def load_run(folder: str | os.PathLike[str]) -> list[Capture]:
 def read_capture(file: CaptureFile) -> tuple[Capture, str]:
     """Read a found file in any thread or process, with what tells its content apart.
 
-    Parameters
-    ----------
-    file : CaptureFile
-        From `find_captures`.
-
-    Returns
-    -------
-    capture : Capture
-        As from `load_capture`, named by the whole path, as runs hold files of the
-        same names. What is odd in the file is in its ``warnings``, and no Python
-        warning is given: those are a matter of the whole process.
-    digest : str
-        SHA-256 of the file's bytes in hexadecimal. They are hashed before they are
-        read, so that a file that changes in between does not pass as drawn.
-
-    Raises
-    ------
-    CaptureError
-        Where the file is missing, unreadable, damaged, or no capture.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> capture = Capture.from_array([[[1.0]]], layer=3)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = save_capture(capture, folder + "/layer3.npz")
-    ...     (file,), _ = find_captures(path)
-    ...     read, digest = read_capture(file)
-    >>> read.layer_index, read.source == str(path), len(digest)
-    (3, True, 64)
+    The capture is named by the whole path, as runs hold files of the same names, and no Python
+    warning is given: those are a matter of the whole process. The SHA-256 of the file's bytes is
+    taken before they are read, so that a file that changes in between does not pass as drawn.
     """
     path = file.path
     try:
         _check_file(path)
-        try:
+        with _reading(path):
             digest = hash_file(path)
-        except OSError as error:
-            raise _unreadable(path, error) from None
         return _read(path, file.run, str(path)), digest
     except CaptureError as error:
         text = str(error)
@@ -165,25 +137,67 @@ def _load(path: Path, run: str, stacklevel: int) -> Capture:
 
 
 def _read(path: Path, run: str, source: str) -> Capture:
-    suffix = _check_file(path)
-    try:
-        data, odd = READERS[suffix](path)
-    except (OSError, MemoryError) as error:
-        raise _unreadable(path, error) from None
+    _check_file(path)
+    with _reading(path):
+        data, odd = read_values(path)
     named = re.search(r"layer[_-]?(\d+)", path.stem, re.IGNORECASE)
     layer = int(named[1]) if named else None
     capture = Capture.from_dict(data, source=source, layer=layer, run=run)
     return replace(capture, warnings=(*odd, *capture.warnings)) if odd else capture
 
 
-def _check_file(path: Path) -> str:
-    """Return the suffix of a file that can be opened and is not empty."""
-    try:
+def read_values(path: Path) -> tuple[Any, tuple[str, ...]]:
+    """Return the plain values of a file, and sentences about what is odd in them."""
+    plain = _Plain(path.name)
+    value = plain.copy(READERS[path.suffix.lower()](path))
+    return value, plain.warnings()
+
+
+class _Plain:
+    """Copies a file's values, words as text; refuses what could not be walked and printed."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.left = name, _MAX_PLAIN
+        self.words: dict[str, None] = {}
+
+    def copy(self, item: Any, depth: int = 0) -> Any:
+        is_container = type(item) in (dict, list, tuple, set, frozenset)
+        # A list that holds a list twice, which holds a list twice, ... takes 2**n bytes here.
+        self.left -= 200 if is_container else 16
+        self.left -= len(item) if isinstance(item, (str, bytes)) else 0
+        if self.left < 0 or depth > _MAX_DEPTH:
+            found = f"nested more than {_MAX_DEPTH} deep" if self.left >= 0 else "repeated, or many"
+            raise CaptureError(
+                f"{self.name}: values are {found}, expected a dictionary of arrays, text, numbers "
+                "and short lists; write the capture anew"
+            )
+        if isinstance(item, (Word, np.dtype)):
+            self.words[f"numpy dtype {item}" if isinstance(item, np.dtype) else str(item)] = None
+            return str(item)
+        if type(item) is dict:
+            return {key: self.copy(part, depth + 1) for key, part in item.items()}
+        if is_container:
+            return type(item)([self.copy(part, depth + 1) for part in item])
+        if isinstance(item, int) and item.bit_length() > _MAX_BITS:
+            raise damaged(self.name, f"an integer of {item.bit_length():,} bits", "64 bits")
+        if not isinstance(item, (str, bytes, int, float, complex, np.ndarray, type(None))):
+            raise damaged(self.name, "a value without content", "plain values")
+        return item
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return a sentence about the words, if there are any."""
+        more = f" and {len(self.words) - 5} more" if len(self.words) > 5 else ""
+        sentence = (
+            f"{self.name}: objects of {', '.join([*self.words][:5])}{more} are no plain values and "
+            "were not made; their place holds that name as text"
+        )
+        return (sentence,) if self.words else ()
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no file that can be opened, is empty, or has another suffix."""
+    with _reading(path):
         status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        raise missing(path, "file") from None
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from None
     if stat.S_ISDIR(status.st_mode):
         raise CaptureError(
             f"{path.name}: is a folder, expected a file ({', '.join(SUFFIXES)}); load_run reads "
@@ -191,16 +205,25 @@ def _check_file(path: Path) -> str:
         )
     if not stat.S_ISREG(status.st_mode):
         raise CaptureError(f"{path.name}: is a device or pipe, expected a regular file")
-    suffix = check_suffix(path)
+    if path.suffix.lower() not in SUFFIXES:
+        check_suffix(path)
     if not status.st_size:
         raise CaptureError(
             f"{path.name}: the file is empty (0 bytes), expected a capture; record it anew"
         )
-    return suffix
 
 
-def _unreadable(path: Path, error: BaseException) -> CaptureError:
-    return CaptureError(f"{path.name}: {describe_error(error)}, expected a readable file")
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except CaptureError:
+        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise missing(path, "file") from None
+    except (OSError, MemoryError, ValueError) as error:
+        found = describe_error(error)
+        raise CaptureError(f"{path.name}: {found}, expected a readable file") from None
 
 
 def save_capture(capture: Capture, path: str | os.PathLike[str]) -> Path:
@@ -241,7 +264,7 @@ def save_capture(capture: Capture, path: str | os.PathLike[str]) -> Path:
     """
     target = Path(path)
     suffix = check_choice(f"the suffix of {target.name}", target.suffix.lower(), SUFFIXES)
-    data = to_storable(capture.to_dict(), target.name)
+    data = to_storable(capture.to_dict(), target.name, suffix)
     with replace_file(target) as file:
-        WRITERS[suffix](data, file, target.name)
+        WRITERS[suffix](data, file)
     return target

@@ -10,8 +10,7 @@ from typing import Any
 
 import altair as alt
 
-from headgrid.capture.blocks import expected_layers
-from headgrid.capture.form import expect_alike
+from headgrid.capture.form import expect_alike, expected_layers
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import UNSEEN_COLOR, Look, color_channel, find_look, panel_width

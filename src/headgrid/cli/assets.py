@@ -6,19 +6,11 @@ from pathlib import Path
 
 import click
 
-from headgrid.cli.shared import show_path
+from headgrid.cli.shared import path_option, show_path
 
 
 @click.command()
-@click.option(
-    "-o",
-    "--output",
-    "folder",
-    required=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Where the script goes.",
-)
+@path_option("-o --output folder DIR", "Where the script goes.", required=True)
 def assets(folder: Path) -> None:
     """Write the one script that many pages share.
 

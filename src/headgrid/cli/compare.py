@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgrid.cli.pick import check_files, files_option, write_figure
+from headgrid.cli.pick import files_option, write_figure
 from headgrid.cli.shared import (
     PathType,
-    check_ppi,
-    make_options,
+    option,
+    path_option,
     ppi_option,
+    read_file,
     show_path,
     style_options,
-    warn,
 )
 from headgrid.errors import OptionError
+from headgrid.options import FigureOptions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,27 +30,14 @@ if TYPE_CHECKING:
 @click.argument("a", metavar="A", type=PathType())
 @click.argument("b", metavar="B", type=PathType())
 @files_option
-@click.option(
-    "--top",
-    type=int,
-    default=10,
-    show_default=True,
-    metavar="N",
-    help="Rows of the printed table of changes.",
-)
-@click.option(
-    "--table",
-    default=None,
-    metavar="FILE.csv",
-    type=PathType(path_type=Path),
-    help="Write the change of every pair, largest first.",
-)
+@option("--top N", "Rows of the printed table of changes.", 10, type=int)
+@path_option("--table FILE.csv", "Write the change of every pair, largest first.")
 @style_options
 @ppi_option
 def compare(
     a: str,
     b: str,
-    files: tuple[Path, ...],
+    files: dict[Path, str],
     *,
     top: int,
     table: Path | None,
@@ -57,9 +45,7 @@ def compare(
     **style: Any,
 ) -> None:
     """Draw captures A and B on one scale and B - A on its own; print the largest changes."""
-    options = make_options(**style)
-    check_ppi(ppi)
-    check_files(files)
+    options = FigureOptions(**style)
     if top < 1:
         raise OptionError(f"top is {top}, expected a whole number, at least 1")
     if table is not None and table.suffix.lower() != ".csv":
@@ -91,17 +77,14 @@ def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
 
 
 def _load(path: str) -> Capture:
-    from headgrid.capture.store import find_captures, load_capture, read_capture
+    from headgrid.capture.store import find_captures, load_capture
 
     if Path(path).is_dir():
         load_capture(path)  # says that it is a folder
     files, failures = find_captures([path])
     for failure in failures:
         raise failure
-    capture, _ = read_capture(files[0])
-    for text in capture.warnings:
-        warn(text)
-    return capture
+    return read_file(files[0])
 
 
 def _print_changes(changes: pd.DataFrame, statistic: str) -> str:

@@ -36,8 +36,6 @@ class _Group(click.Group):
             raise _Stopped from None
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        if not extra.pop("standalone_mode", True):
-            return super().main(*args, **extra, standalone_mode=False)  # type: ignore[call-overload]
         try:
             code = super().main(*args, **extra, standalone_mode=False)  # type: ignore[call-overload]
         except click.exceptions.Exit as stop:

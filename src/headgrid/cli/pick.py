@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,62 +11,58 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgrid.cli.shared import (
-    PathType,
-    check_ppi,
     exit_with,
     inputs_argument,
-    make_options,
+    option,
+    path_option,
     ppi_option,
+    read_file,
     show_path,
     style_options,
-    warn,
 )
 from headgrid.errors import CaptureError, check_choice
+from headgrid.options import FORMATS, FigureOptions
 
 if TYPE_CHECKING:
+    from headgrid.capture.folders import CaptureFile
     from headgrid.capture.model import Capture
-    from headgrid.capture.store import CaptureFile
     from headgrid.charts.pick import HeadName, Source
 
 
-def files_option(command: Any) -> Any:
-    """Add the option for the files that one figure is written to, their formats by suffix."""
-    return click.option(
-        "-o",
-        "--output",
-        "files",
-        required=True,
-        multiple=True,
-        metavar="FILE",
-        type=PathType(path_type=Path),
-        help="The figure; its suffix says the format. Give it again for another format.",
-    )(command)
+def _check_files(files: Sequence[Path]) -> dict[Path, str]:
+    """Return each file's format, by its suffix."""
+    formats = {file: file.suffix.lower().removeprefix(".") for file in files}
+    for file, format in formats.items():
+        check_choice(f"the suffix of {file.name}", format, FORMATS)
+    return formats
+
+
+#: The files that one figure is written to, their formats by suffix.
+files_option = path_option(
+    "-o --output files FILE",
+    "The figure; its suffix says the format. Give it again for another format.",
+    required=True,
+    multiple=True,
+    check=_check_files,
+)
 
 
 @click.command()
 @inputs_argument
-@click.option(
-    "--head",
-    "heads",
+@option(
+    "--head heads [RUN/]LAYER:HEAD",
+    "A panel, such as 3:0 or run_002/28:2; give it again for each.",
     multiple=True,
     required=True,
-    metavar="[RUN/]LAYER:HEAD",
-    help="A panel, such as 3:0 or run_002/28:2; give it again for each.",
 )
 @files_option
-@click.option(
-    "--figure",
-    default="heatmap",
-    show_default=True,
-    metavar="heatmap|perhead|both",
-    help="Maps, profiles, or both in paired rows.",
-)
+@option("--figure heatmap|perhead|both", "Maps, profiles, or both in paired rows.", "heatmap")
 @style_options
 @ppi_option
 def pick(
     inputs: tuple[str, ...],
     heads: tuple[str, ...],
-    files: tuple[Path, ...],
+    files: dict[Path, str],
     *,
     figure: str,
     ppi: float,
@@ -76,15 +72,12 @@ def pick(
 
     Prints the files, then a caption that says what each panel shows.
     """
+    from headgrid.capture.folders import find_captures
     from headgrid.charts.pick import PICK_FIGURES, HeadName, draw_pick, select_heads
 
-    options = make_options(**style)
+    options = FigureOptions(**style)
     check_choice("figure", figure, PICK_FIGURES)
-    check_ppi(ppi)
-    check_files(files)
     names = [HeadName.read(head) for head in heads]
-    from headgrid.capture.store import find_captures
-
     found, failures = find_captures(inputs)
     if failures and not found:
         exit_with(failures)
@@ -94,30 +87,14 @@ def pick(
     exit_with(failures)
 
 
-def check_files(files: Sequence[Path]) -> None:
-    """Refuse files of an unknown format before anything is read.
-
-    Raises
-    ------
-    OptionError
-        With the choices.
-    """
-    from headgrid.options import FORMATS
-
-    for file in files:
-        suffix = file.suffix.lower().removeprefix(".")
-        check_choice(f"the suffix of {file.name}", suffix, FORMATS)
-
-
-def write_figure(chart: Any, files: Sequence[Path], ppi: float) -> None:
+def write_figure(chart: Any, files: Mapping[Path, str], ppi: float) -> None:
     """Write a chart to files, in each one's format, and print their names and the caption."""
     from headgrid.capture.files import write_bytes
     from headgrid.charts.spec import to_spec
     from headgrid.web.save import begin_save
 
     spec = to_spec(chart, validate=False)
-    formats = [file.suffix.lower().removeprefix(".") for file in files]
-    contents = begin_save(spec, formats, ppi=ppi)()
+    contents = begin_save(spec, [*files.values()], ppi=ppi)()
     for file, content in zip(files, contents, strict=True):
         show_path(write_bytes(file, content))
     click.echo(spec["description"])
@@ -138,24 +115,18 @@ def _find_sources(files: Sequence[CaptureFile], names: Sequence[HeadName]) -> li
             layer = int(named[1])
             sources.append(Source(place.text, layer, partial(_load, file, run, layer)))
         elif any(Source(place.text, 0, partial(_load, file, run)).is_of(n.run) for n in names):
-            capture = _load(file, run)
-            sources.append(Source(place.text, capture.layer_index, partial(_itself, capture)))
+            capture = read_file(file)
+            sources.append(
+                Source(place.text, capture.layer_index, partial(capture.replace, run=run))
+            )
     return sources
 
 
-def _itself(capture: Capture) -> Capture:
-    return capture
-
-
 def _load(file: CaptureFile, run: str, layer: int | None = None) -> Capture:
-    from headgrid.capture.store import read_capture
-
-    capture, _ = read_capture(file)
+    capture = read_file(file)
     if layer is not None and capture.layer_index != layer:
         raise CaptureError(
             f"{file.path}: holds layer {capture.layer_index}, expected layer {layer}, as its name "
             "says; rename the file"
         )
-    for text in capture.warnings:
-        warn(text)
     return capture.replace(run=run)

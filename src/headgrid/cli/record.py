@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from headgrid.errors import HeadgridError, OptionError
+
+if TYPE_CHECKING:
+    from headgrid.recorder.session import Run
 
 _SCRIPT_HELP = "SCRIPT [ARGS]..."
 _HELP = """Run a script under the recorder and write layer{L}.pt for every layer.
@@ -164,27 +167,37 @@ def _record(
 ) -> None:
     name, arguments, is_module = _split_script(script, module)
     from headgrid.cli.script import run_script
-    from headgrid.recorder import runs
-    from headgrid.recorder.session import record as open_recording
+    from headgrid.recorder import session
 
     for axis in ("query_position", "key_position"):
         options[axis] = _find_callable(options[axis], axis)
     if prompts is None:
-        run = runs.Run(0, prompt, seeds[0] if seeds else 0)
-        with open_recording(model, prompt=prompt, **options) as recording:
-            run_script(name, list(runs.iterate_arguments(arguments, run)), module=is_module)
+        run = session.Run(0, prompt, seeds[0] if seeds else 0)
+        with session.record(model, prompt=prompt, **options) as recording:
+            run_script(name, fill_arguments(arguments, run), module=is_module)
         _say(recording.save(output))
         return
-    planned = runs.plan_runs(
-        runs.read_prompts(prompts),
+    planned = session.plan_runs(
+        _read_prompts(prompts),
         seeds[0] if len(seeds) == 1 else list(seeds) or 0,
         every_process=options["shard"] is not None,
     )
     for run in planned:
-        with open_recording(model, prompt=run.prompt, **options) as recording:
-            run_script(name, list(runs.iterate_arguments(arguments, run)), module=is_module)
-        folder = runs.save_run(recording, run, output, script=name, arguments=arguments)
+        with session.record(model, prompt=run.prompt, **options) as recording:
+            run_script(name, fill_arguments(arguments, run), module=is_module)
+        folder = session.save_run(recording, run, output, script=name, arguments=arguments)
         click.echo(f"{folder}: {len(recording.captures)} layers")
+
+
+def _read_prompts(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def fill_arguments(arguments: list[str], run: Run) -> list[str]:
+    """Return a script's arguments with ``{prompt}``, ``{seed}`` and ``{run}`` filled in."""
+    known = [text.replace("{seed}", str(run.seed)).replace("{run}", run.name) for text in arguments]
+    return [text.replace("{prompt}", run.prompt) for text in known]
 
 
 def _split_script(script: list[str], module: str | None) -> tuple[str, list[str], bool]:

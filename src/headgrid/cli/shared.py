@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from headgrid.errors import HeadgridError, HeadgridWarning, OptionError, check_choice
-from headgrid.options import parse_color_range
+from headgrid.options import EMBEDS, FIGURES, FORMATS, parse_color_range
 from headgrid.text import clean_text
 
 if TYPE_CHECKING:
-    from headgrid.options import FigureOptions
+    from headgrid.capture.folders import CaptureFile, Place
+    from headgrid.capture.model import Capture
+    from headgrid.survey.model import Survey
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Any], Any]
+
+#: Files from which several processes pay: one reads some hundred in the time they need to start.
+_MANY = 400
 
 
 class PathType(click.Path):
@@ -37,118 +42,37 @@ inputs_argument = click.argument(
 )
 
 
-def output_option(text: str, **options: Any) -> Callable[[Command], Command]:
-    """Return the option for the folder that a command writes to."""
-    return click.option(
-        "-o",
-        "--output",
-        "folder",
-        metavar="DIR",
-        type=PathType(path_type=Path),
-        help=text,
-        **options,
-    )
+def option(
+    spec: str,
+    text: str,
+    default: Any = None,
+    *,
+    check: Callable[[Any], Any] | None = None,
+    **more: Any,
+) -> Decorator:
+    """Return an option of ``--name METAVAR``; ``check`` makes its value, or refuses it."""
+    *names, metavar = spec.split()
+    if default is not None:
+        more |= {"default": default, "show_default": True}
+    if check is not None:
+        more["callback"] = lambda _, __, value: None if value is None else check(value)
+    return click.option(*names, metavar=metavar, help=text, **more)
 
 
-def style_options(command: Command) -> Command:
-    """Add the options that say how figures are drawn; `make_options` reads them."""
-    options = [
-        _option("--columns", "INTEGER", "Panels in a row of the grid.", 4, type=int),
-        _option("--palette", "rdbu|custom", "Colours.", "rdbu"),
-        _option(
-            "--color-range",
-            "RULE|LO,HI",
-            "symmetric around zero; shared: symmetric over all inputs, so that layers compare; "
-            "quantile: the same without the outermost 1 % of all values; minmax: white stays at "
-            "zero; or two numbers.",
-            "symmetric",
-        ),
-        _option(
-            "--cells",
-            "auto|vector|image",
-            "Heatmap cells as vector shapes, or as one PNG tile per head.",
-            "auto",
-        ),
-        _option("--title", "TEXT", "Title; {layer}, {run} and {prompt} are filled in."),
-        _option(
-            "--theme",
-            "default|paper",
-            "paper: small text, hairlines, labels inside the panels, axes at the border.",
-            "default",
-        ),
-        _option("--font", "sans|serif", "Typeface.", "sans"),
-        _option(
-            "--width",
-            "LENGTH",
-            "Exact width of the figure, such as 13.97cm, 140mm, 5.5in or 396pt.",
-        ),
-    ]
-    return _add(options, command)
+def path_option(spec: str, text: str, default: Any = None, **more: Any) -> Decorator:
+    """Return an option whose value is a path."""
+    return option(spec, text, default, type=PathType(path_type=Path), **more)
 
 
-def figure_options(command: Command) -> Command:
-    """Add the options of the two figures of a capture."""
-    figure = click.option(
-        "--figure",
-        "figures",
-        multiple=True,
-        metavar="heatmap|perhead",
-        help="Which figure; both by default.",
-    )
-    return _add([format_option, ppi_option, embed_option, figure], style_options(command))
+def add(*decorators: Decorator) -> Decorator:
+    """Return one decorator for many; the help shows options in their order."""
 
+    def decorate(command: Any) -> Any:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
 
-def run_options(command: Command) -> Command:
-    """Add the options that say where work is done, and whether what is done is kept."""
-    jobs = "Processes that work at the same time; one per core where that pays."
-    dask = "Work on a running dask cluster, such as tcp://host:8786, that sees the same files."
-    resume = "Leave what an earlier run has finished, if its input and the options are unchanged."
-    options = [
-        click.option("-j", "--jobs", type=int, metavar="N", help=jobs),
-        _option("--dask", "ADDRESS", dask),
-        click.option("--resume", is_flag=True, help=resume),
-    ]
-    return _add(options, command)
-
-
-def _option(
-    name: str, metavar: str, text: str, default: Any = None, **more: Any
-) -> Callable[[Command], Command]:
-    shown = default is not None
-    return click.option(
-        name, metavar=metavar, help=text, default=default, show_default=shown, **more
-    )
-
-
-format_option = click.option(
-    "--format",
-    "formats",
-    default="svg",
-    show_default=True,
-    metavar="LIST",
-    help="Any of svg,png,pdf,html,json, separated by commas.",
-)
-ppi_option = _option("--ppi", "FLOAT", "Pixels per inch of a PNG.", 300, type=float)
-embed_option = _option(
-    "--embed",
-    "inline|cdn|assets",
-    "Where an HTML page has Vega from: inside; a CDN, pinned by hashes; or one script in DIR "
-    "that all pages share.",
-    "inline",
-)
-
-
-def _add(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def check_formats(text: str) -> tuple[str, ...]:
-    """Return the formats that a text with commas lists, each once."""
-    from headgrid.options import FORMATS
-
-    return check_list("format", [part.strip().lower() for part in text.split(",")], FORMATS)
+    return decorate
 
 
 def check_list(name: str, found: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
@@ -156,24 +80,105 @@ def check_list(name: str, found: Sequence[str], choices: Sequence[str]) -> tuple
     return tuple(dict.fromkeys(check_choice(name, entry, choices) for entry in found))
 
 
-def check_ppi(ppi: float) -> float:
-    """Return a resolution that a PNG can have; refuse another one."""
+def _check_formats(text: str) -> tuple[str, ...]:
+    return check_list("format", [part.strip().lower() for part in text.split(",")], FORMATS)
+
+
+def _check_ppi(ppi: float) -> float:
     if not 1 <= ppi <= 2400:
         raise OptionError(f"ppi is {ppi:g}, expected 1 to 2400")
     return ppi
 
 
-def check_run(jobs: int | None, dask: str | None) -> None:
-    """Refuse a number of processes that can not be, and one beside a cluster."""
-    from headgrid.batch.processes import check_jobs
+def check_jobs(jobs: int) -> int:
+    """Return a number of processes that can be; another one is refused."""
+    if not 1 <= jobs <= 1024:  # more are a slip of the keyboard
+        raise OptionError(f"jobs is {jobs}, expected a whole number, 1 to 1024")
+    return jobs
 
-    if jobs is not None:
-        check_jobs(jobs)
-        if dask is not None:
-            raise OptionError(
-                f"--jobs is {jobs} and --dask {dask!r}, expected one of the two: a cluster has its "
-                "own number of workers"
-            )
+
+format_option = option(
+    "--format formats LIST",
+    "Any of svg,png,pdf,html,json, separated by commas.",
+    "svg",
+    check=_check_formats,
+)
+ppi_option = option("--ppi FLOAT", "Pixels per inch of a PNG.", 300, type=float, check=_check_ppi)
+palette_option = option("--palette rdbu|custom", "Colours.", "rdbu")
+
+#: How figures are drawn: the fields of `FigureOptions`.
+style_options = add(
+    option("--columns INTEGER", "Panels in a row of the grid.", 4, type=int),
+    palette_option,
+    option(
+        "--color-range RULE|LO,HI",
+        "symmetric around zero; shared: symmetric over all inputs, so that layers compare; "
+        "quantile: the same without the outermost 1 % of all values; minmax: white stays at "
+        "zero; or two numbers.",
+        "symmetric",
+        check=parse_color_range,
+    ),
+    option(
+        "--cells auto|vector|image",
+        "Heatmap cells as vector shapes, or as one PNG tile per head.",
+        "auto",
+    ),
+    option("--title TEXT", "Title; {layer}, {run} and {prompt} are filled in."),
+    option(
+        "--theme default|paper",
+        "paper: small text, hairlines, labels inside the panels, axes at the border.",
+        "default",
+    ),
+    option("--font sans|serif", "Typeface.", "sans"),
+    option("--width LENGTH", "Exact width of the figure, such as 13.97cm, 140mm, 5.5in or 396pt."),
+)
+#: The figures of a capture, and how they are drawn.
+figure_options = add(
+    format_option,
+    ppi_option,
+    option(
+        "--embed inline|cdn|assets",
+        "Where an HTML page has Vega from: inside; a CDN, pinned by hashes; or one script in DIR "
+        "that all pages share.",
+        "inline",
+        check=lambda embed: check_choice("embed", embed, EMBEDS),
+    ),
+    option(
+        "--figure names heatmap|perhead",
+        "Which figure; both by default.",
+        multiple=True,
+        check=lambda names: check_list("figure", names or FIGURES, FIGURES),
+    ),
+    style_options,
+)
+#: Where work is done, and whether what is done is kept.
+run_options = add(
+    option(
+        "-j --jobs N",
+        "Processes that work at the same time; one per core where that pays.",
+        type=int,
+        check=check_jobs,
+    ),
+    option(
+        "--dask ADDRESS",
+        "Work on a running dask cluster, such as tcp://host:8786, that sees the same files.",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Leave what an earlier run has finished, if its input and the options are unchanged.",
+    ),
+)
+
+
+def locate_inputs(inputs: Sequence[str], jobs: int | None, dask: str | None) -> list[Path]:
+    """Return the inputs as paths; whole ones for a cluster, which works in another folder."""
+    if jobs is not None and dask is not None:
+        raise OptionError(
+            f"--jobs is {jobs} and --dask {dask!r}, expected one of the two: a cluster has its "
+            "own number of workers"
+        )
+    return [Path(given) if dask is None else Path(given).absolute() for given in inputs]
 
 
 def count_jobs(jobs: int | None, work: int, *, least: int) -> int:
@@ -185,28 +190,60 @@ def count_jobs(jobs: int | None, work: int, *, least: int) -> int:
     return max(1, min(jobs, work))
 
 
-def locate_inputs(inputs: Sequence[str], dask: str | None) -> list[Path]:
-    """Return the inputs as paths; whole ones for a cluster, which works in another folder."""
-    return [Path(given) if dask is None else Path(given).absolute() for given in inputs]
+def find_files(inputs: Sequence[str | Path]) -> tuple[list[CaptureFile], list[HeadgridError]]:
+    """Return the captures below the inputs, and what is wrong with those, which is printed."""
+    from headgrid.capture.folders import find_captures
+
+    files, errors = find_captures(inputs)
+    for error in errors:
+        complain(error)
+    if not files:
+        stop(1)
+    return files, [*errors]
 
 
-def make_options(*, color_range: str, **style: Any) -> FigureOptions:
-    """Return the options of figures as `style_options` has read them."""
-    from headgrid.options import FigureOptions
+def read_file(file: CaptureFile) -> Capture:
+    """Read a capture, and print its warnings."""
+    from headgrid.capture.store import read_capture
 
-    return FigureOptions(color_range=parse_color_range(color_range), **style)
+    capture, _ = read_capture(file)
+    for text in capture.warnings:
+        warn(text)
+    return capture
+
+
+def read_survey(
+    files: Sequence[CaptureFile],
+    places: Sequence[Place],
+    errors: Sequence[HeadgridError],
+    jobs: int | None,
+    dask: str | None = None,
+) -> Survey:
+    """Read many captures, print what is wrong with them, and return what they are together."""
+    from headgrid.batch.processes import open_pool
+    from headgrid.survey.read import read_files, survey_tally
+
+    jobs = count_jobs(jobs, len(files), least=_MANY)
+    with (
+        open_pool(jobs, dask) if jobs > 1 or dask is not None else nullcontext() as executor,
+        show_progress(len(files), "reading", "files") as advance,
+    ):
+        tally = read_files(files, places, executor=executor, advance=advance)
+    for _, failure in sorted(tally.failures.items()):
+        complain(failure)
+    found = survey_tally(tally, errors)
+    for text in (*found.warnings, *found.missing):
+        warn(text)
+    return found
 
 
 @contextmanager
 def show_progress(
     total: int, doing: str = "drawing", unit: str = "captures"
-) -> Iterator[Callable[[], None]]:
-    """Show a bar with count, rate and remaining time on a terminal, and nothing in a pipe.
-
-    Gives what to call after each of ``total`` pieces of work.
-    """
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal, and nothing in a pipe; give what to call with work that is done."""
     if total < 2 or not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda done: None
         return
     from rich import progress as bars
     from rich.console import Console
@@ -216,19 +253,16 @@ def show_progress(
         def render(self, task: bars.Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.3g} {unit}/s")
 
-    console = Console(stderr=True)
-    columns = (doing, bars.BarColumn(), bars.MofNCompleteColumn(), RateColumn())
-    # What is printed meanwhile goes through the bar, but never from a pipe to the terminal.
-    redirect = sys.stdout.isatty()
     with bars.Progress(
-        *columns,
+        *(doing, bars.BarColumn(), bars.MofNCompleteColumn(), RateColumn()),
         bars.TimeRemainingColumn(),
-        console=console,
+        console=Console(stderr=True),
         transient=True,
-        redirect_stdout=redirect,
+        # What is printed meanwhile goes through the bar, but never from a pipe to the terminal.
+        redirect_stdout=sys.stdout.isatty(),
     ) as progress:
         task = progress.add_task(doing, total=total)
-        yield lambda: progress.advance(task)
+        yield lambda done: progress.advance(task, done)
 
 
 def exit_with(errors: Sequence[HeadgridError]) -> None:
@@ -257,6 +291,16 @@ def warn(text: object) -> None:
 def show_path(path: Path) -> None:
     """Print the name of a file that was written, on one line that every terminal can show."""
     click.echo(clean_text(str(path)).replace("\n", "\u240a"))
+
+
+def show_outcome(outcome: Sequence[Path] | HeadgridError) -> bool:
+    """Print the files that were written, or what went wrong; return whether that is so."""
+    if isinstance(outcome, HeadgridError):
+        complain(outcome)
+        return True
+    for path in outcome:
+        show_path(path)
+    return False
 
 
 def _one_line(text: object) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgrid.cli.shared import exit_with, inputs_argument
+from headgrid.cli.shared import exit_with, inputs_argument, option, read_file
 from headgrid.errors import HeadgridError, check_choice
 from headgrid.text import clean_text
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from headgrid.capture.model import Capture
 
 
@@ -21,11 +23,12 @@ _HEAD_COLUMNS = ("first", "mid", "last", "sink")
 _LAYER_COLUMNS = ("diagonal_mean", "first_key_mean")
 
 
-def _write_text(captures: Sequence[Capture]) -> Iterator[str]:
-    """Yield a paragraph for each capture: its means, then a line for each head."""
+def _write_text(captures: Sequence[Capture]) -> str:
+    """Return a paragraph for each capture: its means, then a line for each head."""
     from headgrid.tables.stats import head_statistics, layer_statistics
 
-    for position, capture in enumerate(captures):
+    paragraphs = []
+    for capture in captures:
         heads, layer = head_statistics(capture), layer_statistics(capture).iloc[0]
         run = f"{' '.join(clean_text(capture.run).split())}, layer" if capture.run else "Layer"
         lines = [
@@ -38,11 +41,12 @@ def _write_text(captures: Sequence[Capture]) -> Iterator[str]:
             f"last={_number(row.last)}, sink={_number(row.sink, '+.3f')}"
             for row in heads.itertuples(index=False)
         ]
-        yield ("\n" if position else "") + "\n".join(lines) + "\n"
+        paragraphs.append("\n".join(lines) + "\n")
+    return "\n".join(paragraphs)
 
 
-def _write_csv(captures: Sequence[Capture]) -> Iterator[str]:
-    """Yield CSV with one row a head: run, layer, head, first, mid, last, sink, layer's means."""
+def _write_csv(captures: Sequence[Capture]) -> str:
+    """Return CSV with one row a head: run, layer, head, first, mid, last, sink, layer's means."""
     from headgrid.tables.stats import head_statistics, layer_statistics
 
     heads = head_statistics(captures)
@@ -52,33 +56,27 @@ def _write_csv(captures: Sequence[Capture]) -> Iterator[str]:
     for name in _LAYER_COLUMNS:
         heads[name] = repeated[name].to_numpy()
     heads.insert(2, "statistic", [c.statistic for c in captures for _ in range(c.num_heads)])
-    yield heads.to_csv(index=False, lineterminator="\n")
+    return heads.to_csv(index=False, lineterminator="\n")
 
 
-def _write_json(captures: Sequence[Capture]) -> Iterator[str]:
-    """Yield a JSON list with one object a capture, its heads in a list; null where undefined."""
+def _write_json(captures: Sequence[Capture]) -> str:
+    """Return a JSON list with one object a capture, its heads in a list; null where undefined."""
     from headgrid.tables.stats import head_statistics, layer_statistics
 
-    layers = []
-    for capture in captures:
-        heads, layer = head_statistics(capture), layer_statistics(capture).iloc[0]
-        layers.append(
-            {
-                "run": capture.run,
-                "layer": capture.layer_index,
-                "statistic": capture.statistic,
-                **{name: _json_number(layer[name]) for name in _LAYER_COLUMNS},
-                "heads": [
-                    {"head": int(row["head"])}
-                    | {name: _json_number(row[name]) for name in _HEAD_COLUMNS}
-                    for _, row in heads.iterrows()
-                ],
-            }
-        )
-    yield json.dumps(layers, indent=1, ensure_ascii=True) + "\n"
+    def to_records(table: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
+        chosen = table[[*names]].astype(object)
+        return chosen.where(chosen.notna(), None).to_dict("records")  # type: ignore[return-value]
+
+    layers = [
+        {"run": capture.run, "layer": capture.layer_index, "statistic": capture.statistic}
+        | to_records(layer_statistics(capture), _LAYER_COLUMNS)[0]
+        | {"heads": to_records(head_statistics(capture), ("head", *_HEAD_COLUMNS))}
+        for capture in captures
+    ]
+    return json.dumps(layers, indent=1, ensure_ascii=True) + "\n"
 
 
-_REPORTS: dict[str, Callable[[Sequence[Capture]], Iterator[str]]] = {
+_REPORTS: dict[str, Callable[[Sequence[Capture]], str]] = {
     "text": _write_text,
     "csv": _write_csv,
     "json": _write_json,
@@ -89,27 +87,18 @@ def _number(value: Any, spec: str = ".3f") -> str:
     return "n/a" if math.isnan(value) else format(value, spec)
 
 
-def _json_number(value: Any) -> float | None:
-    return None if math.isnan(value) else float(value)
-
-
 @click.command()
 @inputs_argument
-@click.option(
-    "--format",
-    "format",
-    default="text",
-    show_default=True,
-    metavar="text|csv|json",
-    help="For people, or for machines.",
+@option(
+    "--format text|csv|json",
+    "For people, or for machines.",
+    "text",
+    check=lambda name: check_choice("format", name, _REPORTS),
 )
 def stats(inputs: tuple[str, ...], format: str) -> None:
     """Print the statistics of captures: diagonal and first-key means, and each head's sink."""
-    from headgrid.batch.run import read_capture
-    from headgrid.capture.folders import place_captures
-    from headgrid.capture.store import find_captures
+    from headgrid.capture.folders import find_captures, place_captures
 
-    write = _REPORTS[check_choice("format", format, _REPORTS)]
     files, failures = find_captures(inputs)
     captures: list[Capture] = []
     errors: list[HeadgridError] = [*failures]
@@ -117,10 +106,9 @@ def stats(inputs: tuple[str, ...], format: str) -> None:
     several = len({place.set for place in places}) > 1
     for file, place in zip(files, places, strict=True):
         try:
-            capture = read_capture(file)
+            capture = read_file(file)
             captures.append(capture.replace(run=place.text) if several else capture)
         except HeadgridError as error:
             errors.append(error)
-    for text in write(captures):
-        click.echo(text, nl=False)
+    click.echo(_REPORTS[format](captures), nl=False)
     exit_with(errors)

@@ -6,5 +6,5 @@ from .place.positions import SinkWindow as SinkWindow
 from .read.call import AttentionCall as AttentionCall
 from .recording import RecordError as RecordError
 from .recording import Recording as Recording
-from .runs import record_runs as record_runs
 from .session import record as record
+from .session import record_runs as record_runs

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Any
 
 from headgrid.errors import OptionError, check_choice, near_miss
 from headgrid.recorder.place.positions import CallInfo, Policy, read_policy
@@ -13,16 +13,17 @@ from headgrid.recorder.place.segments import Segments
 from headgrid.recorder.read.readers import Reader
 from headgrid.recorder.watch.targets import read_functions
 
-RecordedStatistic = Literal["logit", "mass", "entropy", "max_logit"]
-Kind = Literal["self", "cross"]
-Irregular = Literal["error", "mean", "ignore"]
-Gaps = Literal["error", "keep"]
-Shard = Literal["queries", "sequence", "heads"]
+_CHOICES = {
+    "attention": ("self", "cross"),
+    "statistic": ("logit", "mass", "entropy", "max_logit"),
+    "irregular_mask": ("error", "mean", "ignore"),
+    "gaps": ("error", "keep"),
+    "shard": ("queries", "sequence", "heads"),
+}
+_FORWARDS = ("first", "last", "mean", "all")
 
 #: A policy, its spelling (``"counted:5"``), or a function of a `CallInfo`.
 Position = str | Policy | Callable[[CallInfo], Any]
-
-_FORWARDS = ("first", "last", "mean", "all")
 
 
 @dataclass(frozen=True)
@@ -31,37 +32,32 @@ class RecordOptions:
 
     query_segments: Segments
     key_segments: Segments
-    layers: tuple[int | str, ...] | None = None
-    attention: Kind = "self"
-    forwards: str | int | None = None
-    batch: int | str | None = None
-    query_position: Policy = field(default_factory=lambda: read_policy("growing", "query"))
-    key_position: Policy = field(default_factory=lambda: read_policy("growing", "key"))
-    statistic: RecordedStatistic = "logit"
-    sample: int | None = None
-    seed: int = 0
-    irregular_mask: Irregular = "error"
-    gaps: Gaps = "error"
-    check_keys: bool = True
-    functions: Mapping[str, Reader] = field(default_factory=dict)
-    shard: Shard | None = None
-    group: Any = None
-    prompt: str = ""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    layers: tuple[int | str, ...] | None
+    attention: str
+    forwards: str | int | None
+    batch: int | str | None
+    query_position: Policy
+    query_position_inferred: bool
+    key_position: Policy
+    statistic: str
+    sample: int | None
+    seed: int
+    irregular_mask: str
+    gaps: str
+    check_keys: bool
+    functions: Mapping[str, Reader]
+    shard: str | None
+    group: Any
+    prompt: str
+    metadata: Mapping[str, Any]
 
     def wants(self, number: int, path: str) -> bool:
         """Return whether a layer is asked for, by number or by module path."""
-        if self.layers is None:
-            return True
-        return any(
-            number == wanted if isinstance(wanted, int) else match_path(path, wanted)
-            for wanted in self.layers
-        )
+        return self.layers is None or any(fits_layer(one, number, path) for one in self.layers)
 
-    @property
-    def names_paths(self) -> bool:
-        """Whether layers are chosen by module path."""
-        return any(isinstance(wanted, str) for wanted in self.layers or ())
+    def names(self, path: str) -> bool:
+        """Return whether a layer is asked for by its module path."""
+        return any(isinstance(one, str) and match_path(path, one) for one in self.layers or ())
 
     def describe(self) -> dict[str, Any]:
         """Return the observation policy as plain values, for the capture's metadata."""
@@ -69,8 +65,8 @@ class RecordOptions:
             "attention": self.attention,
             "forwards": "once" if self.forwards is None else self.forwards,
             "batch": "only" if self.batch is None else self.batch,
-            "query_position": self.query_position.describe(),
-            "key_position": self.key_position.describe(),
+            "query_position": str(self.query_position),
+            "key_position": str(self.key_position),
             "query_frames": self.query_segments.describe(),
             "key_frames": self.key_segments.describe(),
             "irregular_mask": self.irregular_mask,
@@ -82,12 +78,13 @@ class RecordOptions:
         }
 
 
-def match_path(path: str, pattern: str) -> bool:
-    """Return whether a module path fits a glob; ``layers.*`` fits ``model.layers.3`` too.
+def fits_layer(wanted: int | str, number: int, path: str) -> bool:
+    """Return whether a layer is the one that a number or a glob asks for."""
+    return number == wanted if isinstance(wanted, int) else match_path(path, wanted)
 
-    >>> match_path("model.layers.3.self_attn", "layers.*.self_attn")
-    True
-    """
+
+def match_path(path: str, pattern: str) -> bool:
+    """Return whether a module path fits a glob; ``layers.*`` fits ``model.layers.3`` too."""
     return fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"*.{pattern}")
 
 
@@ -98,57 +95,43 @@ def read_options(
     query_segments: Sequence[Any] | None,
     key_segments: Sequence[Any] | None,
     key_tokens_per_frame: int | None,
-    layers: int | str | Sequence[int | str] | None,
-    attention: str,
-    forwards: str | int | None,
-    batch: int | str | None,
-    query_position: Position | None,
-    key_position: Position | None,
-    statistic: str,
-    sample: int | None,
-    irregular_mask: str,
-    gaps: str,
-    shard: str | None,
-    functions: Mapping[str, Any] | None,
-    **rest: Any,
+    **given: Any,
 ) -> RecordOptions:
-    """Check every keyword and build the options."""
-    check_choice("attention", attention, get_args(Kind))
-    check_choice("statistic", statistic, get_args(RecordedStatistic))
-    check_choice("irregular_mask", irregular_mask, get_args(Irregular))
-    check_choice("gaps", gaps, get_args(Gaps))
-    if shard is not None:
-        check_choice("shard", shard, get_args(Shard))
-    _check_forwards(forwards, statistic)
-    _check_batch(batch)
-    _check_sample(sample, statistic)
-    queries, keys = _read_frames(
-        attention, tokens_per_frame, segments, query_segments, key_segments, key_tokens_per_frame
-    )
-    cross = attention == "cross"
-    return RecordOptions(
-        query_segments=queries,
-        key_segments=keys,
-        layers=_read_layers(layers),
-        attention=attention,  # type: ignore[arg-type]
-        forwards=forwards,
-        batch=batch,
-        query_position=read_policy(query_position or ("self" if cross else "growing"), "query"),
-        key_position=read_policy(key_position or ("whole" if cross else "growing"), "key"),
-        statistic=statistic,  # type: ignore[arg-type]
-        sample=sample,
-        irregular_mask=irregular_mask,  # type: ignore[arg-type]
-        gaps=gaps,  # type: ignore[arg-type]
-        shard=shard,  # type: ignore[arg-type]
-        functions=read_functions(functions),
-        **rest,
-    )
+    """Check the keywords of `headgrid.record` and build the options."""
+    for name, choices in _CHOICES.items():
+        if name != "shard" or given[name] is not None:
+            check_choice(name, given[name], choices)
+    _check_forwards(given["forwards"], given["statistic"])
+    _check_batch(given["batch"])
+    _check_sample(given["sample"], given["statistic"])
+    cross = given["attention"] == "cross"
+    both = _choose("tokens_per_frame", tokens_per_frame, "segments", segments)
+    queries = _choose("tokens_per_frame", None, "query_segments", query_segments) or both
+    keys = _choose("key_tokens_per_frame", key_tokens_per_frame, "key_segments", key_segments)
+    if queries is None:
+        raise OptionError(
+            "the frames are not given, expected tokens_per_frame=1560, or boundaries "
+            "segments=[0, 12, 30]"
+        )
+    if not cross:
+        keys = keys or both
+    if keys is None:
+        raise OptionError(
+            "the frames of the keys are not given, expected key_tokens_per_frame=1 (each text "
+            "token for itself), or boundaries key_segments=[0, 12, 30]"
+        )
+    given["layers"] = _read_layers(given["layers"])
+    given["functions"] = read_functions(given["functions"])
+    given["query_position_inferred"] = given["query_position"] is None
+    for axis, of_cross in (("query", "self"), ("key", "whole")):
+        name = f"{axis}_position"
+        given[name] = read_policy(given[name] or (of_cross if cross else "growing"), axis)
+    return RecordOptions(query_segments=queries, key_segments=keys, **given)
 
 
 def _check_forwards(forwards: str | int | None, statistic: str) -> None:
-    if isinstance(forwards, int) and not isinstance(forwards, bool) and forwards >= 0:
-        return
-    if forwards is not None and forwards not in _FORWARDS:
+    number = _is_whole(forwards) and int(forwards or 0) >= 0
+    if forwards is not None and not number and forwards not in _FORWARDS:
         raise OptionError(
             f"forwards is {forwards!r}, expected one of {', '.join(_FORWARDS)}, or the number of a "
             f"forward from 0{near_miss(str(forwards), _FORWARDS)}"
@@ -161,68 +144,37 @@ def _check_forwards(forwards: str | int | None, statistic: str) -> None:
 
 
 def _check_batch(batch: int | str | None) -> None:
-    whole = isinstance(batch, int) and not isinstance(batch, bool)
-    if batch is not None and not whole and batch not in ("mean", "all"):
+    if batch is not None and not _is_whole(batch) and batch not in ("mean", "all"):
         raise OptionError(
             f"batch is {batch!r}, expected a whole number, 'mean' or 'all'"
             f"{near_miss(str(batch), ('mean', 'all'))}"
         )
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _check_sample(sample: int | None, statistic: str) -> None:
-    if sample is None:
-        return
-    if statistic not in ("mass", "entropy"):
+    fits = _is_whole(sample) and int(sample or 0) >= 2 and statistic in ("mass", "entropy")
+    if sample is not None and not fits:
         raise OptionError(
-            f"sample is {sample!r}, but statistic {statistic!r} cannot be estimated from some "
-            "query tokens; expected statistic 'mass' or 'entropy', or no sample"
-        )
-    if not isinstance(sample, int) or sample < 2:
-        raise OptionError(
-            f"sample is {sample!r}, expected a number of query tokens a frame, at least 2"
+            f"sample is {sample!r} and statistic is {statistic!r}, expected a number of query "
+            "tokens a frame, at least 2, and statistic 'mass' or 'entropy'; a logit or a maximum "
+            "cannot be estimated from some tokens"
         )
 
 
-def _read_layers(
-    layers: int | str | Sequence[int | str] | None,
-) -> tuple[int | str, ...] | None:
+def _read_layers(layers: Any) -> tuple[int | str, ...] | None:
     if layers is None:
         return None
     items = [layers] if isinstance(layers, (int, str)) else list(layers)
-    wrong = [item for item in items if not isinstance(item, (int, str)) or isinstance(item, bool)]
-    negative = [item for item in items if isinstance(item, int) and item < 0]
-    if wrong or negative or not items:
+    if not items or not all(isinstance(i, str) or (_is_whole(i) and i >= 0) for i in items):
         raise OptionError(
             f"layers is {layers!r}, expected layer numbers from 0 or module-path globs "
             "('blocks.*.attn1')"
         )
     return tuple(items)
-
-
-def _read_frames(
-    attention: str,
-    tokens_per_frame: int | None,
-    segments: Sequence[Any] | None,
-    query_segments: Sequence[Any] | None,
-    key_segments: Sequence[Any] | None,
-    key_tokens_per_frame: int | None,
-) -> tuple[Segments, Segments]:
-    both = _choose("tokens_per_frame", tokens_per_frame, "segments", segments)
-    queries = _choose("tokens_per_frame", None, "query_segments", query_segments) or both
-    keys = _choose("key_tokens_per_frame", key_tokens_per_frame, "key_segments", key_segments)
-    if attention == "self":
-        keys = keys or both
-    if queries is None:
-        raise OptionError(
-            "the frames are not given, expected tokens_per_frame=1560, or boundaries "
-            "segments=[0, 12, 30]"
-        )
-    if keys is None:
-        raise OptionError(
-            "the frames of the keys are not given, expected key_tokens_per_frame=1 (each text "
-            "token for itself), or boundaries key_segments=[0, 12, 30]"
-        )
-    return queries, keys
 
 
 def _choose(

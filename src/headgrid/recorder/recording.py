@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,64 +11,75 @@ from typing import TypeAlias
 import torch
 
 from headgrid.capture.model import Capture
+from headgrid.capture.store import save_capture
 from headgrid.errors import RecordError as RecordError
 from headgrid.errors import near_miss
 from headgrid.notebook import Card
 from headgrid.recorder.captures import build_captures
-from headgrid.recorder.options import RecordOptions, match_path
+from headgrid.recorder.layer import LayerRecord
+from headgrid.recorder.options import RecordOptions, fits_layer, match_path
 from headgrid.recorder.place.segments import Spans
 from headgrid.recorder.read.call import AttentionCall, choose_batch
-from headgrid.recorder.step import Step
 from headgrid.recorder.sum import shards
 from headgrid.recorder.sum.masks import PlanCache
-from headgrid.recorder.sum.matrix import LayerFacts, LayerRecord
 from headgrid.recorder.watch.intercept import Commit
-from headgrid.recorder.watch.sites import (
-    CallSite,
-    find_site,
-    hint_kind,
-    list_sites,
-    module_path,
-    unwrap,
-)
+from headgrid.recorder.watch.sites import CallSite, find_site, hint_kind, module_path, unwrap
 from headgrid.recorder.watch.targets import find_missing
+from headgrid.text import shorten_list
 
 #: A model, the name of its class (a glob), or None for the only one that runs.
 Model: TypeAlias = "torch.nn.Module | str | None"
 
 
-class Recording(Card):
-    """What a ``with headgrid.record(...)`` block has recorded.
+#: Stands for the model where attention is called outside any module.
+_NO_MODEL = torch.nn.Module()
 
-    Attributes
-    ----------
-    options : RecordOptions
-    """
+
+class Recording(Card):
+    """What a ``with headgrid.record(...)`` block has recorded, under these options."""
 
     def __init__(self, model: Model, options: RecordOptions) -> None:
         self.options = options
         self._model = unwrap(model) if isinstance(model, torch.nn.Module) else model
         self._root: torch.nn.Module | None = None
-        self._layers: dict[str, LayerRecord] = {}
+        self._layers: dict[str, list[LayerRecord]] = {}  # one for each run
         self._numbers: dict[str, int] = {}
         self._kinds: dict[str, str] = {}
         self._sites: dict[str, int] = {}
         self._latest: dict[int, Spans] = {}
-        self.plans = PlanCache()
-        self.lock = threading.RLock()
-        self.generator = torch.Generator().manual_seed(options.seed)
-        self._captures: list[Capture] | None = None
+        self._plans = PlanCache()
+        self._lock = threading.RLock()
+        self._generator = torch.Generator().manual_seed(options.seed)
+        self._runs: list[list[Capture]] | None = None
+        self._error: Exception | None = None
 
     def __repr__(self) -> str:
-        state = "open" if self._captures is None else f"{len(self._captures)} captures"
+        found = self.finished
+        state = "open" if found is None else f"{len(found)} captures"
         return (
             f"<Recording of {self.options.attention}-attention {self.options.statistic}: {state}>"
         )
 
     @property
     def finished(self) -> tuple[Capture, ...] | None:
-        """The captures, or None while there are none."""
-        return None if self._captures is None else tuple(self._captures)
+        """The captures of all runs, or None while there are none."""
+        return None if self._runs is None else tuple(c for run in self._runs for c in run)
+
+    @property
+    def runs(self) -> list[list[Capture]]:
+        """The captures of each run of the model: a run begins where the first block comes again.
+
+        Raises
+        ------
+        RecordError
+            Before the ``with`` block has ended without an exception.
+        """
+        if self._runs is None:
+            raise RecordError(
+                "this recording has no captures: its with block has not ended, or ended with an "
+                "exception; use recording.captures after the block"
+            )
+        return self._runs
 
     @property
     def captures(self) -> list[Capture]:
@@ -76,29 +88,28 @@ class Recording(Card):
         Raises
         ------
         RecordError
-            Before the ``with`` block has ended without an exception.
+            Before the ``with`` block has ended without an exception, and where the model has
+            run more than once.
         """
-        if self._captures is None:
+        if len(self.runs) > 1:
             raise RecordError(
-                "this recording has no captures: its with block has not ended, or ended with an "
-                "exception; use recording.captures after the block"
+                f"{len(self.runs)} runs were recorded, as the first block came again after later "
+                "ones (several prompts?); use recording.runs, or a recording for each prompt"
             )
-        return self._captures
+        return self.runs[0]
 
     def save(self, directory: str | Path) -> list[Path]:
         """Write ``layer{L}.pt`` for every capture and return the paths.
 
-        Where several forwards or batch elements were kept, each has a folder of
-        its own. In a run over several processes that share one model, only the
+        Where several runs, forwards or batch elements were kept, each has a folder of
+        its own (``run_000``). In a run over several processes that share one model, only the
         first process writes.
         """
-        from headgrid.capture.store import save_capture
-
         folder = Path(directory)
         if self.options.shard is not None and shards.rank() != 0:
             return []
         paths = []
-        for capture in self.captures:
+        for capture in (capture for run in self.runs for capture in run):
             path = folder / capture.run / f"layer{capture.layer_index}.pt"
             path.parent.mkdir(parents=True, exist_ok=True)
             save_capture(capture, path)
@@ -107,32 +118,38 @@ class Recording(Card):
 
     def prepare(self, read: Callable[[], AttentionCall]) -> Commit | None:
         """Look at one attention call before it runs; called by the interceptor."""
-        with self.lock:
-            site = find_site()
-            root = self._find_root(site)
-            if root is None:
+        with self._lock:
+            if self._error is not None:
                 return None
-            call = read()
-            if call.query.is_meta:
-                return None  # a run for shapes only
-            path = self._name_site(root, site, call)
-            kind = self._tell_kind(root, site, path, call)
-            if kind != self.options.attention:
-                return self._follow(kind, call)
-            return self._prepare_layer(site, root, path, call)
+            try:
+                return self._prepare(read)
+            except Exception as error:
+                self._error = error  # the model may go on as though nothing had happened
+                raise
+
+    def _prepare(self, read: Callable[[], AttentionCall]) -> Commit | None:
+        site = find_site()
+        root = self._find_root(site)
+        if root is None:
+            return None
+        call = read()
+        if call.query.is_meta:
+            return None  # a run for shapes only
+        path = self._name_site(root, site, call)
+        kind = self._tell_kind(root, site, path, call)
+        if kind != self.options.attention:
+            return self._follow(kind, call)
+        return self._prepare_layer(site, root, path, call)
 
     def _find_root(self, site: CallSite) -> torch.nn.Module | None:
         """Return the model that the call belongs to, or None if it is not the one recorded."""
-        wanted, running = self._model, site.modules
+        wanted = self._model
         if isinstance(wanted, torch.nn.Module):
-            return wanted if any(part is wanted for part in running) else None
-        if isinstance(wanted, str):
-            fits = [part for part in running if match_path(type(part).__name__, wanted)]
-            if not fits:
-                return None
-            found = fits[0]
-        else:
-            found = unwrap(running[0]) if running else _NO_MODEL
+            return wanted if any(part is wanted for part in site.modules) else None
+        fits = [p for p in site.modules if wanted is None or match_path(type(p).__name__, wanted)]
+        if wanted is not None and not fits:
+            return None
+        found = unwrap(fits[0]) if fits else _NO_MODEL
         if self._root is not None and found is not self._root:
             raise RecordError(
                 f"attention runs in two models, {type(self._root).__name__} and "
@@ -144,8 +161,8 @@ class Recording(Card):
     def _name_site(self, root: torch.nn.Module, site: CallSite, call: AttentionCall) -> str:
         path = module_path(root, site.modules[-1]) if site.modules else site.place
         path = path or type(root).__name__
-        sizes = f"{path} ({call.function} at {site.place})"
-        self._sites[sizes] = self._sites.get(sizes, 0) + 1
+        name = f"{path} ({call.function} at {site.place})"
+        self._sites[name] = self._sites.get(name, 0) + 1
         return path
 
     def _tell_kind(
@@ -171,8 +188,7 @@ class Recording(Card):
         if keys < queries:
             self._kinds[path] = "cross"
             return "cross"
-        chosen = self.options.names_paths and self.options.wants(-1, path)
-        if chosen or self.options.shard is not None:
+        if self.options.names(path) or self.options.shard is not None:
             return self.options.attention
         raise RecordError(
             f"{path} ({type(site.modules[-1]).__name__ if site.modules else call.function}) has "
@@ -195,15 +211,21 @@ class Recording(Card):
         number = self._numbers.setdefault(path, len(self._numbers))
         if not self.options.wants(number, path):
             return None
-        layer = self._layers.get(path)
-        if layer is None:
-            facts = LayerFacts(number, path, type(root).__name__)
-            layer = LayerRecord(facts, self.options.statistic, self.options.forwards)
-            self._layers[path] = layer
+        facts = {"model_class": type(root).__name__}
+        fresh = LayerRecord(number, path, self.options, self._plans, self._generator, facts)
+        runs = self._layers.setdefault(path, [fresh])
         chosen = choose_batch(call, self.options.batch)
-        _state_facts(layer.facts, site, chosen)
         last = self._latest.get(threading.get_ident())
-        return Step(self, layer, chosen, site, last).prepare()
+        places = runs[-1].find_places(chosen, site, last)
+        if runs[-1].begins_again(places):
+            runs.append(fresh)
+        commit = runs[-1].prepare(chosen, site, places)
+
+        def enter() -> None:
+            with self._lock:
+                commit()
+
+        return enter
 
     def finish(self) -> None:
         """Turn what was recorded into captures; called when the block ends.
@@ -213,14 +235,29 @@ class Recording(Card):
         RecordError
             Where nothing was recorded, frames are missing, or a cache changed.
         """
-        ran = [layer for layer in self._layers.values() if layer.calls]  # others raised
-        layers = sorted(ran, key=lambda layer: layer.facts.number)
-        self._check_found(layers)
-        self._captures = build_captures(layers, self.options, self._sites)
+        if self._error is not None:
+            raise self._error
+        ran = [[layer for layer in runs if layer.calls] for runs in self._layers.values()]
+        runs = [[layer for layer in run if layer] for run in itertools.zip_longest(*ran)]
+        self._check_found(runs[0] if runs else [])
+        self._runs = []
+        for run in runs:
+            layers = sorted(run, key=lambda layer: layer.number)
+            captures = build_captures(layers, self.options, self._list_sites())
+            if len(runs) > 1:
+                name = f"run_{len(self._runs):03d}"
+                captures = [c.replace(run=f"{name}_{c.run}".strip("_")) for c in captures]
+            self._runs.append(captures)
         self._forget()
 
+    def _list_sites(self) -> str:
+        """Return the attention calls that were seen, for the end of a message."""
+        return (
+            f"attention calls seen: {shorten_list([f'{s} x{n}' for s, n in self._sites.items()])}"
+        )
+
     def _check_found(self, layers: list[LayerRecord]) -> None:
-        seen = list_sites(f"{site} x{times}" for site, times in self._sites.items())
+        seen = self._list_sites()
         missing = find_missing(self.options.functions)
         if missing:
             raise RecordError(
@@ -241,7 +278,7 @@ class Recording(Card):
                 "'self' or 'cross', or layers= with a glob of module paths"
             )
         for wanted in self.options.layers or ():
-            if any(_fits(wanted, layer) for layer in layers):
+            if any(fits_layer(wanted, layer.number, layer.path) for layer in layers):
                 continue
             names = list(self._numbers)
             raise RecordError(
@@ -254,25 +291,5 @@ class Recording(Card):
         """Drop what refers to the model and its tensors."""
         self._layers.clear()
         self._latest.clear()
-        self.plans.clear()
+        self._plans.clear()
         self._model = self._root = None
-
-
-def _fits(wanted: int | str, layer: LayerRecord) -> bool:
-    if isinstance(wanted, int):
-        return layer.facts.number == wanted
-    return match_path(layer.facts.path, wanted)
-
-
-def _state_facts(facts: LayerFacts, site: CallSite, call: AttentionCall) -> None:
-    facts.place, facts.function = site.place, call.function
-    facts.dtype = str(call.query.dtype).removeprefix("torch.")
-    facts.heads, facts.key_heads = call.heads, int(call.key.shape[1])
-    facts.head_dim, facts.scale = int(call.query.shape[3]), call.scale
-
-
-class _Script(torch.nn.Module):  # type: ignore[misc]
-    """Stands for the model where attention is called outside any module."""
-
-
-_NO_MODEL = _Script()

@@ -1,9 +1,12 @@
-"""Options and a ``with`` block -> a `Recording` that watches while the block runs."""
+"""Options and a ``with`` block, or many prompts -> recordings, and their captures in folders."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +17,7 @@ from headgrid.recorder.recording import Model, Recording
 from headgrid.recorder.sum import shards
 from headgrid.recorder.watch.intercept import observe
 from headgrid.recorder.watch.sites import module_path, unwrap
+from headgrid.text import shorten_text
 
 
 @contextlib.contextmanager
@@ -45,8 +49,7 @@ def record(
 ) -> Iterator[Recording]:
     """Record the frame attention of a model that runs inside the block.
 
-    The model is left as it is; its attention functions are watched from outside,
-    and its outputs are those it has without a recorder.
+    Attention functions are watched from outside: the model and its outputs stay as they are.
 
     Parameters
     ----------
@@ -55,18 +58,16 @@ def record(
     tokens_per_frame : int, optional
         Tokens of one frame. This or ``segments`` is needed.
     segments, query_segments, key_segments : sequence, optional
-        Boundaries ``[0, 12, 30]`` of frames in tokens, or pairs of them, for both
-        axes or for one.
+        Boundaries ``[0, 12, 30]`` of frames in tokens, or pairs of them; for one axis or both.
     key_tokens_per_frame : int, optional
         Tokens of a key frame, in cross-attention.
     layers : int, str or sequence of them, optional
-        Layers by number (in the order of their first call) or by a glob of module
-        paths; all by default.
+        Layers by number (in order of first calls) or glob of module paths; all by default.
     attention : {"self", "cross"}
         Which attention counts.
     forwards : {"first", "last", "mean", "all"} or int, optional
-        Which of repeated forwards of a block count: the first is the noisiest, the
-        last is clean. By default a repeated forward is an error.
+        Which of repeated forwards of a block count (the first is the noisiest, the last is
+        clean). By default a repeated forward is an error.
     batch : int, "mean" or "all", optional
         Which batch element counts; needed where there is more than one.
     query_position, key_position : str or callable, optional
@@ -78,10 +79,9 @@ def record(
         Mean of ``q·k * scale`` plus constant biases; share of the softmax; its
         ``-p log p`` in nats (summed over a row of keys: the entropy); largest logit.
     sample : int, optional
-        Estimate mass or entropy from so many query tokens a frame; the standard
-        error is written into the metadata.
+        Estimate mass or entropy from so many query tokens a frame; metadata has the error.
     seed : int
-        Of the sample. The model's own random numbers are left alone.
+        Of the sample; the model's own random numbers are left alone.
     irregular_mask : {"error", "mean", "ignore"}
         What to do with logits where a mask or bias is not constant over a frame pair:
         stop, take the exact mean over visible token pairs, or leave masks out.
@@ -92,10 +92,8 @@ def record(
     functions : mapping of dotted path to reader, optional
         More attention functions, each with a function of the same arguments that
         returns an `AttentionCall`, or the name of a ready one ("flash", "wan", ...).
-    shard : {"queries", "sequence", "heads"}, optional
-        What torch.distributed has cut: queries only, queries and keys, or heads.
-    group : process group, optional
-        Of the cut.
+    shard, group : {"queries", "sequence", "heads"}, process group, optional
+        What torch.distributed has cut (queries only, queries and keys, or heads), and where.
     prompt, metadata
         Written into the captures.
 
@@ -106,10 +104,8 @@ def record(
 
     Raises
     ------
-    OptionError
-        Where an option cannot be.
-    RecordError
-        Where the calls do not fit the options, inside the block or at its end.
+    OptionError, RecordError
+        Where an option cannot be; where the calls do not fit, inside the block or at its end.
 
     Examples
     --------
@@ -120,30 +116,9 @@ def record(
     >>> recording.captures
     [<Capture layer 0: logit, 2 heads, 2 query x 2 key frames, blocks [2]>]
     """
-    options = read_options(
-        tokens_per_frame=tokens_per_frame,
-        segments=segments,
-        query_segments=query_segments,
-        key_segments=key_segments,
-        key_tokens_per_frame=key_tokens_per_frame,
-        layers=layers,
-        attention=attention,
-        forwards=forwards,
-        batch=batch,
-        query_position=query_position,
-        key_position=key_position,
-        statistic=statistic,
-        sample=sample,
-        seed=seed,
-        irregular_mask=irregular_mask,
-        gaps=gaps,
-        check_keys=check_keys,
-        functions=functions,
-        shard=shard,
-        group=group,
-        prompt=prompt,
-        metadata=dict(metadata or {}),
-    )
+    given = {name: value for name, value in locals().items() if name != "model"}
+    given["metadata"] = dict(metadata or {})
+    options = read_options(**given)
     _check_model(model, options)
     recording = Recording(model, options)
     with observe(recording, options.functions):
@@ -156,11 +131,8 @@ def _check_model(model: object, options: RecordOptions) -> None:
     if options.shard is not None:
         shards.check_running(options.shard)
     if model is not None and not isinstance(model, (torch.nn.Module, str)):
-        parts = [
-            name
-            for name in ("transformer", "unet", "model")
-            if isinstance(getattr(model, name, None), torch.nn.Module)
-        ]
+        names = ("transformer", "unet", "model")
+        parts = [n for n in names if isinstance(getattr(model, n, None), torch.nn.Module)]
         hint = f"; pass its .{parts[0]}" if parts else ""
         raise OptionError(
             f"model is a {type(model).__name__}, expected a torch.nn.Module, the name of its "
@@ -168,13 +140,120 @@ def _check_model(model: object, options: RecordOptions) -> None:
         )
     if not isinstance(model, torch.nn.Module):
         return
-    names = [module_path(model, part) for part in unwrap(model).modules()]
+    paths = [module_path(model, part) for part in unwrap(model).modules()]
     for wanted in options.layers or ():
-        if isinstance(wanted, str) and not any(match_path(name, wanted) for name in names):
-            leaf = wanted.rpartition(".")[2]
-            close = [name for name in names if leaf and leaf in name][:3]
-            near = f"; there are {', '.join(close)}" if close else near_miss(wanted, names)
+        if isinstance(wanted, str) and not any(match_path(path, wanted) for path in paths):
             raise OptionError(
-                f"layers={wanted!r} matches none of the {len(names)} module paths of "
-                f"{type(unwrap(model)).__name__} (such as {', '.join(names[1:4])}){near}"
+                f"layers={wanted!r} matches none of the {len(paths)} module paths of "
+                f"{type(unwrap(model)).__name__} (such as {', '.join(paths[1:4])})"
+                f"{near_miss(wanted, paths)}"
             )
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """One prompt's run; ``index`` is its position among all prompts, over all processes."""
+
+    index: int
+    prompt: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return f"run_{self.index:03d}"
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name}: seed {self.seed}, {shorten_text(self.prompt, 60)!r}>"
+
+
+def plan_runs(
+    prompts: Sequence[str], seeds: int | Sequence[int] = 0, *, every_process: bool = False
+) -> list[Run]:
+    """Return the runs that fall to this process: every n-th, for n processes."""
+    listed = [seeds] * len(prompts) if isinstance(seeds, int) else list(seeds)
+    if not prompts or len(listed) != len(prompts):
+        raise OptionError(
+            f"there are {len(prompts)} prompts and {len(listed)} seeds, expected at least one "
+            "prompt, and one seed for all or one each"
+        )
+    runs = [Run(i, p, s) for i, (p, s) in enumerate(zip(prompts, listed, strict=True))]
+    step = 1 if every_process else shards.world_size()
+    return runs[0 if every_process else shards.rank() :: step]
+
+
+def record_runs(
+    model: Model,
+    prompts: Sequence[str],
+    generate: Callable[[str, int], Any],
+    directory: str | Path,
+    *,
+    seeds: int | Sequence[int] = 0,
+    **options: Any,
+) -> list[Path]:
+    """Run a model over many prompts and write each run's captures.
+
+    Parameters
+    ----------
+    model : torch.nn.Module, str or None
+        As in `record`.
+    prompts : sequence of str
+    generate : callable
+        Runs the model; gets the prompt and the seed.
+    directory : path
+        Gets a folder ``run_000``, ``run_001``, ... for each prompt. With several
+        processes each runs its share of the prompts.
+    seeds, **options
+        One seed for all or one each; what `record` takes.
+
+    Returns
+    -------
+    list of Path
+        The folders that this process wrote.
+
+    Raises
+    ------
+    OptionError, RecordError
+        As in `record`, and where there are no prompts, or other than one seed a prompt.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> def generate(prompt, seed):
+    ...     q = torch.ones(1, 2, 6, 4) * seed
+    ...     torch.nn.functional.scaled_dot_product_attention(q, q, q)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = record_runs(
+    ...         None, ["an eagle", "a river"], generate, folder, seeds=[1, 2], tokens_per_frame=3
+    ...     )
+    ...     [path.name for path in paths]
+    ['run_000', 'run_001']
+    """
+    folders = []
+    for run in plan_runs(prompts, seeds, every_process=options.get("shard") is not None):
+        with record(model, prompt=run.prompt, **options) as recording:
+            generate(run.prompt, run.seed)
+        folders.append(save_run(recording, run, directory))
+    return folders
+
+
+def save_run(recording: Recording, run: Run, directory: str | Path, **more: Any) -> Path:
+    """Write one run's captures and its ``run.json``."""
+    folder = Path(directory) / run.name
+    captures = recording.captures
+    paths = recording.save(folder)
+    if not paths:
+        return folder
+    facts = {
+        "run": run.name,
+        "prompt": run.prompt,
+        "seed": run.seed,
+        "options": recording.options.describe() | {"statistic": recording.options.statistic},
+        "layers": sorted({capture.layer_index for capture in captures}),
+        "files": sorted(str(path.relative_to(folder)) for path in paths),
+        "packages": captures[0].metadata["packages"],
+        **more,
+    }
+    text = json.dumps(facts, indent=2, ensure_ascii=False, sort_keys=True)
+    (folder / "run.json").write_text(text + "\n", encoding="utf-8")
+    return folder

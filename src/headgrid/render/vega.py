@@ -6,37 +6,37 @@ fast and stays small.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import threading
-from functools import cache
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from headgrid.errors import RenderError
-from headgrid.render.fonts import find_font_folders, without_system_fonts
 from headgrid.text import shorten_text
 
+#: Names the file that fontconfig, and the engine, read in place of the usual one.
+_FONTCONFIG = "FONTCONFIG_FILE"
+#: A folder that is not there: without any, the usual ones would be searched.
+_NO_FONTS = '<?xml version="1.0"?><fontconfig><dir>/nonexistent</dir></fontconfig>'
+_FOLDER = re.compile(r"<dir\b[^<>]*>([^<>]+)</dir>")
+#: Address space that V8 reserves, 64 GiB, and some for all else; it uses little of it.
+_ADDRESSES = 68 << 30
 # Threads may draw their first figures at the same time.
-_FONTS = threading.Lock()
+_LOADING = threading.Lock()
+_loaded: set[str] = set()
 
 
 def draw_svg(text: str, schema: str = "") -> str:
-    """Return the SVG that Vega draws of a Vega-Lite specification, as text.
+    """Return the SVG that Vega draws of a Vega-Lite specification.
 
-    Parameters
-    ----------
-    text : str
-        JSON that the engine survives: no control characters, no URLs.
-    schema : str
-        The specification's ``$schema``, which names the version of Vega-Lite.
-
-    Raises
-    ------
-    RenderError
-        Where the version is unknown, or the specification is not valid.
+    Its ``text`` is JSON that the engine survives: no control characters, no URLs; its
+    ``schema`` names the version of Vega-Lite.
     """
-    import vl_convert
-
-    _load_own_fonts()
+    vl_convert = _load_engine()
     version = _find_version(schema, vl_convert.get_vegalite_versions())
     try:
         drawn: str = vl_convert.vegalite_to_svg(text, vl_version=version, allowed_base_urls=[])
@@ -50,35 +50,17 @@ def draw_svg(text: str, schema: str = "") -> str:
 
 def draw_png(drawing: str, scale: float) -> bytes:
     """Return the pixels of an SVG, ``scale`` of them to a point, as a large PNG."""
-    import vl_convert
-
-    _add_system_fonts()
-    return bytes(vl_convert.svg_to_png(drawing, scale=scale))
+    return bytes(_load_engine(system_fonts=True).svg_to_png(drawing, scale=scale))
 
 
 def draw_pdf(drawing: str) -> bytes:
-    """Return an SVG as a PDF with live text."""
-    import vl_convert
-
-    _add_system_fonts()
-    return bytes(vl_convert.svg_to_pdf(drawing))
+    """Return an SVG as a PDF with live text; the engine orders its objects anew every time."""
+    return bytes(_load_engine(system_fonts=True).svg_to_pdf(drawing))
 
 
 def bundle_javascript(schema: str = "") -> str:
-    """Return Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``.
-
-    Parameters
-    ----------
-    schema : str
-        A specification's ``$schema``; its version of Vega-Lite is the one inside.
-
-    Raises
-    ------
-    RenderError
-        Where the version is unknown.
-    """
-    import vl_convert
-
+    """Return Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
+    vl_convert = _import_engine()
     version = _find_version(schema, vl_convert.get_vegalite_versions())
     snippet = "window.vegaEmbed=vegaEmbed;"
     bundle: str = vl_convert.javascript_bundle(snippet, vl_version=version)
@@ -102,38 +84,83 @@ def warm_up() -> None:
     draw_svg(f'{{"data":{{"values":[{{"a":1}}]}},"mark":"rect","encoding":{encoding}}}')
 
 
-def _load_own_fonts() -> None:
-    """Let the engine find the fonts that it carries before those of the system.
+def _import_engine() -> Any:
+    """Return vl-convert, where it can run: without a word it would hang, or end the process."""
+    if "fork" in _loaded:
+        raise RenderError(
+            "this process was forked from one that has drawn figures, which the engine does not "
+            "survive; start workers with multiprocessing.get_context('spawn') or 'forkserver'"
+        )
+    if sys.platform == "linux":
+        import resource
 
-    It would ask the system first, whose Liberation Sans may be of another version: text
-    of other widths, and figures of other bytes. It would also open that font's file
-    anew for every text that it measures, a third of the time of a figure.
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and limit < _ADDRESSES:
+            raise RenderError(
+                f"addresses are limited to {limit / 2**30:.1f} GB (ulimit -v), expected no limit "
+                f"or {_ADDRESSES >> 30} GB, which the engine reserves and does not use; run ulimit "
+                "-v unlimited, and limit memory by systemd-run -p MemoryMax= or a container"
+            )
+    import vl_convert
+
+    _loaded.add("engine")
+    return vl_convert
+
+
+def _note_fork() -> None:
+    if _loaded:
+        _loaded.add("fork")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def _load_engine(*, system_fonts: bool = False) -> Any:
+    """Return vl-convert, which finds the fonts that it carries before those of the system.
+
+    It would ask the system first, whose Liberation Sans may be of another version (text of
+    other widths, figures of other bytes), and open that font's file anew for every text, a
+    third of the time of a figure. The system's fonts are for scripts that its own lack.
     """
-    with _FONTS:
-        _load_own_fonts_once()
+    vl_convert = _import_engine()
+    with _LOADING:
+        if "own" not in _loaded:
+            _load_own_fonts(vl_convert)
+            _loaded.add("own")
+        if system_fonts and "system" not in _loaded:
+            for folder in find_font_folders():
+                vl_convert.register_font_directory(str(folder))
+            _loaded.add("system")
+    return vl_convert
 
 
-@cache
-def _load_own_fonts_once() -> None:
-    import vl_convert
+def _load_own_fonts(vl_convert: Any) -> None:
+    before = {name: value for name, value in os.environ.items() if name == _FONTCONFIG}
+    with TemporaryDirectory() as folder:
+        empty, config = Path(folder, "empty"), Path(folder, "fonts.conf")
+        empty.mkdir()
+        config.write_text(_NO_FONTS, encoding="utf-8")
+        os.environ[_FONTCONFIG] = str(config)
+        try:
+            vl_convert.register_font_directory(str(empty))  # loads what there is before
+        finally:
+            del os.environ[_FONTCONFIG]
+            os.environ.update(before)
 
-    with without_system_fonts() as empty:
-        vl_convert.register_font_directory(str(empty))  # loads what there is before
 
-
-def _add_system_fonts() -> None:
-    """Let the engine find the fonts of the system as well, for scripts that its own lack."""
-    _load_own_fonts()
-    with _FONTS:
-        _add_system_fonts_once()
-
-
-@cache
-def _add_system_fonts_once() -> None:
-    import vl_convert
-
-    for folder in find_font_folders():
-        vl_convert.register_font_directory(str(folder))
+def find_font_folders() -> list[Path]:
+    """Return the usual folders of fonts, and those that fontconfig's files name, that are there."""
+    if sys.platform in ("darwin", "win32"):
+        return []
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    names = ["/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", f"{data}/fonts"]
+    main = Path(os.environ.get(_FONTCONFIG) or "/etc/fonts/fonts.conf")
+    for file in (main, *sorted(main.parent.glob("conf.d/*.conf"))):
+        with suppress(OSError):
+            names += _FOLDER.findall(file.read_text(encoding="utf-8", errors="replace"))
+    folders = dict.fromkeys(Path(name.strip()).expanduser() for name in names)
+    return [folder for folder in folders if folder.is_absolute() and folder.is_dir()]
 
 
 def _find_version(schema: str, available: list[str]) -> Any:
@@ -141,16 +168,12 @@ def _find_version(schema: str, available: list[str]) -> Any:
     if not schema:
         return available[-1]
     found = re.search(r"/vega-lite/v(\d+)(?:\.(\d+))?", schema)
-    if not found:
-        raise RenderError(
-            f"the specification's $schema is {schema!r}, expected one of Vega-Lite's "
-            "(https://vega.github.io/schema/vega-lite/v6.json)"
-        )
-    major, minor = found.groups()
+    major, minor = found.groups() if found else ("", "")
     same_major = [version for version in available if version.split(".")[0] == major]
     if not same_major:
         raise RenderError(
-            f"the specification is for Vega-Lite {major}, expected one of {', '.join(available)}"
+            f"the specification's $schema is {schema!r}, expected one of Vega-Lite "
+            f"{', '.join(available)} (https://vega.github.io/schema/vega-lite/v6.json)"
         )
     exact = f"{major}.{minor}"
     return exact if exact in same_major else same_major[-1]

@@ -5,38 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from headgrid.capture.blocks import expected_layers
 from headgrid.capture.folders import Place
-from headgrid.capture.form import CaptureForm
+from headgrid.capture.form import CaptureForm, expected_layers
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.errors import HeadgridError, check_choice
 from headgrid.notebook import Card
 from headgrid.options import ColorRange, ColorRule
-from headgrid.survey.moments import CaptureMoments, Moments
-from headgrid.survey.parts import Record
-from headgrid.survey.stability import icc_oneway, rank_agreement
+from headgrid.survey.moments import CaptureMoments
+from headgrid.survey.stability import icc_oneway
+from headgrid.survey.tally import Input
 from headgrid.tables.measures import COUNTS, MEASURES
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.text import shorten_list
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class Input(NamedTuple):
-    """A capture that a survey has read; ``digest`` is that of its file, empty without one."""
-
-    place: Place
-    layer: int
-    source: str
-    digest: str
-    record: Record
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,23 +151,16 @@ class Survey(Card):
         """
         import pandas as pd
 
-        column = _column(name)
-        heads = [*range(self.num_heads), None]
-        parts = [
-            pd.DataFrame(
-                {
-                    "set": set,
-                    "layer": layer,
-                    "head": heads,
-                    "runs": moments.count[:, column],
-                    "mean": moments.mean[:, column],
-                    "std": moments.std[:, column],
-                }
-            )
-            for (set, layer), moments in self._moments.items()
-        ]
-        frame = pd.concat(parts, ignore_index=True)
-        return frame.astype({"layer": "Int64", "head": "Int64"})
+        check_choice("statistic", name, tuple(MEASURES))
+        heads = self.statistics.astype({"layer": "Int64", "head": "Int64"})
+        together = heads.groupby(["set", "run", "layer"], as_index=False)[name].mean()
+        runs = pd.concat([heads, together]).groupby(["set", "layer", "head"], dropna=False)[name]
+        table = runs.agg(runs="count", mean="mean", std="std", least="min").reset_index()
+        # Exactly, where a head's values are all the same.
+        table["mean"] = table["mean"].mask(table["std"] == 0, table.pop("least"))
+        return table.sort_values(
+            "set", key=lambda sets: sets.map(self.sets.index), kind="stable", ignore_index=True
+        )
 
     def stability(self, *names: str) -> pd.DataFrame:
         """Return how well heads keep their differences from run to run.
@@ -201,26 +183,24 @@ class Survey(Card):
         """
         import pandas as pd
 
+        tables = {name: self.summary(name).dropna(subset="head") for name in names or ("sink",)}
         rows = []
         for set in self.sets:
-            for name in names or ("sink",):
-                column = _column(name)
-                for scope, layer, keys in self._scopes(set):
-                    moments = [self._moments[key] for key in keys]
-                    count, mean, m2 = (
-                        np.concatenate([getattr(one, part)[:-1, column] for one in moments])
-                        for part in ("count", "mean", "m2")
-                    )
+            for name, table in tables.items():
+                of_set = table[table["set"] == set]
+                for layer, heads in [*of_set.groupby("layer"), (None, of_set)]:
+                    scope = "all" if layer is None else "layer"
                     same = {"set": set, "measure": name, "scope": scope, "layer": layer}
-                    sizes = {"heads": int((count > 0).sum()), "runs": int(count.max())}
-                    rows.append({**same, **sizes, "icc": icc_oneway(count, mean, m2)})
+                    sizes = {"heads": (heads["runs"] > 0).sum(), "runs": heads["runs"].max()}
+                    icc = icc_oneway(heads["runs"], heads["mean"], heads["std"])
+                    rows.append({**same, **sizes, "icc": icc})
         return pd.DataFrame(rows).astype({"layer": "Int64"})
 
     def agreement(self, *names: str) -> pd.DataFrame:
         """Return how far the sets agree on the order of the heads.
 
-        Spearman's rank correlation of the heads' means over runs; see
-        `headgrid.survey.stability.rank_agreement`.
+        Spearman's rank correlation of the heads' means over runs, of the heads
+        that both sets have; ties share the mean of their ranks.
 
         Parameters
         ----------
@@ -232,23 +212,29 @@ class Survey(Card):
         DataFrame
             One row per pair of sets, measure and scope: ``set_a``, ``set_b``,
             ``measure``, ``scope``, ``layer`` (as in `stability`), ``heads``,
-            ``rho``. Empty where there is one set.
+            ``rho`` (NaN for fewer than two heads, and where one set gives all
+            the same score). Empty where there is one set.
         """
         import pandas as pd
 
         columns = ["set_a", "set_b", "measure", "scope", "layer", "heads", "rho"]
+        places = pd.MultiIndex.from_product([self.layers, range(self.num_heads)])
         rows = []
         for name in names or ("sink",):
-            for scope, layer, scores in self._scores(_column(name)):
-                same = {"measure": name, "scope": scope, "layer": layer}
-                rows += [
-                    {"set_a": a, "set_b": b, **same, "heads": heads, "rho": rho}
-                    for a, b, rho, heads in rank_agreement(scores)
-                ]
-        frame = pd.DataFrame(rows, columns=columns)
-        frame["order"] = frame.groupby(["measure", "set_a", "set_b"], sort=False).ngroup()
-        frame = frame.sort_values("order", kind="stable").drop(columns="order")
-        return frame.reset_index(drop=True).astype({"layer": "Int64"})
+            table = self.summary(name).dropna(subset="head")
+            means = table.pivot(index=["layer", "head"], columns="set", values="mean")
+            means = means.reindex(places, columns=self.sets)
+            parts = [("layer", layer, part) for layer, part in means.groupby(level=0)]
+            scopes = [
+                (scope, layer, part.corr(method="spearman"), part.notna())
+                for scope, layer, part in [*parts, ("all", None, means)]
+            ]
+            rows += [
+                (a, b, name, scope, layer, int((seen[a] & seen[b]).sum()), rho.loc[a, b])
+                for a, b in combinations(self.sets, 2)
+                for scope, layer, rho, seen in scopes
+            ]
+        return pd.DataFrame(rows, columns=columns).astype({"layer": "Int64"})
 
     @cached_property
     def captures(self) -> Mapping[tuple[str, int], Capture]:
@@ -257,8 +243,8 @@ class Survey(Card):
         The runs' own where each layer of each set has one run; else all are means, of
         one run too, so that they hold one statistic.
         """
-        ordered = sorted(self._maps, key=self._order)
-        moments = {key: self._maps[key] for key in ordered}
+        order = sorted(self._maps, key=lambda key: (self.sets.index(key[0]), key[1]))
+        moments = {key: self._maps[key] for key in order}
         alone = all(one.runs == 1 for one in moments.values())
         return {key: (alone and one.single) or one.mean_capture() for key, one in moments.items()}
 
@@ -315,58 +301,6 @@ class Survey(Card):
         for one in self._inputs:
             runs.setdefault(one.place, set()).add(one.layer)
         return runs
-
-    @cached_property
-    def _moments(self) -> dict[tuple[str, int], Moments]:
-        """Moments over runs of each (set, layer), [heads + 1, measures]: heads, then their mean."""
-        moments: dict[tuple[str, int], Moments] = {}
-        for place, layer, *_, record in self._inputs:
-            key, one = (place.set, layer), Moments.of(np.vstack([record, _mean_of_heads(record)]))
-            moments[key] = moments[key].merge(one) if key in moments else one
-        return dict(sorted(moments.items(), key=lambda item: self._order(item[0])))
-
-    def _order(self, key: tuple[str, int]) -> tuple[int, int]:
-        return self.sets.index(key[0]), key[1]
-
-    def _scopes(self, set: str) -> Iterator[tuple[str, int | None, list[tuple[str, int]]]]:
-        """Yield the groups of heads that are looked at together: of a layer, and of all."""
-        keys = [key for key in self._moments if key[0] == set]
-        for key in keys:
-            yield "layer", key[1], [key]
-        yield "all", None, keys
-
-    def _scores(
-        self, column: int
-    ) -> Iterator[tuple[str, int | None, dict[str, npt.NDArray[np.float64]]]]:
-        """Yield the heads' means by set, of each layer and of all; NaN where a set lacks it."""
-        lacking = np.full(self.num_heads, np.nan)
-        means = {
-            (set, layer): self._moments[set, layer].mean[:-1, column]
-            if (set, layer) in self._moments
-            else lacking
-            for set in self.sets
-            for layer in self.layers
-        }
-        for layer in self.layers:
-            yield "layer", layer, {set: means[set, layer] for set in self.sets}
-        together = {
-            set: np.concatenate([means[set, layer] for layer in self.layers]) for set in self.sets
-        }
-        yield "all", None, together
-
-
-def _mean_of_heads(record: Record) -> Record:
-    """Return the mean of each measure over the heads that have it."""
-    seen = ~np.isnan(record)
-    counts = seen.sum(axis=0)
-    totals = np.where(seen, record, 0.0).sum(axis=0)
-    means = np.full(record.shape[1], np.nan)
-    np.divide(totals, counts, out=means, where=counts > 0)
-    return means
-
-
-def _column(name: str) -> int:
-    return [*MEASURES].index(check_choice("statistic", name, tuple(MEASURES)))
 
 
 def _count(number: int, noun: str) -> str:

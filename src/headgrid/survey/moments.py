@@ -35,17 +35,7 @@ from headgrid.errors import CaptureError
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Count, mean and sum of squared deviations of many numbers, element by element.
-
-    Attributes
-    ----------
-    count : array, any shape, int64
-        Number of values.
-    mean : array, the same shape, float64
-        NaN where the count is 0.
-    m2 : array, the same shape, float64
-        Sum of squared deviations from the mean.
-    """
+    """Of many numbers, element by element: how many, their mean (NaN of none), the sum m2 above."""
 
     count: npt.NDArray[np.int64]
     mean: npt.NDArray[np.float64]
@@ -53,11 +43,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: npt.ArrayLike) -> Moments:
-        """Return the moments of one value an element; NaN counts as none.
-
-        >>> Moments.of([2.0, float("nan")]).count
-        array([1, 0])
-        """
+        """Return the moments of one value an element; NaN counts as none."""
         mean = np.array(values, dtype=np.float64)
         return cls((~np.isnan(mean)).astype(np.int64), mean, np.zeros_like(mean))
 
@@ -88,33 +74,21 @@ class Moments:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CaptureMoments:
-    """One layer over a number of runs, all of one form: the moments of every cell.
+    """One layer over runs of one form: the moments of every cell.
 
     A single run is kept as it was read, in its own dtype; moments are made of
-    it when it is merged.
-
-    Attributes
-    ----------
-    form : CaptureForm
-    layer : int
-    prompt : str
-        The prompt where all runs have the same; else empty.
-    runs : int
-        Number of runs.
-    single : Capture or None
-        The run's capture, without its metadata, where there is only one.
-    full : Moments or None, shape (heads, query, key)
-        None for a single run, and without a full matrix.
-    rows : Moments or None, shape (heads, key)
-        Those of the last block's rows; None for a single run.
+    it when it is merged. ``prompt`` is empty where runs have different ones.
     """
 
     form: CaptureForm
     layer: int
     prompt: str
     runs: int = 1
+    #: The run's capture, without its metadata, where there is only one.
     single: Capture | None = None
+    #: Shape (heads, query, key); None for a single run, and without a full matrix.
     full: Moments | None = None
+    #: Shape (heads, key), of the last block's rows; None for a single run.
     rows: Moments | None = None
 
     @classmethod
@@ -124,9 +98,7 @@ class CaptureMoments:
         return cls(CaptureForm.of(capture), capture.layer_index, capture.prompt, single=lean)
 
     def merge(self, other: CaptureMoments) -> CaptureMoments:
-        """Return the moments of the runs of both, this one's first.
-
-        The two have the same layer and form, as a survey has checked.
+        """Return the moments of the runs of both, which have one layer and form, this one's first.
 
         >>> runs = [Capture.from_array([[[value, 0.0]]], run=f"run_{value}") for value in (1, 4)]
         >>> both = CaptureMoments.of(runs[0]).merge(CaptureMoments.of(runs[1]))
@@ -143,19 +115,10 @@ class CaptureMoments:
         return CaptureMoments(self.form, self.layer, prompt, runs, full=full, rows=rows)
 
     def mean_capture(self) -> Capture:
-        """Return the mean over the runs, of each cell over the runs that recorded it.
+        """Return the mean of each cell over the runs that recorded it (NaN: none did).
 
-        Returns
-        -------
-        Capture
-            Its statistic is ``logit_mean`` for logits and for means of logits,
-            and so on; float64, or a single run's values as they are. A cell that
-            no run recorded is NaN.
-
-        Raises
-        ------
-        CaptureError
-            Where the statistic has no mean over runs (a deviation, a difference).
+        In float64, or a single run's values as they are; ``logit_mean`` of logits and of
+        means of logits, and so on.
         """
         if self.single is not None:
             one = self.single
@@ -164,19 +127,9 @@ class CaptureMoments:
         return self._capture("mean", None if full is None else full.mean, rows.mean)
 
     def deviation_capture(self) -> Capture:
-        """Return the standard deviation of each cell over the runs, of which there are several.
+        """Return the standard deviation of each cell over several runs, ``logit_std`` and so on.
 
-        Returns
-        -------
-        Capture
-            Its statistic is ``logit_std`` and so on; float64, divided by the
-            number of values less one. A cell that fewer than two runs recorded
-            is NaN.
-
-        Raises
-        ------
-        CaptureError
-            Where no cell of a head was recorded by two runs.
+        In float64, of the sample; NaN where fewer than two runs recorded a cell.
         """
         full, rows = self._moments()
         return self._capture("deviation", None if full is None else full.std, rows.std)

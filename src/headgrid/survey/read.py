@@ -2,40 +2,45 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import closing
-from itertools import chain
-from typing import Literal
+from itertools import chain, groupby, islice
+from typing import Any, Literal, NamedTuple
 
+from headgrid.capture import store
 from headgrid.capture.folders import CaptureFile, Place, find_captures, place_captures
-from headgrid.capture.form import CaptureForm
 from headgrid.capture.model import Capture
-from headgrid.capture.quantiles import QuantileSketch
-from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import (
     CaptureError,
     HeadgridError,
     HeadgridWarning,
     OptionError,
     check_choice,
+    unexpected,
 )
-from headgrid.survey.model import Input, Survey
-from headgrid.survey.moments import CaptureMoments
-from headgrid.survey.parts import Findings, Measured, Part, read_part, split_parts
+from headgrid.survey.model import Survey
+from headgrid.survey.tally import Input, Tally
 from headgrid.text import clean_text
 
 _Path = str | os.PathLike[str]
 Inputs = _Path | Capture | Iterable[_Path] | Iterable[Capture]
 
-_NOTHING = object()
+#: A part is one layer of so many runs: few, so that work is spread evenly; more than
+#: one, so that what a worker sends back (a mean map, whatever the runs) is small
+#: beside what it has read.
+RUNS_IN_A_PART = 16
 
-#: Workers that an executor is taken to have where it does not say.
-_WORKERS = 16
+
+class File(NamedTuple):
+    """A file with its number in the whole survey."""
+
+    number: int
+    file: CaptureFile
+    place: Place
 
 
 def survey(
@@ -85,109 +90,27 @@ def survey(
     """
     if by is not None:
         check_choice("by", by, ["set"])
-    if isinstance(inputs, (str, os.PathLike, Capture)):
-        given: Iterator[_Path | Capture] = iter([inputs])
-    elif isinstance(inputs, Iterable):
-        given = iter(inputs)
-    else:
+    given: Any = [inputs] if isinstance(inputs, (str, os.PathLike, Capture)) else inputs
+    if not isinstance(given, Iterable):
         raise OptionError(
             f"inputs is {type(inputs).__name__}, expected paths, or captures; give a folder"
         )
-    first: object = next(given, _NOTHING)
+    rest = iter(given)
+    first = list(islice(rest, 1))
     errors: list[CaptureError] = []
-    if isinstance(first, Capture):
-        tally = _read_captures(chain([first], given))
+    if first and isinstance(first[0], Capture):
+        tally = _read_captures(chain(first, rest))
     else:
-        paths: list[_Path] = []
-        for path in () if first is _NOTHING else (first, *given):
+        paths = [*first, *rest]
+        for path in paths:
             if not isinstance(path, (str, os.PathLike)):
-                raise OptionError(
-                    f"inputs hold a {type(path).__name__}, expected paths only, or captures only"
-                )
-            paths.append(path)
+                raise _mixed(path)
         files, errors = find_captures(paths)
         tally = read_files(files, place_captures(files, by=by), executor=executor)
     found = survey_tally(tally, errors)
     for text in (*map(str, found.failures), *found.warnings, *found.missing):
         warnings.warn(text, HeadgridWarning, stacklevel=2)
     return found
-
-
-class Tally:
-    """What a survey knows after some of its parts; it grows by a table row a head."""
-
-    def __init__(self, sources: Iterable[str] = (), places: Iterable[Place] = ()) -> None:
-        self.sources = list(sources)
-        self.places = list(places)
-        self.form: CaptureForm | None = None
-        self.inputs: dict[tuple[Place, int], Input] = {}
-        self.maps: dict[tuple[str, int], CaptureMoments] = {}
-        self.sketch = QuantileSketch.of([])
-        self.value_range = math.inf, -math.inf
-        self.failures: dict[int, HeadgridError] = {}  # by the number of the file
-        self.odd: dict[str, tuple[int, int]] = {}  # a warning: its first file, how many files
-        self._first_of_form = 0
-
-    def add(self, findings: Findings) -> None:
-        """Take up what the next part has found.
-
-        Raises
-        ------
-        CaptureError
-            Where a capture can not be compared with the others, or is there twice.
-        """
-        for form, number in findings.forms.items():
-            self._check_form(form, number)
-        for found in findings.measured:
-            self._add_capture(found)
-        for layer, moments in findings.moments.items():
-            key = self.places[findings.measured[0].number].set, layer
-            self.maps[key] = self.maps[key].merge(moments) if key in self.maps else moments
-        self.failures |= findings.failures
-        self.sketch = self.sketch.merge(findings.sketch)
-        low, high = findings.value_range
-        self.value_range = min(low, self.value_range[0]), max(high, self.value_range[1])
-
-    def _check_form(self, form: CaptureForm, number: int) -> None:
-        if self.form is None:
-            self.form, self._first_of_form = form, number
-        for name, mine, theirs in self.form.differences(form):
-            raise CaptureError(
-                f"{self.sources[self._first_of_form]} and {self.sources[number]} differ in {name}: "
-                f"{mine} and {theirs}; expected captures that can be compared, so survey them "
-                "separately"
-            )
-
-    def _add_capture(self, found: Measured) -> None:
-        place, layer = self.places[found.number], found.layer
-        source = self.sources[found.number]
-        if (place, layer) in self.inputs:
-            where = f"{place.text}, " if place.text else ""
-            raise CaptureError(
-                f"{self.inputs[place, layer].source} and {source} are both {where}layer {layer}, "
-                "expected one capture for each set, run and layer; leave one out, or give the runs "
-                "other names (their folders, or capture.replace(run=...))"
-            )
-        if self.form is not None and not STATISTICS[self.form.statistic].has_mean:
-            for other in self.inputs.values():
-                if (other.place.set, other.layer) == (place.set, layer):
-                    raise CaptureError(
-                        f"{other.source} and {source} hold {self.form.statistic} of several runs, "
-                        "which has no mean over runs; survey the captures that they were made of"
-                    )
-        self.inputs[place, layer] = Input(place, layer, source, found.digest, found.record)
-        for text in found.warnings:
-            number, count = self.odd.get(text, (found.number, 0))
-            self.odd[text] = min(number, found.number), count + 1
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was odd in the files, once for each kind, in the order of the files."""
-        texts = []
-        for text, (number, count) in sorted(self.odd.items(), key=lambda item: item[1]):
-            more = f" (and {count - 1:,} more files)" if count > 1 else ""
-            texts.append(f"{self.sources[number]}: {text}{more}")
-        return tuple(texts)
 
 
 def read_files(
@@ -197,35 +120,22 @@ def read_files(
     executor: Executor | None = None,
     advance: Callable[[int], None] = lambda files: None,
 ) -> Tally:
-    """Read every file once, and tally what it holds.
+    """Read every file once, in whatever order they stand, and tally what they hold.
 
-    Parameters
-    ----------
-    files, places
-        From `find_captures` and `place_captures`; in any order.
-    executor : concurrent.futures.Executor, optional
-        Where files are read; by default here. The result does not depend on it.
-    advance : callable
-        Called with the number of files of each part that is done.
-
-    Raises
-    ------
-    CaptureError
-        Where captures can not be compared, or one is there twice.
-    HeadgridError
-        Where a process of the executor has died.
+    ``places`` are those of `place_captures`; ``advance`` is called with the number of
+    files of each part that is done. Captures that can not be compared are an error.
     """
-    order = sorted(range(len(files)), key=lambda n: (places[n].order, files[n].order))
-    listed = [files[n] for n in order]
     clean = {place: Place(clean_text(place.set), clean_text(place.run)) for place in {*places}}
-    cleaned = [clean[places[n]] for n in order]
-    parts = split_parts(listed, cleaned)
-    tally = Tally([str(file.path) for file in listed], cleaned)
+    both = zip(files, places, strict=True)
+    ordered = sorted(both, key=lambda one: (one[1].order, one[0].order))
+    listed = [File(n, file, clean[place]) for n, (file, place) in enumerate(ordered)]
+    parts = split_parts(listed)
+    tally = Tally()
     try:
         with closing(_read_parts(parts, executor)) as results:
-            for part, findings in zip(parts, results, strict=True):
-                tally.add(findings)
-                advance(len(part.files))
+            for part, found in zip(parts, results, strict=True):
+                tally.merge(found)
+                advance(len(part))
     except BrokenExecutor as error:
         raise HeadgridError(
             "a worker process has died, most likely for want of memory; use fewer (--jobs)"
@@ -234,55 +144,88 @@ def read_files(
 
 
 def survey_tally(tally: Tally, errors: Sequence[HeadgridError] = ()) -> Survey:
-    """Return the survey of a finished tally.
-
-    Parameters
-    ----------
-    tally : Tally
-    errors : sequence of HeadgridError
-        What was wrong with inputs before any file was read.
-
-    Raises
-    ------
-    CaptureError
-        Where it holds no capture.
-    """
+    """Return the survey of a finished tally; ``errors`` came up before any file was read."""
     failures = (*errors, *(error for _, error in sorted(tally.failures.items())))
     if tally.form is None:
         first = f"; the first: {failures[0]}" if failures else ""
         raise CaptureError(
             f"none of {len(failures)} inputs is a usable capture, expected at least one{first}"
         )
-    order = {place: place.order for place in {*tally.places}}
+    order = {place: place.order for place, _ in tally.inputs}
     inputs = sorted(tally.inputs.values(), key=lambda one: (order[one.place], one.layer))
     values = tally.value_range, tally.sketch
-    return Survey(tally.form, failures, tally.warnings, *values, tuple(inputs), tally.maps)
+    return Survey(tally.form, failures, _warnings_of(inputs), *values, tuple(inputs), tally.maps)
 
 
-def _read_captures(captures: Iterable[object]) -> Tally:
+def _warnings_of(inputs: Sequence[Input]) -> tuple[str, ...]:
+    """Return what was odd in the files, once for each kind, with the first that it was in."""
+    sources: dict[str, list[str]] = {}
+    for one in inputs:
+        for text in one.warnings:
+            sources.setdefault(text, []).append(one.source)
+    return tuple(
+        f"{first}: {text}{f' (and {len(more):,} more files)' if more else ''}"
+        for text, (first, *more) in sources.items()
+    )
+
+
+def _read_captures(captures: Iterable[Any]) -> Tally:
     """Tally captures in memory, each looked at once; their run names tell them apart."""
     tally = Tally()
-    for number, capture in enumerate(captures):
+    for capture in captures:
         if not isinstance(capture, Capture):
-            raise OptionError(
-                f"inputs hold a {type(capture).__name__} beside captures, expected captures only, "
-                "or paths only"
-            )
-        tally.sources.append(capture.source)
-        tally.places.append(Place("", clean_text(capture.run)))
-        findings = Findings()
-        findings.add(number, capture)
-        tally.add(findings)
+            raise _mixed(capture)
+        tally.merge(Tally.of(capture, Place("", clean_text(capture.run))))
     return tally
 
 
-def _read_parts(parts: Sequence[Part], executor: Executor | None) -> Generator[Findings]:
+def _mixed(found: object) -> OptionError:
+    return OptionError(
+        f"inputs hold a {type(found).__name__}, expected paths only, or captures only"
+    )
+
+
+def split_parts(files: Sequence[File]) -> list[list[File]]:
+    """Split files, which stand in the order of sets, runs and names, into parts.
+
+    A part holds the files of one name (a layer) of some runs of a set. Parts follow from
+    the files alone and never from the number of workers: sums of floats are made in their
+    order, so that every executor gives the same bits.
+    """
+    parts: list[list[File]] = []
+    for _, of_set in groupby(files, key=lambda one: one.place.set):
+        runs = [list(run) for _, run in groupby(of_set, key=lambda one: one.place.run)]
+        for start in range(0, len(runs), RUNS_IN_A_PART):
+            named: dict[str, list[File]] = {}
+            for one in chain(*runs[start : start + RUNS_IN_A_PART]):
+                named.setdefault(one.file.path.stem.casefold(), []).append(one)
+            parts += named.values()
+    return parts
+
+
+def read_part(part: Sequence[File]) -> Tally:
+    """Read the files of a part, each once, and tally what they hold."""
+    tally = Tally()
+    for number, file, place in part:
+        try:
+            capture, digest = store.read_capture(file)
+            found = Tally.of(capture, place, digest)
+        except CaptureError as error:
+            found = Tally(failures={number: error})
+        except Exception as error:  # noqa: BLE001 - whatever one file does, the others count
+            found = Tally(failures={number: unexpected(str(file.path), error)})
+        tally.merge(found)
+    return tally
+
+
+def _read_parts(parts: Sequence[list[File]], executor: Executor | None) -> Generator[Tally]:
     """Yield what each part holds, in order; few wait at a time, which bounds memory."""
     if executor is None:
         yield from map(read_part, parts)
         return
-    window = 2 * (getattr(executor, "_max_workers", 0) or _WORKERS) + 2
-    waiting: deque[Future[Findings]] = deque()
+    # Two for each worker; an executor that does not say how many it has may have 16.
+    window = 2 * (getattr(executor, "_max_workers", 0) or 16) + 2
+    waiting: deque[Future[Tally]] = deque()
     try:
         for part in parts:
             waiting.append(executor.submit(read_part, part))

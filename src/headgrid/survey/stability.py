@@ -1,29 +1,12 @@
-"""Scores of many runs -> how stable they are over runs, and how sets of runs agree.
-
-Where a number is undefined (one run, one head, nothing varies) it is NaN, not
-an error: a survey asks for many at once.
-"""
+"""Scores of heads over runs -> how stable they are."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 
-class RankAgreement(NamedTuple):
-    """How alike two sets rank the items that both have."""
-
-    set_a: str
-    set_b: str
-    rho: float
-    items: int
-
-
-def icc_oneway(count: npt.ArrayLike, mean: npt.ArrayLike, m2: npt.ArrayLike) -> float:
+def icc_oneway(count: npt.ArrayLike, mean: npt.ArrayLike, std: npt.ArrayLike) -> float:
     """Return the intraclass correlation ICC(1,1): one-way random effects, single scores.
 
     The share of all variance that is between targets, here heads, rather than
@@ -35,22 +18,13 @@ def icc_oneway(count: npt.ArrayLike, mean: npt.ArrayLike, m2: npt.ArrayLike) -> 
         ICC(1,1) = (BMS - WMS) / (BMS + (k0 - 1) WMS)
         k0 = (N - sum(n_i^2) / N) / (a - 1)
 
-    where ``k0`` is the number of runs if every target has the same.
+    where ``k0`` is the number of runs if every target has the same. Each array has
+    shape (targets,): number of runs, their mean, and their standard deviation of
+    the sample, of any value where there are too few runs for one.
 
-    Parameters
-    ----------
-    count : array of int, shape (targets,)
-        Number of runs.
-    mean, m2 : array, shape (targets,)
-        Their mean (of any value where the count is 0) and the sum of their
-        squared deviations from it, as `headgrid.survey.moments.Moments` has them.
-
-    Returns
-    -------
-    float
-        From ``-1 / (k0 - 1)`` to 1; below 0 where targets are more alike than
-        chance makes them. NaN for fewer than two targets, where no target has
-        two runs, and where nothing varies.
+    The result is at least ``-1 / (k0 - 1)``: targets can be more alike than chance
+    makes them. It is NaN for fewer than two targets, where no target has two runs,
+    and where nothing varies.
 
     References
     ----------
@@ -66,16 +40,16 @@ def icc_oneway(count: npt.ArrayLike, mean: npt.ArrayLike, m2: npt.ArrayLike) -> 
 
     >>> ratings = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9]]
     >>> scores = np.array([*ratings, [6, 2, 4, 7]])
-    >>> round(icc_oneway([4] * 6, scores.mean(axis=1), 4 * scores.var(axis=1)), 2)
+    >>> round(icc_oneway([4] * 6, scores.mean(axis=1), scores.std(axis=1, ddof=1)), 2)
     0.17
     """
-    counts = np.asarray(count, dtype=np.float64)
-    means, squares = np.asarray(mean, dtype=np.float64), np.asarray(m2, dtype=np.float64)
-    filled = counts > 0
-    counts, means, squares = counts[filled], means[filled], squares[filled]
+    counts, means, deviations = (np.asarray(part, dtype=np.float64) for part in (count, mean, std))
+    seen = counts > 0
+    counts, means, deviations = counts[seen], means[seen], deviations[seen]
     targets, total = len(counts), float(counts.sum())
     if targets < 2 or total <= targets:
         return float("nan")
+    squares = (counts - 1) * np.where(counts > 1, deviations, 0.0) ** 2
     from_first = means - means[0]  # equal means give exactly 0
     from_mean = from_first - (counts * from_first).sum() / total
     between = float((counts * from_mean**2).sum()) / (targets - 1)
@@ -83,34 +57,3 @@ def icc_oneway(count: npt.ArrayLike, mean: npt.ArrayLike, m2: npt.ArrayLike) -> 
     runs = (total - float((counts**2).sum()) / total) / (targets - 1)
     whole = between + (runs - 1) * within
     return (between - within) / whole if whole > 0 else float("nan")
-
-
-def rank_agreement(scores: Mapping[str, npt.NDArray[np.float64]]) -> list[RankAgreement]:
-    """Return Spearman's rank correlation of every pair of sets.
-
-    Parameters
-    ----------
-    scores : mapping of str to array, shape (items,)
-        For each set one score an item, such as a head's mean sink score; the
-        same items in the same order in every set. An item that is NaN in one of
-        two sets is left out of that pair.
-
-    Returns
-    -------
-    list of RankAgreement
-        In the order of the mapping, ``rho`` from -1 to 1; NaN for fewer than two
-        items, and where one set gives all items the same score.
-
-    Examples
-    --------
-    >>> rank_agreement({"cats": [0.1, 0.5, 3.0], "dogs": [1.0, 2.0, 9.0]})
-    [RankAgreement(set_a='cats', set_b='dogs', rho=1.0, items=3)]
-    """
-    import pandas as pd
-
-    frame = pd.DataFrame(scores, dtype=np.float64)
-    rho, seen = frame.corr(method="spearman").to_numpy(), frame.notna().to_numpy()
-    return [
-        RankAgreement(set_a, set_b, float(rho[a, b]), int((seen[:, a] & seen[:, b]).sum()))
-        for (a, set_a), (b, set_b) in combinations(enumerate(scores), 2)
-    ]

@@ -14,9 +14,6 @@ from headgrid.errors import OptionError
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Rows of the table of changes.
-TOP = 20
-
 
 def subtract(a: Capture, b: Capture) -> Capture:
     """Return B - A as a capture.
@@ -48,13 +45,9 @@ def subtract(a: Capture, b: Capture) -> Capture:
     expect_comparable(a, b)
     base = STATISTICS[a.statistic].base
     matrices = None
-    if a.full_frame_attention is not None and b.full_frame_attention is not None:
-        matrices = np.stack(
-            [
-                b.head_matrix(head).astype(np.float64) - a.head_matrix(head)
-                for head in range(a.num_heads)
-            ]
-        )
+    if a.full_frame_attention is not None:
+        pairs = ((a.head_matrix(head), b.head_matrix(head)) for head in range(a.num_heads))
+        matrices = np.stack([now.astype(np.float64) - was for was, now in pairs])
     return Capture.from_array(
         matrices,
         last_block=b.last_block_rows.astype(np.float64) - a.last_block_rows,
@@ -68,7 +61,7 @@ def subtract(a: Capture, b: Capture) -> Capture:
     ).replace(source=f"{b.source} - {a.source}")
 
 
-def change_table(a: Capture, b: Capture, *, top: int | None = TOP) -> pd.DataFrame:
+def change_table(a: Capture, b: Capture, *, top: int | None = 20) -> pd.DataFrame:
     """Return the pairs that differ most between two captures.
 
     Parameters
@@ -104,19 +97,17 @@ def change_table(a: Capture, b: Capture, *, top: int | None = TOP) -> pd.DataFra
     if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
         raise OptionError(f"top is {top!r}, expected a whole number, at least 1")
     expect_comparable(a, b)
+    queries, keys = np.asarray(a.query_frames), np.asarray(a.key_frames)
     parts = []
     for head in range(a.num_heads):
         was, now = (c.head_matrix(head).astype(np.float64) for c in (a, b))
-        query, key = np.nonzero(~np.isnan(was + now))
-        frames = np.asarray(a.query_frames)[query], np.asarray(a.key_frames)[key]
-        parts.append((np.full(len(query), head), *frames, was[query, key], now[query, key]))
-    names = ("head", "query", "key", "a", "b")
-    columns = dict(zip(names, map(np.concatenate, zip(*parts, strict=True)), strict=True))
-    change = columns["b"] - columns["a"]
-    order = np.argsort(-np.abs(change), kind="stable")[:top]
-    table = pd.DataFrame({name: values[order] for name, values in columns.items()})
-    table["difference"] = change[order]
-    return table
+        at = np.nonzero(~np.isnan(was + now))
+        values = {"a": was[at], "b": now[at], "difference": now[at] - was[at]}
+        frames = {"query": queries[at[0]], "key": keys[at[1]]}
+        parts.append(pd.DataFrame({"head": head, **frames, **values}))
+    table = pd.concat(parts, ignore_index=True)
+    order = np.argsort(-table["difference"].abs().to_numpy(), kind="stable")[:top]
+    return table.iloc[order].reset_index(drop=True)
 
 
 def expect_comparable(a: Capture, b: Capture) -> None:

@@ -1,8 +1,4 @@
-"""One capture -> the measures of each of its heads, in float64, over visible keys only.
-
-A measure is one number a head. `MEASURES` says of each what it is called, what
-it means and whether it has two signs; `measure_heads` computes all of them.
-"""
+"""One capture -> the measures of each of its heads, in float64, over visible keys only."""
 
 from __future__ import annotations
 
@@ -14,10 +10,16 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.capture.model import Capture, expect_capture
+from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import OptionError, check_choice
-from headgrid.tables.stats import diagonal_and_first_key, pairs_mean, row_statistics, visible_groups
+from headgrid.tables.stats import (
+    diagonal_and_first_key,
+    head_table,
+    pairs_mean,
+    row_statistics,
+    visible_groups,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,115 +29,188 @@ Columns = dict[str, npt.NDArray[np.float64]]
 #: The recent band is so many of the last visible keys.
 RECENT_KEYS = 4
 
-#: A row of fewer keys has no period: its differences make less than two bins.
-_FEWEST_PERIOD_KEYS = 5
-
-# Bins whose power is equal but for rounding count as equal, so that every
-# machine finds the same one.
-_TIE = 1e-9
-
 
 @dataclass(frozen=True)
 class Measure:
-    """What a number of a head is.
+    """What a number of a head is: the title of its axis, a sentence about it, unit and sign.
 
-    Attributes
-    ----------
-    title : str
-        Title of an axis or colour bar, without the unit.
-    unit : str
-        ``"statistic"`` where the values have the capture's unit, else the unit;
-        empty for a number without one.
-    sign : {"two", "one", "statistic"}
-        Whether the values have two signs, with zero in the middle, always,
-        never, or where the capture's statistic has.
-    description : str
-        One sentence, without a full stop.
+    The unit is ``"statistic"`` where values have the capture's unit, and empty where they
+    have none. The sign is ``"two"`` where values always lie on both sides of zero, ``"one"``
+    where they never do, ``"statistic"`` where they do if the capture's values do.
     """
 
     title: str
-    unit: str
-    sign: Literal["two", "one", "statistic"]
     description: str
+    unit: str = "statistic"
+    sign: Literal["two", "one", "statistic"] = "statistic"
 
 
-def _of_statistic(title: str, description: str) -> Measure:
-    return Measure(title, "statistic", "statistic", description)
-
+_MEASURES = {
+    "first": Measure("First Key", "value of the last-block row at key frame 0"),
+    "mid": Measure(
+        "Middle Keys", "mean of the last-block row without its first and last visible key"
+    ),
+    "last": Measure("Last Key", "value of the last-block row at the last visible key"),
+    "sink": Measure("Sink Score", "first - mid; positive means an attention sink", sign="two"),
+    "diagonal_mean": Measure(
+        "Layer's Diagonal", "mean over all heads' visible pairs with equal frame numbers"
+    ),
+    "first_key_mean": Measure(
+        "Layer's First Key", "mean over all heads' visible pairs with key frame 0"
+    ),
+    "head_diagonal_mean": Measure(
+        "Diagonal", "mean over the head's visible pairs with equal frame numbers"
+    ),
+    "head_first_key_mean": Measure(
+        "First Key, All Queries", "mean over the head's visible pairs with key frame 0"
+    ),
+    "entropy": Measure(
+        "Entropy of the Row",
+        "entropy of the last-block row, normalised to sum 1; of masses only",
+        "nats",
+        "one",
+    ),
+    "effective_keys": Measure(
+        "Effective Number of Keys", "exp(entropy): keys that share the attention", "keys", "one"
+    ),
+    "positive_share": Measure(
+        "Share of Positive Keys", "share of the last-block row's keys above 0", "", "one"
+    ),
+    "sink_band": Measure("Sink Band", "value of the last-block row at key frame 0"),
+    "middle_band": Measure(
+        "Middle Band", "mean of the last-block row between the sink and the recent band"
+    ),
+    "recent_band": Measure(
+        "Recent Band", "mean of the last-block row over its last visible keys, never key 0"
+    ),
+    "sink_band_keys": Measure("Keys in the Sink Band", "width of the sink band", "keys", "one"),
+    "middle_band_keys": Measure(
+        "Keys in the Middle Band", "width of the middle band", "keys", "one"
+    ),
+    "recent_band_keys": Measure(
+        "Keys in the Recent Band", "width of the recent band", "keys", "one"
+    ),
+    "period": Measure(
+        "Dominant Period", "strongest period of the last-block row along keys", "frames", "one"
+    ),
+}
 
 #: Every measure, in the order of the columns.
-MEASURES: MappingProxyType[str, Measure] = MappingProxyType(
-    {
-        "first": _of_statistic("First Key", "value of the last-block row at key frame 0"),
-        "mid": _of_statistic(
-            "Middle Keys", "mean of the last-block row without its first and last visible key"
-        ),
-        "last": _of_statistic("Last Key", "value of the last-block row at the last visible key"),
-        "sink": Measure(
-            "Sink Score", "statistic", "two", "first - mid; positive means an attention sink"
-        ),
-        "diagonal_mean": _of_statistic(
-            "Layer's Diagonal", "mean over all heads' visible pairs with equal frame numbers"
-        ),
-        "first_key_mean": _of_statistic(
-            "Layer's First Key", "mean over all heads' visible pairs with key frame 0"
-        ),
-        "head_diagonal_mean": _of_statistic(
-            "Diagonal", "mean over the head's visible pairs with equal frame numbers"
-        ),
-        "head_first_key_mean": _of_statistic(
-            "First Key, All Queries", "mean over the head's visible pairs with key frame 0"
-        ),
-        "entropy": Measure(
-            "Entropy of the Row",
-            "nats",
-            "one",
-            "entropy of the last-block row, normalised to sum 1; of masses only",
-        ),
-        "effective_keys": Measure(
-            "Effective Number of Keys", "keys", "one", "exp(entropy): keys that share the attention"
-        ),
-        "positive_share": Measure(
-            "Share of Positive Keys", "", "one", "share of the last-block row's keys above 0"
-        ),
-        "sink_band": _of_statistic("Sink Band", "value of the last-block row at key frame 0"),
-        "middle_band": _of_statistic(
-            "Middle Band", "mean of the last-block row between the sink and the recent band"
-        ),
-        "recent_band": _of_statistic(
-            "Recent Band", "mean of the last-block row over its last visible keys, never key 0"
-        ),
-        "sink_band_keys": Measure("Keys in the Sink Band", "keys", "one", "width of the sink band"),
-        "middle_band_keys": Measure(
-            "Keys in the Middle Band", "keys", "one", "width of the middle band"
-        ),
-        "recent_band_keys": Measure(
-            "Keys in the Recent Band", "keys", "one", "width of the recent band"
-        ),
-        "period": Measure(
-            "Dominant Period", "frames", "one", "strongest period of the last-block row along keys"
-        ),
-    }
-)
+MEASURES = MappingProxyType(_MEASURES)
 
 #: Measures that count keys: whole numbers in a table.
 COUNTS = tuple(name for name in MEASURES if name.endswith("_band_keys"))
 
 
 def measure_heads(capture: Capture, *, recent_keys: int = RECENT_KEYS) -> Columns:
-    """Return every measure of every head.
+    """Return every measure of every head, each of shape (heads,), in the order of `MEASURES`.
+
+    NaN where there is no such value, as without a full matrix for means over it; of
+    ``recent_keys``, at least 1, see `measure_table`.
+
+    >>> row = [9.0, 1.0, -2.0, 1.0, 2.0, 3.0, 4.0]
+    >>> measures = measure_heads(Capture.from_array(last_block=[row]))
+    >>> {name: float(measures[name][0]) for name in ("sink_band", "middle_band", "recent_band")}
+    {'sink_band': 9.0, 'middle_band': -0.5, 'recent_band': 2.5}
+    """
+    if isinstance(recent_keys, bool) or not isinstance(recent_keys, int) or recent_keys < 1:
+        raise OptionError(
+            f"recent_keys is {recent_keys!r}, expected a whole number of keys, at least 1"
+        )
+    diagonal, first_key = diagonal_and_first_key(capture)
+    found = row_statistics(capture) | {
+        "diagonal_mean": np.full(capture.num_heads, pairs_mean(diagonal)),
+        "first_key_mean": np.full(capture.num_heads, pairs_mean(first_key)),
+        "head_diagonal_mean": _mean_of_each(diagonal),
+        "head_first_key_mean": _mean_of_each(first_key),
+    }
+    for name in MEASURES.keys() - found.keys():  # what stays of a row without a visible key
+        found[name] = np.full(capture.num_heads, 0.0 if name.endswith("_band_keys") else np.nan)
+    for heads, keys, rows in visible_groups(capture):
+        measures = _band_measures(rows, capture.key_frames[keys[0]] == 0, recent_keys)
+        measures["positive_share"] = (rows > 0).mean(axis=1)
+        measures["period"] = dominant_periods(rows, [capture.key_frames[key] for key in keys])
+        if capture.statistic == "mass":
+            measures["entropy"] = entropies = _row_entropies(rows)
+            measures["effective_keys"] = _exactly(np.exp, entropies)
+        for name, values in measures.items():
+            found[name][heads] = values
+    return {name: found[name] for name in MEASURES}
+
+
+def dominant_periods(rows: npt.ArrayLike, key_frames: Iterable[int]) -> npt.NDArray[np.float64]:
+    """Return the period, in frames, that is strongest in each row [heads, keys] along the keys.
+
+    The first difference of the row (which takes the level away and weakens slow changes),
+    times a Hann window, goes through a real FFT; of the bins of power without bin 0, the
+    strongest, bin k, gives the period N / k times the step between frames, for N differences.
+    Of equally strong bins the longest period counts. NaN where there are fewer than 5 keys,
+    where the frame numbers have no constant step, and for a row that does not vary.
+
+    Only the periods N, N/2, N/3, ... to two steps can be told apart. A trend across the row
+    leaks into the first bins, so that a period of N or N/2 may be no more than a slope; the
+    window is 0 at both ends, so a jump there, a sink for one, does not count.
+
+    >>> frames = np.arange(25)
+    >>> dominant_periods([np.sin(2 * np.pi * frames / 6), 0.0 * frames], frames)
+    array([ 6., nan])
+    """
+    values, frames = np.asarray(rows, dtype=np.float64), np.asarray(list(key_frames))
+    periods = np.full(len(values), np.nan)
+    steps = np.diff(frames)
+    if len(frames) < 5 or bool((steps != steps[0]).any()):  # fewer make less than two bins
+        return periods
+    changes = np.diff(values, axis=1) * np.hanning(len(steps))
+    largest = np.abs(changes).max(axis=1)
+    varies = largest > 0
+    spectrum = np.fft.rfft(changes[varies] / largest[varies, None], axis=1)
+    power = spectrum.real**2 + spectrum.imag**2
+    power = power[:, 1:]
+    # Bins that are equal but for rounding count as equal: every machine finds the same one.
+    strong = power >= power.max(axis=1, keepdims=True) * (1 - 1e-9)
+    periods[varies] = len(steps) * float(steps[0]) / (strong.argmax(axis=1) + 1)
+    return periods
+
+
+def measure_title(name: str, statistic: str) -> str:
+    """Return the title of an axis or a colour bar that shows a measure of a statistic.
+
+    >>> measure_title("sink", "logit"), measure_title("period", "logit")
+    ('Sink Score (logits)', 'Dominant Period (frames)')
+    """
+    measure = MEASURES[check_choice("measure", name, MEASURES)]
+    unit = STATISTICS[statistic].unit if measure.unit == "statistic" else measure.unit
+    return f"{measure.title} ({unit})" if unit else measure.title
+
+
+def measure_diverges(name: str, statistic: str) -> bool:
+    """Return whether a measure has two signs, with zero in the middle.
+
+    >>> [measure_diverges(name, "mass") for name in ("sink", "first", "period")]
+    [True, False, False]
+    """
+    sign = MEASURES[check_choice("measure", name, MEASURES)].sign
+    return STATISTICS[statistic].signed if sign == "statistic" else sign == "two"
+
+
+def measure_table(
+    captures: Capture | Iterable[Capture], *, recent_keys: int = RECENT_KEYS
+) -> pd.DataFrame:
+    """Return the measures of every head, tidy.
 
     Parameters
     ----------
-    capture : Capture
-        With a full matrix, or with the last block's row alone.
+    captures : Capture or iterable of Capture
+        With a full matrix or with the last block's row alone; read once, and none is kept.
     recent_keys : int
         Width of the recent band, at least 1.
 
     Returns
     -------
-    dict of str to array, shape (heads,), float64
-        In the order of `MEASURES`; NaN where there is no such value.
+    DataFrame
+        One row per run x layer x head, in the order of the captures: ``set`` (empty),
+        ``run``, ``layer``, ``head``, ``statistic``, then in float64, not rounded, and NaN
+        where there is no such value:
 
         ``first``, ``mid``, ``last``, ``sink``
             As `headgrid.head_statistics` has them.
@@ -154,9 +229,9 @@ def measure_heads(capture: Capture, *, recent_keys: int = RECENT_KEYS) -> Column
             Means of the row over key frame 0, over the last ``recent_keys``
             visible keys but never key frame 0, and over the visible keys that
             are left; ``sink_band_keys``, ``middle_band_keys`` and
-            ``recent_band_keys`` are the numbers of keys in them.
+            ``recent_band_keys`` (int) are the numbers of keys in them.
         ``period``
-            See `dominant_periods`.
+            See `headgrid.tables.measures.dominant_periods`.
 
     Raises
     ------
@@ -165,182 +240,18 @@ def measure_heads(capture: Capture, *, recent_keys: int = RECENT_KEYS) -> Column
 
     Examples
     --------
-    >>> row = [9.0, 1.0, -2.0, 1.0, 2.0, 3.0, 4.0]
-    >>> measures = measure_heads(Capture.from_array(last_block=[row]))
-    >>> {name: float(measures[name][0]) for name in ("sink_band", "middle_band", "recent_band")}
-    {'sink_band': 9.0, 'middle_band': -0.5, 'recent_band': 2.5}
-    """
-    if isinstance(recent_keys, bool) or not isinstance(recent_keys, int) or recent_keys < 1:
-        raise OptionError(
-            f"recent_keys is {recent_keys!r}, expected a whole number of keys, at least 1"
-        )
-    found = row_statistics(capture) | _matrix_measures(capture)
-    for name in MEASURES.keys() - found.keys():  # what stays of a row without a visible key
-        found[name] = np.full(capture.num_heads, 0.0 if name.endswith("_band_keys") else np.nan)
-    for heads, keys, rows in visible_groups(capture):
-        measures = _band_measures(rows, capture.key_frames[keys[0]] == 0, recent_keys)
-        measures["positive_share"] = (rows > 0).mean(axis=1)
-        measures["period"] = dominant_periods(rows, [capture.key_frames[key] for key in keys])
-        if capture.statistic == "mass":
-            measures["entropy"] = entropies = _row_entropies(rows)
-            measures["effective_keys"] = _exactly(np.exp, entropies)
-        for name, values in measures.items():
-            found[name][heads] = values
-    return {name: found[name] for name in MEASURES}
-
-
-def dominant_periods(rows: npt.ArrayLike, key_frames: Iterable[int]) -> npt.NDArray[np.float64]:
-    """Return the period that is strongest in each row along the keys.
-
-    The first difference of the row (which takes the level away and weakens
-    slow changes), times a Hann window, goes through a real FFT; of the bins of
-    power without bin 0, the strongest, bin k, gives the period N / k times the
-    step between frames, for N differences.
-
-    Parameters
-    ----------
-    rows : array, shape (heads, keys)
-        Values at the visible keys, without NaN.
-    key_frames : sequence of int, shape (keys,)
-        Their frame numbers.
-
-    Returns
-    -------
-    array, shape (heads,), float64
-        In frames. NaN where there are fewer than 5 keys, where the frame
-        numbers do not have one constant step, and for a row that does not vary
-        inside the window. Of equally strong bins the longest period counts.
-
-    Notes
-    -----
-    Only the periods N, N/2, N/3, ... can be told apart: near N/2 the next are
-    N/3 below and N above. The shortest is two frame steps (to it every period
-    below is folded), the longest N steps. A trend across the row leaks into
-    the first bins, so that a period of N or N/2 may be no more than a slope;
-    the window is 0 at both ends, so a jump at the first or the last key, a
-    sink for one, does not count.
-
-    Examples
-    --------
-    >>> frames = np.arange(25)
-    >>> dominant_periods([np.sin(2 * np.pi * frames / 6), 0.0 * frames], frames)
-    array([ 6., nan])
-    """
-    values, frames = np.asarray(rows, dtype=np.float64), np.asarray(list(key_frames))
-    periods = np.full(len(values), np.nan)
-    steps = np.diff(frames)
-    if len(frames) < _FEWEST_PERIOD_KEYS or bool((steps != steps[0]).any()):
-        return periods
-    changes = np.diff(values, axis=1) * np.hanning(len(steps))
-    largest = np.abs(changes).max(axis=1)
-    varies = largest > 0
-    spectrum = np.fft.rfft(changes[varies] / largest[varies, None], axis=1)
-    power = spectrum.real**2 + spectrum.imag**2
-    power = power[:, 1:]
-    strong = power >= power.max(axis=1, keepdims=True) * (1 - _TIE)
-    periods[varies] = len(steps) * float(steps[0]) / (strong.argmax(axis=1) + 1)
-    return periods
-
-
-def measure_title(name: str, statistic: str) -> str:
-    """Return the title of an axis or a colour bar that shows a measure.
-
-    Parameters
-    ----------
-    name : str
-        One of `MEASURES`.
-    statistic : str
-        That of the captures, one of `STATISTICS`.
-
-    Raises
-    ------
-    OptionError
-        For an unknown measure, with the choices and the near miss.
-
-    Examples
-    --------
-    >>> measure_title("sink", "logit"), measure_title("period", "logit")
-    ('Sink Score (logits)', 'Dominant Period (frames)')
-    """
-    measure = _find_measure(name)
-    unit = STATISTICS[statistic].unit if measure.unit == "statistic" else measure.unit
-    return f"{measure.title} ({unit})" if unit else measure.title
-
-
-def measure_diverges(name: str, statistic: str) -> bool:
-    """Return whether a measure has two signs, with zero in the middle.
-
-    The sink score always has, being a difference; what has the unit of the
-    capture has them where the capture's statistic does.
-
-    Raises
-    ------
-    OptionError
-        For an unknown measure, with the choices and the near miss.
-
-    Examples
-    --------
-    >>> [measure_diverges(name, "mass") for name in ("sink", "first", "period")]
-    [True, False, False]
-    """
-    sign = _find_measure(name).sign
-    return STATISTICS[statistic].signed if sign == "statistic" else sign == "two"
-
-
-def measure_table(
-    captures: Capture | Iterable[Capture], *, recent_keys: int = RECENT_KEYS
-) -> pd.DataFrame:
-    """Return the measures of every head, tidy.
-
-    Parameters
-    ----------
-    captures : Capture or iterable of Capture
-        Read once, and none is kept.
-    recent_keys : int
-        Width of the recent band, at least 1.
-
-    Returns
-    -------
-    DataFrame
-        One row per run x layer x head, in the order of the captures: ``set``
-        (empty), ``run``, ``layer``, ``head``, ``statistic``, then `MEASURES` as
-        `measure_heads` gives them, not rounded.
-
-    Examples
-    --------
     >>> table = measure_table(Capture.from_array(last_block=[[5.0, 1.0, 2.0, 9.0]], layer=3))
     >>> print(table[["layer", "head", "statistic", "first", "sink"]].to_string(index=False))
      layer  head statistic  first  sink
          3     0     logit    5.0   3.5
     """
-    import pandas as pd
 
-    names = ["set", "run", "layer", "head", "statistic", *MEASURES]
-    parts: list[dict[str, object]] = []
-    for capture in [captures] if isinstance(captures, Capture) else captures:
-        expect_capture(capture)
-        heads = np.arange(capture.num_heads)
-        same = {"set": "", "run": capture.run, "layer": capture.layer_index}
-        rest = {"head": heads, "statistic": capture.statistic}
-        parts.append(same | rest | measure_heads(capture, recent_keys=recent_keys))
-    if not parts:
-        return pd.DataFrame(columns=names)
-    table = pd.concat([pd.DataFrame(part, columns=names) for part in parts], ignore_index=True)
-    return table.astype(dict.fromkeys(COUNTS, "int64"))
+    def measure(capture: Capture) -> dict[str, object]:
+        measured = measure_heads(capture, recent_keys=recent_keys)
+        return {"set": "", "statistic": capture.statistic, **measured}
 
-
-def _find_measure(name: str) -> Measure:
-    return MEASURES[check_choice("measure", name, MEASURES)]
-
-
-def _matrix_measures(capture: Capture) -> Columns:
-    diagonal, first_key = diagonal_and_first_key(capture)
-    return {
-        "diagonal_mean": np.full(capture.num_heads, pairs_mean(diagonal)),
-        "first_key_mean": np.full(capture.num_heads, pairs_mean(first_key)),
-        "head_diagonal_mean": _mean_of_each(diagonal),
-        "head_first_key_mean": _mean_of_each(first_key),
-    }
+    columns = ["set", "run", "layer", "head", "statistic", *MEASURES]
+    return head_table(captures, columns, measure).astype(dict.fromkeys(COUNTS, "int64"))
 
 
 def _mean_of_each(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 from headgrid.capture.quantiles import RELATIVE_ERROR, QuantileSketch
@@ -12,7 +11,7 @@ from headgrid.options import SMALLEST_SPAN, ColorRange, check_color_rule
 from headgrid.text import shorten_float
 
 #: The rule ``quantile`` leaves so much of all visible values beyond each end.
-LOW_QUANTILE, HIGH_QUANTILE = 0.01, 0.99
+_LOW, _HIGH = 0.01, 0.99
 
 
 class Ranged(Protocol):
@@ -34,7 +33,7 @@ class Ranged(Protocol):
 def resolve_color_range(
     rule: str | tuple[float, float] | ColorRange, captures: Iterable[Ranged]
 ) -> ColorRange:
-    """Turn a rule into numbers.
+    """Turn a rule into the values at the two ends of a colour scale.
 
     Parameters
     ----------
@@ -55,10 +54,15 @@ def resolve_color_range(
         range is ±1 (0 to 1). Where so many values are 0 that both quantiles
         are, ``quantile`` takes the largest magnitude, as ``shared`` does.
 
+    Raises
+    ------
+    OptionError
+        For an unknown rule, with the choices and the near miss.
+
     Notes
     -----
     The quantiles are pooled, never those of one capture combined with those of
-    another, and exact to `RELATIVE_ERROR` (2**-12).
+    another, and exact to a share of 2**-12 of their magnitude.
 
     Examples
     --------
@@ -74,48 +78,25 @@ def resolve_color_range(
     checked = check_color_rule(rule)
     if isinstance(checked, tuple):
         return ColorRange(*checked, "fixed")
-    pool = _pool_values(captures, checked)
-    low, high, diverging = pool.low, pool.high, pool.diverging
-    if checked == "minmax":
-        if diverging:
-            low, high = min(low, 0.0), max(high, 0.0)
-    else:
-        high = max(abs(low), abs(high))
-        if checked == "quantile":
-            high = _quantile_magnitude(pool, high)
-        low = -high if diverging else max(min(low, 0.0), -high)
-    if not high - low > SMALLEST_SPAN:  # one value everywhere
-        low, high = (-1.0 if diverging else 0.0), (high if high > SMALLEST_SPAN else 1.0)
-    return ColorRange(shorten_float(low), shorten_float(high), checked)
-
-
-@dataclass(frozen=True)
-class _Pool:
-    """What the rules need of all captures together."""
-
-    low: float
-    high: float
-    diverging: bool
-    sketch: QuantileSketch
-
-
-def _pool_values(captures: Iterable[Ranged], rule: str) -> _Pool:
-    lows, highs, diverging = [], [], True
-    sketch = QuantileSketch.of([])
+    ends: list[float] = []
+    signed, sketch = True, None
     for capture in captures:
-        low, high = capture.value_range
-        lows.append(low)
-        highs.append(high)
-        diverging = STATISTICS[capture.statistic].signed
-        if rule == "quantile":
-            sketch = sketch.merge(capture.value_sketch)
-    return _Pool(min(lows, default=0.0), max(highs, default=0.0), diverging, sketch)
-
-
-def _quantile_magnitude(pool: _Pool, largest: float) -> float:
-    """Return the larger magnitude of the two quantiles; the largest of all where they are 0."""
-    magnitude = abs(pool.sketch.quantile(HIGH_QUANTILE)) if pool.sketch.count else 0.0
-    if pool.sketch.count and pool.diverging:
-        magnitude = max(magnitude, abs(pool.sketch.quantile(LOW_QUANTILE)))
-    # A bucket's centre may lie below its values: the largest one must not saturate for that.
-    return magnitude if 0 < magnitude * (1 + RELATIVE_ERROR) < largest else largest
+        ends += capture.value_range
+        signed = STATISTICS[capture.statistic].signed
+        if checked == "quantile":
+            values = capture.value_sketch
+            sketch = sketch.merge(values) if sketch else values
+    low, high = min(ends, default=0.0), max(ends, default=0.0)
+    if checked != "minmax":
+        high = max(abs(low), abs(high))
+        if sketch is not None:
+            magnitude = max(abs(sketch.quantile(q)) for q in (_HIGH, _LOW if signed else _HIGH))
+            # A bucket's centre may lie below its values: the largest must not saturate for that.
+            if 0 < magnitude * (1 + RELATIVE_ERROR) < high:
+                high = magnitude
+        low = -high if signed else max(min(low, 0.0), -high)
+    elif signed:
+        low, high = min(low, 0.0), max(high, 0.0)
+    if not high - low > SMALLEST_SPAN:  # one value everywhere
+        low, high = (-1.0 if signed else 0.0), (high if high > SMALLEST_SPAN else 1.0)
+    return ColorRange(shorten_float(low), shorten_float(high), checked)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.capture.model import Capture
+from headgrid.capture.model import Capture, expect_capture
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_HEAD_COLUMNS = ["run", "layer", "head", "first", "mid", "last", "sink"]
 
 
 def sink_scores(capture: Capture) -> npt.NDArray[np.float64]:
@@ -52,15 +54,7 @@ def head_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     run  layer  head  first  mid  last  sink
              0     0    5.0  1.5   9.0   3.5
     """
-    rows: list[dict[str, Any]] = []
-    for capture in _iterate(captures):
-        columns = row_statistics(capture)
-        rows += [
-            {"run": capture.run, "layer": capture.layer_index, "head": head}
-            | {name: float(values[head]) for name, values in columns.items()}
-            for head in range(capture.num_heads)
-        ]
-    return _frame(rows, ["run", "layer", "head", "first", "mid", "last", "sink"])
+    return head_table(captures, _HEAD_COLUMNS, row_statistics)
 
 
 def layer_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
@@ -81,19 +75,31 @@ def layer_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     run  layer  diagonal_mean  first_key_mean  visible
              0            2.0             1.5        3
     """
+    import pandas as pd
+
     rows = []
-    for capture in _iterate(captures):
-        diagonal, first_key = (pairs_mean(pairs) for pairs in diagonal_and_first_key(capture))
-        rows.append(
-            {
-                "run": capture.run,
-                "layer": capture.layer_index,
-                "diagonal_mean": diagonal,
-                "first_key_mean": first_key,
-                "visible": capture.num_visible,
-            }
-        )
-    return _frame(rows, ["run", "layer", "diagonal_mean", "first_key_mean", "visible"])
+    for capture in [captures] if isinstance(captures, Capture) else captures:
+        means = [pairs_mean(pairs) for pairs in diagonal_and_first_key(capture)]
+        rows.append((capture.run, capture.layer_index, *means, capture.num_visible))
+    columns = ["run", "layer", "diagonal_mean", "first_key_mean", "visible"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def head_table(
+    captures: Capture | Iterable[Capture],
+    columns: list[str],
+    measure: Callable[[Capture], Mapping[str, object]],
+) -> pd.DataFrame:
+    """Return a row a head: its run, layer and number, and what is measured of each capture."""
+    import pandas as pd
+
+    parts = []
+    for capture in [captures] if isinstance(captures, Capture) else captures:
+        expect_capture(capture)
+        heads = {"layer": capture.layer_index, "head": np.arange(capture.num_heads)}
+        part = {"run": capture.run, **heads, **measure(capture)}
+        parts.append(pd.DataFrame(part, columns=columns))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
 def visible_groups(
@@ -101,13 +107,8 @@ def visible_groups(
 ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]]:
     """Yield the last-block rows in groups of heads that see the same keys, nearly always one.
 
-    Yields
-    ------
-    heads : array of int, shape (group,)
-    keys : array of int, shape (visible,)
-        Positions along the key axis, at least one, increasing.
-    rows : array, shape (group, visible), float64
-        Their values, none of them NaN.
+    Of each group the heads, the positions of its keys (at least one, increasing), and the
+    values, [head, key], in float64, none of them NaN.
     """
     rows = capture.last_block_rows.astype(np.float64)
     seen = ~np.isnan(rows)
@@ -160,13 +161,3 @@ def pairs_mean(pairs: npt.NDArray[np.float64]) -> float:
     """Return the mean of all values that are not NaN; NaN where there is none."""
     values = pairs[~np.isnan(pairs)]
     return float(values.mean()) if len(values) else float("nan")
-
-
-def _iterate(captures: Capture | Iterable[Capture]) -> Iterable[Capture]:
-    return [captures] if isinstance(captures, Capture) else captures
-
-
-def _frame(rows: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(rows, columns=columns)

@@ -22,6 +22,8 @@ from headgrid.errors import CaptureError
 DIGITS = 4
 _SMALLEST = 1e-290
 
+_Columns = dict[str, npt.NDArray[Any]]
+
 
 def pair_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     """Return every visible (query, key) pair of every head as a row.
@@ -41,20 +43,18 @@ def pair_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     Raises
     ------
     CaptureError
-        Where a capture has no full matrix, or statistics differ.
+        Where a capture has no full matrix, statistics differ, or there is no capture.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> capture = Capture.from_array(np.array([[[1.0, 9.0], [2.0, 3.0]]]), block_sizes=[1, 1])
+    >>> capture = Capture.from_array([[[1.0, 9.0], [2.0, 3.0]]], block_sizes=[1, 1])
     >>> print(pair_table(capture).to_string(index=False))
     run  layer  head  query  key  logit
              0     0      0    0    1.0
              0     0      1    0    2.0
              0     0      1    1    3.0
     """
-    listed = as_list(captures)
-    return _concatenate([_pairs_of(capture) for capture in listed], common_statistic(listed), 3)
+    return panel_pairs(_heads_of(captures), "head")
 
 
 def profile_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
@@ -69,64 +69,44 @@ def profile_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     Raises
     ------
     CaptureError
-        Where statistics differ.
+        Where statistics differ, or there is no capture.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> capture = Capture.from_array(last_block=np.array([[0.5, 0.25]]), statistic="mass", layer=3)
+    >>> capture = Capture.from_array(last_block=[[0.5, 0.25]], statistic="mass", layer=3)
     >>> print(profile_table(capture).to_string(index=False))
     run  layer  head  key  mass
              3     0    0  0.50
              3     0    1  0.25
     """
-    listed = as_list(captures)
-    return _concatenate([_profile_of(capture) for capture in listed], common_statistic(listed), 2)
+    return panel_profiles(_heads_of(captures), "head")
 
 
-def as_list(captures: Capture | Iterable[Capture]) -> list[Capture]:
-    """Return one capture or several as a list that is not empty.
+def panel_pairs(panels: Sequence[tuple[Capture, int]], field: str = "panel") -> pd.DataFrame:
+    """Return every visible pair of chosen heads, in the order of their panels, as a row.
 
-    Raises
-    ------
-    CaptureError
-        Where there is none.
+    The columns are those of `pair_table`, with the panel's number in front, under the name
+    ``field``; ``"head"`` where the number is the head's.
+
+    >>> capture = Capture.from_array([[[1.0]], [[2.0]]], layer=7)
+    >>> print(panel_pairs([(capture, 1), (capture, 0)]).to_string(index=False))
+     panel run  layer  head  query  key  logit
+         0          7     1      0    0    2.0
+         1          7     0      0    0    1.0
     """
-    listed = [captures] if isinstance(captures, Capture) else list(captures)
-    if not listed:
-        raise CaptureError("there is no capture, expected at least one")
-    return listed
+    return _table(panels, field, _pairs)
 
 
-def common_statistic(captures: Sequence[Capture]) -> str:
-    """Return the one statistic that all captures hold.
-
-    Raises
-    ------
-    CaptureError
-        Where they differ: a logit and a mass are never mixed under one name.
-    """
-    expect_alike(captures, "one statistic; handle them separately", ["statistic"])
-    return captures[0].statistic
+def panel_profiles(panels: Sequence[tuple[Capture, int]], field: str = "panel") -> pd.DataFrame:
+    """Return every visible key of the last-block row of chosen heads; see `panel_pairs`."""
+    return _table(panels, field, _profile)
 
 
 def round_values(values: npt.NDArray[Any], digits: int = DIGITS) -> npt.NDArray[np.float64]:
-    """Return values with so many significant digits, as their shortest decimal numbers.
+    """Return values, of any shape, with so many significant digits, as shortest decimal numbers.
 
-    Parameters
-    ----------
-    values : array
-        Any shape; NaN stays.
-    digits : int
-        At least 1.
+    NaN stays; magnitudes below 1e-290, which no axis could span, become 0.
 
-    Returns
-    -------
-    array of float64, same shape
-        Magnitudes below 1e-290, which no axis could span, become 0.
-
-    Examples
-    --------
     >>> round_values(np.array([1 / 7, -12345.678, 0.0]))
     array([ 1.429e-01, -1.235e+04,  0.000e+00])
     """
@@ -144,90 +124,44 @@ def round_values(values: npt.NDArray[Any], digits: int = DIGITS) -> npt.NDArray[
     return np.where(np.isnan(exact), np.nan, rounded + 0.0)  # + 0.0 turns -0.0 into 0.0
 
 
-def panel_pairs(panels: Sequence[tuple[Capture, int]], field: str = "panel") -> pd.DataFrame:
-    """Return every visible pair of chosen heads as a row.
-
-    Parameters
-    ----------
-    panels : sequence of (Capture, head)
-        In the order of their panels; one statistic for all.
-    field : str
-        Name of a column that numbers them; ``"head"`` where the number is the head's.
-
-    Returns
-    -------
-    DataFrame
-        As of `pair_table`, sorted by panel, with the panel's number in front.
-
-    Examples
-    --------
-    >>> capture = Capture.from_array(np.array([[[1.0]], [[2.0]]]), layer=7)
-    >>> print(panel_pairs([(capture, 1), (capture, 0)]).to_string(index=False))
-     panel run  layer  head  query  key  logit
-         0          7     1      0    0    2.0
-         1          7     0      0    0    1.0
-    """
-    return _of_panels(panels, field, lambda capture, head: _pairs_of(capture, [head]), 3)
+def _heads_of(captures: Capture | Iterable[Capture]) -> list[tuple[Capture, int]]:
+    listed = [captures] if isinstance(captures, Capture) else list(captures)
+    if not listed:
+        raise CaptureError("there is no capture, expected at least one")
+    return [(capture, head) for capture in listed for head in range(capture.num_heads)]
 
 
-def panel_profiles(panels: Sequence[tuple[Capture, int]], field: str = "panel") -> pd.DataFrame:
-    """Return every visible key of the last-block row of chosen heads; see `panel_pairs`."""
-    return _of_panels(panels, field, lambda capture, head: _profile_of(capture, [head]), 2)
-
-
-def _of_panels(
-    panels: Sequence[tuple[Capture, int]],
-    field: str,
-    read: Callable[[Capture, int], dict[str, npt.NDArray[Any]]],
-    indices: int,
+def _table(
+    panels: Sequence[tuple[Capture, int]], field: str, read: Callable[[Capture, int], _Columns]
 ) -> pd.DataFrame:
-    statistic = common_statistic([capture for capture, _ in panels])
+    captures, heads = zip(*panels, strict=True)
+    if len({capture.statistic for capture in captures}) > 1:
+        expect_alike(captures, "one statistic; handle them separately", ["statistic"])
     parts = [read(capture, head) for capture, head in panels]
-    table = _concatenate(parts, statistic, indices)
-    if field != "head":
-        lengths = [len(part[statistic]) for part in parts]
-        table.insert(0, field, np.repeat(np.arange(len(parts)), lengths))
-    return table
+    same: dict[str, Any] = {} if field == "head" else {field: range(len(panels))}
+    same |= {
+        "run": np.array([capture.run for capture in captures], dtype=object),
+        "layer": [capture.layer_index for capture in captures],
+        "head": heads,
+    }
+    counts = [len(part[captures[0].statistic]) for part in parts]
+    columns = {name: np.repeat(values, counts) for name, values in same.items()}
+    columns |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return pd.DataFrame(columns)
 
 
-def _pairs_of(capture: Capture, chosen: Sequence[int] | None = None) -> dict[str, npt.NDArray[Any]]:
-    heads, queries, keys, values = [], [], [], []
-    for head in range(capture.num_heads) if chosen is None else chosen:
-        matrix = capture.head_matrix(head)
-        query, key = np.nonzero(~np.isnan(matrix))
-        heads.append(np.full(len(query), head))
-        queries.append(np.asarray(capture.query_frames)[query])
-        keys.append(np.asarray(capture.key_frames)[key])
-        values.append(matrix[query, key])
-    return _columns(capture, head=heads, query=queries, key=keys, value=values)
-
-
-def _profile_of(
-    capture: Capture, chosen: Sequence[int] | None = None
-) -> dict[str, npt.NDArray[Any]]:
-    numbers = np.arange(capture.num_heads) if chosen is None else np.asarray(chosen)
-    rows = capture.last_block_rows[numbers]
-    row, key = np.nonzero(~np.isnan(rows))
-    keys = np.asarray(capture.key_frames)[key]
-    return _columns(capture, head=[numbers[row]], key=[keys], value=[rows[row, key]])
-
-
-def _columns(capture: Capture, **parts: list[npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    columns = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-    rows = len(columns["value"])
-    columns[capture.statistic] = round_values(columns.pop("value"))
+def _pairs(capture: Capture, head: int) -> _Columns:
+    matrix = capture.head_matrix(head)
+    query, key = np.nonzero(~np.isnan(matrix))
     return {
-        # A folder's name may hold bytes that are no UTF-8, which pyarrow's texts must be.
-        "run": np.full(
-            rows, capture.run.encode("utf-8", "backslashreplace").decode("utf-8"), dtype=object
-        ),
-        "layer": np.full(rows, capture.layer_index),
-        **columns,
+        "query": np.asarray(capture.query_frames)[query],
+        "key": np.asarray(capture.key_frames)[key],
+        capture.statistic: round_values(matrix[query, key]),
     }
 
 
-def _concatenate(
-    parts: list[dict[str, npt.NDArray[Any]]], statistic: str, indices: int
-) -> pd.DataFrame:
-    names = ["run", "layer", *["head", "query", "key"][:: 1 if indices == 3 else 2], statistic]
-    return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in names})
+def _profile(capture: Capture, head: int) -> _Columns:
+    row = capture.last_block_rows[head]
+    (key,) = np.nonzero(~np.isnan(row))
+    frames = np.asarray(capture.key_frames)[key]
+    return {"key": frames, capture.statistic: round_values(row[key])}

@@ -1,30 +1,25 @@
-"""Vega's libraries and headgrid's start code -> the one script that pages share.
+"""Vega's libraries and headgrid's start code -> the scripts of pages.
 
-The script is at once an ES module and a plain script (a page opened from disk may
-load no module), sets ``vegaEmbed``, and draws every figure it finds. What comes
+The one that pages share is at once an ES module and a plain script (a page opened from
+disk may load no module), sets ``vegaEmbed``, and draws every figure it finds. What comes
 from a CDN instead is pinned in ``web/cdn.json``: exact versions, each with the hash
 of its content.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-from collections.abc import Callable
+from concurrent.futures import Executor
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from headgrid._version import __version__
 from headgrid.capture.files import write_bytes
-from headgrid.errors import OptionError, OutputError, RenderError
+from headgrid.errors import OptionError, RenderError
 from headgrid.options import FONT_FAMILY
 from headgrid.render import vega as engine
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
 
 #: Where the light page finds Vega: the published build files of the npm registry.
 CDN = "https://cdn.jsdelivr.net/npm/"
@@ -74,17 +69,9 @@ def write_assets(folder: str | Path, *, schema: str = "", executor: Executor | N
     """
     script = shared_script(schema, executor).encode("utf-8")
     path = Path(folder) / script_name(schema, executor)
-    try:
-        if path.read_bytes() == script:
-            return path
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise OutputError(
-            f"{path}: can not be read ({error.strerror}), expected a script of headgrid or a free "
-            "place; move it away"
-        ) from None
-    return write_bytes(path, script)
+    if not (path.is_file() and path.read_bytes() == script):
+        write_bytes(path, script)
+    return path
 
 
 def script_name(schema: str = "", executor: Executor | None = None) -> str:
@@ -102,7 +89,7 @@ def load_bundle(schema: str = "", executor: Executor | None = None) -> str:
     """Return Vega, Vega-Lite and vega-embed as one script that leaves no other names behind."""
     schema = schema or SCHEMA
     if schema not in _bundles:
-        make: Callable[[str], Any] = engine.bundle_javascript
+        make = engine.bundle_javascript
         raw = make(schema) if executor is None else executor.submit(make, schema).result()
         _bundles[schema] = check_script(f"(()=>{{{raw}\n}})();")
     return _bundles[schema]
@@ -111,26 +98,15 @@ def load_bundle(schema: str = "", executor: Executor | None = None) -> str:
 @cache
 def start_code() -> str:
     """Return the script that draws every figure of a page, its style inside."""
-    style = " ".join(_read("style.css").replace("__FONT__", FONT_FAMILY).split())
-    return check_script(_read("start.js").replace('"__STYLE__"', json.dumps(style)))
-
-
-@cache
-def explorer_code() -> str:
-    """Return the script of the explorer's page; `start_code` has to stand before it."""
-    return check_script(_read("explorer.js"))
-
-
-@cache
-def explorer_style() -> str:
-    """Return the style of the explorer's page."""
-    return " ".join(_read("explorer.css").replace("__FONT__", FONT_FAMILY).split())
+    code = read_file("start.js").replace('"__STYLE__"', json.dumps(read_style("style.css")))
+    return check_script(code)
 
 
 @cache
 def fragment_code() -> str:
     """Return the script that draws the one figure before it."""
-    return check_script(f"({_fragment_function()})(document.currentScript.previousElementSibling);")
+    draw = _on_one_line("fragment.js")
+    return check_script(f"({draw})(document.currentScript.previousElementSibling);")
 
 
 @cache
@@ -145,25 +121,14 @@ def notebook_code(schema: str = "") -> str:
         pinned = pinned_scripts(schema)
     except (OptionError, RenderError):
         pinned = []
-    code = " ".join(_read("notebook.js").split())
+    code = _on_one_line("notebook.js").replace('"__SCRIPTS__"', json.dumps(pinned))
     # Longest part last: it may hold no mark that is replaced.
-    code = code.replace('"__SCRIPTS__"', json.dumps(pinned))
-    return check_script(code.replace('"__DRAW__"', _fragment_function()))
-
-
-def _fragment_function() -> str:
-    return " ".join(_read("fragment.js").split())
+    return check_script(code.replace('"__DRAW__"', _on_one_line("fragment.js")))
 
 
 def pinned_scripts(schema: str = "") -> list[tuple[str, str]]:
-    """Return address and integrity hash of each library on the CDN, in loading order.
-
-    Raises
-    ------
-    OptionError
-        Where the Vega-Lite that a specification names is not pinned.
-    """
-    table: dict[str, dict[str, list[str]]] = json.loads(_read("cdn.json"))
+    """Return address and integrity hash of each library on the CDN, in loading order."""
+    table: dict[str, dict[str, list[str]]] = json.loads(read_file("cdn.json"))
     wanted = engine.find_versions(schema or SCHEMA)["vega-lite"]
     if wanted not in table:
         raise OptionError(
@@ -188,15 +153,16 @@ def check_script(text: str) -> str:
     return text
 
 
-def hash_source(text: str) -> str:
-    """Return the source expression with which a Content-Security-Policy allows a script.
-
-    >>> hash_source("alert(1)")
-    "'sha256-bhHHL3z2vDgxUt0W3dWQOrprscmda2Y5pLsLg4GF+pI='"
-    """
-    digest = hashlib.sha256(text.encode("utf-8")).digest()
-    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def _read(name: str) -> str:
+@cache
+def read_file(name: str) -> str:
+    """Return the text of a file that stands beside this one."""
     return files("headgrid.web").joinpath(name).read_text(encoding="utf-8")
+
+
+def read_style(name: str) -> str:
+    """Return a style sheet, on one line, with the fonts of the figures."""
+    return _on_one_line(name).replace("__FONT__", FONT_FAMILY)
+
+
+def _on_one_line(name: str) -> str:
+    return " ".join(read_file(name).split())

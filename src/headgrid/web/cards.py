@@ -7,29 +7,44 @@ and where scripts are taken out. Text that comes from data is shortened and esca
 
 from __future__ import annotations
 
+import base64
+import io
+import math
 from collections.abc import Iterable, Sequence
 from functools import singledispatch
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from headgrid.capture.model import Capture
+from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.scales import ColorScale, palette_for
+from headgrid.charts.scales import STEPS, ColorScale, palette_for, pool_factor
+from headgrid.charts.tiles import pool_extremes
 from headgrid.options import ColorRange
 from headgrid.survey.model import Survey
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.stats import sink_scores
-from headgrid.text import shorten_list, shorten_text
-from headgrid.web.thumbnails import Thumbnail, draw_colors, draw_heads, draw_table
+from headgrid.text import count_noun, shorten_list, shorten_text
 
-if TYPE_CHECKING:
-    from headgrid.capture.schema import Array
+#: Cells of all panels together, beyond which they are pooled: at one byte a pixel and
+#: a third more as text, noise of so many cells stays below 150 kB.
+CELL_BUDGET = 100_000
+
+_LONGEST, _SHORTEST = 96, 8  # pixels along an axis of a panel
+_ENLARGED, _MANY = 64, 24  # small matrices become about so large, or half of it if there are many
+_GAP, _WIDTH = 4, 560
+# A PNG of one byte a pixel has 256 colours: every other step of the scale, and two more.
+_COARSE = 2
+_UNSEEN, _PAPER = STEPS // _COARSE, STEPS // _COARSE + 1
+_UNSEEN_RGB = (236, 236, 236)
+
+_Pixels: TypeAlias = npt.NDArray[np.uint8]
 
 _ALL_SCORES, _SOME_SCORES = 16, 8
 _LINES, _LINE_LENGTH = 5, 300
-_MINUS = "\u2212"
 
 _CARD = """\
 <div class="headgrid-card">
@@ -44,37 +59,37 @@ _LEFT, _NAME = ' style="text-align: left"', ' style="text-align: left; white-spa
 
 
 @singledispatch
-def show_card(value: Any) -> str:
+def show_card(recording: Any) -> str:
     """Return the card of a capture, a survey, a recording, a colour range or a colour scale."""
-    return show_recording(value)
+    options = recording.options
+    rows = [
+        ("records", f"{options.attention}-attention, {STATISTICS[options.statistic].title}"),
+        ("prompt", _prompt(options.prompt or "")),
+    ]
+    captures: Sequence[Capture] | None = recording.finished
+    if captures is None:
+        none = "none: its block has not ended, or ended with an exception"
+        return _card("Recording", [*rows, ("captures", none)])
+    rows.append(("captures", _lines(map(repr, captures))))
+    heads = max(capture.num_heads for capture in captures)
+    scores = np.full((len(captures), heads), np.nan)
+    for row, capture in enumerate(captures):
+        scores[row, : capture.num_heads] = sink_scores(capture)
+    return _show_sinks("Recording", rows, scores, [capture.layer_index for capture in captures])
 
 
 @show_card.register
-def show_capture(capture: Capture) -> str:
-    """Return a capture's card: prompt, size, blocks, colours, sink scores and all its heads.
-
-    Parameters
-    ----------
-    capture : Capture
-
-    Returns
-    -------
-    str
-        HTML below 200 kB whatever the capture holds; the same capture gives the same text.
-
-    Examples
-    --------
-    >>> html = show_capture(Capture.from_array(np.eye(4)[None], prompt="a < b"))
-    >>> "a &lt; b" in html, "<img" in html
-    (True, True)
-    """
-    scale = _scale_of(capture)
+def _show_capture(capture: Capture) -> str:
+    color_range = resolve_color_range("symmetric", [capture])
+    scale = ColorScale(color_range, palette_for(capture.statistic, "rdbu"))
     full = capture.full_frame_attention is not None
-    pairs = capture.num_heads * len(capture.query_frames) * len(capture.key_frames)
+    queries, keys = len(capture.query_frames), len(capture.key_frames)
+    pairs = capture.num_heads * queries * keys
     unseen = pairs - capture.num_visible if full else 0
+    size = f"{queries} query x {keys} key frames" if full else f"{keys} key frames, last block only"
     rows = [
         ("prompt", _prompt(capture.prompt)),
-        ("size", _count(capture.num_heads, "head") + ", " + _frames(capture)),
+        ("size", f"{count_noun(capture.num_heads, 'head')}, {size}"),
         ("blocks", f"[{shorten_list(capture.block_sizes)}]" if capture.block_sizes else ""),
         ("unseen", f"{unseen:,} of {pairs:,} pairs" if unseen else ""),
         ("last block", f"query frames [{shorten_list(capture.last_block_query_frames, 8)}]"),
@@ -88,8 +103,7 @@ def show_capture(capture: Capture) -> str:
 
 
 @show_card.register
-def show_survey(survey: Survey) -> str:
-    """Return a survey's card: what it holds, what is missing, and the sink score of every head."""
+def _show_survey(survey: Survey) -> str:
     sets = [shorten_text(name, 40) for name in survey.sets if name]
     rows = [
         ("values", STATISTICS[survey.statistic].title + ", " + _span(*survey.value_range)),
@@ -108,42 +122,19 @@ def show_survey(survey: Survey) -> str:
     return _show_sinks("Survey", rows, scores, survey.layers)
 
 
-def show_recording(recording: Any) -> str:
-    """Return a recording's card: what was recorded, and the sink score of every head."""
-    options = recording.options
-    rows = [
-        ("records", f"{options.attention}-attention, {STATISTICS[options.statistic].title}"),
-        ("prompt", _prompt(options.prompt or "")),
-    ]
-    captures: Sequence[Capture] | None = recording.finished
-    if captures is None:
-        none = "none: its block has not ended, or ended with an exception"
-        return _card("Recording", [*rows, ("captures", none)])
-    rows.append(("captures", _lines(map(repr, captures), len(captures))))
-    heads = max(capture.num_heads for capture in captures)
-    scores = np.full((len(captures), heads), np.nan)
-    for row, capture in enumerate(captures):
-        scores[row, : capture.num_heads] = sink_scores(capture)
-    return _show_sinks("Recording", rows, scores, [capture.layer_index for capture in captures])
-
-
 @show_card.register
-def show_color_range(color_range: ColorRange) -> str:
-    """Return a colour range's card; with colours where they are sure, on both sides of zero."""
+def _show_range(color_range: ColorRange) -> str:
     rows = [("rule", escape(shorten_text(color_range.rule)))]
-    if color_range.low < 0 < color_range.high:
+    if color_range.low < 0 < color_range.high:  # otherwise the palette is not known
         rows.append(("colors", _colors(ColorScale(color_range, palette_for("logit", "rdbu")))))
     return _card(f"Color range {_span(color_range.low, color_range.high)}", rows)
 
 
 @show_card.register
-def show_color_scale(scale: ColorScale) -> str:
-    """Return a colour scale's card."""
-    return _card(
-        f"Color scale {_span(scale.range.low, scale.range.high)}",
-        [("palette", scale.palette.name), ("rule", escape(scale.range.rule))],
-        draw_colors(scale),
-    )
+def _show_scale(scale: ColorScale) -> str:
+    rows = [("palette", scale.palette.name), ("rule", escape(scale.range.rule))]
+    title = f"Color scale {_span(scale.range.low, scale.range.high)}"
+    return _card(title, rows, draw_colors(scale))
 
 
 def _show_sinks(
@@ -152,12 +143,11 @@ def _show_sinks(
     """Return a card with scores [layer, head] as a table of colours, and the largest in words."""
     largest = float(np.nanmax(np.abs(scores), initial=0.0)) or 1.0
     scale = ColorScale(ColorRange(-largest, largest, "symmetric"), palette_for("logit", "rdbu"))
-    flat = scores.ravel()
-    order = np.argsort(-np.where(np.isnan(flat), -np.inf, flat), kind="stable")[:_SOME_SCORES]
+    width = scores.shape[1]
     named = [
-        f"{layers[int(at) // scores.shape[1]]}:{int(at) % scores.shape[1]} {_number(flat[at])}"
-        for at in order
-        if not np.isnan(flat[at])
+        f"{layers[at // width]}:{at % width} {_number(scores.flat[at])}"
+        for at in _largest(scores)
+        if not np.isnan(scores.flat[at])
     ]
     rows = [
         *rows,
@@ -168,31 +158,19 @@ def _show_sinks(
     return _card(title, rows, draw_table(scores, scale, alt))
 
 
-def _card(title: str, rows: Iterable[tuple[str, str]], picture: Thumbnail | None = None) -> str:
+def _card(title: str, rows: Iterable[tuple[str, str]], picture: str = "") -> str:
     lines = [
         f'<tr><th scope="row"{_NAME}>{name}</th><td{_LEFT}>{html}</td></tr>'
         for name, html in rows
         if html
     ]
-    shown = f"<p>{_image(picture)}</p>\n" if picture else ""
+    shown = f"<p>{picture}</p>\n" if picture else ""
     return _CARD.format(title=escape(title), picture=shown, rows="\n".join(lines))
-
-
-def _image(picture: Thumbnail) -> str:
-    return (
-        f'<img src="{picture.uri}" width="{picture.width}" height="{picture.height}" '
-        f'alt="{escape(picture.alt, quote=True)}">'
-    )
-
-
-def _scale_of(capture: Capture) -> ColorScale:
-    color_range = resolve_color_range("symmetric", [capture])
-    return ColorScale(color_range, palette_for(capture.statistic, "rdbu"))
 
 
 def _colors(scale: ColorScale) -> str:
     low, high = _number(scale.range.low), _number(scale.range.high)
-    return f"{low} {_image(draw_colors(scale))} {high}"
+    return f"{low} {draw_colors(scale)} {high}"
 
 
 def _prompt(prompt: str) -> str:
@@ -201,26 +179,26 @@ def _prompt(prompt: str) -> str:
     return f'<span dir="auto">{escape(text)}</span>' if text else ""
 
 
-def _frames(capture: Capture) -> str:
-    if capture.full_frame_attention is None:
-        return f"{len(capture.key_frames)} key frames, last block only"
-    return f"{len(capture.query_frames)} query x {len(capture.key_frames)} key frames"
-
-
 def _scores(scores: Array) -> str:
     """Return each head's score, or of many heads those with the largest."""
     texts = [f"H{head} {_number(score)}" for head, score in enumerate(scores)]
     if len(texts) <= _ALL_SCORES:
         return ", ".join(texts)
-    order = np.argsort(-np.where(np.isnan(scores), -np.inf, scores), kind="stable")
-    return f"{', '.join(texts[at] for at in order[:_SOME_SCORES])}, ... (largest first)"
+    return f"{', '.join(texts[at] for at in _largest(scores))}, ... (largest first)"
 
 
-def _lines(texts: Iterable[str], total: int | None = None) -> str:
+def _largest(scores: Array) -> list[int]:
+    """Return the places of the largest scores of a table, row by row; those without one last."""
+    flat = scores.ravel()
+    order = np.argsort(-np.where(np.isnan(flat), -np.inf, flat), kind="stable")
+    return [int(at) for at in order[:_SOME_SCORES]]
+
+
+def _lines(texts: Iterable[str]) -> str:
     """Return the first of some texts, a line each, and how many more there are."""
     listed = list(texts)
     lines = [escape(shorten_text(text, _LINE_LENGTH)) for text in listed[:_LINES]]
-    more = (total or len(listed)) - len(lines)
+    more = len(listed) - len(lines)
     return "<br>".join([*lines, f"and {more:,} more"] if more else lines)
 
 
@@ -229,8 +207,84 @@ def _span(low: float, high: float) -> str:
 
 
 def _number(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:.3g}".replace("-", _MINUS)
+    return "n/a" if np.isnan(value) else f"{value:.3g}".replace("-", "\u2212")
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def draw_heads(capture: Capture, scale: ColorScale) -> str:
+    """Draw every head's matrix in rows of panels, query frame 0 at the bottom.
+
+    Where the capture has no full matrix, each head is one line of its last block's row.
+    """
+    heads = capture.num_heads
+    noun = f"{heads} head{'' if heads == 1 else 's'}"
+    if capture.full_frame_attention is None:
+        columns = pool_factor(capture.last_block_rows.shape[1], _WIDTH)
+        rows = pool_factor(heads, max(1, CELL_BUDGET // _WIDTH))
+        lines = _color(pool_extremes(capture.last_block_rows, rows, columns), scale)
+        size = max(1, min(_WIDTH // lines.shape[1], 12)), max(1, min(240 // lines.shape[0], 12))
+        return _pack(_enlarge(lines, *size), scale, f"Last-block rows of {noun}, by key frame")
+    side = min(_LONGEST, max(_SHORTEST, math.isqrt(CELL_BUDGET // heads)))
+    large = _ENLARGED if heads <= _MANY else _ENLARGED // 2
+    shown = min(heads, CELL_BUDGET // _SHORTEST**2)
+    matrices = map(capture.head_matrix, range(shown))
+    panels = [_draw(matrix, scale, side, large, large)[::-1] for matrix in matrices]
+    which = noun if shown == heads else f"the first {shown} of {noun}"
+    return _pack(_arrange(panels), scale, f"Maps of {which}, query by key frame")
+
+
+def draw_table(values: Array, scale: ColorScale, alt: str) -> str:
+    """Draw a table [row, column] with a square for each value, grey where there is none."""
+    return _pack(_draw(values, scale, 300, 480, 12), scale, alt)
+
+
+def draw_colors(scale: ColorScale) -> str:
+    """Draw the colours of a scale from its low to its high end."""
+    low, high = scale.range.low, scale.range.high
+    line = np.linspace(low, high, 128)[None]
+    return _pack(_enlarge(_color(line, scale), 1, 12), scale, f"Colors from {low:g} to {high:g}")
+
+
+def _draw(values: Array, scale: ColorScale, most: int, large: int, largest: int) -> _Pixels:
+    """Draw at most so many cells along an axis, of at most so many pixels each."""
+    pooled = pool_extremes(values, *(pool_factor(length, most) for length in values.shape))
+    size = max(1, min(largest, large // max(pooled.shape)))
+    return _enlarge(_color(pooled, scale), size, size)
+
+
+def _color(values: Array, scale: ColorScale) -> _Pixels:
+    """Return the palette index of each value."""
+    unseen = np.isnan(values)
+    steps = scale.steps(np.where(unseen, 0.0, values)) // _COARSE
+    return np.where(unseen, _UNSEEN, steps).astype(np.uint8)
+
+
+def _enlarge(pixels: _Pixels, width: int, height: int) -> _Pixels:
+    return pixels.repeat(height, axis=0).repeat(width, axis=1)
+
+
+def _arrange(panels: Sequence[_Pixels]) -> _Pixels:
+    """Put panels of one size into rows that are as even as possible."""
+    height, width = panels[0].shape
+    most = max(1, (_WIDTH + _GAP) // (width + _GAP))
+    rows = -(-len(panels) // most)
+    columns = -(-len(panels) // rows)
+    height, width = height + _GAP, width + _GAP
+    paper = np.full((rows * columns, height, width), _PAPER, dtype=np.uint8)
+    paper[: len(panels), :-_GAP, :-_GAP] = panels
+    grid = paper.reshape(rows, columns, height, width).swapaxes(1, 2)
+    return grid.reshape(rows * height, columns * width)[:-_GAP, :-_GAP]
+
+
+def _pack(pixels: _Pixels, scale: ColorScale, alt: str) -> str:
+    from PIL import Image
+
+    image = Image.fromarray(pixels)
+    colors = scale.colors()[_COARSE // 2 :: _COARSE].tobytes()
+    image.putpalette(colors + bytes(_UNSEEN_RGB) + b"\xff\xff\xff")
+    packed = io.BytesIO()
+    image.save(packed, "PNG", optimize=True, transparency=_PAPER)
+    text = base64.b64encode(packed.getvalue()).decode("ascii")
+    return (
+        f'<img src="data:image/png;base64,{text}" width="{image.width}" height="{image.height}" '
+        f'alt="{escape(alt, quote=True)}">'
+    )

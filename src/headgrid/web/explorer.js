@@ -505,7 +505,8 @@
       let timer = 0;
       const fit = () => {
         clearTimeout(timer);
-        timer = setTimeout(() => this.draw(), 120);
+        // What is printed keeps the layout of the screen, scaled to the sheet.
+        timer = setTimeout(() => matchMedia("print").matches || this.draw(), 120);
       };
       new ResizeObserver(fit).observe(main);
       addEventListener("resize", fit); // the height counts as well

@@ -46,11 +46,11 @@ def explore(
     set : str, optional
         Which set to show; needed where there are several and no run is named.
     statistic : str, optional
-        The measure of `headgrid.tables.measures.MEASURES` that the overview shows first; by
+        The measure that the overview shows first, a column of ``Survey.statistics``; by
         default the sink score, or the first that has values.
     color_range : {"symmetric", "quantile"} or (low, high)
-        Colour range of the maps when the page opens: of the layer that is shown, of
-        all layers without the outermost 1 % of their values, or fixed.
+        Colour range of the maps when the page opens: of the layer that is shown, of all layers
+        without the outermost 1 % of their values, or fixed.
     palette : {"rdbu", "custom"}
         Diverging palette of signed statistics.
     title : str, optional
@@ -66,8 +66,7 @@ def explore(
     Raises
     ------
     CaptureError
-        Where no capture is usable, where captures can not be compared, or where they
-        are too large for a page.
+        Where no capture is usable, or they can not be compared or are too large for a page.
     OptionError
         For an unknown run, set or option, with the choices.
     OutputError
@@ -98,20 +97,7 @@ def explore(
 def select_run(
     files: Sequence[CaptureFile], places: Sequence[Place], run: str | None
 ) -> tuple[list[CaptureFile], list[Place]]:
-    """Return the files of one run; all of them where none is named.
-
-    Parameters
-    ----------
-    files, places
-        From `find_captures` and `place_captures`.
-    run : str or None
-        Name of a run, ``SET/RUN``, or the end of either at a ``/``.
-
-    Raises
-    ------
-    OptionError
-        Where there is no such run, or the name means several.
-    """
+    """Return files and places of the run of that name; all of them where none is named."""
     if run is None:
         return list(files), list(places)
     chosen = _match_run([place.text for place in places], run)
@@ -137,10 +123,8 @@ def _match_run(names: Sequence[str], run: str) -> str:
 def _survey_run(
     inputs: Inputs, run: str | None, by: Literal["set"] | None, executor: Executor | None
 ) -> Survey:
-    if isinstance(inputs, (str, os.PathLike, Capture)):
-        given: list[object] = [inputs]
-    else:
-        given = list(inputs)
+    single = (str, os.PathLike, Capture)
+    given: list[object] = [inputs] if isinstance(inputs, single) else list(inputs)
     captures = [one for one in given if isinstance(one, Capture)]
     if captures and run is not None:
         name = _match_run([capture.run for capture in captures], run)

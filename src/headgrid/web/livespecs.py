@@ -1,8 +1,8 @@
 """A survey and one capture -> specifications of figures that a script keeps up to date.
 
-They are the figures of `panels` and `grids`, of one head. What a page changes are
-their data and their parameters: the ends of the colour range, and what is chosen. A
-colour follows from the parameters as it does from a `ColorScale`.
+They are figures of `charts`, of one head. What a page changes are their data and their
+parameters: the ends of the colour range, and what is chosen. A colour follows from the
+parameters as it does from a `ColorScale`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,8 @@ from headgrid.render.guard import check_spec
 from headgrid.tables.measures import measure_title
 from headgrid.text import shorten_float
 
-#: Name of the data of a map or a profile.
-ROWS = "rows"
 #: Width of a map in pixels, about; a page takes the widest that it has room for.
 MAP_WIDTHS = (432, 378, 324, 270, 216)
-#: Pixels that the axes left of a map or profile take.
-EXTENT = 32
 
 # Text for a screen: a pixel is less than a point.
 _LOOK = replace(
@@ -59,91 +55,58 @@ _TICK = (
     "datum.value==0?'0':abs(datum.value)<0.001||abs(datum.value)>=100000?"
     "format(datum.value,'.3~e'):format(datum.value,'.4~r')"
 )
-# Cells of the overview grow by this, to hold text of this size; a few rows grow more, up to
-# this height of all or of each, as the colour bar beside them has a title.
+# Cells of the overview grow, to hold text of this size; a few rows grow more, up to this height
+# of all or of each, as the colour bar beside them has a title.
 _ZOOM, _NUMBERS = (1.25, 1.2), 9.5
 _LEAST_HEIGHT, _ROW_HEIGHT = 150, 40
 
 
 def draw_live_overview(
-    summary: pd.DataFrame,
-    name: str,
-    statistic: str,
-    options: FigureOptions,
-    *,
-    layers: Sequence[int],
+    summary: pd.DataFrame, name: str, statistic: str, options: FigureOptions, layers: Sequence[int]
 ) -> Spec:
-    """Return the overview of one set, with a ring around the chosen head.
+    """Return the overview of a summary of one set, with a ring around the chosen head.
 
-    Parameters
-    ----------
-    summary : DataFrame
-        Of one set; see `headgrid.charts.overview.draw_overview`.
-    name, statistic, options, layers
-        As there.
-
-    Returns
-    -------
-    dict
-        A specification with parameters ``chosen_layer`` and ``chosen_head``, texts or null. Its
-        title is left to the page.
+    Its parameters are ``chosen_layer`` and ``chosen_head``, texts or null.
     """
     chart = draw_overview(summary, name, statistic, options, layers=layers)
     spec = _finish(to_spec(chart, validate=False))
-    several = bool((summary["runs"] > 1).any())
-    left_out = {"set"} if several else {"set", "std", "runs"}
-    panel, bars = spec["spec"], []
+    left_out = {"set"} if (summary["runs"] > 1).any() else {"set", "std", "runs"}
+    panel, cells = spec["spec"], _cells(spec)
     for part in panel["layer"]:
         encoding = part["encoding"]
-        if "tooltip" in encoding:
-            shown = [c for c in encoding["tooltip"] if c["field"] not in left_out]
-            encoding["tooltip"] = shown
         if "text" in encoding:
             part["mark"]["fontSize"] = _NUMBERS
         else:
             part["mark"]["cursor"] = "pointer"
-        if encoding.get("color", {}).get("legend"):
-            bars.append(encoding["color"]["legend"])
         for channel in "x", "y":
             encoding[channel]["axis"]["labelOverlap"] = "greedy"
-    columns, rows = (len(_cells(spec)["encoding"][channel]["scale"]["domain"]) for channel in "xy")
+    shown = [one for one in cells["encoding"]["tooltip"] if one["field"] not in left_out]
+    cells["encoding"]["tooltip"] = shown
+    columns, rows = (len(cells["encoding"][channel]["scale"]["domain"]) for channel in "xy")
     panel["width"] = columns * round(panel["width"] / columns * _ZOOM[0])
     row = round(panel["height"] / rows * _ZOOM[1])
     panel["height"] = rows * max(row, min(_ROW_HEIGHT, _LEAST_HEIGHT // rows))
     spec["bounds"] = "full"
-    for bar in bars:
-        bar["gradientLength"] = panel["height"]
-        bar["title"] = measure_title(name, statistic)  # on one line: there is room now
-        bar.pop("titlePadding", None)
-    panel["layer"] += _rings(_cells(spec), {"x": "chosen_head", "y": "chosen_layer"})
-    return _with_parameters(spec, {"chosen_layer": None, "chosen_head": None})
+    bar = cells["encoding"]["color"]["legend"]
+    bar["gradientLength"] = panel["height"]
+    bar["title"] = measure_title(name, statistic)  # on one line: there is room now
+    bar.pop("titlePadding", None)
+    panel["layer"] += _rings(cells, {"x": "chosen_head", "y": "chosen_layer"})
+    return _with_parameters(spec, chosen_layer=None, chosen_head=None)
 
 
 def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
-    """Return the map of one head.
+    """Return the map of one head, about as wide, of the frames and statistic of a capture.
 
-    Parameters
-    ----------
-    capture : Capture
-        With a full matrix; its frames and statistic are those of the figure.
-    palette : Palette
-    width : int
-        Of the panel in pixels, about.
-
-    Returns
-    -------
-    dict
-        A specification without records; it takes one for each visible pair: ``panel``
-        (0), ``layer``, ``head``, ``query``, ``key``, ``pair`` (a number that no other
-        pair has), the statistic, and a ``tooltip``. Parameters: ``range_low`` and
-        ``range_high``, ``range_ticks`` (values with a label on the colour bar),
-        ``range_below`` and ``range_above`` (whether values lie beyond the ends),
-        ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames, or null).
+    It takes one record for each visible pair: ``panel`` (0), ``layer``, ``head``, ``query``,
+    ``key``, ``pair`` (a number that no other pair has), the statistic, and a ``tooltip``.
+    Parameters: ``range_low`` and ``range_high``, ``range_ticks`` (values with a label on the
+    colour bar), ``range_below`` and ``range_above`` (whether values lie beyond the ends),
+    ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames, or null).
     """
     scale = ColorScale(ColorRange(-1.0 if palette.diverging else 0.0, 1.0, "fixed"), palette)
     look = replace(_LOOK, map_panel=float(width), bar_length=float(width))
-    chart, _ = draw_maps(_one_head(capture), scale, look, vectors=True)
-    spec = _finish(_complete(chart, look))
+    spec = _complete(draw_maps(_one_head(capture), scale, look, vectors=True)[0], look)
     # A page has the pairs at hand one by one; to unfold rows takes longer than to draw them.
     spec["transform"] = _color_steps(capture.statistic, palette)
     cells = _cells(spec)
@@ -153,41 +116,37 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
     # One text or table for a pair as it comes: to make one of five fields takes a third longer.
     cells["encoding"]["tooltip"] = {"field": "tooltip", "type": "nominal"}
     _follow_range(cells["encoding"]["color"], palette)
-    size = spec["spec"]["width"]
-    row = {"x": {"value": 0}, "x2": {"value": size}}
+    row = {"x": {"value": 0}, "x2": {"value": spec["spec"]["width"]}}
     spec["spec"]["layer"] += [
         *_rings(cells, {"y": "chosen_query"}, row),
         *_rings(cells, {"x": "pointed_key", "y": "pointed_query"}),
     ]
     return _with_parameters(
         spec,
-        {
-            "range_ticks": [0],
-            "range_below": False,
-            "range_above": False,
-            "chosen_query": None,
-            "pointed_query": None,
-            "pointed_key": None,
-        },
         _range_parameters(palette),
+        range_ticks=[0],
+        range_below=False,
+        range_above=False,
+        chosen_query=None,
+        pointed_query=None,
+        pointed_key=None,
     )
 
 
 def draw_live_profile(capture: Capture, width: int) -> Spec:
     """Return the profile of one head, or of one query of it, as wide as the map of that width.
 
-    See `draw_live_map`; parameters are ``value_low`` and ``value_high``, the ends of the
-    value axis, which a row without values has too.
+    Its parameters are ``value_low`` and ``value_high``, the ends of the value axis, which a
+    row without values has too.
     """
     look = replace(_LOOK, profile_width=float(map_width(capture, width)))
-    chart, _ = draw_profiles(_one_head(capture), look)
-    spec = _finish(_complete(chart, look))
+    spec = _complete(draw_profiles(_one_head(capture), look)[0], look)
     for part in spec["spec"]["layer"]:
         # There is no title over the panel that a label at its top would lift.
         value = part["encoding"]["y"]
         value["axis"]["labelExpr"] = _LABEL
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
-    return _with_parameters(spec, {"value_low": 0, "value_high": 1})
+    return _with_parameters(spec, value_low=0, value_high=1)
 
 
 def map_width(capture: Capture, width: int) -> int:
@@ -196,13 +155,14 @@ def map_width(capture: Capture, width: int) -> int:
 
 
 def _one_head(capture: Capture) -> Panels:
+    # The axes left of a map and of a profile take the same room.
     ranges = map(capture.head_range, range(capture.num_heads))
     head = next((number for number, (low, high) in enumerate(ranges) if low <= high), 0)
-    return Panels(((capture, head),), [""], 1, label="''", extent=EXTENT)
+    return Panels(((capture, head),), [""], 1, label="''", extent=32)
 
 
 def _complete(chart: ChartLike, look: Look) -> Spec:
-    return to_spec(finish_chart(chart, [], look), validate=False)
+    return _finish(to_spec(finish_chart(chart, [], look), validate=False))
 
 
 def _finish(spec: Spec) -> Spec:
@@ -212,7 +172,7 @@ def _finish(spec: Spec) -> Spec:
     spec["config"] = _follow_page({**configure(_LOOK), "background": "transparent"})
     named = ("run", "layer", "head")
     spec["transform"] = [step for step in spec["transform"] if step.get("as") not in named]
-    spec["data"]["name"] = ROWS
+    spec["data"]["name"] = "rows"
     for part in (spec["spec"], *spec["spec"]["layer"]):
         for name in ("mark", "view"):
             if name in part:
@@ -222,12 +182,12 @@ def _finish(spec: Spec) -> Spec:
     return spec
 
 
-def _follow_page(settings: dict[str, Any]) -> dict[str, Any]:
+def _follow_page(settings: Spec) -> Spec:
     """Return settings in the colour of the page's text where they are black or light grey.
 
     Colours that stand for values, and text on them, are encodings, which stay.
     """
-    changed: dict[str, Any] = {}
+    changed: Spec = {}
     for name, value in settings.items():
         if isinstance(value, dict):
             changed[name] = _follow_page(value)
@@ -238,11 +198,8 @@ def _follow_page(settings: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def _with_parameters(
-    spec: Spec, values: dict[str, Any], more: Sequence[dict[str, Any]] = ()
-) -> Spec:
-    named = ({"name": name, "value": value} for name, value in values.items())
-    spec["params"] = [*more, *named]
+def _with_parameters(spec: Spec, more: Sequence[Spec] = (), **values: Any) -> Spec:
+    spec["params"] = [*more, *({"name": name, "value": value} for name, value in values.items())]
     return check_spec(spec)
 
 
@@ -251,9 +208,7 @@ def _cells(spec: Spec) -> Spec:
     return found
 
 
-def _rings(
-    cells: Spec, places: dict[str, str], more: dict[str, Any] | None = None
-) -> Iterator[Spec]:
+def _rings(cells: Spec, places: dict[str, str], more: Spec | None = None) -> Iterator[Spec]:
     """Yield the layers of a ring around a place, given as a parameter by channel; null: none.
 
     They read no data but that there is a panel: a test of every cell, each time anything
@@ -273,9 +228,16 @@ def _rings(
         }
 
 
-def _follow_range(color: dict[str, Any], palette: Palette) -> None:
-    """Let a colour channel and its bar follow the parameters of the range."""
-    color["scale"] |= _color_scale(palette)
+def _follow_range(color: Spec, palette: Palette) -> None:
+    """Let a colour channel and its bar follow the parameters of the range.
+
+    The scale has all stops of the palette; those that a range does not use lie at its end.
+    """
+    last = len(palette.colors) - 1
+    positions = (shorten_float(number / last) for number in range(last + 1))
+    stops = [f"clamp({position!r},range_start,range_end)" for position in positions]
+    color["scale"]["domain"] = [{"expr": _value_at(stop, palette)} for stop in stops]
+    color["scale"]["range"] = list(palette.colors)
     bar = color["legend"]
     bar.pop("tickCount", None)
     bar |= {
@@ -291,26 +253,15 @@ def _follow_range(color: dict[str, Any], palette: Palette) -> None:
 def _color_steps(field: str, palette: Palette) -> list[dict[str, str]]:
     """Return the steps that give a value the value of its colour, as `ColorScale` does."""
     value = f"datum.{field}"
-    position = (
-        f"range_start+({value}-range_low)/(range_high-range_low)*(range_end-range_start)"
-        if not palette.diverging
-        else f"range_through?({value}<0?0.5-0.5*{value}/range_low:0.5+0.5*{value}/range_high)"
-        f":range_start+({value}-range_low)/(range_high-range_low)*(range_end-range_start)"
-    )
+    position = f"range_start+({value}-range_low)/(range_high-range_low)*(range_end-range_start)"
+    if palette.diverging:
+        below, above = f"0.5-0.5*{value}/range_low", f"0.5+0.5*{value}/range_high"
+        position = f"range_through?({value}<0?{below}:{above}):{position}"
     step = f"clamp(floor(({position})*{STEPS}),{STEPS}*range_start,{STEPS}*range_end-1)"
     return [
         {"calculate": f"{step}/{STEPS - 1}", "as": "position"},
         {"calculate": _value_at("datum.position", palette), "as": "color"},
     ]
-
-
-def _color_scale(palette: Palette) -> dict[str, Any]:
-    """Return the domain and range of all stops; those that a range does not use lie at its end."""
-    last = len(palette.colors) - 1
-    positions = (shorten_float(number / last) for number in range(last + 1))
-    stops = [f"clamp({position!r},range_start,range_end)" for position in positions]
-    domain = [{"expr": _value_at(stop, palette)} for stop in stops]
-    return {"domain": domain, "range": list(palette.colors)}
 
 
 def _value_at(position: str, palette: Palette) -> str:
@@ -324,15 +275,13 @@ def _value_at(position: str, palette: Palette) -> str:
     )
 
 
-def _range_parameters(palette: Palette) -> list[dict[str, Any]]:
+def _range_parameters(palette: Palette) -> list[Spec]:
     """Return the ends of the range, and what follows from them: the part of the palette used."""
-    ends = {"range_low": -1.0 if palette.diverging else 0.0, "range_high": 1.0}
-    derived = {
-        "range_start": "range_low>=0?0.5:0" if palette.diverging else "0",
-        "range_end": "range_high<=0?0.5:1" if palette.diverging else "1",
-        "range_through": "range_low<0&&range_high>0",
-    }
+    diverging = palette.diverging
     return [
-        *({"name": name, "value": value} for name, value in ends.items()),
-        *({"name": name, "expr": expression} for name, expression in derived.items()),
+        {"name": "range_low", "value": -1.0 if diverging else 0.0},
+        {"name": "range_high", "value": 1.0},
+        {"name": "range_start", "expr": "range_low>=0?0.5:0" if diverging else "0"},
+        {"name": "range_end", "expr": "range_high<=0?0.5:1" if diverging else "1"},
+        {"name": "range_through", "expr": "range_low<0&&range_high>0"},
     ]

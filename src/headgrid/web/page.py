@@ -9,32 +9,33 @@ hashes and allows nothing else: no connection, no picture from elsewhere, no
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
-from headgrid.errors import OptionError, check_choice
+from headgrid.errors import OptionError
 from headgrid.inert import make_inert
-from headgrid.options import EMBEDS
 from headgrid.render.guard import check_spec, count_marks
 from headgrid.text import clean_text, shorten_text
 from headgrid.web import assets
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
 
 #: Marks up to which a figure is drawn as SVG in the browser, and as pixels beyond: 33,000
 #: (72 frames) take 0.3 s longer than pixels in Chromium, and print and zoom sharply.
 SVG_MARKS = 60_000
 
+#: An element of a page, and the source that the page's policy has to allow for it.
+Script: TypeAlias = tuple[str, str]
+
 _TITLE_LENGTH, _STAND_IN_LENGTH, _CAPTION_LENGTH = 200, 80, 2000
 
-_PAGE = """\
+_DOCUMENT = """\
 <!doctype html>
-<html lang="en" class="headgrid-page">
+<html lang="en" class="headgrid-{kind}">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -42,13 +43,9 @@ _PAGE = """\
 <meta name="color-scheme" content="light dark">
 <meta name="generator" content="headgrid">
 {icon}<title>{title}</title>
-</head>
+{style}</head>
 <body>
-<main>
-<h1>{title}</h1>
-{figure}
-<noscript><p>The figure above is drawn by a script, and this browser runs none.</p></noscript>
-</main>
+{body}
 {scripts}
 </body>
 </html>
@@ -57,6 +54,13 @@ _PAGE = """\
 # Browsers ask the site of a page for an icon, unless there is one; a strict site allows
 # none but its own.
 _NO_ICON = '<link rel="icon" href="data:,">\n'
+
+_MAIN = """\
+<main>
+<h1>{title}</h1>
+{figure}
+<noscript><p>The figure above is drawn by a script, and this browser runs none.</p></noscript>
+</main>"""
 
 _FIGURE = """\
 <figure class="headgrid" id="{id}" role="figure" aria-label="{caption}"{renderer}>
@@ -115,50 +119,43 @@ def fragment(
 def write_page(
     spec: Spec, *, embed: str = "inline", base: str = "", executor: Executor | None = None
 ) -> str:
-    """Return the page of a specification.
+    """Return the page of a specification, drawn by scripts that ``embed`` places.
 
-    Parameters
-    ----------
-    spec : dict
-        A Vega-Lite specification.
-    embed : {"inline", "cdn", "assets"}
-        Where Vega comes from: inside the page; from a CDN, exact versions with
-        integrity hashes; or from the script that `headgrid.web.assets.write_assets`
-        has written.
-    base : str
-        Of ``assets``: relative address of the folder that holds the script, empty
-        or ending in ``/``.
-    executor : concurrent.futures.Executor, optional
-        Where the engine runs; by default here.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    RenderError
-        Where the specification asks for something outside itself.
-    OptionError
-        For an unknown ``embed``, or a Vega-Lite that is not pinned.
+    ``base`` is the relative address of the folder with the script of ``embed="assets"``,
+    empty or ending in ``/``. The engine runs in ``executor``, by default here.
     """
-    check_choice("embed", embed, EMBEDS)
-    spec = _prepare(spec)
-    scripts, sources = _scripts(embed, str(spec["$schema"]), base, executor)
+    title = find_title(spec)[0]
+    body = _MAIN.format(title=escape(title), figure=write_figure(spec))
+    scripts = _scripts(embed, str(spec.get("$schema") or ""), base, executor)
+    return write_document("page", title, body, scripts, icon=embed != "assets")
+
+
+def write_document(
+    kind: str, title: str, body: str, scripts: Sequence[Script], style: str = "", icon: bool = True
+) -> str:
+    """Return a page whose policy allows its own scripts and style, and nothing else."""
     rules = {
         "default-src": "'none'",
-        "script-src": " ".join(sources),
+        "script-src": " ".join(source for _, source in scripts),
+        **({"style-src": _hash_source(style)} if style else {}),
         "img-src": "data:",
         "base-uri": "'none'",
         "form-action": "'none'",
     }
-    return _PAGE.format(
+    return _DOCUMENT.format(
+        kind=kind,
         policy=escape("; ".join(f"{name} {value}" for name, value in rules.items()), quote=True),
-        icon="" if embed == "assets" else _NO_ICON,
-        title=escape(find_title(spec)[0]),
-        figure=write_figure(spec),
-        scripts="\n".join(scripts),
+        icon=_NO_ICON if icon else "",
+        title=escape(title),
+        style=f"<style>{style}</style>\n" if style else "",
+        body=body,
+        scripts="\n".join(element for element, _ in scripts),
     )
+
+
+def write_script(text: str, element: str = "") -> Script:
+    """Return a script in its element, or in another one from which a script takes it."""
+    return element or f"<script>{text}</script>", _hash_source(text)
 
 
 def write_figure(
@@ -166,23 +163,12 @@ def write_figure(
 ) -> str:
     """Return the ``<figure>`` of a specification, without any script that draws it.
 
-    Parameters
-    ----------
-    spec : dict
-        A Vega-Lite specification.
-    caption, id
-        See `fragment`.
-    picture : str
-        HTML that is shown until a script draws the figure.
-    data : bool
-        Hold the specification, as inert JSON, so that a script can.
-
-    Raises
-    ------
-    RenderError
-        Where the specification asks for something outside itself.
+    ``picture`` is HTML that is shown until a script draws the figure; without ``data`` none
+    can, as the specification is left out. See `fragment` for the rest.
     """
-    spec = _prepare(spec)
+    spec = check_spec(spec)
+    if not spec.get("$schema"):  # vega-embed would guess what it is
+        spec = {"$schema": assets.SCHEMA, **spec}
     text = make_inert(to_json(spec))
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
     label = find_caption(spec)
@@ -198,13 +184,7 @@ def write_figure(
 
 
 def find_title(spec: Spec) -> list[str]:
-    """Return the title lines of a specification, or the start of its caption; never empty.
-
-    >>> find_title({"title": {"text": ["Layer 3", "Query: frames"]}})
-    ['Layer 3', 'Query: frames']
-    >>> find_title({"description": "layer 3: Attention Logits"})
-    ['layer 3: Attention Logits']
-    """
+    """Return the title lines of a specification, or the start of its caption; never empty."""
     title = spec.get("title")
     text = title.get("text") if isinstance(title, Mapping) else title
     lines = text if isinstance(text, list) else [text]
@@ -226,30 +206,23 @@ def _own_caption(spec: Spec) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _prepare(spec: Spec) -> Spec:
-    """Check a specification; without ``$schema`` vega-embed would guess what it is."""
-    checked = check_spec(spec)
-    return checked if checked.get("$schema") else {"$schema": assets.SCHEMA, **checked}
-
-
-def _scripts(
-    embed: str, schema: str, base: str, executor: Executor | None
-) -> tuple[list[str], list[str]]:
-    """Return the script elements of a page, and the sources that its policy has to allow."""
-    start = assets.start_code()
-    inline = f"<script>{start}</script>"
+def _scripts(embed: str, schema: str, base: str, executor: Executor | None) -> list[Script]:
     if embed == "assets":
         source = quote(base, safe="/:.") + assets.script_name(schema, executor)
-        return [f'<script src="{source}"></script>'], ["'self'"]
+        return [(f'<script src="{source}"></script>', "'self'")]
     if embed == "cdn":
-        pinned = assets.pinned_scripts(schema)
-        tags = [
-            f'<script src="{source}" integrity="{integrity}" crossorigin="anonymous"></script>'
-            for source, integrity in pinned
-        ]
-        return [*tags, inline], [*(source for source, _ in pinned), assets.hash_source(start)]
-    bundle = assets.load_bundle(schema, executor)
-    return (
-        [f"<script>{bundle}</script>", inline],
-        [assets.hash_source(bundle), assets.hash_source(start)],
-    )
+        tag = '<script src="{}" integrity="{}" crossorigin="anonymous"></script>'
+        vega = [(tag.format(*pinned), pinned[0]) for pinned in assets.pinned_scripts(schema)]
+    else:
+        vega = [write_script(assets.load_bundle(schema, executor))]
+    return [*vega, write_script(assets.start_code())]
+
+
+def _hash_source(text: str) -> str:
+    """Return the source with which a policy allows a script or style.
+
+    >>> _hash_source("alert(1)")
+    "'sha256-bhHHL3z2vDgxUt0W3dWQOrprscmda2Y5pLsLg4GF+pI='"
+    """
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"

@@ -30,18 +30,17 @@ def save(
     Parameters
     ----------
     chart : altair chart or mapping
-        What `heatmap` and `perhead` return, customised or not, or a Vega-Lite
-        specification.
+        What `heatmap` and others return, customised or not, or a Vega-Lite specification.
     path : path
         Its suffix chooses the format: ``.svg``, ``.png``, ``.pdf``, ``.html`` or
         ``.json``.
     ppi : float
         Pixels per inch of a PNG.
     embed : {"inline", "cdn", "assets"}
-        Where an HTML page has Vega from. ``inline``: it stands in the page, which
-        needs nothing else (0.9 MB). ``cdn``: the page loads exact versions and checks
-        them by their hashes. ``assets``: a script beside the page that all pages of
-        a folder share, and which is written along with it.
+        Where an HTML page has Vega from. ``inline``: it stands in the page, which needs
+        nothing else (0.9 MB). ``cdn``: the page loads exact versions and checks them by their
+        hashes. ``assets``: a script beside the page that all pages of a folder share, and
+        which is written along with it.
 
     Returns
     -------
@@ -90,19 +89,9 @@ def begin_save(
 ) -> Callable[[], list[bytes]]:
     """Check a specification and set the engine to work on it; pages are formats, too.
 
-    Parameters
-    ----------
-    spec, formats, ppi, executor
-        See `headgrid.render.convert.begin_render`.
-    embed : {"inline", "cdn", "assets"}
-        See `save`.
-    base : str
-        Where a page of ``embed="assets"`` finds the script, relative to itself.
-
-    Returns
-    -------
-    callable
-        Waits for the engine, and returns the contents in the order of ``formats``.
+    The function that comes back waits for the engine, and returns the contents in the order of
+    ``formats``. ``base`` is where a page of ``embed="assets"`` finds the script, relative to
+    itself; the rest as in `headgrid.render.convert.begin_render` and `save`.
     """
     for format in formats:
         check_choice("format", format, FORMATS)

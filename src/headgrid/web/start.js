@@ -96,7 +96,10 @@
       let fitting = Promise.resolve();
       new ResizeObserver(() => {
         clearTimeout(timer);
-        timer = setTimeout(() => (fitting = fitting.then(() => this.fit())), 150);
+        timer = setTimeout(() => {
+          // What is printed keeps the layout of the screen, scaled to the sheet.
+          if (!matchMedia("print").matches) fitting = fitting.then(() => this.fit());
+        }, 150);
       }).observe(this.view);
     }
   }

@@ -20,58 +20,42 @@ from headgrid.recorder.watch.sites import CallSite
 
 @dataclass(frozen=True)
 class CallInfo:
-    """What a policy may look at.
+    """What a policy may look at."""
 
-    Attributes
-    ----------
-    layer : int
-        Number of the layer.
-    path : str
-        Module path.
-    index : int
-        Number of attention calls that this layer has made before.
-    query_tokens, key_tokens : int
-        Token counts of this call.
-    query_segments, key_segments : Segments
-        Frames of the two axes.
-    site : CallSite
-        The running modules and their keyword arguments.
-    last : tuple of (start, stop) or None
-        Where the latest self-attention call of as many query tokens put them.
-    query : tuple of (start, stop)
-        Where this call's query tokens lie; known to key policies only.
-    """
-
-    layer: int
-    path: str
-    index: int
+    layer: int  #: number of the layer
+    path: str  #: its module path
+    index: int  #: number of attention calls that this layer has made before
     query_tokens: int
     key_tokens: int
-    query_segments: Segments
+    query_segments: Segments  #: the frames of each axis
     key_segments: Segments
-    site: CallSite
-    last: Spans | None = None
-    query: Spans = ()
+    site: CallSite  #: the running modules and their arguments
+    last: Spans | None = None  #: where the latest self-attention call put its query tokens
+    query: Spans = ()  #: where this call's query tokens lie; known to key policies only
 
 
 class Policy:
-    """Says where the tokens of a call lie; its text is what the captures tell of it."""
+    """Says where a call's tokens lie, in their order; its text is what the captures tell of it."""
+
+    text = ""
+
+    def __str__(self) -> str:
+        return self.text
 
     def __call__(self, info: CallInfo) -> Spans:
-        """Return the token positions, in the order in which they lie in the tensor."""
+        """Return the token positions."""
+        return self._place(info)
+
+    def _place(self, info: CallInfo) -> Spans:
         raise NotImplementedError
 
-    def describe(self) -> str:
-        """Return the policy in a few words, for the capture's metadata."""
-        return str(self)
 
-
-@dataclass(frozen=True)
 class Growing(Policy):
     """Keys are all tokens so far; queries are the last of them."""
 
-    def __call__(self, info: CallInfo) -> Spans:
-        """Return the positions; see `Policy`."""
+    text = "growing"
+
+    def _place(self, info: CallInfo) -> Spans:
         if info.query:
             return ((0, info.key_tokens),)
         start = info.key_tokens - info.query_tokens
@@ -83,50 +67,34 @@ class Growing(Policy):
             )
         return ((start, info.key_tokens),)
 
-    def __str__(self) -> str:
-        return "growing"
 
-
-@dataclass(frozen=True)
 class LikeSelf(Policy):
     """Cross-attention queries lie where the latest self-attention put the same tokens."""
 
-    def __call__(self, info: CallInfo) -> Spans:
-        """Return the positions; see `Policy`."""
+    text = "as in self-attention"
+
+    def _place(self, info: CallInfo) -> Spans:
         if info.last is not None and count_tokens(info.last) == info.query_tokens:
             return info.last
         return ((0, info.query_tokens),)
 
-    def __str__(self) -> str:
-        return "as in self-attention"
 
-
-@dataclass(frozen=True)
 class Whole(Policy):
     """The tokens are the first ones, all of them."""
 
-    def __call__(self, info: CallInfo) -> Spans:
-        """Return the positions; see `Policy`."""
-        return ((0, info.key_tokens if info.query else info.query_tokens),)
+    text = "all tokens from the first"
 
-    def __str__(self) -> str:
-        return "all tokens from the first"
+    def _place(self, info: CallInfo) -> Spans:
+        return ((0, info.key_tokens if info.query else info.query_tokens),)
 
 
 @dataclass(frozen=True)
 class Counted(Policy):
-    """Blocks of queries follow one another, each seen in so many forwards.
-
-    Parameters
-    ----------
-    forwards : int
-        Forwards of one block (denoising steps, and the clean one that fills the cache).
-    """
+    """Blocks of queries follow one another, each in so many forwards (the clean one included)."""
 
     forwards: int = 1
 
-    def __call__(self, info: CallInfo) -> Spans:
-        """Return the positions; see `Policy`."""
+    def _place(self, info: CallInfo) -> Spans:
         start = (info.index // self.forwards) * info.query_tokens
         return ((start, start + info.query_tokens),)
 
@@ -136,18 +104,11 @@ class Counted(Policy):
 
 @dataclass(frozen=True)
 class FromArgument(Policy):
-    """The first query token is a keyword argument of a running module.
-
-    Parameters
-    ----------
-    name : str
-        Name of the keyword argument (``current_start`` in Self-Forcing), in tokens.
-    """
+    """A keyword argument of a running module (``current_start``) is the first query token."""
 
     name: str
 
-    def __call__(self, info: CallInfo) -> Spans:
-        """Return the positions; see `Policy`."""
+    def _place(self, info: CallInfo) -> Spans:
         value = info.site.argument(self.name)
         try:
             start = int(value)
@@ -155,7 +116,7 @@ class FromArgument(Policy):
             names = sorted({name for part in info.site.arguments for name in part})
             raise RecordError(
                 f"{info.path}: no running module was called with a number {self.name!r}; the "
-                f"keyword arguments seen are {', '.join(names) or 'none'}"
+                f"arguments seen are {', '.join(names) or 'none'}"
                 f"{near_miss(self.name, names)}"
             ) from None
         return ((start, start + info.query_tokens),)
@@ -166,21 +127,15 @@ class FromArgument(Policy):
 
 @dataclass(frozen=True)
 class SinkWindow(Policy):
-    """The cache holds the first frames (sinks) and the latest ones, so many in all.
+    """The cache holds the first ``sink`` frames and the latest ones, ``window`` in all.
 
-    Parameters
-    ----------
-    sink : int
-        Frames at the start that are never dropped.
-    window : int
-        Frames that the cache holds in all, sinks and the current block included.
+    The current block's frames count among them.
     """
 
     sink: int
     window: int
 
-    def __call__(self, info: CallInfo) -> Spans:
-        """Return the positions; see `Policy`."""
+    def _place(self, info: CallInfo) -> Spans:
         segments = info.key_segments
         end = info.query[-1][1]
         frames = segments.slice_frames(((0, end),)).frames
@@ -205,17 +160,12 @@ class SinkWindow(Policy):
 
 @dataclass(frozen=True)
 class FromCallable(Policy):
-    """A function of the user's says which frames (or which frame comes first).
-
-    The function gets a `CallInfo` and returns the first frame's number, or one
-    number a frame in the order in which they lie in the tensor.
-    """
+    """A function of the user's gives one frame number a frame, or the first frame's."""
 
     function: Callable[[CallInfo], Any]
     axis: str
 
-    def __call__(self, info: CallInfo) -> Spans:
-        """Return the positions; see `Policy`."""
+    def _place(self, info: CallInfo) -> Spans:
         answer = self.function(info)
         segments = info.query_segments if self.axis == "query" else info.key_segments
         tokens = info.query_tokens if self.axis == "query" else info.key_tokens
@@ -238,11 +188,6 @@ class FromCallable(Policy):
         return f"callable {getattr(self.function, '__name__', type(self.function).__name__)}"
 
 
-#: Spellings of policies, with the axis that each can place.
-_SPELLINGS = (
-    "growing, whole, self, counted:FORWARDS, argument:NAME, window:FRAMES, "
-    "sink:FRAMES,window:FRAMES"
-)
 _SIMPLE = {"growing": Growing(), "whole": Whole(), "self": LikeSelf()}
 _EXAMPLES = (*_SIMPLE, "counted:5", "argument:current_start", "sink:1,window:6")
 
@@ -250,14 +195,17 @@ _EXAMPLES = (*_SIMPLE, "counted:5", "argument:current_start", "sink:1,window:6")
 def read_policy(value: Any, axis: str) -> Policy:
     """Return the policy that an option states: as text, as a function, or as a policy."""
     policy: Policy | None = None
-    if isinstance(value, str):
+    if isinstance(value, Policy):
+        policy = value
+    elif isinstance(value, str):
         policy = _read_text(value, axis)
     elif callable(value):
-        policy = value if hasattr(value, "describe") else FromCallable(value, axis)
+        policy = FromCallable(value, axis)
     if policy is None:
         raise OptionError(
-            f"{axis}_position is {value!r}, expected one of {_SPELLINGS} (counted and argument "
-            "place queries, sink and window keys), or a callable"
+            f"{axis}_position is {value!r}, expected one of growing, whole, self, "
+            "counted:FORWARDS, argument:NAME, window:FRAMES, sink:FRAMES,window:FRAMES (counted "
+            "and argument place queries, sink and window keys), or a callable"
             f"{near_miss(str(value), _EXAMPLES)}"
         )
     return policy

@@ -18,16 +18,9 @@ Spans = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class FrameSlices:
-    """Slices of a token axis, each within one frame.
+    """Slices of a token axis, each within one frame: frame numbers, and token indices.
 
-    Attributes
-    ----------
-    frames : tuple of int
-        Frame number of each slice.
-    starts, stops : tuple of int
-        Token indices in the tensor.
-    tokens : int
-        Length of the token axis.
+    ``tokens`` is the length of the axis, with the tokens that lie in no frame.
     """
 
     frames: tuple[int, ...]
@@ -43,13 +36,25 @@ class FrameSlices:
         """Number of tokens in each slice."""
         return tuple(b - a for a, b in zip(self.starts, self.stops, strict=True))
 
+    @cached_property
     def runs(self) -> list[tuple[int, int]]:
-        """Return ``(first, last + 1)`` of slices that are equally long and adjoin each other."""
-        return _equal_runs(self)
+        """``(first, last + 1)`` of slices that are equally long and adjoin each other."""
+        lengths, starts, stops = self.lengths, self.starts, self.stops
+        return _split(
+            len(self), lambda i: lengths[i] == lengths[i - 1] and starts[i] == stops[i - 1]
+        )
 
+    @cached_property
     def frame_runs(self) -> list[tuple[int, int]]:
-        """Return ``(first, last + 1)`` of slices whose frame numbers count up by one."""
-        return _frame_runs(self)
+        """``(first, last + 1)`` of slices whose frame numbers count up by one."""
+        return _split(len(self), lambda i: self.frames[i] == self.frames[i - 1] + 1)
+
+    def frame_lengths(self) -> dict[int, int]:
+        """Return the number of tokens of each frame."""
+        found: dict[int, int] = {}
+        for frame, length in zip(self.frames, self.lengths, strict=True):
+            found[frame] = found.get(frame, 0) + length
+        return found
 
 
 def _split(length: int, belongs: Callable[[int], bool]) -> list[tuple[int, int]]:
@@ -58,24 +63,9 @@ def _split(length: int, belongs: Callable[[int], bool]) -> list[tuple[int, int]]
     return list(pairwise([*starts, length]))
 
 
-@lru_cache(maxsize=256)
-def _equal_runs(slices: FrameSlices) -> list[tuple[int, int]]:
-    lengths, starts, stops = slices.lengths, slices.starts, slices.stops
-    return _split(len(slices), lambda i: lengths[i] == lengths[i - 1] and starts[i] == stops[i - 1])
-
-
-@lru_cache(maxsize=256)
-def _frame_runs(slices: FrameSlices) -> list[tuple[int, int]]:
-    frames = slices.frames
-    return _split(len(slices), lambda i: frames[i] == frames[i - 1] + 1)
-
-
 @dataclass(frozen=True)
 class Segments:
-    """Which token position belongs to which frame.
-
-    Build one with `Segments.equal` or `Segments.explicit`.
-    """
+    """Which token position belongs to which frame."""
 
     tokens_per_frame: int | None = None
     bounds: tuple[tuple[int, int], ...] = ()
@@ -91,42 +81,27 @@ class Segments:
 
     @classmethod
     def explicit(cls, boundaries: Sequence[Any], name: str = "segments") -> Segments:
-        """Frames between boundaries ``[0, 5, 12]``, or as pairs ``[(0, 5), (6, 12)]``.
-
-        Examples
-        --------
-        >>> Segments.explicit([1, 5, 12]).bounds
-        ((1, 5), (5, 12))
-        """
+        """Frames between boundaries ``[0, 5, 12]``, or as pairs ``[(0, 5), (6, 12)]``."""
         items = list(boundaries)
-        pairs: list[tuple[int, int]]
         try:
             if items and isinstance(items[0], Sequence):
                 pairs = [(int(start), int(stop)) for start, stop in items]
             else:
-                numbers = [int(item) for item in items]
-                pairs = list(pairwise(numbers))
+                pairs = list(pairwise(int(item) for item in items))
         except (TypeError, ValueError):
-            raise OptionError(
-                f"{name} is {shorten_list(items)}, expected token positions that increase, "
-                "[0, 5, 12], or pairs of them, [(0, 5), (6, 12)]"
-            ) from None
+            pairs = []
         flat = [position for pair in pairs for position in pair]
         ordered = all(a < b for a, b in pairs) and all(a <= b for a, b in pairwise(flat))
         if not pairs or not ordered or flat[0] < 0:
-            shown = shorten_list(items)
-            fits = shorten_list(sorted({position for position in flat if position >= 0}) or [0, 8])
             raise OptionError(
-                f"{name} is {shown}, expected token positions from 0 that increase, at least two; "
-                f"{fits} would be in order"
+                f"{name} is {shorten_list(items)}, expected token positions from 0 that increase, "
+                "[0, 5, 12], or pairs of them, [(0, 5), (6, 12)]"
             )
         return cls(bounds=tuple(pairs))
 
     def length(self, frame: int) -> int:
         """Return the number of tokens of a frame."""
-        if self.tokens_per_frame is not None:
-            return self.tokens_per_frame
-        start, stop = self.bounds[frame]
+        start, stop = self.span(frame)
         return stop - start
 
     def span(self, frame: int) -> tuple[int, int]:
@@ -136,26 +111,11 @@ class Segments:
         return self.bounds[frame]
 
     def slice_frames(self, spans: Spans) -> FrameSlices:
-        """Return the slices of a tensor whose tokens lie at ``spans``.
-
-        Tokens that belong to no segment are left out.
-        """
+        """Return the slices of a tensor whose tokens lie at ``spans``; some may be in no frame."""
         return _slice_frames(self, spans)
 
-    def cuts_frame(self, spans: Spans) -> bool:
-        """Return whether a span begins or ends in the middle of a frame."""
-        slices = self.slice_frames(spans)
-        seen: dict[int, int] = {}
-        for frame, length in zip(slices.frames, slices.lengths, strict=True):
-            seen[frame] = seen.get(frame, 0) + length
-        return any(length < self.length(frame) for frame, length in seen.items())
-
     def describe(self) -> str:
-        """Return the segments in a few words.
-
-        >>> Segments.explicit([0, 4, 9]).describe()
-        '2 segments over tokens 0 to 9'
-        """
+        """Return the segments in a few words."""
         if self.tokens_per_frame is not None:
             return f"{self.tokens_per_frame} tokens per frame"
         return (
@@ -163,7 +123,7 @@ class Segments:
         )
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=512)  # every layer asks for the same
 def _slice_frames(segments: Segments, spans: Spans) -> FrameSlices:
     frames: list[int] = []
     starts: list[int] = []
@@ -193,11 +153,7 @@ def _overlaps(segments: Segments, start: int, stop: int) -> list[tuple[int, int,
 
 
 def join_spans(spans: Iterable[tuple[int, int]]) -> Spans:
-    """Return spans in the same order, those joined that touch the one before.
-
-    >>> join_spans([(0, 4), (4, 6), (8, 9)])
-    ((0, 6), (8, 9))
-    """
+    """Return spans in the same order, those joined that touch the one before."""
     joined: list[tuple[int, int]] = []
     for start, stop in spans:
         if joined and joined[-1][1] == start:
@@ -207,17 +163,18 @@ def join_spans(spans: Iterable[tuple[int, int]]) -> Spans:
     return tuple(joined)
 
 
+def overlap(span: tuple[int, int], spans: Spans) -> bool:
+    """Return whether a span shares a position with others."""
+    return any(span[0] < stop and span[1] > start for start, stop in spans)
+
+
 def count_tokens(spans: Spans) -> int:
     """Return the number of token positions in spans."""
     return sum(stop - start for start, stop in spans)
 
 
 def fitting_frame_sizes(tokens: int, wanted: int) -> str:
-    """Return the divisors of a token count that lie nearest to a wanted frame size.
-
-    >>> fitting_frame_sizes(48, 10)
-    '6, 8 or 12 tokens per frame would fit'
-    """
+    """Return the divisors of a token count that lie nearest to a wanted frame size, in words."""
     divisors = [size for size in range(1, tokens + 1) if tokens % size == 0]
     near = [str(size) for size in sorted(sorted(divisors, key=lambda n: abs(n - wanted))[:3])]
     choices = " or ".join(part for part in (", ".join(near[:-1]), near[-1]) if part)

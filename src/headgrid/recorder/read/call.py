@@ -1,8 +1,4 @@
-"""An attention function's arguments -> one `AttentionCall` in one layout.
-
-Readers (`headgrid.recorder.read.readers`) know what each library calls its arguments
-and in which order its axes lie; everything behind them knows only this type.
-"""
+"""An attention function's arguments -> one `AttentionCall`, all that is known behind readers."""
 
 from __future__ import annotations
 
@@ -21,54 +17,30 @@ HIDING_BIAS = -1e4
 
 @dataclass(frozen=True, eq=False)
 class AttentionCall:
-    """What one attention call computes, before any position is known.
+    """What one attention call computes, before any position is known."""
 
-    Attributes
-    ----------
-    query : tensor, shape (batch, heads, query tokens, dim)
-    key : tensor, shape (batch, key heads, key tokens, dim)
-        ``heads`` is a multiple of ``key heads`` (grouped queries).
-    scale : float
-        What ``q·k`` is multiplied by before the softmax.
-    lower, upper : int or None
-        Query token ``i`` attends key token ``j`` only where
-        ``lower <= j - i <= upper`` (a causal mask has ``upper = 0``).
-    from_end : bool
-        Whether ``lower`` and ``upper`` are counted from the last query and key
-        token (flash-attn) rather than from the first (torch).
-    mask : tensor or None, shape broadcastable to (batch, heads, query tokens, key tokens)
-        Boolean (True: attend) or added to the logits.
-    mask_function : callable or None
-        ``f(batch, head, query, key) -> bool``, as flex_attention's ``mask_mod``.
-    score_function : callable or None
-        ``f(score, batch, head, query, key) -> score``, as flex_attention's ``score_mod``.
-    softcap : float or None
-        Logits are squashed to ``softcap * tanh(logit / softcap)``.
-    sink_logits : tensor or None, shape (heads,)
-        Learned logits of a key that has no token; they enter the softmax only.
-    sequences : tuple of (query start, query stop, key start, key stop) or None
-        The sequences of a packed batch (in which case ``batch`` is 1), or the
-        unpadded part of each batch element.
-    packed : bool
-        Whether ``sequences`` lie one behind the other along the token axis.
-    function : str
-        Name of the intercepted function, for messages.
-    """
+    query: torch.Tensor  #: (batch, heads, query tokens, dim)
+    key: torch.Tensor  #: (batch, key heads, key tokens, dim); heads are a multiple of key heads
+    scale: float  #: what ``q·k`` is multiplied by before the softmax
 
-    query: torch.Tensor
-    key: torch.Tensor
-    scale: float
+    #: Query token ``i`` attends key token ``j`` only where ``lower <= j - i <= upper`` (a causal
+    #: mask has ``upper = 0``), counted from the last tokens (flash-attn) or the first (torch).
     lower: int | None = None
     upper: int | None = None
     from_end: bool = False
+
+    #: Broadcastable to (batch, heads, query tokens, key tokens): True attends, numbers are added.
     mask: torch.Tensor | None = None
-    mask_function: Callable[..., Any] | None = None
-    score_function: Callable[..., Any] | None = None
-    softcap: float | None = None
-    sink_logits: torch.Tensor | None = None
+    mask_function: Callable[..., Any] | None = None  #: ``f(batch, head, query, key) -> bool``
+    score_function: Callable[..., Any] | None = None  #: ``f(score, batch, head, query, key)``
+    softcap: float | None = None  #: logits become ``softcap * tanh(logit / softcap)``
+    sink_logits: torch.Tensor | None = None  #: (heads,) of a learned key that has no token
+
+    #: (query start, query stop, key start, key stop) of the sequences that lie one behind the
+    #: other in a packed batch (of 1), or of the unpadded part of each batch element.
     sequences: tuple[tuple[int, int, int, int], ...] | None = None
     packed: bool = False
-    function: str = "attention"
+    function: str = "attention"  #: name of the function, for messages
 
     @property
     def heads(self) -> int:
@@ -106,6 +78,19 @@ class AttentionCall:
             self.mask is None and self.mask_function is None and self.score_function is None
         )
 
+    def without_masks(self) -> AttentionCall:
+        """Return the call as though nothing were hidden, added or capped."""
+        return replace(
+            self,
+            lower=None,
+            upper=None,
+            mask=None,
+            mask_function=None,
+            score_function=None,
+            softcap=None,
+            sink_logits=None,
+        )
+
 
 def check_call(call: AttentionCall) -> AttentionCall:
     """Return the call if its shapes agree."""
@@ -115,14 +100,9 @@ def check_call(call: AttentionCall) -> AttentionCall:
             f"{call.function} was called with nested tensors, expected dense or packed ones; "
             "for nn.TransformerEncoder pass enable_nested_tensor=False"
         )
-    if query.ndim != 4 or key.ndim != 4:
-        raise RecordError(
-            f"{call.function} was called with query {tuple(query.shape)} and key "
-            f"{tuple(key.shape)}, expected four axes (batch, heads, tokens, dim) after reading; "
-            "pass functions={path: reader} with a reader that fits this layout"
-        )
     fits = (
-        query.shape[0] == key.shape[0]
+        query.ndim == key.ndim == 4
+        and query.shape[0] == key.shape[0]
         and query.shape[3] == key.shape[3]
         and key.shape[1] > 0
         and query.shape[1] % key.shape[1] == 0
@@ -130,8 +110,9 @@ def check_call(call: AttentionCall) -> AttentionCall:
     if not fits:
         raise RecordError(
             f"{call.function} was called with query {tuple(query.shape)} and key "
-            f"{tuple(key.shape)} (batch, heads, tokens, dim), expected one batch size, one head "
-            "size, and query heads that are a multiple of the key heads"
+            f"{tuple(key.shape)}, expected (batch, heads, tokens, dim) after reading: one batch "
+            "size, one head size, and query heads that are a multiple of the key heads; pass "
+            "functions={path: reader} with a reader that fits this layout"
         )
     return call
 
@@ -139,20 +120,19 @@ def check_call(call: AttentionCall) -> AttentionCall:
 def choose_batch(call: AttentionCall, batch: int | str | None) -> AttentionCall:
     """Return the call with only the batch elements that are recorded, none of them packed."""
     size = call.batch_size
-    if batch is None:
-        if size > 1:
-            raise RecordError(
-                f"{call.function} was called with a batch of {size} (classifier-free guidance, or "
-                f"several prompts), expected one; pass batch=0 ... {size - 1}, 'mean' or 'all'"
-            )
-        batch = 0
-    if isinstance(batch, int):
-        if not -size <= batch < size:
+    if batch is None and size > 1:
+        raise RecordError(
+            f"{call.function} was called with a batch of {size} (classifier-free guidance, or "
+            f"several prompts), expected one; pass batch=0 ... {size - 1}, 'mean' or 'all'"
+        )
+    if batch is None or isinstance(batch, int):
+        element = batch or 0
+        if not -size <= element < size:
             raise RecordError(
                 f"batch is {batch}, but {call.function} was called with a batch of {size}; "
                 f"expected 0 to {size - 1}, 'mean' or 'all'"
             )
-        return _take_element(call, batch % size)
+        return _take_element(call, element % size)
     if call.sequences is None:
         return call
     return _stack_elements(call, [_take_element(call, index) for index in range(size)])

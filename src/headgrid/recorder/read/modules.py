@@ -1,8 +1,4 @@
-"""Arguments of functions that are given a module -> `AttentionCall`.
-
-transformers hands the attention module to its attention functions, and
-`torch.nn.MultiheadAttention` is a module that projects and attends in one.
-"""
+"""Arguments of functions that are given a module, or are one -> `AttentionCall`."""
 
 from __future__ import annotations
 
@@ -15,25 +11,18 @@ import torch
 
 from headgrid.errors import RecordError
 from headgrid.recorder.read.call import AttentionCall
-from headgrid.recorder.read.readers import Reader, as_mask, scale_or_default, split_mask
+from headgrid.recorder.read.readers import Reader, as_mask, join_masks, scale_or_default, split_mask
 
 
 def transformers_reader(original: Callable[..., Any], name: str) -> Reader:
     """Return the reader of one entry of transformers' attention registry.
 
-    Notes
-    -----
-    All of them get (batch, heads, tokens, dim) and an ungrouped key; they differ
-    in what an absent mask means, see ``transformers.integrations``.
+    All of them get (batch, heads, tokens, dim); they differ in what an absent mask means.
     """
     signature = inspect.signature(original)
 
     def read(*args: Any, **kwargs: Any) -> AttentionCall:
-        given = signature.bind(*args, **kwargs).arguments
-        for key, parameter in signature.parameters.items():
-            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                given |= given.pop(key, {})
-        return _read_transformers(name, **given)
+        return _read_transformers(name, **signature.bind(*args, **kwargs).arguments | kwargs)
 
     return read
 
@@ -67,8 +56,6 @@ def _read_transformers(
             mask = mask.bool()[:, None, None, -key.shape[2] :]
         else:
             mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
-    if position_bias is not None:
-        mask = _add_masks(position_bias, mask)
     window = sliding_window if flash and sliding_window and key.shape[2] > sliding_window else None
     return AttentionCall(
         query,
@@ -77,7 +64,7 @@ def _read_transformers(
         lower=None if window is None else -(window - 1),
         upper=0 if causal else None,
         from_end=flash,
-        mask=mask,
+        mask=join_masks(position_bias, mask),
         mask_function=function,
         softcap=softcap,
         sink_logits=s_aux,
@@ -91,14 +78,6 @@ def _is_causal(name: str, module: Any, query: torch.Tensor, mask: Any, stated: b
         return False
     causal = bool(getattr(module, "is_causal", True) if stated is None else stated)
     return causal if name.startswith("flash") else causal and mask is None and query.shape[2] > 1
-
-
-def _add_masks(bias: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    if mask is None:
-        return bias
-    if mask.dtype == torch.bool:
-        return torch.where(mask, bias, torch.finfo(bias.dtype).min)
-    return bias + mask
 
 
 def read_multihead(
@@ -150,46 +129,28 @@ def _invert_masks(
     if mask is not None and mask.ndim == 3:
         mask = mask.unflatten(0, (-1, heads))
     given = (as_mask(mask), None if padding is None else padding[:, None, None])
-    kept = [~part if part.dtype == torch.bool else part for part in given if part is not None]
-    if len(kept) < 2:
-        return kept[0] if kept else None
-    if kept[0].dtype == kept[1].dtype == torch.bool:
-        return kept[0] & kept[1]
-    floats = [torch.where(p, 0.0, -torch.inf) if p.dtype == torch.bool else p for p in kept]
-    return floats[0] + floats[1]
+    return join_masks(*(~m if m is not None and m.dtype == torch.bool else m for m in given))
 
 
-def read_encoder_layer(
-    src: torch.Tensor,
-    embed_dim: int,
-    num_heads: int,
-    qkv_weight: torch.Tensor,
-    qkv_bias: torch.Tensor,
-    proj_weight: torch.Tensor,
-    proj_bias: torch.Tensor,
-    use_gelu: bool,
-    norm_first: bool,
-    eps: float,
-    norm_weight: torch.Tensor,
-    norm_bias: torch.Tensor,
-    *rest: Any,
-) -> AttentionCall:
+def read_encoder_layer(src: torch.Tensor, *arguments: Any) -> AttentionCall:
     """Read ``torch._transformer_encoder_layer_fwd``, the fused nn.TransformerEncoderLayer."""
     if src.is_nested:
         return AttentionCall(src, src, scale=1.0, function="nn.TransformerEncoderLayer")
+    dim, heads, qkv_weight, qkv_bias = arguments[:4]
+    norm_first, eps, norm_weight, norm_bias = arguments[7:11]
     tokens = src
     if norm_first:
-        tokens = torch.nn.functional.layer_norm(src, (embed_dim,), norm_weight, norm_bias, eps)
+        tokens = torch.nn.functional.layer_norm(src, (dim,), norm_weight, norm_bias, eps)
     weight, bias = qkv_weight.chunk(3), qkv_bias.chunk(3)
-    mask, kind = (*rest[6:8], None, None)[:2]
+    mask, kind = (*arguments[17:19], None, None)[:2]
     if kind == 2 and mask is not None and mask.ndim == 3:
         mask = mask[:, None]
     masks: tuple[Any, Any] = (None, mask) if kind == 1 else (mask, None)  # 1 is padding
     return AttentionCall(
-        _project(tokens, weight[0], bias[0], num_heads),
-        _project(tokens, weight[1], bias[1], num_heads),
-        scale=1 / math.sqrt(embed_dim // num_heads),
-        mask=_invert_masks(*masks, num_heads),
+        _project(tokens, weight[0], bias[0], heads),
+        _project(tokens, weight[1], bias[1], heads),
+        scale=1 / math.sqrt(dim // heads),
+        mask=_invert_masks(*masks, heads),
         function="nn.TransformerEncoderLayer",
     )
 

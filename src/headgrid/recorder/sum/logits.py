@@ -7,15 +7,13 @@ frame, and multiplied in float64: accumulating in bfloat16 loses three digits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from headgrid.recorder.place.segments import FrameSlices
 from headgrid.recorder.read.call import AttentionCall
-from headgrid.recorder.sum.masks import CUT, WHOLE, PairPlan, plan_call
+from headgrid.recorder.sum.masks import CUT, WHOLE, Band, PairPlan, plan_call
+from headgrid.recorder.sum.matrix import PairSums
 
 #: Elements that are converted to float32 at once: 4 MiB of scratch memory.
 CHUNK = 2**20
@@ -27,19 +25,18 @@ def wide_dtype(device: torch.device) -> torch.dtype:
 
 
 def pool_sums(tokens: torch.Tensor, slices: FrameSlices) -> torch.Tensor:
-    """Sum tokens by frame."""
+    """Sum (batch, heads, tokens, dim) by frame."""
     kept = tokens.dtype if tokens.dtype == torch.float64 else torch.float32
     batch, heads, _, dim = tokens.shape
     sums = torch.empty((batch, heads, len(slices), dim), dtype=kept, device=tokens.device)
-    for first, last in slices.runs():
+    for first, last in slices.runs:
         length = slices.stops[first] - slices.starts[first]
         part = tokens[:, :, slices.starts[first] : slices.stops[last - 1]]
         part = part.unflatten(2, (last - first, length))
         step = max(1, CHUNK // max(1, batch * heads * length * dim))
         for low in range(0, last - first, step):
             chunk = part[:, :, low : low + step]
-            target = sums[:, :, first + low : first + low + chunk.shape[2]]
-            _sum_chunk(chunk, target)
+            _sum_chunk(chunk, sums[:, :, first + low : first + low + chunk.shape[2]])
     return sums
 
 
@@ -49,36 +46,21 @@ def _sum_chunk(chunk: torch.Tensor, target: torch.Tensor) -> None:
         target.copy_(chunk.sum(dim=3, dtype=target.dtype))
         return
     # CPU reductions convert their whole input first, so convert it piece by piece.
-    tokens = chunk.shape[3]
-    step = max(1, CHUNK * tokens // max(1, chunk.numel()))
+    step = max(1, CHUNK * chunk.shape[3] // max(1, chunk.numel()))
     target.zero_()
-    for low in range(0, tokens, step):
-        target.add_(chunk[:, :, :, low : low + step].to(target.dtype).sum(dim=3))
+    for part in chunk.split(step, dim=3):
+        target.add_(part.to(target.dtype).sum(dim=3))
 
 
-def multiply_sums(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """Multiply pooled queries and keys; each key head serves its group of query heads."""
-    wide = wide_dtype(queries.device)
-    repeats = queries.shape[1] // keys.shape[1]
-    repeated = keys.to(wide).repeat_interleave(repeats, dim=1)
-    return queries.to(wide) @ repeated.transpose(2, 3)
-
-
-def sum_band(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    lower: int | None,
-    upper: int | None,
-) -> tuple[torch.Tensor, int]:
-    """Sum ``q_i·k_j`` over the token pairs with ``lower <= j - i <= upper``.
+def sum_band(queries: torch.Tensor, keys: torch.Tensor, band: Band) -> tuple[torch.Tensor, int]:
+    """Sum ``q_i·k_j`` over the token pairs with ``lower <= j - i <= upper``, and count them.
 
     The sum over a run of keys is a difference of two cumulative sums, so the
     cost is that of reading the tokens, not their product.
     """
+    lower, upper = band
     rows, columns = queries.shape[2], keys.shape[2]
-    wide = wide_dtype(keys.device)
-    cumulative = torch.nn.functional.pad(keys.to(wide).cumsum(2), (0, 0, 1, 0))
-    index = torch.arange(rows, device=keys.device)
+    index = torch.arange(rows)
     stops = torch.full_like(index, columns)
     if upper is not None:
         stops = (index + upper + 1).clamp(0, columns)
@@ -86,46 +68,12 @@ def sum_band(
     if lower is not None:
         starts = (index + lower).clamp(0, columns)
     stops = torch.maximum(stops, starts)
-    visible = cumulative[:, :, stops] - cumulative[:, :, starts]
+    pairs = int((stops - starts).sum())
+    wide = wide_dtype(keys.device)
+    cumulative = torch.nn.functional.pad(keys.to(wide).cumsum(2), (0, 0, 1, 0))
+    visible = cumulative[:, :, stops.to(keys.device)] - cumulative[:, :, starts.to(keys.device)]
     visible = visible.repeat_interleave(queries.shape[1] // keys.shape[1], dim=1)
-    total = (queries.to(wide) * visible).sum(dim=(2, 3))
-    return total, count_band(rows, columns, lower, upper)
-
-
-def count_band(rows: int, columns: int, lower: int | None, upper: int | None) -> int:
-    """Return the number of pairs (i, j) with ``lower <= j - i <= upper``.
-
-    >>> count_band(3, 3, None, 0), count_band(3, 3, 0, 0), count_band(2, 3, 1, 1)
-    (6, 3, 2)
-    """
-    pairs = 0
-    for row in range(rows):
-        stop = columns if upper is None else min(columns, max(0, row + upper + 1))
-        start = 0 if lower is None else min(columns, max(0, row + lower))
-        pairs += max(0, stop - start)
-    return pairs
-
-
-@dataclass
-class PairSums:
-    """What one call adds to the matrix of frame pairs.
-
-    Attributes
-    ----------
-    queries, keys : FrameSlices
-    total : tensor, shape (batch, heads, query slices, key slices)
-        Sum over what `count` counts (the maximum, for max_logit).
-    count : array, shape (batch or 1, heads or 1, query slices, key slices), float64
-        Token pairs (logit) or query tokens (after the softmax); 0 where hidden.
-    variance : tensor or None, shape of ``total``
-        Variance of ``total`` where query tokens were sampled.
-    """
-
-    queries: FrameSlices
-    keys: FrameSlices
-    total: torch.Tensor
-    count: npt.NDArray[np.float64]
-    variance: torch.Tensor | None = None
+    return (queries.to(wide) * visible).sum(dim=(2, 3)), pairs
 
 
 def sum_logits(
@@ -143,41 +91,25 @@ def sum_logits(
         pooled_queries = pool_sums(call.query, queries)
     if pooled_keys is None:
         pooled_keys = pool_sums(call.key, keys)
-    total = multiply_sums(pooled_queries, pooled_keys) * call.scale
+    wide = wide_dtype(pooled_keys.device)
+    each = pooled_keys.to(wide).repeat_interleave(call.group, dim=1)  # serves a group of heads
+    total = pooled_queries.to(wide) @ each.transpose(2, 3) * call.scale
     pairs = np.outer(queries.lengths, keys.lengths).astype(np.float64)
     counts = np.stack([pairs * (plan.state == WHOLE) for plan in plans])[:, None]
-    elements = total.shape[0]
-    for element in range(elements):
-        plan = plans[element if len(plans) > 1 else 0]
+    for element in range(total.shape[0]):
+        place = element if len(plans) > 1 else 0
+        plan, count = plans[place], counts[place, 0]
         if (plan.state != WHOLE).any():
-            whole = torch.from_numpy(plan.state == WHOLE).to(total.device)
-            total[element] *= whole
-        for (row, column), band in plan.bands.items():
-            if plan.state[row, column] != CUT:
-                continue
-            _fill_cut(call, queries, keys, total, counts, element, row, column, band)
+            total[element] *= torch.from_numpy(plan.state == WHOLE).to(total.device)
+        own = slice(element, element + 1)
+        for row, column in np.argwhere(plan.state == CUT):
+            summed, count[row, column] = sum_band(
+                call.query[own, :, queries.starts[row] : queries.stops[row]],
+                call.key[own, :, keys.starts[column] : keys.stops[column]],
+                plan.bands[row, column],
+            )
+            total[element, :, row, column] = summed[0] * call.scale
         if plan.bias is not None:
-            count = counts[element if len(plans) > 1 else 0, 0]
             weights = torch.from_numpy(count).to(total.device, total.dtype)
             total[element] += plan.bias.to(total.dtype) * weights
     return PairSums(queries, keys, total, counts)
-
-
-def _fill_cut(
-    call: AttentionCall,
-    queries: FrameSlices,
-    keys: FrameSlices,
-    total: torch.Tensor,
-    counts: npt.NDArray[np.float64],
-    element: int,
-    row: int,
-    column: int,
-    band: tuple[int | None, int | None],
-) -> None:
-    """Sum one frame pair that a causal diagonal cuts, for one batch element."""
-    own = slice(element, element + 1)
-    query = call.query[own, :, queries.starts[row] : queries.stops[row]]
-    key = call.key[own, :, keys.starts[column] : keys.stops[column]]
-    summed, pairs = sum_band(query, key, *band)
-    total[element, :, row, column] = summed[0] * call.scale
-    counts[min(element, len(counts) - 1), 0, row, column] = pairs

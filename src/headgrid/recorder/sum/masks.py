@@ -8,7 +8,7 @@ be read off pooled queries and keys, and is an error unless the user says otherw
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,14 +33,9 @@ Band = tuple[int | None, int | None]
 class PairPlan:
     """What a mask leaves of every frame pair, for one batch element or for all of them.
 
-    Attributes
-    ----------
-    state : array of int8, shape (query slices, key slices)
-        `HIDDEN`, `WHOLE` or `CUT`.
-    bands : dict of (query slice, key slice) to (lower, upper)
-        For every cut pair the bounds on ``j - i`` inside the pair.
-    bias : tensor or None, shape (heads or 1, query slices, key slices), float32
-        What is added to every logit of a pair.
+    ``state``, (query slices, key slices), is `HIDDEN`, `WHOLE` or `CUT`; ``bands`` has the bounds
+    on ``j - i`` inside every cut pair; ``bias``, (heads or 1, query slices, key slices) in float32,
+    is what is added to every logit of a pair.
     """
 
     state: npt.NDArray[np.int8]
@@ -48,55 +43,108 @@ class PairPlan:
     bias: torch.Tensor | None = None
 
 
-def plan_pairs(
-    call: AttentionCall, queries: FrameSlices, keys: FrameSlices, element: int
-) -> PairPlan:
-    """Read what the call hides and adds, for one batch element."""
-    plan = _plan_band(call, queries, keys)
-    if call.softcap is not None:
-        raise _irregular(call, f"logits are capped at {call.softcap:g}")
-    if not call.has_mask:
+class _Planner:
+    """Reads what a call hides and adds, for one batch element."""
+
+    def __init__(
+        self, call: AttentionCall, queries: FrameSlices, keys: FrameSlices, element: int
+    ) -> None:
+        self.call, self.queries, self.keys, self.element = call, queries, keys, element
+
+    def plan(self) -> PairPlan:
+        plan = self._plan_band()
+        if self.call.softcap is not None:
+            raise _irregular(self.call, f"logits are capped at {self.call.softcap:g}")
+        if not self.call.has_mask:
+            return plan
+        biases = []
+        for index in range(len(self.queries)):
+            seen, added = self._pool_rows(index)
+            self._merge_row(plan, index, seen)
+            if added is not None:
+                biases.append(added)
+        if any(bool(bias.any()) for bias in biases):
+            plan.bias = torch.stack(biases, dim=1)
         return plan
-    size = max(1, MASK_CHUNK // max(1, keys.tokens * (call.heads if _has_heads(call) else 1)))
-    bias = torch.zeros(0)
-    for index in range(len(queries)):
-        seen, added = _pool_rows(call, queries, keys, element, index, size)
-        _merge_row(plan, call, queries, keys, element, index, seen)
-        if added is not None:
-            if plan.bias is None:
-                bias = added.new_zeros(added.shape[0], len(queries), len(keys))
-                plan.bias = bias
-            bias[:, index] = added
-    if plan.bias is not None and not bool(plan.bias.any()):
-        plan.bias = None
-    return plan
 
+    def _plan_band(self) -> PairPlan:
+        """Read what the call's own bounds on ``j - i`` leave."""
+        lower, upper = self.call.band
+        plan = PairPlan(np.full((len(self.queries), len(self.keys)), WHOLE, dtype=np.int8))
+        q0, q1 = np.array(self.queries.starts), np.array(self.queries.stops)
+        k0, k1 = np.array(self.keys.starts), np.array(self.keys.stops)
+        least = k0[None, :] - (q1[:, None] - 1)
+        most = (k1[None, :] - 1) - q0[:, None]
+        low = np.iinfo(np.int64).min if lower is None else lower
+        high = np.iinfo(np.int64).max if upper is None else upper
+        plan.state[(least < low) | (most > high)] = CUT
+        plan.state[(most < low) | (least > high)] = HIDDEN
+        for row, column in np.argwhere(plan.state == CUT):
+            shift = int(k0[column] - q0[row])
+            plan.bands[row, column] = (
+                None if lower is None else lower - shift,
+                None if upper is None else upper - shift,
+            )
+        return plan
 
-def _has_heads(call: AttentionCall) -> bool:
-    return call.score_function is not None or (call.mask is not None and call.mask.shape[1] > 1)
+    def _pool_rows(self, index: int) -> tuple[npt.NDArray[np.int64], torch.Tensor | None]:
+        """Count visible pairs of one query slice, and return its bias if it is constant."""
+        call, keys = self.call, self.keys
+        mask_heads = 1 if call.mask is None else call.mask.shape[1]
+        heads = mask_heads if call.score_function is None else call.heads
+        size = max(1, MASK_CHUNK // max(1, keys.tokens * heads))
+        counts, low, high = [], [], []
+        last = self.queries.stops[index]
+        for start in range(self.queries.starts[index], last, size):
+            visible, bias = mask_rows(call, self.element, start, min(start + size, last))
+            assert visible is not None
+            counts.append(_pool(visible.int(), keys, "sum").sum(dim=1))
+            if bias is not None:
+                low.append(_pool(bias.masked_fill(~visible, torch.inf), keys, "amin").amin(1))
+                high.append(_pool(bias.masked_fill(~visible, -torch.inf), keys, "amax").amax(1))
+        count = torch.stack(counts).sum(dim=0)
+        seen = count.cpu().numpy().astype(np.int64)
+        if not low:
+            return seen, None
+        least, most = torch.stack(low).amin(dim=0), torch.stack(high).amax(dim=0)
+        spread, added = (torch.where(count > 0, part, 0.0) for part in (most - least, least))
+        over = spread - 1e-6 * (1 + added.abs())
+        if bool((over > 0).any()):
+            column = int(over.amax(dim=0).argmax())
+            raise _irregular(
+                self.call,
+                f"the bias varies by {float(spread[:, column].max()):.3g} between query frame "
+                f"{self.queries.frames[index]} and key frame {keys.frames[column]}",
+            )
+        return seen, added
 
+    def _merge_row(self, plan: PairPlan, index: int, seen: npt.NDArray[np.int64]) -> None:
+        """Combine the counts of visible pairs of one query slice with the call's own band."""
+        whole = self.queries.lengths[index] * np.array(self.keys.lengths)
+        empty, full = (seen == 0).all(axis=0), (seen == whole).all(axis=0)
+        plan.state[index, empty] = HIDDEN
+        for column in np.flatnonzero(~full & (plan.state[index] != HIDDEN)):
+            pair = (index, int(column))
+            plan.bands[pair] = _intersect(
+                plan.bands.get(pair, (None, None)), self._find_band(*pair)
+            )
+            plan.state[pair] = CUT
 
-def _plan_band(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> PairPlan:
-    lower, upper = call.band
-    state = np.full((len(queries), len(keys)), WHOLE, dtype=np.int8)
-    if lower is None and upper is None:
-        return PairPlan(state)
-    q0, q1 = np.array(queries.starts), np.array(queries.stops)
-    k0, k1 = np.array(keys.starts), np.array(keys.stops)
-    least = k0[None, :] - (q1[:, None] - 1)
-    most = (k1[None, :] - 1) - q0[:, None]
-    low = np.iinfo(np.int64).min if lower is None else lower
-    high = np.iinfo(np.int64).max if upper is None else upper
-    state[(least < low) | (most > high)] = CUT
-    state[(most < low) | (least > high)] = HIDDEN
-    plan = PairPlan(state)
-    for row, column in np.argwhere(state == CUT):
-        shift = int(k0[column] - q0[row])
-        plan.bands[int(row), int(column)] = (
-            None if lower is None else lower - shift,
-            None if upper is None else upper - shift,
+    def _find_band(self, row: int, column: int) -> Band:
+        """Return the diagonal along which a mask cuts a frame pair."""
+        visible, _ = mask_rows(
+            self.call, self.element, self.queries.starts[row], self.queries.stops[row]
         )
-    return plan
+        assert visible is not None
+        part = visible[:, :, self.keys.starts[column] : self.keys.stops[column]].cpu().numpy()
+        band = _fit_band(part[0])
+        if band is None or (part != part[:1]).any():
+            raise _irregular(
+                self.call,
+                f"it hides {int((~part[0]).sum())} of {part[0].size} token pairs of query frame "
+                f"{self.queries.frames[row]} and key frame {self.keys.frames[column]}",
+            )
+        return band
 
 
 def mask_rows(
@@ -115,7 +163,7 @@ def mask_rows(
         else:
             bias = rows.float()
     if call.mask_function is not None:
-        allowed = evaluate_mask(call.mask_function, call, element, start, stop)
+        allowed = evaluate_mask(call, element, start, stop)
         visible = allowed if visible is None else visible & allowed
     if call.score_function is not None:
         bias = _score_bias(call, element, start, stop)
@@ -126,16 +174,14 @@ def mask_rows(
     return visible, bias
 
 
-def evaluate_mask(
-    function: Callable[..., Any], call: AttentionCall, element: int, start: int, stop: int
-) -> torch.Tensor:
-    """Evaluate ``f(batch, head, query, key)`` for some query tokens, shape (1, rows, keys)."""
+def evaluate_mask(call: AttentionCall, element: int, start: int, stop: int) -> torch.Tensor:
+    """Evaluate the mask function for some query tokens, (1, rows, key tokens)."""
+    assert call.mask_function is not None
     device = call.query.device
-    batch = torch.tensor(element, device=device)
-    head = torch.tensor(0, device=device)
+    batch, head = (torch.tensor(number, device=device) for number in (element, 0))
     rows = torch.arange(start, stop, device=device)
     columns = torch.arange(call.key.shape[2], device=device)
-    over_keys = torch.vmap(function, in_dims=(None, None, None, 0))
+    over_keys = torch.vmap(call.mask_function, in_dims=(None, None, None, 0))
     over_rows = torch.vmap(over_keys, in_dims=(None, None, 0, None))
     allowed: torch.Tensor = over_rows(batch, head, rows, columns)
     return allowed.bool().expand(stop - start, len(columns))[None]
@@ -154,9 +200,9 @@ def evaluate_scores(
     batch = torch.tensor(element, device=device)
     heads = torch.arange(first_head, first_head + scores.shape[0], device=device)
     columns = torch.arange(scores.shape[2], device=device)
-    function: Callable[..., Any] = torch.vmap(call.score_function, in_dims=(0, None, None, None, 0))
-    function = torch.vmap(function, in_dims=(0, None, None, 0, None))
-    function = torch.vmap(function, in_dims=(0, None, 0, None, None))
+    function: Callable[..., Any] = call.score_function
+    for axes in ((0, None, None, None, 0), (0, None, None, 0, None), (0, None, 0, None, None)):
+        function = torch.vmap(function, in_dims=axes)
     changed: torch.Tensor = function(scores, batch, heads, rows, columns)
     return changed
 
@@ -176,101 +222,14 @@ def _score_bias(call: AttentionCall, element: int, start: int, stop: int) -> tor
     return bias
 
 
-def _pool_rows(
-    call: AttentionCall,
-    queries: FrameSlices,
-    keys: FrameSlices,
-    element: int,
-    index: int,
-    size: int,
-) -> tuple[npt.NDArray[np.int64], torch.Tensor | None]:
-    """Count visible pairs of one query slice, and return its bias if it is constant."""
-    first, last = queries.starts[index], queries.stops[index]
-    counts: torch.Tensor | None = None
-    low: torch.Tensor | None = None
-    high: torch.Tensor | None = None
-    for start in range(first, last, size):
-        stop = min(start + size, last)
-        visible, bias = mask_rows(call, element, start, stop)
-        if visible is None:
-            continue
-        pooled = _pool(visible.int(), keys, "sum").sum(dim=1)
-        counts = pooled if counts is None else counts + pooled
-        if bias is not None:
-            least = _pool(torch.where(visible, bias, torch.inf), keys, "amin").amin(dim=1)
-            most = _pool(torch.where(visible, bias, -torch.inf), keys, "amax").amax(dim=1)
-            low = least if low is None else torch.minimum(low, least)
-            high = most if high is None else torch.maximum(high, most)
-    if counts is None:
-        whole = (last - first) * np.array(keys.lengths, dtype=np.int64)
-        return whole[None], None
-    if low is None or high is None:
-        return counts.cpu().numpy().astype(np.int64), None
-    spread = torch.where(counts > 0, high - low, 0.0)
-    added = torch.where(counts > 0, low, 0.0)
-    if bool((spread > 1e-6 * (1 + added.abs())).any()):
-        column = int((spread - 1e-6 * (1 + added.abs())).amax(dim=0).argmax())
-        worst = float(spread[:, column].max())
-        raise _irregular(
-            call,
-            f"the bias varies by {worst:.3g} between query frame {queries.frames[index]} and key "
-            f"frame {keys.frames[column]}",
-        )
-    return counts.cpu().numpy().astype(np.int64), added
-
-
 def _pool(values: torch.Tensor, keys: FrameSlices, how: str) -> torch.Tensor:
     """Reduce (heads, rows, key tokens) over the tokens of every key slice."""
     parts = []
-    for first, last in keys.runs():
+    for first, last in keys.runs:
         part = values[:, :, keys.starts[first] : keys.stops[last - 1]]
         part = part.unflatten(2, (last - first, keys.stops[first] - keys.starts[first]))
         parts.append(getattr(part, how)(dim=3))
     return torch.cat(parts, dim=2)
-
-
-def _merge_row(
-    plan: PairPlan,
-    call: AttentionCall,
-    queries: FrameSlices,
-    keys: FrameSlices,
-    element: int,
-    index: int,
-    seen: npt.NDArray[np.int64],
-) -> None:
-    """Combine the counts of visible pairs of one query slice with the call's own band."""
-    whole = (queries.stops[index] - queries.starts[index]) * np.array(keys.lengths)
-    empty, full = (seen == 0).all(axis=0), (seen == whole).all(axis=0)
-    plan.state[index, empty] = HIDDEN
-    for column in np.flatnonzero(~empty & ~full):
-        pair = (index, int(column))
-        if plan.state[pair] == HIDDEN:
-            continue
-        band = _find_band(call, queries, keys, element, *pair)
-        plan.bands[pair] = _intersect(plan.bands.get(pair, (None, None)), band)
-        plan.state[pair] = CUT
-
-
-def _find_band(
-    call: AttentionCall,
-    queries: FrameSlices,
-    keys: FrameSlices,
-    element: int,
-    row: int,
-    column: int,
-) -> Band:
-    """Return the diagonal along which a mask cuts a frame pair."""
-    visible, _ = mask_rows(call, element, queries.starts[row], queries.stops[row])
-    assert visible is not None
-    block = visible[:, :, keys.starts[column] : keys.stops[column]].cpu().numpy()
-    band = _fit_band(block[0])
-    if band is None or (block != block[:1]).any():
-        raise _irregular(
-            call,
-            f"it hides {int((~block[0]).sum())} of {block[0].size} token pairs of query frame "
-            f"{queries.frames[row]} and key frame {keys.frames[column]}",
-        )
-    return band
 
 
 def _fit_band(block: npt.NDArray[np.bool_]) -> Band | None:
@@ -306,15 +265,8 @@ def _irregular(call: AttentionCall, what: str) -> RecordError:
     )
 
 
-def iterate_elements(call: AttentionCall) -> Iterator[int]:
-    """Return the batch elements whose masks can differ; only the first where they cannot."""
-    differs = call.mask is not None and call.mask.shape[0] > 1
-    by_function = call.mask_function is not None or call.score_function is not None
-    return iter(range(call.query.shape[0] if differs or by_function else 1))
-
-
 class PlanCache:
-    """Plans of the masks seen lately.
+    """Plans of the masks seen lately, since all layers of a model share a mask.
 
     A mask is known by its memory, view and version. Only a weak reference to the
     memory is held, and an address cannot come again while that reference stands.
@@ -326,39 +278,31 @@ class PlanCache:
 
     def plan(self, call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> list[PairPlan]:
         """Return one plan for the whole batch, or one an element."""
-        key, owner = self._key(call)
-        if key is None:
+        mask, owner, view = call.mask, None, None
+        by_function = call.mask_function is not None or call.score_function is not None
+        if by_function or (mask is not None and mask.is_inference()):  # it has no version
             return plan_call(call, queries, keys)
-        whole = (key, call.band, call.softcap, queries, keys)
-        held = self._plans.get(whole)
-        if held is not None and (held[0] is None or not held[0].expired()):
-            self._plans.move_to_end(whole)
-            return held[1]
-        plans = plan_call(call, queries, keys)
-        self._plans[whole] = (owner, plans)
+        if mask is not None:
+            owner = StorageWeakRef(mask.untyped_storage())
+            shape = (mask.storage_offset(), tuple(mask.shape), mask.stride(), mask.dtype)
+            view = (owner.cdata, shape, mask._version)
+        key = (view, call.band, call.softcap, queries, keys)
+        held = self._plans.get(key)
+        if held is None or (held[0] is not None and held[0].expired()):
+            held = self._plans[key] = (owner, plan_call(call, queries, keys))
+        self._plans.move_to_end(key)
         while len(self._plans) > self._size:
             self._plans.popitem(last=False)
-        return plans
+        return held[1]
 
     def clear(self) -> None:
         """Forget everything."""
         self._plans.clear()
 
-    def _key(self, call: AttentionCall) -> tuple[Any, StorageWeakRef | None]:
-        """Return what a mask is known by; None where it is a function, or has no version."""
-        if call.mask_function is not None or call.score_function is not None:
-            return None, None
-        mask = call.mask
-        if mask is None:
-            return (), None
-        if mask.is_inference():
-            return None, None
-        owner = StorageWeakRef(mask.untyped_storage())
-        view = (mask.storage_offset(), tuple(mask.shape), mask.stride(), mask.dtype)
-        return (owner.cdata, view, mask._version), owner
-
 
 def plan_call(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> list[PairPlan]:
     """Return one plan for the whole batch, or one an element where their masks can differ."""
-    with torch.no_grad():
-        return [plan_pairs(call, queries, keys, element) for element in iterate_elements(call)]
+    differs = call.mask is not None and call.mask.shape[0] > 1
+    by_function = call.mask_function is not None or call.score_function is not None
+    elements = call.query.shape[0] if differs or by_function else 1
+    return [_Planner(call, queries, keys, element).plan() for element in range(elements)]

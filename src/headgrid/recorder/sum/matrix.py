@@ -1,22 +1,32 @@
-"""Sums of one layer, call after call -> its matrix of frame pairs.
-
-A *block* is the queries of one call, named by their token positions. A block
-that is seen again is another *forward* of it (a denoising step, say), and the
-option ``forwards`` says which of them count.
-"""
+"""Sums over frame pairs, call after call -> one matrix that grows with the frames seen."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from headgrid.errors import RecordError
-from headgrid.recorder.place.fingerprints import HOW_TO_DECLARE, Fingerprints
-from headgrid.recorder.place.segments import Segments, Spans, join_spans
-from headgrid.recorder.sum.logits import PairSums
+from headgrid.recorder.place.segments import FrameSlices
+
+
+@dataclass
+class PairSums:
+    """What one call adds to the matrix of frame pairs.
+
+    ``total``, (batch, heads, query slices, key slices), is a sum over what ``count`` counts (the
+    maximum, for max_logit): token pairs (logit) or query tokens (after the softmax), 0 where
+    hidden. ``count`` has 1 for a batch or heads that do not differ. ``variance`` is that of
+    ``total`` where query tokens were sampled.
+    """
+
+    queries: FrameSlices
+    keys: FrameSlices
+    total: torch.Tensor
+    count: npt.NDArray[np.float64]
+    variance: torch.Tensor | None = None
 
 
 class Matrix:
@@ -35,9 +45,9 @@ class Matrix:
             return
         self._grow(sums)
         assert self.total is not None
-        for q0, q1 in sums.queries.frame_runs():
+        for q0, q1 in sums.queries.frame_runs:
             rows = slice(sums.queries.frames[q0], sums.queries.frames[q1 - 1] + 1)
-            for k0, k1 in sums.keys.frame_runs():
+            for k0, k1 in sums.keys.frame_runs:
                 columns = slice(sums.keys.frames[k0], sums.keys.frames[k1 - 1] + 1)
                 part = sums.total[:, :, q0:q1, k0:k1]
                 target = self.total[:, :, rows, columns]
@@ -50,16 +60,13 @@ class Matrix:
                     self.variance[:, :, rows, columns] += sums.variance[:, :, q0:q1, k0:k1]
 
     def _grow(self, sums: PairSums) -> None:
+        """Make room, more than needed, so that growing is seldom."""
         needed = (max(sums.queries.frames) + 1, max(sums.keys.frames) + 1)
         self.used = (max(self.used[0], needed[0]), max(self.used[1], needed[1]))
         batch, heads = sums.total.shape[:2]
         if self.total is None:
-            shape = (batch, heads, *needed)
-            self.total = self._blank(sums.total, shape)
-            self.count = np.zeros((*sums.count.shape[:2], *needed))
-            if sums.variance is not None:
-                self.variance = torch.zeros_like(self.total)
-            return
+            self.total = sums.total.new_zeros((batch, heads, 0, 0))
+            self.variance = None if sums.variance is None else self.total.clone()
         if self.total.shape[:2] != (batch, heads):
             raise RecordError(
                 f"this call has {batch} batch elements and {heads} heads, the calls before had "
@@ -68,111 +75,16 @@ class Matrix:
             )
         counts = np.broadcast_shapes(self.count.shape[:2], sums.count.shape[:2])
         rows, columns = self.total.shape[2:]
-        if needed[0] <= rows and needed[1] <= columns and counts == self.count.shape[:2]:
+        sizes = [
+            size if enough <= size else max(enough, size + size // 2)
+            for size, enough in zip((rows, columns), needed, strict=True)
+        ]
+        if sizes == [rows, columns] and counts == self.count.shape[:2]:
             return
-        size = (_enlarge(rows, needed[0]), _enlarge(columns, needed[1]))
-        grown = self._blank(self.total, (batch, heads, *size))
-        grown[:, :, :rows, :columns] = self.total
-        count = np.zeros((*counts, *size))
-        count[:, :, :rows, :columns] = self.count
-        if self.variance is not None:
-            variance = self.variance.new_zeros((batch, heads, *size))
-            variance[:, :, :rows, :columns] = self.variance
-            self.variance = variance
-        self.total, self.count = grown, count
-
-    def _blank(self, like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        more = (0, sizes[1] - columns, 0, sizes[0] - rows)
         empty = -torch.inf if self.statistic == "max_logit" else 0.0
-        return like.new_full(shape, empty)
-
-
-def _enlarge(size: int, needed: int) -> int:
-    """Return a size that grows by half where it has to, so that growing is seldom."""
-    return size if needed <= size else max(needed, size + size // 2)
-
-
-@dataclass
-class LayerFacts:
-    """What is known of a layer beside its matrix, for the capture's metadata."""
-
-    number: int
-    path: str
-    model_class: str
-    place: str = ""
-    function: str = ""
-    dtype: str = ""
-    heads: int = 0
-    key_heads: int = 0
-    head_dim: int = 0
-    scale: float = 0.0
-
-
-@dataclass
-class LayerRecord:
-    """Everything recorded of one layer."""
-
-    facts: LayerFacts
-    statistic: str
-    forwards: str | int | None
-    calls: int = 0
-    seen: dict[Spans, int] = field(default_factory=dict)
-    covered: Spans = ()
-    matrices: dict[int, Matrix] = field(default_factory=dict)
-    latest: dict[Spans, PairSums] = field(default_factory=dict)
-    fingerprints: Fingerprints = field(default_factory=Fingerprints)
-
-    def count_forward(self, block: Spans, segments: Segments) -> int:
-        """Return which forward of a block this is, from 0."""
-        if block in self.seen:
-            if self.forwards is None:
-                raise RecordError(
-                    f"{self.facts.path}: {name_frames(segments, block)} came a second time "
-                    f"(at {self.facts.place}); pass forwards='first' (noisiest), 'last' (clean), "
-                    "'mean' or 'all' if the model runs each block several times"
-                )
-            return self.seen[block]
-        for start, stop in block:
-            for low, high in self.covered:
-                if start < high and stop > low:
-                    raise RecordError(
-                        f"{self.facts.path}: {name_frames(segments, block)} overlap queries seen "
-                        f"before (tokens {low} to {high}) without being the same block; the cache "
-                        f"has rolled, or positions are wrong: {HOW_TO_DECLARE}"
-                    )
-        return 0
-
-    def counts(self, forward: int) -> bool:
-        """Return whether a forward of a block is recorded."""
-        if self.forwards in (None, "first"):
-            return forward == 0
-        return forward == self.forwards if isinstance(self.forwards, int) else True
-
-    def commit(self, block: Spans, forward: int, sums: PairSums | None) -> None:
-        """Enter a call that has run."""
-        self.calls += 1
-        if block not in self.seen:
-            self.covered = join_spans(sorted([*self.covered, *block]))
-        self.seen[block] = forward + 1
-        if sums is None:
-            return
-        if self.forwards == "last":
-            self.latest[block] = sums
-            return
-        number = forward if self.forwards == "all" else 0
-        self.matrices.setdefault(number, Matrix(self.statistic)).add(sums)
-
-    def finish(self) -> dict[int, Matrix]:
-        """Return the matrices by forward (all under 0 unless ``forwards`` is "all")."""
-        for sums in self.latest.values():
-            self.matrices.setdefault(0, Matrix(self.statistic)).add(sums)
-        self.latest.clear()
-        return self.matrices
-
-
-def name_frames(segments: Segments, block: Spans) -> str:
-    """Return the frames (or the tokens, where they are no whole frames) of a block."""
-    frames = segments.slice_frames(block).frames
-    if not frames:
-        return f"query tokens {block[0][0]} to {block[-1][1]}"
-    numbers = f"{frames[0]}" if frames[0] == frames[-1] else f"{frames[0]}-{frames[-1]}"
-    return f"query frames {numbers} (tokens {block[0][0]} to {block[-1][1]})"
+        self.total = torch.nn.functional.pad(self.total, more, value=empty)
+        if self.variance is not None:
+            self.variance = torch.nn.functional.pad(self.variance, more)
+        wide = np.broadcast_to(self.count, (*counts, rows, columns))
+        self.count = np.pad(wide, ((0, 0), (0, 0), (0, more[3]), (0, more[1])))

@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 
 from headgrid.errors import RecordError
-from headgrid.recorder.place.segments import FrameSlices, Segments, Spans, join_spans
+from headgrid.recorder.place.segments import FrameSlices, Spans, join_spans
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum.logits import pool_sums
-from headgrid.recorder.sum.matrix import LayerRecord, Matrix
+from headgrid.recorder.sum.matrix import Matrix
 
 
 def is_running() -> bool:
@@ -30,9 +30,11 @@ def rank() -> int:
     return int(dist.get_rank()) if is_running() else int(os.environ.get("RANK", "0"))
 
 
-def world_size() -> int:
+def world_size(group: Any = None) -> int:
     """Return the number of processes: torch.distributed's, or the launcher's."""
-    return int(dist.get_world_size()) if is_running() else int(os.environ.get("WORLD_SIZE", "1"))
+    return (
+        int(dist.get_world_size(group)) if is_running() else int(os.environ.get("WORLD_SIZE", "1"))
+    )
 
 
 def check_running(shard: str) -> None:
@@ -54,11 +56,7 @@ def find_offset(tokens: int, device: torch.device, group: Any) -> tuple[int, int
 
 
 def cut_spans(spans: Spans, offset: int, tokens: int) -> Spans:
-    """Return the part of token positions that lies on one process.
-
-    >>> cut_spans(((0, 4), (10, 14)), 3, 3)
-    ((3, 4), (10, 12))
-    """
+    """Return the part of token positions that lies on one process."""
     found, position = list[tuple[int, int]](), 0
     for start, stop in spans:
         low = max(offset, position) - position + start
@@ -71,97 +69,81 @@ def cut_spans(spans: Spans, offset: int, tokens: int) -> Spans:
 
 def check_sequence_call(call: AttentionCall, path: str, kind: str) -> None:
     """Raise where a call whose keys are cut needs more than pooled keys."""
-    queries, keys = int(call.query.shape[2]), int(call.key.shape[2])
-    if kind == "self" and queries != keys:
+    masked = call.has_mask or call.softcap is not None or call.band != (None, None)
+    cached = kind == "self" and call.query.shape[2] != call.key.shape[2]
+    if masked or cached:
+        found = "has a mask" if masked else "has a cache of keys"
         raise RecordError(
-            f"{path}: keys are cut over processes (shard='sequence'), but this one has {queries} "
-            f"query and {keys} key tokens, expected as many; pass shard='queries' where each "
-            "process has all keys of the cache"
-        )
-    if call.has_mask or call.softcap is not None or call.band != (None, None):
-        raise RecordError(
-            f"{path}: keys are cut over processes (shard='sequence') and the call has a mask, "
-            "which needs every key; pass shard='queries' where each process has all keys"
+            f"{path}: keys are cut over processes (shard='sequence') and the call {found}, which "
+            "needs every key; pass shard='queries' where each process has all keys"
         )
 
 
 def reduce_pooled(
-    tokens: torch.Tensor, spans: Spans, whole: Spans, segments: Segments, group: Any
-) -> tuple[torch.Tensor, FrameSlices]:
+    tokens: torch.Tensor, own: FrameSlices, whole: FrameSlices, group: Any
+) -> torch.Tensor:
     """Pool one process's tokens and add up the sums of all processes."""
-    own, everything = segments.slice_frames(spans), segments.slice_frames(whole)
     partial = pool_sums(tokens, own)
     batch, heads, _, dim = partial.shape
-    sums = partial.new_zeros((batch, heads, len(everything), dim))
-    places = {frame: place for place, frame in enumerate(everything.frames)}
+    sums = partial.new_zeros((batch, heads, len(whole), dim))
     for index, frame in enumerate(own.frames):
-        sums[:, :, places[frame]] += partial[:, :, index]
+        sums[:, :, whole.frames.index(frame)] += partial[:, :, index]
     dist.all_reduce(sums, group=group)
-    return sums, everything
+    return sums
 
 
-def merge_layers(layers: list[LayerRecord], shard: str, group: Any) -> None:
-    """Make every process hold the whole matrices of every layer."""
-    for layer in layers:
-        matrices = layer.finish()
-        numbers: list[Any] = [None] * dist.get_world_size(group)
-        state = (sorted(matrices), layer.covered, layer.facts.path)
-        dist.all_gather_object(numbers, state, group=group)
-        if len({path for _, _, path in numbers}) > 1:
-            paths = ", ".join(path for _, _, path in numbers)
-            raise RecordError(f"the processes recorded different layers: {paths}; record one model")
-        layer.covered = join_spans(sorted({span for _, covered, _ in numbers for span in covered}))
-        for number in sorted({n for found, _, _ in numbers for n in found}):
-            matrix = matrices.setdefault(number, Matrix(layer.statistic))
-            if shard == "heads":
-                _gather_heads(matrix, group)
-            else:
-                _reduce_matrix(matrix, group)
+def merge_matrices(
+    matrices: dict[int, Matrix], covered: Spans, path: str, shard: str, statistic: str, group: Any
+) -> Spans:
+    """Make every process hold one layer's whole matrices; return the tokens they cover."""
+    states: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(states, (sorted(matrices), covered, path), group=group)
+    if len({path for _, _, path in states}) > 1:
+        paths = ", ".join(path for _, _, path in states)
+        raise RecordError(f"the processes recorded different layers: {paths}; record one model")
+    for number in sorted({number for found, _, _ in states for number in found}):
+        matrix = matrices.setdefault(number, Matrix(statistic))
         if shard == "heads":
-            layer.facts.heads *= dist.get_world_size(group)
-            layer.facts.key_heads *= dist.get_world_size(group)
+            _gather_heads(matrix, group)
+        else:
+            _reduce_matrix(matrix, group)
+    return join_spans(sorted({span for _, covered, _ in states for span in covered}))
 
 
 def _gather_heads(matrix: Matrix, group: Any) -> None:
     assert matrix.total is not None
     total = matrix.total
     counts = np.broadcast_to(matrix.count, (len(matrix.count), *total.shape[1:])).copy()
-    matrix.count = _gather(torch.from_numpy(counts).to(total), group, dim=1).cpu().numpy()
-    matrix.total = _gather(total, group, dim=1)
+    matrix.count = _gather(torch.from_numpy(counts).to(total), group).cpu().numpy()
+    matrix.total = _gather(total, group)
     if matrix.variance is not None:
-        matrix.variance = _gather(matrix.variance, group, dim=1)
+        matrix.variance = _gather(matrix.variance, group)
 
 
-def _gather(values: torch.Tensor, group: Any, dim: int) -> torch.Tensor:
+def _gather(values: torch.Tensor, group: Any) -> torch.Tensor:
+    """Put the heads (axis 1) of all processes side by side."""
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size(group))]
     dist.all_gather(parts, values.contiguous(), group=group)
-    return torch.cat(parts, dim=dim)
+    return torch.cat(parts, dim=1)
 
 
 def _reduce_matrix(matrix: Matrix, group: Any) -> None:
-    """Add up matrices of different extent over processes."""
-    shapes: list[Any] = [None] * dist.get_world_size(group)
-    own = (
-        None if matrix.total is None else tuple(matrix.total.shape[:2]),
-        matrix.used,
-        matrix.count.shape[:2],
-    )
-    dist.all_gather_object(shapes, own, group=group)
-    sizes = [used for _, used, _ in shapes]
-    rows, columns = max(q for q, _ in sizes), max(k for _, k in sizes)
-    lead = next(shape for shape, _, _ in shapes if shape is not None)
-    counts = np.broadcast_shapes(*[shape for _, _, shape in shapes])
+    """Add up matrices of different extent over processes; one may have none."""
+    states: list[Any] = [None] * dist.get_world_size(group)
+    shape = None if matrix.total is None else tuple(matrix.total.shape[:2])
+    own = (shape, matrix.used, matrix.count.shape[:2])
+    dist.all_gather_object(states, own, group=group)
+    rows, columns = (max(used[axis] for _, used, _ in states) for axis in (0, 1))
+    lead = next(shape for shape, _, _ in states if shape is not None)
+    counts = np.broadcast_shapes(*[shape for _, _, shape in states])
     largest = matrix.statistic == "max_logit"
-    device = torch.device("cpu") if matrix.total is None else matrix.total.device
-    kind = torch.float64 if matrix.total is None else matrix.total.dtype
-    total = torch.full((*lead, rows, columns), -torch.inf if largest else 0.0, dtype=kind)
-    total = total.to(device)
-    count = torch.zeros((*counts, rows, columns), dtype=torch.float64)
+    like = torch.empty(0, dtype=torch.float64) if matrix.total is None else matrix.total
+    total = like.new_full((*lead, rows, columns), -torch.inf if largest else 0.0)
+    count = like.new_zeros((*counts, rows, columns))
     if matrix.total is not None:
         q, k = matrix.used
         total[:, :, :q, :k] = matrix.total[:, :, :q, :k]
         count[:, :, :q, :k] = torch.from_numpy(matrix.count[:, :, :q, :k])
-    count = count.to(device, kind)
     dist.all_reduce(total, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=group)
     dist.all_reduce(count, group=group)
     matrix.total, matrix.count, matrix.used = total, count.cpu().numpy(), (rows, columns)

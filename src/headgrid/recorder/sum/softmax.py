@@ -8,35 +8,28 @@ never derived from pooled logits.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from headgrid.recorder.place.segments import FrameSlices
 from headgrid.recorder.read.call import AttentionCall
-from headgrid.recorder.sum.logits import PairSums, wide_dtype
+from headgrid.recorder.sum.logits import wide_dtype
 from headgrid.recorder.sum.masks import evaluate_scores, mask_rows
+from headgrid.recorder.sum.matrix import PairSums
 
 #: Logits that are held at once, for all query heads that share a key head.
 ROW_CHUNK = 2**20
 
 
-@dataclass
-class _Rows:
-    """Some query tokens of one slice, for the heads of one key head.
+class _Rows(NamedTuple):
+    """Some query tokens of one slice, for the heads of one key head: (heads, rows, slices).
 
-    Attributes
-    ----------
-    mass, entropy, top : tensor, shape (heads, rows, slices)
-        Share of the softmax in each key frame, its ``-p log p`` in nats, and the
-        largest logit (-inf where the frame is hidden).
-    total : tensor, shape (heads, rows, slices)
-        Sum of visible logits.
-    seen : tensor, shape (heads, rows, slices)
-        Number of visible key tokens.
-    alive : tensor, shape (heads, rows), bool
-        Whether the token attends anything.
+    The share of the softmax in each key frame, its ``-p log p`` in nats, the largest logit (-inf
+    where hidden), the sum and number of visible logits; and (heads, rows), whether the token
+    attends anything.
     """
 
     mass: torch.Tensor
@@ -52,36 +45,29 @@ def sum_softmax(
     queries: FrameSlices,
     keys: FrameSlices,
     statistic: str,
-    *,
     sample: int | None = None,
     generator: torch.Generator | None = None,
 ) -> PairSums:
     """Sum a statistic that depends on every logit over the query tokens of each frame pair."""
     batch, heads = call.query.shape[:2]
-    shape = (batch, heads, len(queries), len(keys))
     wide = wide_dtype(call.query.device)
-    total = torch.zeros(shape, dtype=wide, device=call.query.device)
-    if statistic == "max_logit":
-        total.fill_(-torch.inf)
-    counts = torch.zeros(shape, dtype=wide, device=call.query.device)
-    variance = None if sample is None else torch.zeros_like(total)
+    shape = (batch, heads, len(queries), len(keys))
+    total, counts, variance = (call.query.new_zeros(shape, dtype=wide) for _ in range(3))
     chosen = [_choose_rows(queries, index, sample, generator) for index in range(len(queries))]
     pieces = _cover(keys)
     for element in range(batch):
         for head in range(call.key.shape[1]):
             own = slice(head * call.group, (head + 1) * call.group)
             key = call.key[element, head].float()
-            for index, rows in enumerate(chosen):
-                parts = list(_iterate_rows(call, key, pieces, rows, element, head))
-                _reduce(
-                    parts,
-                    statistic,
-                    queries.lengths[index] / len(rows),
-                    total[element, own, index],
-                    counts[element, own, index],
-                    None if variance is None else variance[element, own, index],
-                )
-    return PairSums(queries, keys, total, counts.cpu().numpy().astype(np.float64), variance)
+            for index, tokens in enumerate(chosen):
+                parts = _iterate_rows(call, key, pieces, tokens, element, head)
+                rows = _Rows(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
+                stretch = queries.lengths[index] / len(tokens)
+                found = _reduce(rows, statistic, stretch)
+                for target, values in zip((total, counts, variance), found, strict=True):
+                    target[element, own, index] = values
+    count = counts.cpu().numpy().astype(np.float64)
+    return PairSums(queries, keys, total, count, None if sample is None else variance)
 
 
 def _choose_rows(
@@ -112,23 +98,19 @@ def _iterate_rows(
     call: AttentionCall,
     key: torch.Tensor,
     pieces: list[tuple[int, int, int]],
-    rows: torch.Tensor,
+    tokens: torch.Tensor,
     element: int,
     head: int,
 ) -> Iterator[_Rows]:
     """Yield the statistics of query tokens, as many at a time as memory allows."""
     step = max(1, ROW_CHUNK // max(1, call.group * key.shape[0]))
-    for low in range(0, len(rows), step):
-        chosen = rows[low : low + step].to(key.device)
-        scores = score_rows(call, key, chosen, element, head)
-        yield _summarise(scores, pieces, _sinks(call, head))
-
-
-def _sinks(call: AttentionCall, head: int) -> torch.Tensor | None:
-    if call.sink_logits is None:
-        return None
-    own = call.sink_logits[head * call.group : (head + 1) * call.group]
-    return own.float()[:, None]
+    sinks = None
+    if call.sink_logits is not None:
+        own = call.sink_logits[head * call.group : (head + 1) * call.group]
+        sinks = own.float()[:, None, None]
+    for chosen in tokens.split(step):
+        scores = score_rows(call, key, chosen.to(key.device), element, head)
+        yield _summarise(scores, pieces, sinks)
 
 
 def score_rows(
@@ -137,7 +119,7 @@ def score_rows(
     """Return the logits of some query tokens, -inf where hidden, (group, rows, key tokens)."""
     first = head * call.group
     query = call.query[element, first : first + call.group][:, rows].float()
-    if _loses_digits(query):
+    if query.is_cuda and torch.backends.cuda.matmul.allow_tf32:  # it would lose digits
         scores = (query.double() @ key.double().T).float() * call.scale
     else:
         scores = (query @ key.T) * call.scale
@@ -145,30 +127,21 @@ def score_rows(
         scores = call.softcap * torch.tanh(scores / call.softcap)
     if call.score_function is not None:
         scores = evaluate_scores(call, scores, element, rows, first)
-    plain = call if call.score_function is None else _without_score(call)
-    if plain.has_mask:
+        call = replace(call, score_function=None)
+    if call.has_mask:
         low, high = int(rows[0]), int(rows[-1]) + 1
-        visible, bias = mask_rows(plain, element, low, high)
+        visible, bias = mask_rows(call, element, low, high)
         if bias is not None:
             scores = scores + _heads_of(bias, call, first)[:, rows - low]
         if visible is not None:
             scores = scores.masked_fill(~_heads_of(visible, call, first)[:, rows - low], -torch.inf)
     lower, upper = call.band
-    if lower is not None or upper is not None:
-        offset = torch.arange(key.shape[0], device=rows.device)[None, :] - rows[:, None]
-        if upper is not None:
-            scores = scores.masked_fill(offset > upper, -torch.inf)
-        if lower is not None:
-            scores = scores.masked_fill(offset < lower, -torch.inf)
+    offset = torch.arange(key.shape[0], device=rows.device)[None, :] - rows[:, None]
+    if upper is not None:
+        scores = scores.masked_fill(offset > upper, -torch.inf)
+    if lower is not None:
+        scores = scores.masked_fill(offset < lower, -torch.inf)
     return scores
-
-
-def _loses_digits(query: torch.Tensor) -> bool:
-    return bool(query.is_cuda and torch.backends.cuda.matmul.allow_tf32)
-
-
-def _without_score(call: AttentionCall) -> AttentionCall:
-    return replace(call, score_function=None)
 
 
 def _heads_of(values: torch.Tensor, call: AttentionCall, first: int) -> torch.Tensor:
@@ -179,67 +152,57 @@ def _summarise(
     scores: torch.Tensor, pieces: list[tuple[int, int, int]], sinks: torch.Tensor | None
 ) -> _Rows:
     """Reduce logits to one number a key frame, with one log-sum-exp over all of them."""
-    tops, sums, weighted, totals, seen = [], [], [], [], []
+    parts = []
     for _, start, stop in pieces:
         part = scores[:, :, start:stop]
         hidden = part == -torch.inf
         values = part.masked_fill(hidden, 0.0)
         top = part.amax(dim=2)
         powers = (part - top.nan_to_num(neginf=0.0)[:, :, None]).exp()
-        tops.append(top)
-        sums.append(powers.sum(dim=2))
-        weighted.append((powers * values).sum(dim=2))
-        totals.append(values.sum(dim=2))
-        seen.append((~hidden).sum(dim=2))
-    top = torch.stack(tops, dim=2)
-    exponents = torch.stack(sums, dim=2).log() + top.nan_to_num(neginf=0.0)
+        parts.append(
+            (
+                top,
+                powers.sum(dim=2),
+                (powers * values).sum(dim=2),
+                values.sum(dim=2),
+                (~hidden).sum(dim=2),
+            )
+        )
+    top, sums, weighted, total, seen = (torch.stack(x, dim=2) for x in zip(*parts, strict=True))
+    finite = top.nan_to_num(neginf=0.0)
+    exponents = sums.log() + finite
     if sinks is not None:
-        wide = sinks.expand(scores.shape[0], scores.shape[1])[:, :, None]
-        exponents = torch.cat([exponents, wide], dim=2)
+        exponents = torch.cat([exponents, sinks.expand(*scores.shape[:2], 1)], dim=2)
     norm = torch.logsumexp(exponents, dim=2, keepdim=True)
-    alive = torch.stack(seen, dim=2).sum(dim=2) > 0
-    factor = (top.nan_to_num(neginf=0.0) - norm).exp()
-    mass = torch.stack(sums, dim=2) * factor
-    entropy = norm * mass - torch.stack(weighted, dim=2) * factor
+    alive = seen.sum(dim=2) > 0
+    factor = (finite - norm).exp()
+    mass = sums * factor
+    entropy = norm * mass - weighted * factor
     kept = [place for place, piece in enumerate(pieces) if piece[0] >= 0]
-    blank = alive[:, :, None]
     return _Rows(
-        mass=mass[:, :, kept].where(blank, 0.0),
-        entropy=entropy[:, :, kept].where(blank, 0.0),
+        mass=mass[:, :, kept].where(alive[:, :, None], 0.0),
+        entropy=entropy[:, :, kept].where(alive[:, :, None], 0.0),
         top=top[:, :, kept],
-        total=torch.stack(totals, dim=2)[:, :, kept],
-        seen=torch.stack(seen, dim=2)[:, :, kept],
+        total=total[:, :, kept],
+        seen=seen[:, :, kept],
         alive=alive,
     )
 
 
 def _reduce(
-    parts: list[_Rows],
-    statistic: str,
-    stretch: float,
-    total: torch.Tensor,
-    count: torch.Tensor,
-    variance: torch.Tensor | None,
-) -> None:
-    """Sum the rows of one query slice into ``total`` and ``count``, (heads, slices)."""
-    seen = torch.cat([part.seen for part in parts], dim=1)
-    visible = (seen > 0).any(dim=1)
+    rows: _Rows, statistic: str, stretch: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float]:
+    """Sum the rows of one query slice into a total, what it counts, and its variance."""
+    visible = (rows.seen > 0).any(dim=1)
     if statistic == "max_logit":
-        tops = torch.cat([part.top for part in parts], dim=1).amax(dim=1)
-        total.copy_(tops)
-        count.copy_(visible)
-        return
+        return rows.top.amax(dim=1), visible, 0.0
+    wide = wide_dtype(rows.total.device)
     if statistic == "logit":
-        sums = torch.cat([part.total for part in parts], dim=1).to(total.dtype).sum(dim=1)
-        total.copy_(sums)
-        count.copy_(seen.sum(dim=1))
-        return
-    values = torch.cat([getattr(part, statistic) for part in parts], dim=1).to(total.dtype)
-    alive = torch.cat([part.alive for part in parts], dim=1)
-    total.copy_(values.sum(dim=1) * stretch)
-    count.copy_(visible * alive.sum(dim=1, keepdim=True) * stretch)
-    if variance is not None and values.shape[1] > 1 and stretch > 1:
-        drawn = values.shape[1]
-        whole = drawn * stretch
-        spread = values.var(dim=1) / drawn * (1 - drawn / whole)
-        variance.copy_(spread * whole**2)
+        return rows.total.to(wide).sum(dim=1), rows.seen.sum(dim=1), 0.0
+    values = (rows.mass if statistic == "mass" else rows.entropy).to(wide)
+    total = values.sum(dim=1) * stretch
+    count = visible * rows.alive.sum(dim=1, keepdim=True) * stretch
+    drawn = values.shape[1]
+    if stretch == 1 or drawn == 1:
+        return total, count, 0.0
+    return total, count, values.var(dim=1) * drawn * stretch * (stretch - 1)

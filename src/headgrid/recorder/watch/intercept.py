@@ -9,6 +9,8 @@ the last recorder closes, every reference to a stand-in leads back.
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import sys
 import threading
 import types
@@ -23,7 +25,6 @@ import torch
 from headgrid.errors import RecordError
 from headgrid.recorder.read.call import AttentionCall, check_call
 from headgrid.recorder.read.readers import Reader
-from headgrid.recorder.watch.rebind import rebind
 from headgrid.recorder.watch.targets import Target, find_targets, touches_target
 
 Commit = Callable[[], None]
@@ -37,33 +38,23 @@ class Observer(Protocol):
         ...
 
 
-class _Held:
-    """A function behind a slot, where the search for references does not look."""
-
-    __slots__ = ("function", "target")
-
-    def __init__(self, target: Target) -> None:
-        self.function = target.original
-        self.target = target
-
-
 _observers: list[Observer] = []
 _lock = threading.RLock()
 _local = threading.local()
 
 
-def _run(held: _Held, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _run(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the original; the outermost attention function of a thread is shown to observers."""
     watching = _observers and not getattr(_local, "inside", False) and not _is_replay()
     if not watching:
-        return held.function(*args, **kwargs)
+        return target.original(*args, **kwargs)
     _local.inside = True
     try:
-        call = _ReadOnce(held.target, args, kwargs)
+        read = functools.cache(lambda: _read(target, args, kwargs))
         with _undisturbed():
-            prepared = [observer.prepare(call) for observer in tuple(_observers)]
-        call.forget()
-        result = held.function(*args, **kwargs)
+            prepared = [observer.prepare(read) for observer in tuple(_observers)]
+        del read  # and what it has read, so that no tensor outlives the call
+        result = target.original(*args, **kwargs)
         with _undisturbed():
             for commit in prepared:
                 if commit is not None:
@@ -98,60 +89,47 @@ def _is_autocast(kind: str) -> bool:
         return kind in ("cpu", "cuda")
 
 
-class _ReadOnce:
-    """Reads the arguments when the first observer asks, and only then."""
-
-    def __init__(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._target, self._args, self._kwargs = target, args, kwargs
-        self._call: AttentionCall | None = None
-
-    def __call__(self) -> AttentionCall:
-        if self._call is None:
-            try:
-                call = self._target.reader(*self._args, **self._kwargs)
-            except (TypeError, AttributeError, IndexError) as error:
-                raise RecordError(
-                    f"{self._target.name}: its arguments do not fit the reader "
-                    f"({str(error).splitlines()[0]}); pass functions={{{self._target.name!r}: "
-                    "reader}} with a reader that fits this version"
-                ) from error
-            if not isinstance(call, AttentionCall):
-                raise RecordError(
-                    f"{self._target.name}: its reader returned {type(call).__name__}, expected a "
-                    "headgrid.recorder.AttentionCall"
-                )
-            self._call = check_call(call)
-        return self._call
-
-    def forget(self) -> None:
-        """Drop the tensors, so that nothing outlives the call."""
-        self._call, self._args, self._kwargs = None, (), {}
+def _read(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttentionCall:
+    """Read the arguments of a call."""
+    try:
+        call = target.reader(*args, **kwargs)
+    except (TypeError, AttributeError, IndexError) as error:
+        raise RecordError(
+            f"{target.name}: its arguments do not fit the reader "
+            f"({str(error).splitlines()[0]}); pass functions={{{target.name!r}: "
+            "reader}} with a reader that fits this version"
+        ) from error
+    if not isinstance(call, AttentionCall):
+        raise RecordError(
+            f"{target.name}: its reader returned {type(call).__name__}, expected a "
+            "headgrid.recorder.AttentionCall"
+        )
+    return check_call(call)
 
 
 class _WatchedBuiltin:
     """Stand-in of a builtin: like a builtin, it does not bind to instances."""
 
-    def __init__(self, held: _Held) -> None:
-        self._held = held
-        self.__name__ = str(getattr(held.function, "__name__", "attention"))
-        self.__doc__ = held.function.__doc__
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self.__name__ = str(getattr(target.original, "__name__", "attention"))
+        self.__doc__ = target.original.__doc__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return _run(self._held, args, kwargs)
+        return _run(self._target, args, kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_held":
+        if name.startswith("__") or name == "_target":
             raise AttributeError(name)
-        return getattr(self._held.function, name)
+        return getattr(self._target.original, name)
 
 
 def _watch(target: Target) -> Callable[..., Any]:
-    held = _Held(target)
     if not isinstance(target.original, types.FunctionType):
-        return _WatchedBuiltin(held)
+        return _WatchedBuiltin(target)
 
     def watched(*args: Any, **kwargs: Any) -> Any:
-        return _run(held, args, kwargs)
+        return _run(target, args, kwargs)
 
     for name in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(watched, name, getattr(target.original, name))
@@ -159,21 +137,11 @@ def _watch(target: Target) -> Callable[..., Any]:
 
 
 class ImportWatcher(MetaPathFinder):
-    """Calls a function after every module that is imported between `start` and `stop`."""
+    """Calls a function after every module that is imported while it is in `sys.meta_path`."""
 
     def __init__(self, notify: Callable[[str, ModuleType], None]) -> None:
         self._notify = notify
         self._busy = threading.local()
-
-    def start(self) -> None:
-        """Begin to watch."""
-        if self not in sys.meta_path:
-            sys.meta_path.insert(0, self)
-
-    def stop(self) -> None:
-        """Stop watching; no trace is left in `sys.meta_path`."""
-        if self in sys.meta_path:
-            sys.meta_path.remove(self)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -183,24 +151,14 @@ class ImportWatcher(MetaPathFinder):
             return None
         self._busy.on = True
         try:
-            spec = self._ask_others(fullname, path, target)
+            others = [finder for finder in sys.meta_path if finder is not self]
+            found = (finder.find_spec(fullname, path, target) for finder in others)
+            spec = next((spec for spec in found if spec is not None), None)
         finally:
             self._busy.on = False
         if spec is not None and spec.loader is not None:
             self._hook(spec.loader)
         return spec
-
-    def _ask_others(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None
-    ) -> ModuleSpec | None:
-        for finder in list(sys.meta_path):
-            find: Any = getattr(finder, "find_spec", None)
-            if finder is self or find is None:
-                continue
-            spec: ModuleSpec | None = find(fullname, path, target)
-            if spec is not None:
-                return spec
-        return None
 
     def _hook(self, loader: Any) -> None:
         """Let one loader give notice once, after it has run the module."""
@@ -218,35 +176,113 @@ class ImportWatcher(MetaPathFinder):
             loader.exec_module = execute_and_notify
 
 
+def _rebind(changes: Sequence[tuple[Any, Any]], *, tables: bool = False) -> None:
+    """Let every reference to an old object lead to its new one, as the garbage collector sees it.
+
+    References in local variables of running functions, in tuples and behind
+    slots cannot be changed, and are left alone.
+    """
+    new = {id(old): fresh for old, fresh in changes}
+    olds = [old for old, _ in changes]
+    for referrer in gc.get_referrers(*olds) if olds else ():
+        if referrer is olds:
+            continue
+        _rebind_referrer(referrer, new)
+        if tables:
+            _rebind_keys(referrer, new)
+
+
+def _rebind_keys(referrer: Any, new: Mapping[int, Any]) -> None:
+    if isinstance(referrer, dict):
+        for key in [key for key in list(referrer) if id(key) in new]:
+            referrer[new[id(key)]] = referrer.pop(key)
+    elif isinstance(referrer, set):
+        for item in [item for item in list(referrer) if id(item) in new]:
+            referrer.remove(item)
+            referrer.add(new[id(item)])
+
+
+def _rebind_referrer(referrer: Any, new: Mapping[int, Any]) -> None:
+    if isinstance(referrer, dict):
+        _rebind_dict(referrer, new)
+    elif isinstance(referrer, types.CellType):
+        referrer.cell_contents = new.get(id(referrer.cell_contents), referrer.cell_contents)
+    elif isinstance(referrer, functools.partial):
+        if id(referrer.func) in new:
+            state = (new[id(referrer.func)], referrer.args, referrer.keywords, vars(referrer))
+            referrer.__setstate__(state)  # type: ignore[attr-defined]
+    elif isinstance(referrer, staticmethod):
+        _rebind_static(referrer, new)
+    elif isinstance(getattr(referrer, "__dict__", None), dict):
+        _rebind_dict(vars(referrer), new)
+
+
+def _rebind_dict(referrer: dict[Any, Any], new: Mapping[int, Any]) -> None:
+    names = [name for name, value in list(referrer.items()) if id(value) in new]
+    owner = _class_of(referrer) if names else None
+    for name in names:
+        if owner is None:
+            referrer[name] = new[id(referrer[name])]
+        else:
+            setattr(owner, name, new[id(referrer[name])])
+
+
+def _rebind_static(held: Any, new: Mapping[int, Any]) -> None:
+    """Give the classes that hold a static method another one; it cannot be changed itself."""
+    if id(held.__func__) not in new:
+        return
+    fresh = new[id(held.__func__)]
+    for namespace in gc.get_referrers(held):
+        owner = _class_of(namespace) if isinstance(namespace, dict) else None
+        if owner is None:
+            continue
+        for name in [name for name, value in list(namespace.items()) if value is held]:
+            setattr(owner, name, staticmethod(fresh))
+
+
+def _class_of(namespace: dict[Any, Any]) -> type | None:
+    """Return the class whose namespace this is: classes must be changed by `setattr`."""
+    if "__module__" not in namespace or "__name__" in namespace:
+        return None
+    module = sys.modules.get(str(namespace["__module__"]))
+    near = [] if module is None else list(vars(module).values())
+    found = [owner for owner in near if _owns(owner, namespace)]  # most are names of their module
+    found = found or [owner for owner in gc.get_referrers(namespace) if _owns(owner, namespace)]
+    return found[0] if found else None
+
+
+def _owns(owner: Any, namespace: dict[Any, Any]) -> bool:
+    if not isinstance(owner, type) or len(owner.__dict__) != len(namespace):
+        return False
+    return all(owner.__dict__.get(name) is value for name, value in namespace.items())
+
+
 class _Patches:
     """The stand-ins that are in place now."""
 
     def __init__(self) -> None:
-        self.pairs: list[tuple[_Held, Any]] = []
+        self.pairs: list[tuple[Target, Any]] = []
         self.extra: list[Mapping[str, Reader]] = []
         self.watcher = ImportWatcher(self.after_import)
         self.stance: contextlib.AbstractContextManager[Any] | None = None
 
     def install(self) -> None:
         """Watch every attention function that is loaded and not watched yet."""
-        known = {id(item) for held, stand_in in self.pairs for item in (held.function, stand_in)}
-        readers: dict[str, Reader] = {}
-        for mapping in self.extra:
-            readers.update(mapping)
+        known = {id(item) for target, new in self.pairs for item in (target.original, new)}
+        readers = {path: reader for mapping in self.extra for path, reader in mapping.items()}
         fresh = [target for target in find_targets(readers) if id(target.original) not in known]
-        pairs = [(_Held(target), _watch(target)) for target in fresh]
-        owners = [(target.owner, target.name.rpartition(".")[2]) for target in fresh]
-        del fresh
-        rebind([(held.function, stand_in) for held, stand_in in pairs])
-        for (owner, name), (_, stand_in) in zip(owners, pairs, strict=True):
-            if owner is not None and getattr(owner, name) is not stand_in:
-                setattr(owner, name, stand_in)
+        pairs = [(target, _watch(target)) for target in fresh]
+        _rebind([(target.original, stand_in) for target, stand_in in pairs])
+        for target, stand_in in pairs:
+            name = target.name.rpartition(".")[2]
+            if target.owner is not None and getattr(target.owner, name) is not stand_in:
+                setattr(target.owner, name, stand_in)
         self.pairs += pairs
-        self.eager_stance()
+        self._run_compiled_models_eagerly()
 
     def remove(self) -> None:
         """Put every original back."""
-        rebind([(stand_in, held.function) for held, stand_in in self.pairs], tables=True)
+        _rebind([(stand_in, target.original) for target, stand_in in self.pairs], tables=True)
         self.pairs.clear()
         if self.stance is not None:
             self.stance.__exit__(None, None, None)
@@ -255,20 +291,16 @@ class _Patches:
     def after_import(self, name: str, module: Any) -> None:
         """Watch the attention functions of a module that was just imported."""
         with _lock:
-            if not _observers:
-                return
-            asked = {path: reader for mapping in self.extra for path, reader in mapping.items()}
-            if name == "torch._dynamo" or touches_target(name, module, asked):
+            asked = [path for mapping in self.extra for path in mapping]
+            if _observers and (name == "torch._dynamo" or touches_target(name, module, asked)):
                 self.install()
 
-    def eager_stance(self) -> None:
-        """Let compiled models run eagerly, if torch.compile is loaded."""
+    def _run_compiled_models_eagerly(self) -> None:
         loaded = sys.modules.get("torch._dynamo")
         set_stance = getattr(torch.compiler, "set_stance", None)
         if self.stance is None and set_stance is not None and hasattr(loaded, "eval_frame"):
-            stance = set_stance("force_eager")
-            stance.__enter__()
-            self.stance = stance
+            self.stance = set_stance("force_eager")
+            self.stance.__enter__()
 
 
 _patches = _Patches()
@@ -280,23 +312,16 @@ def observe(observer: Observer, extra: Mapping[str, Reader]) -> Iterator[None]:
     with _lock:
         _observers.append(observer)
         _patches.extra.append(extra)
-        try:
-            if len(_observers) == 1:
-                _patches.watcher.start()
-            _patches.install()
-        except BaseException:
-            _close(observer, extra)
-            raise
+        if len(_observers) == 1:
+            sys.meta_path.insert(0, _patches.watcher)
     try:
+        with _lock:
+            _patches.install()
         yield
     finally:
         with _lock:
-            _close(observer, extra)
-
-
-def _close(observer: Observer, extra: Mapping[str, Reader]) -> None:
-    _observers.remove(observer)
-    _patches.extra.remove(extra)
-    if not _observers:
-        _patches.watcher.stop()
-        _patches.remove()
+            _observers.remove(observer)
+            _patches.extra.remove(extra)
+            if not _observers:
+                sys.meta_path.remove(_patches.watcher)
+                _patches.remove()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 import sys
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import torch
 _CALL_CODE = torch.nn.Module._call_impl.__code__
 _CROSS = re.compile(r"cross|attn_?2$|enc(oder)?_?dec(oder)?|encoder_attn|multihead_attn", re.I)
 _SELF = re.compile(r"self|attn_?1$", re.I)
+_POSITION = re.compile(r"(^|_)(start|offset|pos|positions?)(_|$)")
 _OWN = str(Path(__file__).parent.parent)
+_DYNAMO = "torch/_dynamo"
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
@@ -27,14 +30,8 @@ _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped
 class CallSite:
     """Where an attention call comes from.
 
-    Attributes
-    ----------
-    modules : tuple of torch.nn.Module
-        Modules whose forward is running, outermost first.
-    arguments : tuple of mapping
-        Keyword arguments that each of them was called with.
-    file, line : str, int
-        The line of Python that calls the attention function.
+    The modules whose forward is running, outermost first, the arguments that each was called
+    with, by name, and the line of Python that calls the attention function.
     """
 
     modules: tuple[torch.nn.Module, ...]
@@ -48,11 +45,29 @@ class CallSite:
         return f"{Path(self.file).name}:{self.line}"
 
     def argument(self, name: str) -> Any:
-        """Return a keyword argument of the innermost running module that has it, or None."""
+        """Return an argument of the innermost running module that has it, or None."""
         for arguments in reversed(self.arguments):
             if name in arguments:
                 return arguments[name]
         return None
+
+    def positions(self) -> dict[str, int]:
+        """Return the arguments that say where tokens lie (``current_start``), as far as known."""
+        found: dict[str, int] = {}
+        for arguments in self.arguments:
+            for name, value in arguments.items():
+                if not _names_position(name):
+                    continue
+                if isinstance(value, torch.Tensor) and value.device.type == "cpu" and len(value):
+                    value = value.flatten()[0].item()  # a GPU would have to be waited for
+                if isinstance(value, int) and not isinstance(value, bool):
+                    found[name] = value
+        return found
+
+
+@lru_cache
+def _names_position(name: str) -> bool:
+    return "step" not in name and _POSITION.search(name) is not None
 
 
 def find_site() -> CallSite:
@@ -60,43 +75,33 @@ def find_site() -> CallSite:
     modules: list[torch.nn.Module] = []
     arguments: list[Mapping[str, Any]] = []
     file, line = "", 0
-    frame = sys._getframe(1)
-    current: Any = frame
-    while current is not None:
-        code = current.f_code
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
         if code is _CALL_CODE:
-            names = current.f_locals
-            modules.append(names["self"])
-            arguments.append(names.get("kwargs") or {})
-        elif not file and not _is_plumbing(code.co_filename):
-            file, line = code.co_filename, current.f_lineno
-        current = current.f_back
-    modules.reverse()
-    arguments.reverse()
+            given = frame.f_locals
+            modules.insert(0, given["self"])
+            forward = getattr(given["self"].forward, "__code__", None)
+            names = () if forward is None else forward.co_varnames[1 : forward.co_argcount]
+            positional = dict(zip(names, given.get("args") or (), strict=False))
+            arguments.insert(0, positional | (given.get("kwargs") or {}))
+        elif not file and not code.co_filename.startswith(_OWN) and _DYNAMO not in code.co_filename:
+            file, line = code.co_filename, frame.f_lineno
+        frame = frame.f_back
     return CallSite(tuple(modules), tuple(arguments), file, line)
-
-
-def _is_plumbing(filename: str) -> bool:
-    return filename.startswith(_OWN) or "torch/_dynamo" in filename
 
 
 _PATHS: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = weakref.WeakKeyDictionary()
 
 
 def module_path(root: torch.nn.Module, module: torch.nn.Module) -> str:
-    """Return the dotted path of a module inside a model, without wrappers.
-
-    Names that compile, DDP, FSDP and checkpoint wrappers put in between are left out.
-    """
-    paths = _PATHS.get(root)
-    if paths is None or id(module) not in paths:
-        paths = {id(part): _strip_wrappers(name) for name, part in root.named_modules()}
-        _PATHS[root] = paths
-    return paths.get(id(module), type(module).__name__)
-
-
-def _strip_wrappers(path: str) -> str:
-    return ".".join(part for part in path.split(".") if part not in _WRAPPERS)
+    """Return the dotted path of a module inside a model, without compile, DDP, FSDP wrappers."""
+    if id(module) not in _PATHS.get(root, {}):
+        _PATHS[root] = {
+            id(part): ".".join(word for word in name.split(".") if word not in _WRAPPERS)
+            for name, part in root.named_modules()
+        }
+    return _PATHS[root].get(id(module), type(module).__name__)
 
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
@@ -106,32 +111,16 @@ def unwrap(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def hint_kind(root: torch.nn.Module, site: CallSite) -> str | None:
-    """Return what the running modules say the attention is: "self", "cross" or nothing.
-
-    The module itself and the one that called it are asked, by their attribute
-    ``is_cross_attention``, their class and their name.
-    """
+    """Return what the module and its caller say the attention is: "self", "cross" or nothing."""
     nearest = [part for part in site.modules[-2:] if part is not root]
     for part in reversed(nearest):
         stated = getattr(part, "is_cross_attention", None)
         if isinstance(stated, bool):
             return "cross" if stated else "self"
-    names = [f"{type(part).__name__} {_last_names(root, part)}" for part in nearest]
+    words = [type(part).__name__ for part in nearest]
+    for part in nearest:
+        words += [word for word in module_path(root, part).split(".")[-2:] if not word.isdigit()]
     for pattern, kind in ((_CROSS, "cross"), (_SELF, "self")):
-        if any(pattern.search(word) for name in names for word in name.split()):
+        if any(pattern.search(word) for word in words):
             return kind
     return None
-
-
-def _last_names(root: torch.nn.Module, module: torch.nn.Module) -> str:
-    path = module_path(root, module)
-    return " ".join(part for part in path.split(".")[-2:] if not part.isdigit())
-
-
-def list_sites(sites: Iterable[str], shown: int = 8) -> str:
-    """Return the attention call sites that were seen, for the end of a message."""
-    texts = list(sites)
-    if not texts:
-        return "no attention call was seen at all"
-    more = f" and {len(texts) - shown} more" if len(texts) > shown else ""
-    return f"attention calls seen: {'; '.join(texts[:shown])}{more}"

@@ -2,33 +2,37 @@
 
 Only marks that headgrid named are redrawn, and only where each is exactly as
 headgrid draws it; whatever a user changed or added stays as Vega drew it.
+
+Text is laid out with Liberation Sans, which vl-convert carries and which has Arial's
+widths, so that the same specification gives the same SVG on every machine; the family
+list that a reader should see is written in here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 from xml.sax.saxutils import escape
 
 from lxml import etree
 
 from headgrid.errors import RenderError
-from headgrid.render.svg.cells import join_rows, merge_cells
-from headgrid.render.svg.marks import (
-    SVG,
-    is_named,
-    merge_mark,
-    merge_rules,
-    shorten_color,
-    shorten_number,
-    shorten_numbers,
-    shorten_rectangle,
-)
+from headgrid.options import FONT_FAMILY, SERIF_FAMILY
+from headgrid.render.guard import PNG_URI, leads_out
+from headgrid.render.svg import marks
+from headgrid.render.svg.marks import SVG, shorten_color, shorten_number, shorten_numbers
 from headgrid.text import clean_text, quote_text
 
-_Stops: TypeAlias = Sequence[tuple[float, str]]
+Stops: TypeAlias = Sequence[tuple[float, str]]
+
+LAYOUT_FONT = "Liberation Sans"
+#: What pictures are drawn with: only the first of the second list may be missing on a machine.
+PICTURE_FONTS = {
+    FONT_FAMILY: LAYOUT_FONT,
+    SERIF_FAMILY: f"Liberation Serif, Times New Roman, DejaVu Serif, {LAYOUT_FONT}",
+}
 
 _MARKS = re.compile(
     r'<g class="mark-\w+ role-mark (?:\w+_)?headgrid_'
@@ -37,15 +41,16 @@ _MARKS = re.compile(
 _SIZE = re.compile(r'^<svg[^<>]* width="([\d.]+)pt" height="([\d.]+)pt"')
 #: Ten thousand pages; PDF readers give up long before.
 _MAX_POINTS = 10_000_000
-_VIEW_BOX = re.compile(r'viewBox="0 0 ([\d.]+) ([\d.]+)"')
-_REFERENCE = re.compile(r"url\(#([^()]+)\)")
+_VIEW_BOX = re.compile(r"0 0 ([\d.]+) ([\d.]+)")
 # Most of the elements of a figure draw nothing; they need not be parsed.
 _BLANKS = re.compile(
     r'<path class="(?:foreground" aria-hidden="true" d="'
     r'|background" aria-hidden="true" d="M0,0h0v0h0Z)"(?: pointer-events="none"| display="none")*/>'
 )
-_QUOTE = {'"': "&quot;"}
-_LABELS = ("aria-labelledby", "aria-describedby")
+# Inside a tag, neither "<" nor ">" is unescaped.
+_NAMING_TAG = re.compile(r'<[^<>]*?(?: id="|url\(#| aria-(?:labelled|described)by=")[^<>]*>')
+_NAME = re.compile(r'( (?:id|aria-labelledby|aria-describedby)="|url\(#)([^"()]*)(["\)])')
+_ID = re.compile(r' id="([^"]*)"')
 # libxml2 refuses texts above 10 MB unless it is told.
 _HUGE = 5_000_000
 _PLACE = re.compile(r"translate\(([^(),]+),([^(),]+)\)")
@@ -57,38 +62,33 @@ _INHERITED = ("text-anchor", "font-size", "font-weight", "font-style", "fill")
 
 def finish(
     raw: str,
-    layout_font: str,
-    family: str,
-    description: str = "",
+    family: str = FONT_FAMILY,
     *,
-    title: str | None = None,
-    gradients: Sequence[_Stops] = (),
+    title: str = "",
+    description: str = "",
+    gradients: Sequence[Stops] = (),
+    width: float | None = None,
 ) -> str:
-    """Return Vega's SVG as the file that a reader gets.
+    """Return Vega's SVG as the file that a reader gets: the same text for the same figure.
 
-    The same text for the same figure, on every call and in every process. Texts that
-    are in ``layout_font`` get the ``family`` list; ``description`` and ``title`` (by default
-    what is drawn) become its ``<desc>`` and ``<title>``; ``gradients`` are the true stops
-    (offset from 0 to 1, colour) of the colour bars in their order, one for all where there is one.
-
-    Raises
-    ------
-    RenderError
-        Where the renderer's text is no XML.
+    ``title`` and ``description`` become its ``<title>`` and ``<desc>``; ``gradients`` are
+    the true stops (offset from 0 to 1, colour) of the colour bars in their order, one for
+    all where there is one; ``width`` is the exact one, in points.
     """
     named = _MARKS.search(raw) is not None
-    root = _parse(_BLANKS.sub("", merge_cells(raw)) if named else raw)
+    text = _BLANKS.sub("", marks.merge_cells(raw)) if named else raw
+    parser = etree.XMLParser(huge_tree=len(text) > _HUGE)
+    root = etree.fromstring(text.encode("utf-8"), parser)
     if named:
         _tidy(root)
-        join_rows(root)
-        if gradients:
-            _set_gradients(root, gradients)
-    title = _find_title(root) if title is None else title
+        marks.join_rows(root)
+        _set_gradients(root, gradients)
     _write_head(root, clean_text(title), clean_text(description))
-    _set_family(root, layout_font, family, once=named)
-    _name_ids(root)
-    etree.cleanup_namespaces(root)
-    return etree.tostring(root, encoding="unicode") + "\n"
+    _set_family(root, family, once=named)
+    drawing = _name_ids(root, width)
+    if "href=" in drawing or leads_out(drawing):  # which a label may as well
+        _check_references(root)
+    return drawing
 
 
 def size(drawing: str) -> tuple[float, float]:
@@ -98,25 +98,14 @@ def size(drawing: str) -> tuple[float, float]:
     return float(found[1]), float(found[2])
 
 
-def set_width(drawing: str, width: float) -> str:
-    """Return a finished drawing at exactly so many points of width, its height in proportion."""
-    old = size(drawing)
-    height = old[1] * width / old[0]
-    start = drawing.index(">")
-    head = re.sub(
-        r' width="[\d.]+pt" height="[\d.]+pt"',
-        f' width="{shorten_number(width)}pt" height="{shorten_number(height)}pt"',
-        drawing[:start],
-    )
-    return head + drawing[start:]
-
-
-def for_layout(drawing: str, family: str, layout_font: str) -> str:
+def for_layout(drawing: str) -> str:
     """Return a finished drawing as the renderer wants it: its own font, no unit on its size."""
-    # Only attributes: no "<" or ">" inside a tag is unescaped.
-    wanted = re.escape(escape(family, _QUOTE))
-    font = rf'\1"{escape(layout_font, _QUOTE)}"'
-    drawing = re.sub(rf'(<(?:svg|text|tspan)\b[^<>]* font-family=)"{wanted}"', font, drawing)
+    for family, fonts in PICTURE_FONTS.items():
+        drawing = re.sub(
+            rf'(<(?:svg|text|tspan)\b[^<>]* font-family=)"{re.escape(escape(family))}"',
+            rf'\1"{escape(fonts)}"',
+            drawing,
+        )
     # A joined character that its font lacks would stop the search for fonts for the rest of
     # the line; two people beside each other are better than a line of boxes.
     drawing = drawing.replace("\u200d", "").replace("\ufe0f", "")
@@ -124,54 +113,35 @@ def for_layout(drawing: str, family: str, layout_font: str) -> str:
     return re.sub(r' (width|height)="([\d.]+)pt"', r' \1="\2"', drawing[:start]) + drawing[start:]
 
 
-def _parse(raw: str) -> etree._Element:
-    if not raw.startswith("<svg"):  # so there is no document type, and no entity
-        raise RenderError(f"the renderer's text starts with {raw[:20]!r}, expected <svg")
-    parser = etree.XMLParser(
-        resolve_entities=False, no_network=True, huge_tree=len(raw) > _HUGE, remove_comments=True
-    )
-    try:
-        return etree.fromstring(raw.encode("utf-8"), parser)
-    except etree.XMLSyntaxError as error:
-        raise RenderError(f"the renderer's SVG can not be read ({error})") from None
-
-
-def _own(element: etree._Element) -> Iterator[etree._Element]:
-    """Walk the figure's structure, children before parents; what is inside marks is left out."""
+def _tidy(element: etree._Element) -> None:
+    """Tidy the figure's structure, children before parents; inside marks there is none."""
     classes = element.get("class", "")
-    structure = classes.startswith("mark-group") and "role-mark" not in classes
-    if structure or not classes.startswith("mark-"):
-        for child in element:
-            yield from _own(child)
-    yield element
+    is_mark = "role-mark" in classes
+    if not classes.startswith("mark-") or (classes.startswith("mark-group") and not is_mark):
+        for child in list(element):
+            _tidy(child)
+    if classes == "background" and element.tag == f"{SVG}path":
+        _drop(element, "aria-hidden", "pointer-events")
+        if "fill" in element.attrib or "stroke" in element.attrib:
+            marks.shorten_rectangle(element)
+        else:
+            marks.remove(element)
+    elif element.tag == f"{SVG}g":
+        (_tidy_mark if is_mark else _tidy_group)(element, classes)
 
 
-def _tidy(root: etree._Element) -> None:
-    for element in list(_own(root)):
-        if element.get("class") == "background" and element.tag == f"{SVG}path":
-            _drop(element, "aria-hidden", "pointer-events")
-            if "fill" in element.attrib or "stroke" in element.attrib:
-                shorten_rectangle(element)
-            else:
-                _remove(element)
-        elif element.tag == f"{SVG}g":
-            _tidy_group(element)
-
-
-def _tidy_group(group: etree._Element) -> None:
-    classes = group.get("class", "")
+def _tidy_mark(group: etree._Element, classes: str) -> None:
     if classes.endswith("headgrid_labels_marks"):
         _tidy_labels(group)
-        return
-    if "role-mark" in classes:
-        if is_named(classes):
-            _drop_noise(group)
-            merge_mark(group)
-            _sharpen_background(group)
-        return
+    elif marks.merge_mark(group):
+        _drop_noise(group)
+        _sharpen_background(group)
+
+
+def _tidy_group(group: etree._Element, classes: str) -> None:
     _drop_noise(group)
     if classes in _RULES and len(group):
-        merge_rules(group)
+        marks.merge_rules(group)
     elif classes.startswith("mark-text role-"):
         _tidy_texts(group)
     if group.tag == f"{SVG}g":
@@ -183,13 +153,12 @@ def _tidy_labels(group: etree._Element) -> None:
     _drop_noise(group)
     _tidy_texts(group)
     halo = group.getprevious()
-    if halo is None or not halo.get("class", "").endswith("headgrid_halo_marks") or not len(halo):
+    if halo is None or not halo.get("class", "").endswith("headgrid_halo_marks"):
+        return
+    if not len(halo) == len(group) > 0:
         return
     pen = halo[0].get("stroke-width", "")
-    texts = ["".join(map(str, text.itertext())) for text in (*halo, *group)]
-    if texts[: len(halo)] != texts[len(halo) :]:
-        return
-    _remove(halo)
+    marks.remove(halo)
     for name, value in (("stroke", "#fff"), ("stroke-width", pen), ("stroke-linejoin", "round")):
         group.set(name, value)
     group.set("paint-order", "stroke")
@@ -212,7 +181,7 @@ def _join_groups(group: etree._Element) -> None:
     if parent is None or group.text or group.tail:
         return
     if not len(group):
-        _remove(group)
+        parent.remove(group)
     elif not group.attrib:
         index = parent.index(group)
         parent[index : index + 1] = list(group)
@@ -221,12 +190,6 @@ def _join_groups(group: etree._Element) -> None:
         if inner.tag == f"{SVG}g" and set(inner.attrib) == {"transform"}:
             group.set("transform", inner.get("transform", ""))
             group[:] = list(inner)
-
-
-def _remove(element: etree._Element) -> None:
-    parent = element.getparent()
-    if parent is not None:
-        parent.remove(element)
 
 
 def _is_panel(element: etree._Element) -> bool:
@@ -245,12 +208,11 @@ def _tidy_texts(group: etree._Element) -> None:
             _tidy_text(text)
         else:
             group.remove(text)  # a label or title that its expression left out
-    texts = list(group)
     for name in _INHERITED:
-        values = {text.get(name) for text in texts}
-        if len(texts) > 1 and len(values) == 1 and None not in values and name not in group.attrib:
+        values = {text.get(name) for text in group}
+        if len(group) > 1 and len(values) == 1 and None not in values and name not in group.attrib:
             group.set(name, str(values.pop()))
-            for text in texts:
+            for text in group:
                 _drop(text, name)
 
 
@@ -258,9 +220,10 @@ def _tidy_text(text: etree._Element) -> None:
     for name, default in _TEXT_DEFAULTS.items():
         if text.get(name) == default:
             _drop(text, name)
-    for name, shorten in (("transform", shorten_numbers), ("fill", shorten_color)):
-        if name in text.attrib:
-            text.set(name, shorten(text.get(name, "")))
+    if "transform" in text.attrib:
+        text.set("transform", shorten_numbers(text.get("transform", "")))
+    if "fill" in text.attrib:
+        text.set("fill", shorten_color(text.get("fill", "")))
     place = _PLACE.fullmatch(text.get("transform", ""))
     if place is not None and not len(text):
         _drop(text, "transform")
@@ -276,62 +239,41 @@ def _drop(element: etree._Element, *names: str) -> None:
 
 def _sharpen_background(cells: etree._Element) -> None:
     """Give a panel's background the edges that its merged cells have."""
-    panel = cells.getparent()
-    background = panel[0] if panel is not None else None
-    if background is None or cells.get("shape-rendering") != "crispEdges":
+    parent = cells.getparent()
+    if parent is None or cells.get("shape-rendering") != "crispEdges":
         return
+    background = parent[0]
     whole = re.fullmatch(r"M0 0h\d+v\d+h-\d+Z", background.get("d", ""))
     if background.get("class") == "background" and whole and "stroke" not in background.attrib:
         background.set("shape-rendering", "crispEdges")
 
 
-def _set_gradients(root: etree._Element, scales: Sequence[_Stops]) -> None:
+def _set_gradients(root: etree._Element, scales: Sequence[Stops]) -> None:
     """Give each colour bar its true stops, where it is clear whose they are."""
-    bars = root.findall(f".//{SVG}g[@class='mark-rect role-legend-gradient']/{SVG}path")
-    gradients = {gradient.get("id"): gradient for gradient in root.iter(f"{SVG}linearGradient")}
-    if len(bars) != len(gradients) or len(scales) not in (1, len(bars)):
+    gradients = list(root.iter(f"{SVG}linearGradient"))
+    if len(scales) == 1:
+        scales = [*scales] * len(gradients)
+    if len(scales) != len(gradients):
         return
-    for bar, stops in zip(
-        bars, scales if len(scales) > 1 else [scales[0]] * len(bars), strict=True
-    ):
-        gradient = gradients.get((bar.get("fill") or "").removeprefix("url(#").removesuffix(")"))
-        if gradient is not None:
-            _set_gradient(gradient, stops)
+    for gradient, stops in zip(gradients, scales, strict=True):
+        # Both ends tell whether the stops are of this scale.
+        ends = [stop.get("stop-color") for stop in gradient][:: max(len(gradient) - 1, 1)]
+        if ends == [_rgb(stops[0][1]), _rgb(stops[-1][1])]:
+            gradient[:] = []
+            for offset, color in stops:
+                place = f"{offset:.6f}".rstrip("0").rstrip(".")
+                etree.SubElement(gradient, f"{SVG}stop", {"offset": place, "stop-color": color})
 
 
-def _set_gradient(gradient: etree._Element, stops: _Stops) -> None:
-    if len(gradient) < 2:
-        return
-    # Both ends tell whether the stops are of this scale.
-    ends = [gradient[end].get("stop-color", "") for end in (0, -1)]
-    if [_hex(color) for color in ends] != [stops[end][1].lower() for end in (0, -1)]:
-        return
-    for stop in list(gradient):
-        gradient.remove(stop)
-    for offset, color in stops:
-        place = f"{offset:.6f}".rstrip("0").rstrip(".")
-        etree.SubElement(gradient, f"{SVG}stop", {"offset": place, "stop-color": color})
-
-
-def _hex(color: str) -> str:
-    """Return ``rgb(r, g, b)`` as ``#rrggbb``."""
-    channels = re.findall(r"\d+", color) if color.startswith("rgb(") else []
-    return "#" + "".join(f"{int(channel):02x}" for channel in channels)
-
-
-def _find_title(root: etree._Element) -> str:
-    """Return the title over the whole figure, without its last line, which names the frames."""
-    for text in root.iterfind(f".//{SVG}g[@class='mark-text role-title-text']/{SVG}text"):
-        if any("role-scope" in group.get("class", "") for group in text.iterancestors()):
-            continue  # a panel's
-        lines = [str(line.text or "") for line in text.iterfind(f"{SVG}tspan")]
-        return " ".join(lines[:-1]) if len(lines) > 1 else "".join(map(str, text.itertext()))
-    return ""
+def _rgb(color: str) -> str:
+    """Return ``#rrggbb`` as Vega writes it."""
+    channels = [str(int(digits, 16)) for digits in re.findall("[0-9a-fA-F]{2}", color)]
+    return f"rgb({', '.join(channels)})"
 
 
 def _write_head(root: etree._Element, title: str, description: str) -> None:
     """Put size, role, title and description where screen readers and layouts look for them."""
-    box = _VIEW_BOX.search(f'viewBox="{root.get("viewBox")}"')
+    box = _VIEW_BOX.fullmatch(root.get("viewBox") or "")
     width, height = (float(box[1]), float(box[2])) if box else (0.0, 0.0)
     if not (0 < width <= _MAX_POINTS and 0 < height <= _MAX_POINTS):
         found = quote_text(str(root.get("viewBox")), 60)
@@ -339,12 +281,10 @@ def _write_head(root: etree._Element, title: str, description: str) -> None:
             f"the drawing has the viewBox {found}, expected a width and a height above 0, up to "
             f"{_MAX_POINTS:,} points; correct the chart's width and height"
         )
+    wide, high = shorten_number(width), shorten_number(height)
     root.attrib.clear()
-    root.set("class", "marks")
-    root.set("width", f"{shorten_number(width)}pt")
-    root.set("height", f"{shorten_number(height)}pt")
-    root.set("viewBox", f"0 0 {shorten_number(width)} {shorten_number(height)}")
-    root.set("role", "img")
+    root.attrib.update({"class": "marks", "width": f"{wide}pt", "height": f"{high}pt"})
+    root.attrib.update({"viewBox": f"0 0 {wide} {high}", "role": "img"})
     texts = (("title", "aria-labelledby", title), ("desc", "aria-describedby", description))
     for position, (name, reference, text) in enumerate(pair for pair in texts if pair[2]):
         element = etree.Element(f"{SVG}{name}", {"id": name})
@@ -353,48 +293,47 @@ def _write_head(root: etree._Element, title: str, description: str) -> None:
         root.set(reference, name)
 
 
-def _set_family(root: etree._Element, layout_font: str, family: str, *, once: bool) -> None:
+def _set_family(root: etree._Element, family: str, *, once: bool) -> None:
     """Replace the layout font on every text, or drop it there and name the family on the root."""
     if once:
         root.set("font-family", family)
     for element in root.iter(f"{SVG}text", f"{SVG}tspan"):
-        if element.get("font-family") == layout_font:
+        if element.get("font-family") == LAYOUT_FONT:
             _drop(element, "font-family")
             if not once:
                 element.set("font-family", family)
 
 
-def _name_ids(root: etree._Element) -> None:
-    """Name ids after the figure's content, so that figures can stand on one page."""
-    named = _find_all(root, "//*[@id]")
-    labels = [(root, name) for name in _LABELS if name in root.attrib]
-    drawn = len(named) > len(labels)  # with something of a name: a gradient, a clip
-    users = _find_all(root, "//*[@*[contains(., 'url(#')]]") if drawn else []
-    references = [(e, str(n)) for e in users for n, v in e.attrib.items() if "url(#" in str(v)]
-    references += labels
-    ids = {str(element.get("id")): str(number) for number, element in enumerate(named)}
-    _rename(named, references, ids)
-    digest = hashlib.blake2b(etree.tostring(root), digest_size=5).hexdigest()
-    _rename(named, references, {number: f"h{digest}-{number}" for number in ids.values()})
+def _check_references(root: etree._Element) -> None:
+    """Refuse a drawing that names something outside itself; labels may say what they like."""
+    for element in root.iter():
+        for name, value in {str(k): str(v) for k, v in element.attrib.items()}.items():
+            link = name.endswith("href") and not value.startswith(("#", PNG_URI))
+            if link or (not name.startswith("aria-") and leads_out(value)):
+                raise RenderError(
+                    f"the drawing names {quote_text(value)} in {name}, expected nothing outside "
+                    "itself; nothing is fetched or linked"
+                )
 
 
-def _rename(
-    named: Sequence[etree._Element],
-    references: Sequence[tuple[etree._Element, str]],
-    ids: Mapping[str, str],
-) -> None:
-    for element in named:
-        element.set("id", ids[str(element.get("id"))])
-    for element, name in references:
-        value = str(element.get(name))
-        if name in _LABELS:
-            element.set(name, ids[value])
-        else:
-            value = _REFERENCE.sub(lambda match: f"url(#{ids.get(match[1], match[1])})", value)
-            element.set(name, value)
+def _name_ids(root: etree._Element, width: float | None) -> str:
+    """Return the drawing, its ids named after what it shows, so that many can share a page."""
+    text = etree.tostring(root, encoding="unicode")
+    tags = "".join(_NAMING_TAG.findall(text))
+    ids = {name: str(number) for number, name in enumerate(_ID.findall(tags))}
+    content = _rename(text, ids).encode("ascii", "xmlcharrefreplace")
+    digest = hashlib.blake2b(content, digest_size=5).hexdigest()
+    if width is not None:
+        old = size(text)
+        root.set("width", f"{shorten_number(width)}pt")
+        root.set("height", f"{shorten_number(old[1] * width / old[0])}pt")
+    etree.cleanup_namespaces(root)
+    names = {name: f"h{digest}-{number}" for name, number in ids.items()}
+    return _rename(etree.tostring(root, encoding="unicode"), names) + "\n"
 
 
-def _find_all(root: etree._Element, path: str) -> list[etree._Element]:
-    found = root.xpath(path)
-    assert isinstance(found, list)
-    return [element for element in found if isinstance(element, etree._Element)]
+def _rename(text: str, names: dict[str, str]) -> str:
+    def rename(tag: re.Match[str]) -> str:
+        return _NAME.sub(lambda m: f"{m[1]}{names.get(m[2], m[2])}{m[3]}", tag.group())
+
+    return _NAMING_TAG.sub(rename, text)

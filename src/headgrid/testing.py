@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headgrid.capture.files import write_bytes
 from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
@@ -22,6 +22,17 @@ from headgrid.errors import HeadgridError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = [
+    "SUFFIX",
+    "GoldenMismatchError",
+    "assert_matches_golden",
+    "compare_specs",
+    "find_orphans",
+    "read_table",
+]
+
+_Cell: TypeAlias = tuple[tuple[str, Any], ...]
 
 SUFFIX = ".vl.json"
 _SHOWN = 10
@@ -38,18 +49,10 @@ def assert_matches_golden(
     refresh: bool = False,
     tolerance: float = 0.0,
 ) -> None:
-    """Compare a chart with its golden file.
+    """Compare a chart, or a specification, with its golden file ``NAME.vl.json``.
 
-    Parameters
-    ----------
-    chart : altair chart or mapping
-        What is drawn now.
-    golden : path
-        The file to compare with, named ``NAME.vl.json``.
-    refresh : bool
-        Write the file instead of comparing.
-    tolerance : float
-        Largest difference of a value that passes, in the unit of the statistic.
+    With ``refresh`` the file is written instead. A value may differ by ``tolerance``, in
+    the unit of the statistic.
 
     Raises
     ------
@@ -58,24 +61,21 @@ def assert_matches_golden(
         which cells (head, query, key, old, new).
     """
     path = Path(golden)
+    remedy = "refresh it (pytest --headgrid-refresh) and look at what it draws"
     if refresh:
         write_bytes(path, to_json(chart).encode("utf-8"))
         return
     if not path.exists():
         raise GoldenMismatchError(
-            f"{path} does not exist, expected a golden specification; refresh it "
-            "(pytest --headgrid-refresh) and look at what it draws"
+            f"{path} does not exist, expected a golden specification; {remedy}"
         )
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise GoldenMismatchError(
-            f"{path} is not JSON ({error}); refresh it (pytest --headgrid-refresh)"
-        ) from None
+        raise GoldenMismatchError(f"{path} is not JSON ({error}); {remedy}") from None
     if not isinstance(old, Mapping):
         raise GoldenMismatchError(
-            f"{path} holds {type(old).__name__}, expected a specification; refresh it "
-            "(pytest --headgrid-refresh)"
+            f"{path} holds {type(old).__name__}, expected a specification; {remedy}"
         )
     differences = compare_specs(old, chart, tolerance=tolerance)
     if differences:
@@ -94,15 +94,13 @@ def compare_specs(
 ) -> list[str]:
     """Return what differs between two specifications, a line each; empty where nothing does.
 
-    Examples
-    --------
     >>> old = {"mark": "bar", "encoding": {"x": {"field": "a"}}}
     >>> compare_specs(old, {"mark": "bar", "encoding": {"x": {"field": "b"}}})
     ["encoding.x.field: 'a' -> 'b'"]
     """
     # Through JSON, so that tuples equal lists and 1.0 equals what a file gives back.
     before, after = (json.loads(to_json(spec)) for spec in (old, new))
-    lines = list(_compare(_without_data(before), _without_data(after), ""))
+    lines = list(_compare(before | {"data": None}, after | {"data": None}, ""))
     cells_before, cells_after = _cells(before), _cells(after)
     names = _value_names(before), _value_names(after)
     if names[0] != names[1]:
@@ -111,36 +109,22 @@ def compare_specs(
     for cell in dict.fromkeys([*cells_before, *cells_after]):
         was, now = cells_before.get(cell), cells_after.get(cell)
         if was != now and not _close(was, now, tolerance):
-            changed.append((cell, was, now))
+            where = ", ".join(f"{name} {value}" for name, value in cell)
+            changed.append(f"  {where}: {_short(was)} -> {_short(now)}")
     if changed:
-        lines.append(f"{len(changed)} of {len(cells_after)} cells differ")
-        lines += [f"  {_describe_cell(*change)}" for change in changed[:_SHOWN]]
-        if len(changed) > _SHOWN:
-            lines.append(f"  ... and {len(changed) - _SHOWN} more")
+        lines += [f"{len(changed)} of {len(cells_after)} cells differ", *changed[:_SHOWN]]
+    if len(changed) > _SHOWN:
+        lines.append(f"  ... and {len(changed) - _SHOWN} more")
     return lines
 
 
 def read_table(chart: ChartLike | Mapping[str, Any]) -> pd.DataFrame:
     """Return the tidy table that a specification holds, one row a visible value.
 
-    Parameters
-    ----------
-    chart : altair chart or mapping
-        What `heatmap` or `perhead` returned, or a golden file's content.
+    Of what `heatmap` or `perhead` returned, or of a golden file's content: columns ``head``,
+    ``query`` (for a heatmap), ``key`` and the statistic, rounded as the figure shows it.
+    Cells that are drawn as images hold no values, which is a `HeadgridError`.
 
-    Returns
-    -------
-    DataFrame
-        Columns ``head``, ``query`` (for a heatmap), ``key`` and the statistic,
-        rounded as the figure shows it.
-
-    Raises
-    ------
-    HeadgridError
-        Where the specification holds no such values, as with cells drawn as images.
-
-    Examples
-    --------
     >>> from headgrid import Capture, perhead
     >>> print(read_table(perhead(Capture.from_array(last_block=[[5.0, 1.5]]))))
        head  key  logit
@@ -156,30 +140,14 @@ def read_table(chart: ChartLike | Mapping[str, Any]) -> pd.DataFrame:
             "the specification holds no values by frame, expected one that heatmap or perhead "
             "made; cells that were drawn as an image can not be read back (use cells='vector')"
         )
-    rows = [
-        dict(cell) | {names[0]: number}
-        for cell, number in _cells(spec).items()
-        if number is not None
-    ]
-    return pd.DataFrame(rows)
+    cells = {cell: number for cell, number in _cells(spec).items() if number is not None}
+    return pd.DataFrame([dict(cell) | {names[0]: number} for cell, number in cells.items()])
 
 
 def find_orphans(folder: str | Path, names: Iterable[str]) -> list[str]:
-    """Return the golden files in a folder that belong to none of the names.
-
-    Parameters
-    ----------
-    folder : path
-        Where the golden files lie.
-    names : iterable of str
-        The names in use, without suffix.
-    """
+    """Return the golden files in a folder that belong to none of the names, without suffix."""
     known = {f"{name}{SUFFIX}" for name in names}
     return sorted(p.name for p in Path(folder).glob(f"*{SUFFIX}") if p.name not in known)
-
-
-def _without_data(spec: Spec) -> Spec:
-    return {key: value for key, value in spec.items() if key != "data"}
 
 
 def _records(spec: Spec) -> list[Any]:
@@ -192,27 +160,22 @@ def _value_names(spec: Spec) -> list[str]:
     return sorted({name for record in _records(spec) for name in _arrays(record)})
 
 
-def _cells(spec: Spec) -> dict[tuple[tuple[str, Any], ...], Any]:
+def _cells(spec: Spec) -> dict[_Cell, Any]:
     """Return every value by what identifies it: (("head", 0), ("query", 1), ("key", 2))."""
     keys = _key_frames(spec)
-    cells: dict[tuple[tuple[str, Any], ...], Any] = {}
-
-    def put(cell: tuple[tuple[str, Any], ...], value: Any) -> None:
-        again = cell
-        while again in cells:
-            again = (*cell, ("again", again[-1][1] + 1 if again[-1][0] == "again" else 1))
-        cells[again] = value
-
+    cells: dict[_Cell, Any] = {}
     for row, record in enumerate(_records(spec)):
         arrays = _arrays(record)
         if not arrays:
-            cells[(("row", row),)] = record
-            continue
+            cells[("row", row),] = record
         index = tuple((name, value) for name, value in record.items() if name not in arrays)
         for name, values in arrays.items():
             column = index if len(arrays) == 1 else (*index, ("column", name))
             for position, value in enumerate(values):
-                put((*column, ("key", keys[position] if position < len(keys) else position)), value)
+                cell = (*column, ("key", keys[position] if position < len(keys) else position))
+                while cell in cells:
+                    cell = (*cell, ("again", row))
+                cells[cell] = value
     return cells
 
 
@@ -253,11 +216,6 @@ def _compare(old: Any, new: Any, path: str) -> Iterator[str]:
 def _close(was: Any, now: Any, tolerance: float) -> bool:
     numbers = isinstance(was, (int, float)) and isinstance(now, (int, float))
     return numbers and abs(was - now) <= tolerance
-
-
-def _describe_cell(cell: tuple[tuple[str, Any], ...], was: Any, now: Any) -> str:
-    where = ", ".join(f"{name} {value}" for name, value in cell)
-    return f"{where}: {_short(was)} -> {_short(now)}"
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,314 @@
+"""Attention calls of one layer, one after the other -> its matrices of frame pairs.
+
+A *block* is the queries of one call, named by their token positions. A block
+that is seen again is another *forward* of it (a denoising step, say), and the
+option ``forwards`` says which of them count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from headgrid.errors import RecordError
+from headgrid.recorder.options import RecordOptions
+from headgrid.recorder.place.fingerprints import HOW_TO_DECLARE, Fingerprints
+from headgrid.recorder.place.positions import CallInfo
+from headgrid.recorder.place.segments import (
+    FrameSlices,
+    Segments,
+    Spans,
+    count_tokens,
+    fitting_frame_sizes,
+    join_spans,
+    overlap,
+)
+from headgrid.recorder.read.call import AttentionCall
+from headgrid.recorder.sum import shards
+from headgrid.recorder.sum.logits import pool_sums, sum_logits
+from headgrid.recorder.sum.masks import PlanCache
+from headgrid.recorder.sum.matrix import Matrix, PairSums
+from headgrid.recorder.sum.softmax import sum_softmax
+from headgrid.recorder.watch.sites import CallSite
+
+#: Where queries and keys lie: those of the whole call, and those of this process.
+Places = list[tuple[Spans, Spans]]
+
+
+@dataclass
+class LayerRecord:
+    """Everything recorded of one layer; plans and random numbers are shared between layers.
+
+    ``facts`` is what the captures' metadata tells of the layer and its latest call.
+    """
+
+    number: int
+    path: str
+    options: RecordOptions
+    plans: PlanCache
+    generator: torch.Generator
+    facts: dict[str, Any]
+    calls: int = 0
+    seen: dict[Spans, int] = field(default_factory=dict)
+    newest: Spans = ()
+    positions: dict[Spans, dict[str, int]] = field(default_factory=dict)
+    covered: Spans = ()
+    matrices: dict[int, Matrix] = field(default_factory=dict)
+    latest: dict[Spans, PairSums] = field(default_factory=dict)
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)
+
+    def prepare(self, call: AttentionCall, site: CallSite, places: Places) -> Callable[[], None]:
+        """Compute what a call adds; return what enters it once the call has run."""
+        options = self.options
+        self._note_facts(call, site)
+        (all_queries, own_queries), (all_keys, own_keys) = places
+        queries = self._slice(call, "query", options.query_segments, all_queries, own_queries)
+        keys = self._slice(call, "key", options.key_segments, all_keys, own_keys)
+        pooled_queries: torch.Tensor | None = None
+        if options.shard == "sequence":
+            shards.check_sequence_call(call, self.path, options.attention)
+            whole = options.query_segments.slice_frames(all_queries)
+            pooled_queries = shards.reduce_pooled(call.query, queries, whole, options.group)
+            queries, whole = whole, options.key_segments.slice_frames(all_keys)
+            pooled_keys = shards.reduce_pooled(call.key, keys, whole, options.group)
+            keys = whole
+        else:
+            pooled_keys = pool_sums(call.key, keys)
+        marks = {}
+        if options.check_keys and options.attention == "self":
+            marks = self.fingerprints.check(
+                self.path, pooled_keys, keys, options.key_segments, all_queries, call.key.dtype
+            )
+        block = own_queries if options.shard == "queries" else all_queries
+        if options.query_position_inferred:
+            self._check_moved(block, site)
+        forward = self._count_forward(block)
+        sums = None
+        if self._counts(forward):
+            sums = self._sum(call, queries, keys, pooled_queries, pooled_keys)
+            self._check_own_keys(call, sums)
+
+        def commit() -> None:
+            self._commit(block, forward, sums)
+            self.newest = all_queries
+            self.positions.setdefault(block, site.positions())
+            self.fingerprints.store(marks)
+
+        return commit
+
+    def _note_facts(self, call: AttentionCall, site: CallSite) -> None:
+        self.facts |= {
+            "module_path": self.path,
+            "attention_function": call.function,
+            "call_site": site.place,
+            "dtype": str(call.query.dtype).removeprefix("torch."),
+            "head_dim": int(call.query.shape[3]),
+            "num_key_heads": int(call.key.shape[1]),
+            "scale": call.scale,
+        }
+
+    def begins_again(self, places: Places) -> bool:
+        """Return whether the first block comes after later ones: another run of the model."""
+        start = places[0][0][0][0]
+        return start == 0 and bool(self.newest) and self.newest[0][0] > 0
+
+    def find_places(self, call: AttentionCall, site: CallSite, last: Spans | None) -> Places:
+        """Ask the policies where queries and keys lie: of the whole call, and of this process."""
+        options, path = self.options, self.path
+        tokens = [int(call.query.shape[2]), int(call.key.shape[2])]
+        sizes, offsets = list(tokens), [0, 0]
+        cut = {"queries": (0,), "sequence": (0, 1)}.get(options.shard or "", ())
+        for axis in cut:
+            offsets[axis], sizes[axis] = shards.find_offset(
+                tokens[axis], call.query.device, options.group
+            )
+        info = CallInfo(
+            layer=self.number,
+            path=path,
+            index=self.calls,
+            query_tokens=sizes[0],
+            key_tokens=sizes[1],
+            query_segments=options.query_segments,
+            key_segments=options.key_segments,
+            site=site,
+            last=last,
+        )
+        queries = options.query_position(info)
+        keys = options.key_position(replace(info, query=queries))
+        for name, spans, size in (("query", queries, sizes[0]), ("key", keys, sizes[1])):
+            if count_tokens(spans) != size or not spans or spans[0][0] < 0:
+                raise RecordError(
+                    f"{path}: {name}_position gives {count_tokens(spans)} token positions from "
+                    f"{spans[0][0] if spans else 0}, but the call has {size} {name} tokens; "
+                    "positions must be as many, from 0"
+                )
+        return [
+            (spans, shards.cut_spans(spans, offsets[axis], tokens[axis]) if axis in cut else spans)
+            for axis, spans in enumerate((queries, keys))
+        ]
+
+    def _slice(
+        self, call: AttentionCall, name: str, segments: Segments, spans: Spans, own: Spans
+    ) -> FrameSlices:
+        """Refuse tokens that lie in no frame, or frames that no later call can complete."""
+        path, tokens, slices = self.path, count_tokens(spans), segments.slice_frames(own)
+        if not len(slices):
+            raise RecordError(
+                f"{path}: the call's {tokens} {name} tokens (from {spans[0][0]}) lie in none of "
+                f"the {segments.describe()}; pass segments that cover them"
+            )
+        one_by_one = call.is_token_causal or call.has_mask or call.query.shape[2] == 1
+        found = segments.slice_frames(spans).frame_lengths()
+        cut = any(length < segments.length(frame) for frame, length in found.items())
+        if one_by_one or self.options.gaps == "keep" or not cut:
+            return slices
+        size = segments.tokens_per_frame
+        if size is None:
+            raise RecordError(
+                f"{path}: the call's {name} tokens ({spans[0][0]} to {spans[-1][1]}) end inside a "
+                f"segment, and there are {segments.describe()}; boundaries that end at "
+                f"{spans[-1][1]} would fit"
+            )
+        raise RecordError(
+            f"{path}: {tokens} {name} tokens from token {spans[0][0]} are no whole frames of "
+            f"{size} tokens ({tokens / size:.2f} frames); {fitting_frame_sizes(tokens, size)}, or "
+            f"pass segments=, or model= if {self.facts['model_class']} is not the one to record"
+        )
+
+    def _check_moved(self, block: Spans, site: CallSite) -> None:
+        """Refuse a block that comes again where a running module says that it is another."""
+        now = site.positions()
+        for name, before in self.positions.get(block, {}).items():
+            if now.get(name, before) != before:
+                raise RecordError(
+                    f"{self.path}: {name_frames(self.options.query_segments, block)} came again, "
+                    f"but {name} has moved from {before} to {now[name]}: the cache holds one block "
+                    "and its sinks, so the number of tokens does not say which they are; pass "
+                    f"query_position='argument:{name}' (in tokens) or 'counted:5' (forwards of a "
+                    "block), and key_position='sink:1,window:6' (frames the cache holds)"
+                )
+
+    def _check_own_keys(self, call: AttentionCall, sums: PairSums) -> None:
+        """Refuse a growing cache in which no query frame sees its own keys: it is not its end."""
+        cached = call.key.shape[2] > call.query.shape[2] and self.options.attention == "self"
+        columns = {frame: column for column, frame in enumerate(sums.keys.frames)}
+        own = [(row, columns[f]) for row, f in enumerate(sums.queries.frames) if f in columns]
+        if not (cached and own and self.options.query_position_inferred):
+            return
+        if not any(sums.count[:, :, row, column].any() for row, column in own):
+            raise RecordError(
+                f"{self.path}: the mask hides the last {call.query.shape[2]} of "
+                f"{call.key.shape[2]} key tokens from the queries, so they are not the queries' "
+                "own, as they are in a cache that grows; pass query_position= and key_position= "
+                "that say where the tokens lie"
+            )
+
+    def _check_repeats(self) -> None:
+        """Refuse a last block with more forwards than any other, which may be several blocks."""
+        *earlier, last = sorted(self.seen)
+        most = max((self.seen[block] for block in earlier), default=0)
+        told = not self.options.query_position_inferred or any(self.positions.values())
+        if earlier and self.seen[last] > most and not told:
+            raise RecordError(
+                f"{self.path}: {name_frames(self.options.query_segments, last)} came "
+                f"{self.seen[last]} times, the blocks before at most {most} times: more forwards, "
+                "or several blocks in a cache that holds one and its sinks. Pass query_position="
+                "'growing' for the first, 'counted:5' (forwards of a block) or 'argument:"
+                "current_start' with key_position='sink:1,window:6' for the second"
+            )
+
+    def _count_forward(self, block: Spans) -> int:
+        """Return which forward of a block this is, from 0."""
+        path, segments = self.path, self.options.query_segments
+        if block in self.seen:
+            if self.options.forwards is None:
+                raise RecordError(
+                    f"{path}: {name_frames(segments, block)} came a second time (at "
+                    f"{self.facts['call_site']}); pass forwards='first' (noisiest), 'last' "
+                    "(clean), 'mean' or 'all' if the model runs each block several times, or "
+                    "query_position= if these are other frames"
+                )
+            return self.seen[block]
+        for low, high in self.covered:
+            if overlap((low, high), block):
+                raise RecordError(
+                    f"{path}: {name_frames(segments, block)} overlap queries seen before (tokens "
+                    f"{low} to {high}) without being the same block; the cache has rolled, or "
+                    f"positions are wrong: {HOW_TO_DECLARE}"
+                )
+        return 0
+
+    def _counts(self, forward: int) -> bool:
+        """Return whether a forward of a block is recorded."""
+        wanted = self.options.forwards
+        if wanted in (None, "first"):
+            return forward == 0
+        return forward == wanted if isinstance(wanted, int) else True
+
+    def _sum(
+        self,
+        call: AttentionCall,
+        queries: FrameSlices,
+        keys: FrameSlices,
+        pooled_queries: torch.Tensor | None,
+        pooled_keys: torch.Tensor,
+    ) -> PairSums:
+        options = self.options
+        if options.statistic != "logit":
+            return sum_softmax(
+                call, queries, keys, options.statistic, options.sample, self.generator
+            )
+        if options.irregular_mask == "ignore":
+            call = call.without_masks()
+        try:
+            plans = self.plans.plan(call, queries, keys)
+        except RecordError as error:
+            if options.irregular_mask == "mean":
+                return sum_softmax(call, queries, keys, "logit")
+            raise RecordError(f"{self.path}: {error}") from None
+        return sum_logits(call, queries, keys, plans, pooled_keys, pooled_queries)
+
+    def _commit(self, block: Spans, forward: int, sums: PairSums | None) -> None:
+        """Enter a call that has run."""
+        self.calls += 1
+        if block not in self.seen:
+            self.covered = join_spans(sorted([*self.covered, *block]))
+        self.seen[block] = forward + 1
+        if sums is None:
+            return
+        if self.options.forwards == "last":
+            self.latest[block] = sums
+        else:
+            self._add(forward if self.options.forwards == "all" else 0, sums)
+
+    def _add(self, number: int, sums: PairSums) -> None:
+        self.matrices.setdefault(number, Matrix(self.options.statistic)).add(sums)
+
+    def finish(self) -> None:
+        """Complete the matrices, by forward (all under 0 unless ``forwards`` is "all")."""
+        self.fingerprints.check_deferred(self.path)
+        self._check_repeats()
+        for sums in self.latest.values():
+            self._add(0, sums)
+        self.latest.clear()
+
+    def merge_processes(self) -> None:
+        """Make every process hold the whole matrices, where queries or heads are cut."""
+        options, shard = self.options, self.options.shard or ""
+        self.covered = shards.merge_matrices(
+            self.matrices, self.covered, self.path, shard, options.statistic, options.group
+        )
+        if shard == "heads":
+            self.facts["num_key_heads"] *= shards.world_size(options.group)
+
+
+def name_frames(segments: Segments, block: Spans) -> str:
+    """Return the frames (or the tokens, where they are no whole frames) of a block."""
+    frames = segments.slice_frames(block).frames
+    if not frames:
+        return f"query tokens {block[0][0]} to {block[-1][1]}"
+    numbers = f"{frames[0]}" if frames[0] == frames[-1] else f"{frames[0]}-{frames[-1]}"
+    return f"query frames {numbers} (tokens {block[0][0]} to {block[-1][1]})"
