@@ -54,7 +54,7 @@ def compare(
     from headgrid.charts.compare import draw_comparison
     from headgrid.tables.changes import change_table
 
-    changes = change_table(*captures, top=None)
+    changes = change_table(*captures, top=top if table is None else None)
     write_figure(draw_comparison(*captures, options), files, ppi)
     if table is not None:
         from headgrid.capture.files import write_bytes
