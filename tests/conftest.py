@@ -74,19 +74,17 @@ def raw_file(tmp_path):
     def write(data, path="layer3.pt"):
         target = tmp_path / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(_tensors(data), target)
+        torch.save(_tensors(torch, data), target)
         return target
 
     return write
 
 
-def _tensors(data):
-    import torch
-
+def _tensors(torch, data):
     if isinstance(data, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(data))
     if isinstance(data, dict):
-        return {key: _tensors(value) for key, value in data.items()}
+        return {key: _tensors(torch, value) for key, value in data.items()}
     return data
 
 
