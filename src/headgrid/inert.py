@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 # `<` could end the script, `>` and `&` matter in XHTML, and the two separators were no
@@ -27,8 +28,7 @@ def make_inert(text: str) -> str:
 class InertEncoder(json.JSONEncoder):
     r"""A JSON encoder whose output can stand in a script element.
 
-    altair takes it for charts that it composes of ours:
-    ``alt.renderers.enable("default", json_kwds={"cls": InertEncoder})``.
+    altair takes it as ``json_kwds={"cls": InertEncoder}``.
 
     >>> json.dumps(["<!--"], cls=InertEncoder)
     '["\\u003c!--"]'
@@ -41,3 +41,17 @@ class InertEncoder(json.JSONEncoder):
     def iterencode(self, o: Any, _one_shot: bool = False) -> Iterator[str]:
         """Yield a value as pieces of JSON."""
         return map(make_inert, super().iterencode(o, _one_shot))
+
+
+def make_altair_inert() -> None:
+    """Let altair escape every specification that it writes into HTML.
+
+    What altair composes of our charts is altair's own, and holds our texts. All its HTML comes
+    from one function, which finds ``json`` in its module; what it writes is the same JSON.
+    """
+    from altair.utils import html
+
+    def dumps(*args: Any, **options: Any) -> str:
+        return make_inert(json.dumps(*args, **options))
+
+    vars(html)["json"] = SimpleNamespace(**{**vars(json), "dumps": dumps})

@@ -103,10 +103,9 @@ def test_a_light_page_refuses_a_library_that_was_changed(capture, visit, tmp_pat
     assert any("integrity" in line for line in seen.console)
 
 
-@pytest.mark.parametrize("version", ["v5.20.1", pytest.param("v6.1.0", marks=pytest.mark.nightly)])
-def test_other_versions_of_vega_lite_are_drawn_by_themselves(version, visit, tmp_path):
+def test_another_version_of_vega_lite_is_drawn_by_itself(visit, tmp_path):
     spec = {
-        "$schema": f"https://vega.github.io/schema/vega-lite/{version}.json",
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.20.1.json",
         "mark": "bar",
         "data": {"values": [{"a": 1}]},
         "encoding": {"x": {"field": "a", "type": "quantitative"}},
@@ -308,9 +307,8 @@ def test_the_shared_script_is_a_module_on_a_strict_site_and_draws_what_comes_lat
 def test_the_shared_script_leaves_the_page_around_it_alone(visit, tmp_path):
     chart = small_charts(1)[0]
     before = visit(write_host(tmp_path, "<p>text</p>", bundle=False)[0])
-    styles = "JSON.stringify(['html', 'body', 'p'].map(t => {"
-    styles += "const s = getComputedStyle(document.querySelector(t));"
-    styles += "return [s.color, s.backgroundColor, s.font, s.margin, s.colorScheme] }))"
+    styles = "['html', 'body', 'p'].map(t => getComputedStyle(document.querySelector(t)))"
+    styles += ".map(s => [s.color, s.backgroundColor, s.font, s.margin, s.colorScheme])"
     names = "Object.keys(window).filter(n => !n.match(/^\\d+$/))"
     plain, known = before.page.evaluate(styles), set(before.page.evaluate(names))
     after = visit(write_host(tmp_path, "<p>text</p>", fragment(chart, loader=False))[0])

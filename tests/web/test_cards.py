@@ -91,15 +91,10 @@ def test_a_fact_that_there_is_not_has_no_row_and_odd_ones_are_noted_without_thei
     capture = Capture.from_dict(data, source="somewhere/layer3.pt", layer=3)
     notes = read_card(capture).facts["notes"]
     assert notes.startswith("block_sizes sum to 4, but there are 5 frames")
-
-
-def test_of_many_heads_the_largest_sinks_are_named():
     rows = np.ones((40, 4))
     rows[[31, 5], 0] = 9.0, 4.0
-    scores = read_card(Capture.from_array(last_block=rows)).facts["sink scores"]
-    assert scores.startswith("H31 8, H5 3, H0 0, ")
-    assert scores.endswith(", ... (largest first)")
-    assert scores.count("H") == 8
+    scores = read_card(Capture.from_array(last_block=rows)).facts["sink scores"]  # the largest
+    assert re.fullmatch(r"H31 8, H5 3, H0 0, (H\d+ 0, ){5}\.\.\. \(largest first\)", scores)
 
 
 @pytest.mark.parametrize("name", ["prompt", "run"])

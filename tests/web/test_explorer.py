@@ -231,6 +231,17 @@ def test_the_page_works_from_disk_and_asks_for_nothing(shown):
     shown.assert_harmless()
 
 
+def test_what_is_shown_is_said_aloud(shown):
+    assert shown.page.locator("#readout").get_attribute("aria-live") == "polite"
+    tree = shown.page.locator("body").aria_snapshot()
+    names = "Statistic", "Next layer", "This layer", "Low end of the fixed range"
+    roles = "combobox", "button", "radio", "spinbutton"
+    parts = [f'{role} "{name}"' for role, name in zip(roles, names, strict=True)]
+    parts += ['application "Overview of layers and heads"', 'link "Skip to the chosen head"']
+    assert all(part in tree for part in parts), tree
+    assert len(tree.splitlines()) < 90  # labels, not cells
+
+
 def test_a_click_on_the_overview_shows_that_head(shown, run):
     shown.page.mouse.click(*overview_cell(shown, 2, 1))
     wait_for_text(shown, "head-title", "Layer 2, head 1")
@@ -518,11 +529,13 @@ def test_wrong_options_and_what_is_too_large_are_refused(run, tmp_path, monkeypa
 
 @pytest.mark.parametrize("scheme", ["dark", pytest.param("light", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("width", [400, pytest.param(1400, marks=pytest.mark.nightly)])
-def test_axe_finds_nothing_serious(width, scheme, opened, visit):
+def test_axe_finds_nothing_serious_and_a_link_skips_the_overview(width, scheme, opened, visit):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     address = f"{opened('logit').path.as_uri()}#query=3"
     seen = visit(address, width=width, color_scheme=scheme, bypass_csp=True)
     wait_until_drawn(seen)
+    seen.page.keyboard.press("Tab")
+    assert seen.page.evaluate("document.activeElement.className") == "skip"
     found = axe.run(seen.page).response["violations"]
     assert [v for v in found if v["impact"] in ("serious", "critical", "moderate")] == []
 
@@ -558,21 +571,6 @@ def test_the_page_is_dark_where_the_reader_wants_it_or_says_so_and_light_on_pape
     for id in "theme", "layer-on", "low", "map-help":
         assert page.locator(f"#{id}").is_hidden()
     assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(format="A4"))) in (1, 2)
-
-
-def test_what_is_shown_is_said_aloud_and_the_first_stop_skips_the_overview(opened, visit):
-    seen = visit(opened("logit").path)
-    wait_until_drawn(seen)
-    assert seen.page.locator("#readout").get_attribute("aria-live") == "polite"
-    tree = seen.page.locator("body").aria_snapshot()
-    names = "Statistic", "Next layer", "This layer", "Low end of the fixed range"
-    roles = "combobox", "button", "radio", "spinbutton"
-    parts = [f'{role} "{name}"' for role, name in zip(roles, names, strict=True)]
-    parts += ['application "Overview of layers and heads"', 'link "Skip to the chosen head"']
-    assert all(part in tree for part in parts), tree
-    assert len(tree.splitlines()) < 90  # labels, not cells
-    seen.page.keyboard.press("Tab")
-    assert seen.page.evaluate("document.activeElement.className") == "skip"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import io
 import json
 import re
 
+import altair as alt
 import pytest
 from PIL import Image
 from test_page import Reader
@@ -43,7 +44,6 @@ SHOWN = ("end of a script", "handler", "address", "expression", "lone surrogate"
 
 
 def hostile_chart(payload):
-    """Return a chart, of both by turns, with a text wherever text can come from."""
     capture = Capture.from_array(
         waves(2, 4, 4), layer=1, block_sizes=[2, 2], prompt=payload, run=payload
     )
@@ -146,36 +146,61 @@ def test_what_vega_embed_would_read_in_usermeta_is_left_out(tmp_path, visit):
 def test_the_browser_refuses_what_python_would_have_refused(visit, trap, tmp_path):
     """Somebody edits the specification in the page: the script is a boundary of its own."""
     address, asked = trap
-    spec = {
-        "hconcat": [
-            {"data": {"url": f"{address}/a.json"}, "mark": "bar"},
-            {
-                "data": {"values": [{"u": f"{address}/a.png", "h": "javascript:canary=1"}]},
-                "mark": "image",
-                "encoding": {"url": {"field": "u"}, "href": {"field": "h"}},
-            },
-        ]
+    paints = [f"url({address}/b.svg#x)", f"u\\72l({address}/c.svg#x)"]
+    cursor = {"expr": f"'ur'+'l({address}/e.png), auto'"}
+    painted = {
+        "data": {"values": [{"p": text} for text in paints]},
+        "transform": [{"calculate": f"'ur'+'l({address}/d.svg#x)'", "as": "q"}],
+        "mark": {"type": "rect", "cursor": cursor, "stroke": {"expr": "datum.q"}},
+        "encoding": {"fill": {"field": "p", "scale": None}, "color": {"value": paints[1]}},
     }
-    script = headgrid.write_assets(tmp_path)
-    whole = fragment({"mark": "bar", "data": {"values": []}})
-    text = re.search(r'json">(.*?)</script>', whole, re.DOTALL)[1]
-    for loader in True, False:
-        html = fragment({"mark": "bar", "data": {"values": []}}, loader=loader)
-        edited = html.replace(text, json.dumps(spec))
-        assert edited != html
-        path = tmp_path / "host.html"
-        path.write_text(
-            f"<!doctype html><meta charset=utf-8><script src={script.name} defer></script>{edited}"
-        )
-        seen = visit(path)
-        seen.wait_for("document.querySelector('svg, .headgrid-view:not(:empty)') !== null")
-        seen.page.wait_for_timeout(300)
-        image = seen.page.locator("svg image")
-        if image.count():
-            image.first.click(force=True)
-        assert not [url for url in seen.requests if address in url]
-        assert seen.page.evaluate("window.canary") is None
+    linked = {
+        "data": {"values": [{"u": f"{address}/a.png", "h": "javascript:canary=1"}]},
+        "mark": "image",
+        "encoding": {"url": {"field": "u"}, "href": {"field": "h"}},
+    }
+    loaded = {"data": {"url": f"{address}/a.json"}, "mark": "bar"}  # nothing is drawn with it
+    script, empty = headgrid.write_assets(tmp_path), {"mark": "bar", "data": {"values": []}}
+    head = f"<!doctype html><meta charset=utf-8><script src={script.name} defer></script>"
+    page = headgrid.save(empty, tmp_path / "a.html")
+    for whole in (head + fragment(empty), head + fragment(empty, loader=False), page.read_text()):
+        for parts in [linked, loaded], [painted]:
+            text = f'json">{json.dumps({"hconcat": parts})}</script>'.replace("\\", r"\\")
+            page.write_text(re.sub(r'(?s)json">.*?</script>', text, whole, count=1))
+            seen = visit(page)
+            seen.wait_for("document.querySelector('svg, .headgrid-view:not(:empty)') !== null")
+            for mark in seen.page.locator("svg :is(image, .mark-rect path)").all():
+                mark.click(force=True)
+            seen.page.wait_for_timeout(100)
+            assert not [url for url in seen.requests if address in url]
+            assert seen.page.evaluate("window.canary") is None
+        assert seen.page.locator(".mark-rect path").count() == 2
     assert asked == []
+
+
+def test_what_altair_composes_of_charts_runs_nothing_and_shows_their_text(visit, tmp_path):
+    payload = f"<!-- <script> {PAYLOADS['end of a script']}"
+    one, two = hostile_chart(payload), hostile_chart(f"{payload} ")
+    plain = alt.Chart(alt.InlineData([{"a": payload}])).mark_text().encode(text="a:N")
+    charts = [one | two, plain & one, alt.concat(one, two), one.repeat(["a", "b"])]
+    for chart in [*charts, alt.layer(plain, one.spec, data=one.data)]:
+        chart.save(tmp_path / "a.html")
+        pages = [chart.to_html(), (tmp_path / "a.html").read_text("utf-8")]
+        for renderer in "default", "html":
+            with alt.renderers.enable(renderer):
+                pages.append(chart._repr_mimebundle_()["text/html"])
+        told = str(chart.to_dict()).count(payload)
+        for html in pages:
+            assert not re.search("<!--|<script>window|</script><script>", html)
+            start = re.search(r'\{"(config|\$schema|usermeta)', html).start()
+            found, _ = json.JSONDecoder().raw_decode(html[start:])
+            assert str(found).count(payload) == told > 0
+    path = tmp_path / "b.html"
+    path.write_text((one | plain).to_html(inline=True, embed_options={"renderer": "svg"}), "utf-8")
+    seen = visit(path, offline=True)
+    seen.page.locator("svg text", has_text="</script><script>window.canary=1").first.wait_for()
+    assert seen.page.locator("svg text", has_text="<!-- <script>").count() == 2
+    assert seen.page.evaluate("[window.canary ?? null, window.dialogs]") == [None, []]
 
 
 def test_a_canary_that_sings_is_heard(visit, trap, tmp_path):

@@ -12,9 +12,12 @@ import altair as alt
 from headgrid.capture.model import Capture
 from headgrid.charts.axes import INK, Look, restore_look, store_look
 from headgrid.errors import RenderError
-from headgrid.inert import InertEncoder
+from headgrid.inert import InertEncoder, make_altair_inert
 from headgrid.options import FigureOptions, fill_title
 from headgrid.text import shorten_list, shorten_text, wrap_text
+
+# What altair composes of our charts has altair's own methods.
+make_altair_inert()
 
 Spec: TypeAlias = dict[str, Any]
 Records: TypeAlias = list[dict[str, Any]]

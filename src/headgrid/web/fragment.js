@@ -6,6 +6,17 @@
     load: refuse,
     sanitize: (uri) => (uri.startsWith("data:image/png;base64,") ? Promise.resolve({ href: uri }) : refuse()),
   };
+  const paints = ["fill", "stroke", "style"];
+  const risky = paints.map((name) => `[${name}*="url" i],[${name}*="image" i],[${name}*="\\\\"]`).join();
+  const clean = () => {
+    for (const node of [view, ...view.querySelectorAll(risky)]) {
+      for (const name of paints) {
+        if (/\\|(url|image|image-set|cross-fade)\((?!#)/i.test(node.getAttribute(name))) node.removeAttribute(name);
+      }
+    }
+  };
+  const watched = { attributes: true, attributeFilter: paints, childList: true, subtree: true };
+  new MutationObserver(clean).observe(view, watched);
   const formatTooltip = (value, escape) =>
     typeof value !== "object" ? escape(value)
       : Object.entries(value).map(([name, entry]) => `${escape(name)}: ${escape(entry)}`).join("<br>");

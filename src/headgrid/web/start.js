@@ -34,6 +34,24 @@
     tooltip: { disableDefaultStyle: true, formatTooltip },
   });
 
+  // Data and expressions may paint with an address, which a browser asks for once it styles the
+  // mark; such paints go before that. The gradients of colour bars are part of the figure.
+  const PAINTS = ["fill", "stroke", "style"];
+  const RISKY = PAINTS.map((name) => `[${name}*="url" i],[${name}*="image" i],[${name}*="\\\\"]`).join();
+  const ADDRESS = /\\|(url|image|image-set|cross-fade)\((?!#)/i;
+
+  function refuseAddresses(view) {
+    const clean = () => {
+      for (const node of [view, ...view.querySelectorAll(RISKY)]) {
+        for (const name of PAINTS) {
+          if (ADDRESS.test(node.getAttribute(name))) node.removeAttribute(name);
+        }
+      }
+    };
+    const watched = { attributes: true, attributeFilter: PAINTS, childList: true, subtree: true };
+    new MutationObserver(clean).observe(view, watched);
+  }
+
   const style = new CSSStyleSheet();
   style.replaceSync("__STYLE__");
 
@@ -48,6 +66,7 @@
     constructor(figure) {
       this.figure = figure;
       this.view = figure.querySelector(".headgrid-view");
+      refuseAddresses(this.view);
       this.spec = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
       const { theme, width } = this.spec.usermeta?.headgrid ?? {};
       // Another theme's axes stand at the border of the grid: its columns are part of it.
