@@ -6,9 +6,21 @@ import pandas as pd
 import pytest
 
 import headgrid
-from headgrid import Capture, CaptureError, OptionError, heatmap, perhead, to_spec
+from headgrid import (
+    Capture,
+    CaptureError,
+    OptionError,
+    compare,
+    explore,
+    heatmap,
+    perhead,
+    pick,
+    sheet,
+    to_spec,
+)
 from headgrid.render.convert import render
 from headgrid.testing import read_table
+from svgreader import read_svg
 from synthetic import block_capture, waves
 
 HOSTILE = "<b>&\"quotes\" 'single' \\ \n注意力 😀 שלום مرحبا </script><script>alert(1)</script> {x}"
@@ -250,3 +262,32 @@ def test_a_chart_survives_copying_with_its_look(small):
 
     chart = perhead(small)
     assert to_spec(copy.deepcopy(chart)) == to_spec(chart) == to_spec(chart.copy())
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (lambda a, b: heatmap(a), 1),
+        (lambda a, b: heatmap(a, cells="image", theme="paper"), 1),
+        (lambda a, b: perhead(a), 1),
+        (lambda a, b: pick([a], ["0:1", "0:0"], figure="both"), 2),
+        (lambda a, b: pick([a], ["0:1"], color_range="quantile"), 1),
+        (lambda a, b: compare(a, b), 4),  # head 1 of A and of the difference, head 2 of B and of it
+        (lambda a, b: compare(a, b, cells="image"), 4),
+        (lambda a, b: sheet([a, b]), 2),
+        (lambda a, b: sheet([a, b], cells="image"), 2),
+    ],
+)
+def test_a_head_without_a_value_has_an_empty_panel_that_says_so(draw, words, monkeypatch, tmp_path):
+    monkeypatch.setattr(Capture, "_check_values", lambda capture: None, raising=False)
+    captures = []
+    for layer, empty in ((0, 1), (3, 2)):
+        values = waves(3, 4, 4)
+        values[empty] = np.nan
+        captures.append(Capture.from_array(values, block_sizes=[2, 2], layer=layer))
+    spec = spec_of(draw(*captures))
+    drawing = read_svg(render(spec, "svg").decode())
+    assert [text.content for text in drawing.texts].count("not recorded") == words
+    if "panels" in spec["usermeta"]["headgrid"]:
+        assert spec["usermeta"]["headgrid"]["panels"][0] == "(a) layer 0, head 1, sink n/a"
+    assert explore(captures, tmp_path / "page.html")

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import headgrid
-from headgrid import Capture, CaptureError, OptionError, pick, save_capture, sink_scores
+from headgrid import CaptureError, OptionError, pick, save_capture, sink_scores
 from headgrid.charts.pick import HeadName
 from headgrid.cli.main import main
 from headgrid.render.convert import render
 from svgreader import read_svg
-from synthetic import block_capture, waves
+from synthetic import block_capture
 
 
 def spec_of(chart):
@@ -80,8 +80,10 @@ def test_every_letter_is_in_the_picture_once(run, figure, theme):
     assert sorted(m.group() for m in letters if m) == ["(a)", "(b)", "(c)"]
 
 
-def test_paired_rows_put_each_profile_under_its_map(run):
+def test_paired_rows_put_each_profile_under_its_map_and_the_key_axis_under_the_lowest(run):
     drawing = drawn(pick(run, ["0:0", "3:1", "10:2"], figure="both", columns=2, theme="paper"))
+    titles = [text for text in drawing.texts if text.content == "Key Frame"]
+    assert len(titles) == len({round(text.y) for text in titles}) == 2
     frames = [s.box for group in drawing.marks["frame"] for s in group]
     bars = [[s.box for s in group] for group in drawing.marks["bars"]]
     assert len(frames) == len(bars) == 3
@@ -110,17 +112,11 @@ def test_long_names_give_way_to_short_ones_where_panels_are_narrow(run):
                 assert any(f[0] <= x0 and x1 <= f[2] for f in frames), text.content
 
 
-@pytest.mark.parametrize(
-    ("blocks", "statistic", "message"),
-    [
-        ((2, 3), "mass", r"differ in the statistic: logit and mass"),
-        ((2, 4), "logit", r"the query frames: 5 \(.*\) and 6 \("),
-    ],
-)
-def test_a_pick_needs_one_statistic_and_the_same_frames(run, blocks, statistic, message):
-    other = block_capture(4, blocks, statistic=statistic, layer=5)
-    with pytest.raises(CaptureError, match=message):
-        pick([run[0], other], ["0:0", "5:0"])
+def test_a_pick_needs_one_statistic_and_the_same_frames(run):
+    mass, longer = block_capture(4, (2, 3), statistic="mass"), block_capture(4, (2, 4))
+    for other, message in ((mass, "the statistic: logit and mass"), (longer, "the query frames")):
+        with pytest.raises(CaptureError, match=message):
+            pick([run[0], other.replace(layer_index=5)], ["0:0", "5:0"])
 
 
 @pytest.mark.parametrize(
@@ -137,22 +133,6 @@ def test_a_pick_needs_one_statistic_and_the_same_frames(run, blocks, statistic, 
 def test_a_head_that_is_not_one_is_an_error_that_names_the_nearest(run, head, runs, error, message):
     with pytest.raises(error, match=message):
         pick([capture.replace(run=name) for name in runs for capture in run], head)
-
-
-def test_many_cells_become_images_and_still_have_their_scale():
-    capture = Capture.from_array(waves(2, 250, 250))
-    spec = spec_of(pick([capture], ["0:0", "0:1", "0:0", "0:1"]))
-    assert all(record["tile"].startswith("data:image/png") for record in spec["data"]["values"])
-    texts = [t.content for t in read_svg(render(spec, "svg").decode()).texts]
-    assert "Attention Logits" in texts
-
-
-def test_on_paper_only_the_lowest_profile_of_each_column_has_a_key_axis(run):
-    heads = ["0:0", "3:1", "10:2", "3:3", "0:1"]
-    drawing = drawn(pick(run, heads, figure="both", theme="paper", columns=3))
-    titles = [t for t in drawing.texts if t.content == "Key Frame"]
-    assert len(titles) == 3
-    assert len({round(t.y) for t in titles}) == 2
 
 
 # the command
@@ -196,7 +176,6 @@ def test_the_command_writes_every_format_asked_for_and_prints_the_caption(tree, 
         (["--head", "3"], 2, "expected LAYER:HEAD"),
         (["--head", "run_002/3:1", "--figure", "bot"], 2, "did you mean 'both'?"),
         (["--head", "run_002/3:1", "--width", "1px"], 2, "pt, in, cm, mm"),
-        (["--head", "run_002/3:1", "--theme", "papr"], 2, "did you mean 'paper'?"),
         (["--head", "run_002/3:1", "-o", "f.jpg"], 2, "the suffix of f.jpg is 'jpg'"),
     ],
 )

@@ -135,6 +135,7 @@ def test_every_step_of_the_expression_has_its_own_colour(limits, statistic):
 HIDDEN = Capture.from_array([[[1.0, 99.0], [-3.0, 2.0]]], block_sizes=[1, 1])
 BOTH_SIGNS = Capture.from_array([[[1.0, -2.0], [8.0, 3.0]]])
 MASSES = Capture.from_array(np.arange(1.0, 102.0).reshape(1, 1, 101), statistic="mass")
+BELOW_ZERO = Capture.from_array([[[-0.25, 1.0], [2.0, 2.0]]], statistic="mass")
 # Its own 99 % quantile is 500, that of it and many others is theirs.
 FEW, MANY = Capture.from_array([[[500.0]]]), Capture.from_array(np.ones((1, 100, 100)))
 MOSTLY_ZERO = Capture.from_array([[[-4.0, 1.0, 2.0, *[0.0] * 897]]])
@@ -145,6 +146,7 @@ MOSTLY_ZERO = Capture.from_array([[[-4.0, 1.0, 2.0, *[0.0] * 897]]])
     [
         ("symmetric", [HIDDEN], (-3, 3)),
         ("symmetric", [MASSES], (0, 101)),
+        *((rule, [BELOW_ZERO], (-0.25, 2)) for rule in ("symmetric", "minmax", "quantile")),
         ("shared", [HIDDEN, BOTH_SIGNS, HIDDEN], (-8, 8)),
         ("minmax", [BOTH_SIGNS], (-2, 8)),
         ("minmax", [Capture.from_array([[[1.0, 2.0]]])], (0, 2)),

@@ -58,6 +58,7 @@ def test_the_largest_changes_come_first_with_exact_values(pair):
     assert table["difference"].iloc[0] == b.head_matrix(1)[4, 2] - a.head_matrix(1)[4, 2]
     sizes = change_table(a, b, top=None)["difference"].abs()
     assert sizes.is_monotonic_decreasing
+    assert table.equals(change_table(a, b, top=None).head(4))
 
 
 def test_equal_changes_stand_in_the_order_of_head_query_key():
