@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from recorder_brute import assert_exact
+from recorder_brute import all_logits, assert_exact, causal, equal_frames, mean_by_frame
 from recorder_toy import BLOCK, FORWARDS, TOKENS, brute_matrices, build, toy
 from torch import nn
 
@@ -271,6 +271,60 @@ def test_what_nothing_tells_apart_may_be_told_and_a_cache_that_is_not_full_is_an
         record(tokens_per_frame=4, layers="*", gaps="keep"),
     ):
         F.scaled_dot_product_attention(x[:, :, :8], x, x, attn_mask=seen)
+
+
+class Projected(nn.Module):
+    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        k = (x if context is None else context)[:, None]
+        return F.scaled_dot_product_attention(x[:, None], k, k)
+
+
+@pytest.mark.parametrize(
+    ("name", "lengths", "attention", "options"),
+    [
+        ("cross_frame_attn", [8], "self", {}),
+        ("attn2", [8], "self", {}),
+        ("attn2", [8, 8], "cross", {"key_tokens_per_frame": 4}),
+        ("attn2", [8, 4], "cross", {"key_tokens_per_frame": 4}),
+        ("attn2", [8, 8], "self", {"layers": "attn2"}),
+    ],
+)
+def test_attention_is_what_its_keys_say_unless_layers_names_it(
+    name: str, lengths: list[int], attention: str, options: Any
+) -> None:
+    model = nn.ModuleDict({name: Projected()})
+    model.forward = lambda *tokens: model[name](*tokens)  # type: ignore[method-assign]
+    with record(model, tokens_per_frame=4, attention=attention, **options) as recording:
+        model(*(torch.randn(1, tokens, 4) for tokens in lengths))
+    assert [capture.metadata["module_path"] for capture in recording.captures] == [name]
+
+
+class Guided(nn.Module):
+    """Conditional and unconditional forwards in turn, each with a cache of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = Projected()
+
+    def forward(self, blocks: torch.Tensor) -> None:
+        for end in range(1, len(blocks) + 1):
+            for stream in range(2):
+                self.mix(blocks[end - 1, stream], blocks[:end, stream].flatten(0, 2)[None])
+
+
+def test_two_caches_that_alternate_are_an_error_until_a_stream_is_chosen() -> None:
+    model, blocks = Guided(), torch.randn(3, 2, 1, 4, 4)
+    with (
+        pytest.raises(RecordError, match=r"two caches alternate .*pass stream=0 or stream=1"),
+        record(model, tokens_per_frame=4, forwards="last"),
+    ):
+        model(blocks)
+    for stream in range(2):
+        with record(model, tokens_per_frame=4, stream=stream) as recording:
+            model(blocks)
+        x, frames = blocks[:, stream].flatten(0, 2)[None, None], equal_frames(3, 4)
+        seen = causal(3, 3).repeat_interleave(4, 0).repeat_interleave(4, 1)
+        assert_exact(recording.captures, [mean_by_frame(all_logits(x, x)[0], frames, frames, seen)])
 
 
 class TwoKinds(nn.Module):

@@ -164,6 +164,12 @@ ERRORS: dict[str, Case] = {
         {"options": {"functions": {"a.b": "flahs"}}},
         None,
     ),
+    "unexpected keyword argument 'sm_scale'": (
+        "my_model.layers.mix",
+        (Q, K, K),
+        {"sm_scale": 1.0, "options": {"functions": {"my_model.layers.mix": "heads_last"}}},
+        None,
+    ),
     "unexpected keyword argument 'alibi_slopes'": (
         FLASH,
         (Q, K, K),
@@ -271,5 +277,7 @@ def test_transformers_flash_attention_is_causal_from_the_end(window: Any, padded
 
 def test_a_paged_cache_of_transformers_is_an_error() -> None:
     q = tokens_first().transpose(1, 2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'cu_seq_lens_q'"):
+        transformers_reader(forward, "sdpa")(MODULE, q, q, q, None, cu_seq_lens_q=ENDS)
     with pytest.raises(RecordError, match="paged cache"):
         transformers_reader(forward, "paged|eager")(MODULE, q, q, q, None)

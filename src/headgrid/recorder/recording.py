@@ -23,7 +23,15 @@ from headgrid.recorder.read.call import AttentionCall, choose_batch
 from headgrid.recorder.sum import shards
 from headgrid.recorder.sum.masks import PlanCache
 from headgrid.recorder.watch.intercept import Commit
-from headgrid.recorder.watch.sites import CallSite, find_site, hint_kind, module_path, unwrap
+from headgrid.recorder.watch.sites import (
+    CallSite,
+    find_site,
+    has_context,
+    hint_kind,
+    module_path,
+    state_kind,
+    unwrap,
+)
 from headgrid.recorder.watch.targets import find_missing
 from headgrid.text import shorten_list
 
@@ -45,6 +53,7 @@ class Recording(Card):
         self._layers: dict[str, list[LayerRecord]] = {}  # one for each run
         self._numbers: dict[str, int] = {}
         self._kinds: dict[str, str] = {}
+        self._turns: dict[str, int] = {}  # calls of each layer, those of both streams
         self._sites: dict[str, int] = {}
         self._latest: dict[int, Spans] = {}
         self._plans = PlanCache()
@@ -168,12 +177,19 @@ class Recording(Card):
     def _tell_kind(
         self, root: torch.nn.Module, site: CallSite, path: str, call: AttentionCall
     ) -> str:
-        """Tell self- from cross-attention: by module, then by key length."""
+        """Tell self- from cross-attention: by option, module, then by keys."""
+        if self.options.names_exactly(path):
+            return self.options.attention
+        stated = state_kind(site)
+        if stated is not None:
+            return stated
         hint = hint_kind(root, site)
-        if hint is not None:
-            return hint
         queries, keys = call.query.shape[2], call.key.shape[2]
         known = self._kinds.get(path)
+        # A name is no proof: "cross" may be across frames, and "attn2" may have no context.
+        told = known != "self" and (keys != queries or has_context(site))
+        if hint == "self" or (hint == "cross" and told):
+            return hint
         if keys == queries:
             self._kinds.setdefault(path, "self")
             return self._kinds[path]
@@ -209,7 +225,9 @@ class Recording(Card):
         self, site: CallSite, root: torch.nn.Module, path: str, call: AttentionCall
     ) -> Commit | None:
         number = self._numbers.setdefault(path, len(self._numbers))
-        if not self.options.wants(number, path):
+        turn = self._turns[path] = self._turns.get(path, -1) + 1
+        stream = self.options.stream
+        if not self.options.wants(number, path) or stream not in (None, turn % 2):
             return None
         facts = {"model_class": type(root).__name__}
         fresh = LayerRecord(number, path, self.options, self._plans, self._generator, facts)
