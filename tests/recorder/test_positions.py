@@ -13,7 +13,7 @@ from recorder_toy import BLOCK, FORWARDS, TOKENS, brute_matrices, build, toy
 from torch import nn
 
 from headgrid import load_capture
-from headgrid.errors import OptionError
+from headgrid.errors import HeadgridWarning, OptionError
 from headgrid.recorder import CallInfo, RecordError, SinkWindow, record
 from headgrid.recorder.captures import infer_blocks
 from headgrid.recorder.place import fingerprints
@@ -297,6 +297,17 @@ def test_attention_is_what_its_keys_say_unless_layers_names_it(
     with record(model, tokens_per_frame=4, attention=attention, **options) as recording:
         model(*(torch.randn(1, tokens, 4) for tokens in lengths))
     assert [capture.metadata["module_path"] for capture in recording.captures] == [name]
+
+
+def test_a_layer_whose_attention_is_not_seen_keeps_its_number_and_is_named() -> None:
+    model = nn.ModuleList(Projected() for _ in range(3))
+    with (
+        pytest.warns(HeadgridWarning, match="1 of 3 layers were not seen and have no capture: 1;"),
+        record(model, tokens_per_frame=4) as recording,
+    ):
+        model.forward = lambda x: [model[number](x) for number in (0, 2)]  # type: ignore
+        model(torch.randn(1, 8, 4))
+    assert [capture.layer_index for capture in recording.captures] == [0, 2]
 
 
 class Guided(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -12,8 +13,8 @@ import torch
 
 from headgrid.capture.model import Capture
 from headgrid.capture.store import save_capture
+from headgrid.errors import HeadgridWarning, near_miss
 from headgrid.errors import RecordError as RecordError
-from headgrid.errors import near_miss
 from headgrid.notebook import Card
 from headgrid.recorder.captures import build_captures
 from headgrid.recorder.layer import LayerRecord
@@ -29,6 +30,7 @@ from headgrid.recorder.watch.sites import (
     has_context,
     hint_kind,
     module_path,
+    sibling_paths,
     state_kind,
     unwrap,
 )
@@ -52,6 +54,7 @@ class Recording(Card):
         self._root: torch.nn.Module | None = None
         self._layers: dict[str, list[LayerRecord]] = {}  # one for each run
         self._numbers: dict[str, int] = {}
+        self._siblings: list[str] = []  # of the layer that was seen first
         self._kinds: dict[str, str] = {}
         self._turns: dict[str, int] = {}  # calls of each layer, those of both streams
         self._sites: dict[str, int] = {}
@@ -224,7 +227,7 @@ class Recording(Card):
     def _prepare_layer(
         self, site: CallSite, root: torch.nn.Module, path: str, call: AttentionCall
     ) -> Commit | None:
-        number = self._numbers.setdefault(path, len(self._numbers))
+        number = self._number_layer(root, path)
         turn = self._turns[path] = self._turns.get(path, -1) + 1
         stream = self.options.stream
         if not self.options.wants(number, path) or stream not in (None, turn % 2):
@@ -245,6 +248,26 @@ class Recording(Card):
 
         return enter
 
+    def _number_layer(self, root: torch.nn.Module, path: str) -> int:
+        """Number a layer by its place among its siblings, as long as only these are seen."""
+        if path not in self._numbers:
+            if not self._numbers:
+                self._siblings = sibling_paths(root, path)
+            alone = path in self._siblings and self._numbers.keys() <= set(self._siblings)
+            after = max(self._numbers.values(), default=-1) + 1
+            self._numbers[path] = self._siblings.index(path) if alone else after
+        return self._numbers[path]
+
+    def _warn_of_unseen(self) -> None:
+        unseen = [path for path in self._siblings if path not in self._numbers]
+        if unseen and self.options.layers is None:
+            warnings.warn(
+                f"{len(unseen)} of {len(self._siblings)} layers were not seen and have no capture: "
+                f"{shorten_list(unseen)}; pass functions= to name the function that they call",
+                HeadgridWarning,
+                stacklevel=4,
+            )
+
     def finish(self) -> None:
         """Turn what was recorded into captures; called when the block ends.
 
@@ -258,6 +281,7 @@ class Recording(Card):
         ran = [[layer for layer in runs if layer.calls] for runs in self._layers.values()]
         runs = [[layer for layer in run if layer] for run in itertools.zip_longest(*ran)]
         self._check_found(runs[0] if runs else [])
+        self._warn_of_unseen()
         self._runs = []
         for run in runs:
             layers = sorted(run, key=lambda layer: layer.number)

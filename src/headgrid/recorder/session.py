@@ -63,7 +63,7 @@ def record(
     key_tokens_per_frame : int, optional
         Tokens of a key frame, in cross-attention.
     layers : int, str or sequence of them, optional
-        Layers by number (in order of first calls) or glob of module paths; all by default.
+        Layers by number (in order of modules) or glob of module paths; all by default.
     attention : {"self", "cross"}
         Which attention counts.
     forwards : {"first", "last", "mean", "all"} or int, optional

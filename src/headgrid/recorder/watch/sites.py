@@ -104,6 +104,13 @@ def module_path(root: torch.nn.Module, module: torch.nn.Module) -> str:
     return _PATHS[root].get(id(module), type(module).__name__)
 
 
+def sibling_paths(root: torch.nn.Module, path: str) -> list[str]:
+    """Return the module paths that differ from this one in their numbers only, in order."""
+    numbered = re.compile(r"\d+".join(map(re.escape, re.split(r"\d+", path))))
+    module_path(root, root)
+    return [other for other in dict.fromkeys(_PATHS[root].values()) if numbered.fullmatch(other)]
+
+
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
     """Return the model inside a torch.compile wrapper."""
     inner = getattr(model, "_orig_mod", model)
