@@ -33,12 +33,10 @@ class Layer(torch.nn.Module):
 class Encoder(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.layers = torch.nn.ModuleList(Layer() for _ in range(3))
+        self.layers = torch.nn.Sequential(*(Layer() for _ in range(3)))
 
     def forward(self, x):
-        for layer in self.layers:
-            x = layer(x)
-        return x
+        return self.layers(x)
 
 
 def run(seed):

@@ -2,21 +2,55 @@
 
 import contextlib
 import re
+import runpy
+import types
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from recorder_brute import all_logits, assert_exact, causal, equal_frames, mean_by_frame
-from recorder_toy import BLOCK, FORWARDS, TOKENS, brute_matrices, build, toy
+from recorder_brute import all_logits, assert_exact, causal, equal_frames, mean_by_frame, spy
 from torch import nn
 
 from headgrid import load_capture
 from headgrid.errors import HeadgridWarning, OptionError
 from headgrid.recorder import CallInfo, RecordError, SinkWindow, record
-from headgrid.recorder.captures import infer_blocks
 from headgrid.recorder.place import fingerprints
+from places import EXAMPLES
+
+toy = types.SimpleNamespace(**runpy.run_path(str(EXAMPLES / "record_toy_model.py")))
+TOKENS, FORWARDS, BLOCK = toy.TOKENS, toy.FORWARDS, toy.FRAMES_PER_BLOCK
+
+
+def build(**options: Any) -> Any:
+    torch.manual_seed(0)
+    return toy.ToyVideoModel(**options).eval()
+
+
+def brute_matrices(
+    model: Any, forward: int, blocks: int = 4, kept: Any = None, cross: bool = False, seed: int = 0
+) -> list[np.ndarray]:
+    """Matrix (heads, query, key) of each layer from every token's logits.
+
+    ``kept`` gives for the end of a block the key frames that its cache holds.
+    """
+    with spy(F, "scaled_dot_product_attention") as spied:
+        toy.generate(model, blocks, seed)
+    layers, frames = len(model.blocks), blocks * BLOCK
+    columns = 1 if cross else frames
+    matrices = [np.full((4, frames, columns), np.nan) for _ in range(layers)]
+    for block in range(blocks):
+        end = (block + 1) * BLOCK
+        held = [0] if cross else list(range(end)) if kept is None else kept(end)
+        for layer, matrix in enumerate(matrices):
+            index = ((block * FORWARDS + forward) * layers + layer) * 2 + int(cross)
+            q, k, _ = spied.call_args_list[index].args
+            means = mean_by_frame(
+                all_logits(q, k)[0], equal_frames(BLOCK, TOKENS), equal_frames(len(held), TOKENS)
+            )
+            matrix[:, end - BLOCK : end, held] = means
+    return matrices
 
 
 def sink_and_window(sink: int, window: int) -> Any:
@@ -301,12 +335,12 @@ def test_attention_is_what_its_keys_say_unless_layers_names_it(
 
 def test_a_layer_whose_attention_is_not_seen_keeps_its_number_and_is_named() -> None:
     model = nn.ModuleList(Projected() for _ in range(3))
-    with (
-        pytest.warns(HeadgridWarning, match="1 of 3 layers were not seen and have no capture: 1;"),
-        record(model, tokens_per_frame=4) as recording,
-    ):
-        model.forward = lambda x: [model[number](x) for number in (0, 2)]  # type: ignore
-        model(torch.randn(1, 8, 4))
+    model.forward = lambda x: [model[number](x) for number in (0, 2)]  # type: ignore
+    recorder = record(model, tokens_per_frame=4)
+    recording = recorder.__enter__()
+    model(torch.randn(1, 8, 4))
+    with pytest.warns(HeadgridWarning, match="1 of 3 layers were not seen and have no capture: 1;"):
+        recorder.__exit__(None, None, None)
     assert [capture.layer_index for capture in recording.captures] == [0, 2]
 
 
@@ -441,25 +475,6 @@ def test_batch_elements_are_chosen_averaged_or_kept() -> None:
     for wrong in (None, 2):
         with pytest.raises(RecordError, match="batch of 2"):
             attend(x, wrong)
-
-
-@pytest.mark.parametrize(
-    ("rows", "blocks"),
-    [
-        ([[1, 0, 0], [1, 1, 0], [1, 1, 1]], (1, 1, 1)),
-        ([[1, 1, 0], [1, 1, 0], [1, 1, 1]], (2, 1)),
-        ([[1, 0, 0], [0, 1, 0], [1, 0, 1]], (1, 1, 1)),
-        ([[1, 1, 0], [1, 1, 1], [1, 1, 1]], None),
-        ([[1, 0], [1, 1], [1, 1]], None),
-    ],
-)
-def test_block_sizes_are_inferred_from_what_was_seen(rows: Any, blocks: Any) -> None:
-    assert infer_blocks(np.array(rows, dtype=bool)) == blocks
-
-
-def test_the_example_writes_captures(tmp_path: Any) -> None:
-    toy.main(str(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"layer{i}.pt" for i in range(3)]
 
 
 def test_everything_about_the_recording_is_in_the_capture() -> None:

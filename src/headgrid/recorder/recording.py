@@ -249,7 +249,7 @@ class Recording(Card):
         return enter
 
     def _number_layer(self, root: torch.nn.Module, path: str) -> int:
-        """Number a layer by its place among its siblings, as long as only these are seen."""
+        """Return a layer's place among its siblings, as long as only these are seen."""
         if path not in self._numbers:
             if not self._numbers:
                 self._siblings = sibling_paths(root, path)
