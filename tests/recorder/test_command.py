@@ -33,12 +33,10 @@ class Layer(torch.nn.Module):
 class Encoder(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.layers = torch.nn.ModuleList(Layer() for _ in range(3))
+        self.layers = torch.nn.Sequential(*(Layer() for _ in range(3)))
 
     def forward(self, x):
-        for layer in self.layers:
-            x = layer(x)
-        return x
+        return self.layers(x)
 
 
 def run(seed):
@@ -55,6 +53,8 @@ import tiny_model
 
 if __name__ == "__main__":
     assert sys.argv[1] == "--seed", sys.argv
+    if sys.argv[3:] == ["raise"]:
+        raise KeyError("no such file")
     print("sum", float(tiny_model.run(int(sys.argv[2])).sum()), *sys.argv[3:])
     if sys.argv[3:] == ["fail"]:
         sys.exit(3)
@@ -143,13 +143,37 @@ def test_many_prompts_write_a_folder_each(script: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_script_that_fails_writes_nothing(script: Path, tmp_path: Path) -> None:
-    result = invoke(
-        "--tokens-per-frame", 6, "-o", tmp_path / "out", "--", script, "--seed", 1, "fail"
-    )
+@pytest.mark.parametrize(
+    ("how", "texts"),
+    [
+        ("fail", ["exited with 3, so nothing was written"]),
+        (
+            "raise",
+            ["Traceback (most recent call last):\n  File", "KeyError: 'no such file'\nheadgrid: "],
+        ),
+    ],
+)
+def test_a_script_that_fails_writes_nothing(
+    script: Path, tmp_path: Path, how: str, texts: list[str]
+) -> None:
+    out = tmp_path / "out"
+    result = invoke("--tokens-per-frame", 6, "-o", out, "--", script, "--seed", 1, how)
     assert result.exit_code == 1
-    assert "exited with 3, so nothing was written" in result.output
-    assert not (tmp_path / "out").exists()
+    assert all(text in result.output for text in texts)
+    assert "runpy" not in result.output
+    assert not out.exists()
+
+
+def test_a_recording_is_not_mixed_with_another(script: Path, tmp_path: Path) -> None:
+    arguments = ("--tokens-per-frame", 6, "-o", tmp_path / "out", "--", script, "--seed", 1)
+    assert invoke(*arguments).exit_code == 0
+    again = invoke("--layers", 0, *arguments)
+    assert again.exit_code == 2
+    assert "holds 3 captures of an earlier recording (layer0.pt ...)" in again.output
+    (tmp_path / "prompts.txt").write_text("first\nsecond\n")
+    same = invoke("--prompts", tmp_path / "prompts.txt", *arguments)
+    assert same.exit_code == 2
+    assert "no argument of the script holds {prompt}" in same.output
 
 
 @pytest.mark.parametrize(
@@ -158,7 +182,8 @@ def test_a_script_that_fails_writes_nothing(script: Path, tmp_path: Path) -> Non
         (["--tokens-per-frame", 7], 1, "4, 6 or 8 tokens per frame would fit"),
         (["--tokens-per-frame", 6, "--forwards", "lats"], 2, "did you mean 'last'"),
         (["--tokens-per-frame", 6, "--batch", "men"], 2, "did you mean 'mean'"),
-        (["--tokens-per-frame", 6, "--layers", "9"], 1, "layers=9 matches none of the 3 layers"),
+        (["--tokens-per-frame", 6, "--layers", "9"], 1, "--layers 9 matches none of the 3 layers"),
+        ([], 2, "expected --tokens-per-frame 1560, or boundaries --segments [0, 12, 30]"),
         (["--segments", "0,x"], 2, "expected token positions"),
         (["--function", "no_reader"], 2, "expected PATH=READER"),
         (["--tokens-per-frame", 6, "--key-position", "call:no.such"], 2, "cannot be imported"),

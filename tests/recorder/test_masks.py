@@ -10,9 +10,6 @@ from recorder_brute import all_logits, causal, equal_frames, largest_difference,
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from headgrid.recorder import RecordError, record
-from headgrid.recorder.place.segments import Segments
-from headgrid.recorder.read.call import AttentionCall
-from headgrid.recorder.sum.masks import PlanCache
 
 FRAMES, TOKENS = 4, 6
 LENGTH = FRAMES * TOKENS
@@ -132,23 +129,6 @@ def test_a_score_function_that_does_more_than_add_is_an_error_or_averaged() -> N
         run()
     expected = mean_by_frame(2 * torch.tanh(all_logits(q, k)[0] / 2), SPANS, SPANS)
     assert largest_difference(run(irregular_mask="mean"), expected) < 1e-6
-
-
-def test_a_mask_is_read_again_only_when_it_changed() -> None:
-    q, k = tensors()
-    mask = torch.ones(1, 1, LENGTH, LENGTH, dtype=torch.bool)
-    slices = Segments.equal(TOKENS).slice_frames(((0, LENGTH),))
-    cache = PlanCache()
-
-    def plan(view: torch.Tensor) -> Any:
-        return cache.plan(AttentionCall(q, k, scale=1.0, mask=view), slices, slices)
-
-    first = plan(mask)
-    assert plan(mask.view(1, 1, LENGTH, LENGTH)) is first
-    mask[..., :TOKENS] = False
-    changed = plan(mask)
-    assert changed is not first
-    assert (changed[0].state[:, 0] == 0).all()
 
 
 def test_another_mask_at_the_same_address_is_read_again() -> None:

@@ -2,21 +2,55 @@
 
 import contextlib
 import re
+import runpy
+import types
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from recorder_brute import assert_exact
-from recorder_toy import BLOCK, FORWARDS, TOKENS, brute_matrices, build, toy
+from recorder_brute import all_logits, assert_exact, causal, equal_frames, mean_by_frame, spy
 from torch import nn
 
 from headgrid import load_capture
-from headgrid.errors import OptionError
+from headgrid.errors import HeadgridWarning, OptionError
 from headgrid.recorder import CallInfo, RecordError, SinkWindow, record
-from headgrid.recorder.captures import infer_blocks
 from headgrid.recorder.place import fingerprints
+from places import EXAMPLES
+
+toy = types.SimpleNamespace(**runpy.run_path(str(EXAMPLES / "record_toy_model.py")))
+TOKENS, FORWARDS, BLOCK = toy.TOKENS, toy.FORWARDS, toy.FRAMES_PER_BLOCK
+
+
+def build(**options: Any) -> Any:
+    torch.manual_seed(0)
+    return toy.ToyVideoModel(**options).eval()
+
+
+def brute_matrices(
+    model: Any, forward: int, blocks: int = 4, kept: Any = None, cross: bool = False, seed: int = 0
+) -> list[np.ndarray]:
+    """Matrix (heads, query, key) of each layer from every token's logits.
+
+    ``kept`` gives for the end of a block the key frames that its cache holds.
+    """
+    with spy(F, "scaled_dot_product_attention") as spied:
+        toy.generate(model, blocks, seed)
+    layers, frames = len(model.blocks), blocks * BLOCK
+    columns = 1 if cross else frames
+    matrices = [np.full((4, frames, columns), np.nan) for _ in range(layers)]
+    for block in range(blocks):
+        end = (block + 1) * BLOCK
+        held = [0] if cross else list(range(end)) if kept is None else kept(end)
+        for layer, matrix in enumerate(matrices):
+            index = ((block * FORWARDS + forward) * layers + layer) * 2 + int(cross)
+            q, k, _ = spied.call_args_list[index].args
+            means = mean_by_frame(
+                all_logits(q, k)[0], equal_frames(BLOCK, TOKENS), equal_frames(len(held), TOKENS)
+            )
+            matrix[:, end - BLOCK : end, held] = means
+    return matrices
 
 
 def sink_and_window(sink: int, window: int) -> Any:
@@ -273,6 +307,71 @@ def test_what_nothing_tells_apart_may_be_told_and_a_cache_that_is_not_full_is_an
         F.scaled_dot_product_attention(x[:, :, :8], x, x, attn_mask=seen)
 
 
+class Projected(nn.Module):
+    def forward(self, x: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        k = (x if context is None else context)[:, None]
+        return F.scaled_dot_product_attention(x[:, None], k, k)
+
+
+@pytest.mark.parametrize(
+    ("name", "lengths", "attention", "options"),
+    [
+        ("cross_frame_attn", [8], "self", {}),
+        ("attn2", [8], "self", {}),
+        ("attn2", [8, 8], "cross", {"key_tokens_per_frame": 4}),
+        ("attn2", [8, 4], "cross", {"key_tokens_per_frame": 4}),
+        ("attn2", [8, 8], "self", {"layers": "attn2"}),
+    ],
+)
+def test_attention_is_what_its_keys_say_unless_layers_names_it(
+    name: str, lengths: list[int], attention: str, options: Any
+) -> None:
+    model = nn.ModuleDict({name: Projected()})
+    model.forward = lambda *tokens: model[name](*tokens)  # type: ignore[method-assign]
+    with record(model, tokens_per_frame=4, attention=attention, **options) as recording:
+        model(*(torch.randn(1, tokens, 4) for tokens in lengths))
+    assert [capture.metadata["module_path"] for capture in recording.captures] == [name]
+
+
+def test_a_layer_whose_attention_is_not_seen_keeps_its_number_and_is_named() -> None:
+    model = nn.ModuleList(Projected() for _ in range(3))
+    model.forward = lambda x: [model[number](x) for number in (0, 2)]  # type: ignore
+    recorder = record(model, tokens_per_frame=4)
+    recording = recorder.__enter__()
+    model(torch.randn(1, 8, 4))
+    with pytest.warns(HeadgridWarning, match="1 of 3 layers were not seen and have no capture: 1;"):
+        recorder.__exit__(None, None, None)
+    assert [capture.layer_index for capture in recording.captures] == [0, 2]
+
+
+class Guided(nn.Module):
+    """Conditional and unconditional forwards in turn, each with a cache of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = Projected()
+
+    def forward(self, blocks: torch.Tensor) -> None:
+        for end in range(1, len(blocks) + 1):
+            for stream in range(2):
+                self.mix(blocks[end - 1, stream], blocks[:end, stream].flatten(0, 2)[None])
+
+
+def test_two_caches_that_alternate_are_an_error_until_a_stream_is_chosen() -> None:
+    model, blocks = Guided(), torch.randn(3, 2, 1, 4, 4)
+    with (
+        pytest.raises(RecordError, match=r"two caches alternate .*pass stream=0 or stream=1"),
+        record(model, tokens_per_frame=4, forwards="last"),
+    ):
+        model(blocks)
+    for stream in range(2):
+        with record(model, tokens_per_frame=4, stream=stream) as recording:
+            model(blocks)
+        x, frames = blocks[:, stream].flatten(0, 2)[None, None], equal_frames(3, 4)
+        seen = causal(3, 3).repeat_interleave(4, 0).repeat_interleave(4, 1)
+        assert_exact(recording.captures, [mean_by_frame(all_logits(x, x)[0], frames, frames, seen)])
+
+
 class TwoKinds(nn.Module):
     def forward(self) -> None:
         q, k = torch.randn(1, 1, 8, 4), torch.randn(1, 1, 4, 4)
@@ -376,25 +475,6 @@ def test_batch_elements_are_chosen_averaged_or_kept() -> None:
     for wrong in (None, 2):
         with pytest.raises(RecordError, match="batch of 2"):
             attend(x, wrong)
-
-
-@pytest.mark.parametrize(
-    ("rows", "blocks"),
-    [
-        ([[1, 0, 0], [1, 1, 0], [1, 1, 1]], (1, 1, 1)),
-        ([[1, 1, 0], [1, 1, 0], [1, 1, 1]], (2, 1)),
-        ([[1, 0, 0], [0, 1, 0], [1, 0, 1]], (1, 1, 1)),
-        ([[1, 1, 0], [1, 1, 1], [1, 1, 1]], None),
-        ([[1, 0], [1, 1], [1, 1]], None),
-    ],
-)
-def test_block_sizes_are_inferred_from_what_was_seen(rows: Any, blocks: Any) -> None:
-    assert infer_blocks(np.array(rows, dtype=bool)) == blocks
-
-
-def test_the_example_writes_captures(tmp_path: Any) -> None:
-    toy.main(str(tmp_path))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"layer{i}.pt" for i in range(3)]
 
 
 def test_everything_about_the_recording_is_in_the_capture() -> None:

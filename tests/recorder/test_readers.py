@@ -82,95 +82,69 @@ def read_mix(tokens: Any, *, context: Any) -> AttentionCall:
     return AttentionCall(tokens.transpose(1, 2), context.transpose(1, 2), scale=1.0)
 
 
-Case = tuple[str, tuple[Any, ...], dict[str, Any], Any]
-CALLS: dict[str, Case] = {
-    "grouped heads": (FLASH, (Q, GROUPED, GROUPED), {}, (Q, GROUPED)),
-    "a window": (
-        FLASH,
-        (Q, K, K, 0.0, None, True, (5, 0)),
-        {},
-        (Q, K, CAUSAL & ~causal(LENGTH, LENGTH, -6)),
+def case(path: str, *args: Any, expected: Any = None, **kwargs: Any) -> tuple[Any, ...]:
+    return path, args, kwargs, expected
+
+
+WINDOW = CAUSAL & ~causal(LENGTH, LENGTH, -6)
+PACKED = (LONG_Q[0], LONG_K[0], LONG_K[0], *SEQUENCES)
+ADDED = torch.where(CAUSAL, 0.0, -torch.inf)[None, None]
+UNPADDED = (LONG_Q[:, :LENGTH], LONG_K[:, :LENGTH])
+MIX = "my_model.layers.mix"
+CALLS = {
+    "grouped heads": case(FLASH, Q, GROUPED, GROUPED, expected=(Q, GROUPED)),
+    "a window": case(FLASH, Q, K, K, 0.0, None, True, (5, 0), expected=(Q, K, WINDOW)),
+    "packed": case(
+        "flash_attn.flash_attn_qkvpacked_func", torch.stack([Q, K, K], 2), expected=(Q, K)
     ),
-    "packed": ("flash_attn.flash_attn_qkvpacked_func", (torch.stack([Q, K, K], 2),), {}, (Q, K)),
-    "packed keys": ("flash_attn.flash_attn_kvpacked_func", (Q, torch.stack([K, K], 2)), {}, (Q, K)),
-    "sequences": (
-        VARLEN,
-        (LONG_Q[0], LONG_K[0], LONG_K[0], *SEQUENCES),
-        {"options": {"batch": 1}},
-        SECOND,
+    "packed keys": case(
+        "flash_attn.flash_attn_kvpacked_func", Q, torch.stack([K, K], 2), expected=(Q, K)
     ),
-    "causal sequences": (
-        VARLEN,
-        (LONG_Q[0], LONG_K[0], LONG_K[0], *SEQUENCES),
-        {"options": {"batch": 1}, "causal": True},
-        (*SECOND, CAUSAL),
+    "sequences": case(VARLEN, *PACKED, options={"batch": 1}, expected=SECOND),
+    "causal sequences": case(
+        VARLEN, *PACKED, causal=True, options={"batch": 1}, expected=(*SECOND, CAUSAL)
     ),
-    "flash-attn 3": (FLASH3, (Q, K, K, None, True), {"num_splits": 1}, (Q, K, CAUSAL)),
-    "triangle": (XFORMERS, (Q, K, K), {"attn_bias": LowerTriangularMask()}, (Q, K, CAUSAL)),
-    "numbers": (
-        XFORMERS,
-        (Q, K, K, torch.where(CAUSAL, 0.0, -torch.inf)[None, None]),
-        {},
-        (Q, K, CAUSAL),
+    "flash-attn 3": case(FLASH3, Q, K, K, None, True, num_splits=1, expected=(Q, K, CAUSAL)),
+    "triangle": case(XFORMERS, Q, K, K, LowerTriangularMask(), expected=(Q, K, CAUSAL)),
+    "numbers": case(XFORMERS, Q, K, K, attn_bias=ADDED, expected=(Q, K, CAUSAL)),
+    "blocks": case(XFORMERS, Q, K, K, BlockDiagonalCausalMask(), expected=(Q, K, CAUSAL)),
+    "groups": case(XFORMERS, Q.unflatten(2, (2, 2)), PAIR, PAIR, p=0.1, expected=(Q, GROUPED)),
+    "padding": case(WAN, LONG_Q, LONG_K, LONG_K, **LENGTHS, expected=UNPADDED),
+    "scaled": case(WAN, Q, K, K, q_scale=2.0, expected=(2 * Q, K)),
+    "the user's reader": case(
+        MIX, Q, context=K, options={"functions": {MIX: read_mix}}, expected=(Q * DIM**0.5, K)
     ),
-    "blocks": (XFORMERS, (Q, K, K, BlockDiagonalCausalMask()), {}, (Q, K, CAUSAL)),
-    "groups": (XFORMERS, (Q.unflatten(2, (2, 2)), PAIR, PAIR), {"p": 0.1}, (Q, GROUPED)),
-    "padding": (WAN, (LONG_Q, LONG_K, LONG_K), LENGTHS, (LONG_Q[:, :LENGTH], LONG_K[:, :LENGTH])),
-    "scaled": (WAN, (Q, K, K), {"q_scale": 2.0}, (2 * Q, K)),
-    "the user's reader": (
-        "my_model.layers.mix",
-        (Q,),
-        {"context": K, "options": {"functions": {"my_model.layers.mix": read_mix}}},
-        (Q * DIM**0.5, K),
+}
+ERRORS = {
+    r"different lengths .*8x8, 12x12.*batch=0 \.\.\. 1": case(
+        VARLEN, *PACKED, options={"batch": "mean"}
+    ),
+    "attn_bias PagedMask, expected a tensor or one of": case(
+        XFORMERS, Q, Q, Q, type("PagedMask", (), {})()
+    ),
+    "arguments do not fit the reader .*'query'": case(
+        MIX, query=1, options={"functions": {MIX: lambda x: x}}
+    ),
+    r"functions names my_model\.attend, but no module": case(
+        FLASH, Q, Q, Q, options={"functions": {"my_model.attend": "flash"}}
+    ),
+    r"functions\['a.b'\] is 'flahs'.*did you mean 'flash'": case(
+        FLASH, Q, Q, Q, options={"functions": {"a.b": "flahs"}}
+    ),
+    "unexpected keyword argument 'sm_scale'": case(
+        MIX, Q, K, K, sm_scale=1.0, options={"functions": {MIX: "heads_last"}}
+    ),
+    "unexpected keyword argument 'alibi_slopes'": case(
+        FLASH, Q, K, K, alibi_slopes=torch.ones(HEADS)
     ),
 }
 
 
-@pytest.mark.parametrize("case", CALLS)
-def test_calls_of_libraries_are_read_exactly(attend: Any, case: str) -> None:
-    path, args, kwargs, expected = CALLS[case]
+@pytest.mark.parametrize("name", CALLS)
+def test_calls_of_libraries_are_read_exactly(attend: Any, name: str) -> None:
+    path, args, kwargs, expected = CALLS[name]
     capture = attend(path, *args, **kwargs)
     assert largest_difference(capture.full_frame_attention, matrix_of(*expected)) < 1e-6
-
-
-ERRORS: dict[str, Case] = {
-    r"different lengths .*8x8, 12x12.*batch=0 \.\.\. 1": (
-        VARLEN,
-        (LONG_Q[0], LONG_Q[0], LONG_Q[0], *SEQUENCES),
-        {"options": {"batch": "mean"}},
-        None,
-    ),
-    "attn_bias PagedMask, expected a tensor or one of": (
-        XFORMERS,
-        (Q, Q, Q, type("PagedMask", (), {})()),
-        {},
-        None,
-    ),
-    "arguments do not fit the reader .*'query'": (
-        "my_model.layers.mix",
-        (),
-        {"query": 1, "options": {"functions": {"my_model.layers.mix": lambda x: x}}},
-        None,
-    ),
-    r"functions names my_model\.attend, but no module": (
-        FLASH,
-        (Q, Q, Q),
-        {"options": {"functions": {"my_model.attend": "flash"}}},
-        None,
-    ),
-    r"functions\['a.b'\] is 'flahs'.*did you mean 'flash'": (
-        FLASH,
-        (Q, Q, Q),
-        {"options": {"functions": {"a.b": "flahs"}}},
-        None,
-    ),
-    "unexpected keyword argument 'alibi_slopes'": (
-        FLASH,
-        (Q, K, K),
-        {"alibi_slopes": torch.ones(HEADS)},
-        None,
-    ),
-}
 
 
 @pytest.mark.parametrize("text", ERRORS)
@@ -271,5 +245,7 @@ def test_transformers_flash_attention_is_causal_from_the_end(window: Any, padded
 
 def test_a_paged_cache_of_transformers_is_an_error() -> None:
     q = tokens_first().transpose(1, 2)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'cu_seq_lens_q'"):
+        transformers_reader(forward, "sdpa")(MODULE, q, q, q, None, cu_seq_lens_q=ENDS)
     with pytest.raises(RecordError, match="paged cache"):
         transformers_reader(forward, "paged|eager")(MODULE, q, q, q, None)

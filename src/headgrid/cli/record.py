@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     click.option("--sample", type=int, metavar="N", help="Query tokens a frame to estimate from."),
     click.option("--irregular-mask", default="error", metavar="error|mean|ignore"),
     click.option("--gaps", default="error", metavar="error|keep"),
+    click.option("--stream", type=int, metavar="0|1", help="Which of two alternating forwards."),
     click.option("--check-keys/--no-check-keys", default=True, help="Stop if a cache rolled."),
     click.option(
         "--function",
@@ -150,9 +152,26 @@ def record(script: tuple[str, ...], **options: Any) -> None:
     try:
         _record(list(script), **options)
     except OptionError as error:
-        raise click.UsageError(str(error)) from None
+        raise click.UsageError(_speak(str(error), options)) from None
     except HeadgridError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(_speak(str(error), options)) from None
+
+
+def _speak(text: str, options: Mapping[str, Any]) -> str:
+    """Return a message with options as the command line spells them."""
+    names = "|".join(sorted(options, key=len, reverse=True))
+    words = "|".join(name for name in names.split("|") if "_" in name)
+
+    def spell(found: re.Match[str]) -> str:
+        name, _, value = found[0].replace("'", "").partition("=")
+        if name == "functions" and value:
+            return "--function PATH=READER"
+        if found[0] == "check_keys=False":
+            return "--no-check-keys"
+        return f"--{name.replace('_', '-')} {value}".rstrip()
+
+    text = re.sub(rf"\b({names})=(\{{[^}}]*\}}|\[[^]]*\]|'[^']*'|[^\s,;)]*)", spell, text)
+    return re.sub(rf"(?<![-.\w])({words})(?!\w)|^({names})(?= is | names )", spell, text)
 
 
 def _record(
@@ -171,7 +190,13 @@ def _record(
 
     for axis in ("query_position", "key_position"):
         options[axis] = _find_callable(options[axis], axis)
+    if prompts is not None and not any("{prompt}" in argument for argument in arguments):
+        raise OptionError(
+            "--prompts is given, but no argument of the script holds {prompt}, so that all runs "
+            "would be the same; expected something like --prompt '{prompt}' behind the script"
+        )
     if prompts is None:
+        _refuse_mixture(output, [])
         run = session.Run(0, prompt, seeds[0] if seeds else 0)
         with session.record(model, prompt=prompt, **options) as recording:
             run_script(name, fill_arguments(arguments, run), module=is_module)
@@ -182,11 +207,24 @@ def _record(
         seeds[0] if len(seeds) == 1 else list(seeds) or 0,
         every_process=options["shard"] is not None,
     )
+    _refuse_mixture(output, [run.name for run in planned])
     for run in planned:
         with session.record(model, prompt=run.prompt, **options) as recording:
             run_script(name, fill_arguments(arguments, run), module=is_module)
         folder = session.save_run(recording, run, output, script=name, arguments=arguments)
         click.echo(f"{folder}: {len(recording.captures)} layers")
+
+
+def _refuse_mixture(folder: Path, runs: list[str]) -> None:
+    """Refuse a folder in which an earlier recording would stand beside this one."""
+    found = sorted([*folder.glob("layer*.pt"), *folder.glob("*/layer*.pt")])
+    if runs:  # other processes may have written theirs
+        found = [path for path in found if path.parent == folder or path.parent.name in runs]
+    if found:
+        raise OptionError(
+            f"{folder} holds {len(found)} captures of an earlier recording ({found[0].name} ...), "
+            "which would be mixed with the new ones; remove them, or pass another folder as -o"
+        )
 
 
 def _read_prompts(path: Path) -> list[str]:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import runpy
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from headgrid.errors import OptionError, RecordError
+import click
+
+from headgrid.errors import HeadgridError, OptionError, RecordError
+
+#: Files whose frames stand between Python and the script.
+_OURS = (__file__, runpy.__file__, "<frozen runpy>")
 
 
 def run_script(script: str, arguments: Sequence[str], *, module: bool = False) -> None:
@@ -22,6 +28,15 @@ def run_script(script: str, arguments: Sequence[str], *, module: bool = False) -
             runpy.run_module(script, run_name="__main__", alter_sys=True)
         else:
             runpy.run_path(script, run_name="__main__")
+    except (HeadgridError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # noqa: BLE001 - the script's own, shown as Python shows it
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename in _OURS:
+            trace = trace.tb_next
+        traceback.print_exception(type(error), error, trace)
+        click.echo(f"headgrid: {script} failed, so nothing was written", err=True)
+        raise click.exceptions.Exit(1) from None
     except SystemExit as stop:
         if stop.code not in (None, 0):
             raise RecordError(

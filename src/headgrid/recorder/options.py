@@ -44,6 +44,7 @@ class RecordOptions:
     seed: int
     irregular_mask: str
     gaps: str
+    stream: int | None
     check_keys: bool
     functions: Mapping[str, Reader]
     shard: str | None
@@ -54,6 +55,12 @@ class RecordOptions:
     def wants(self, number: int, path: str) -> bool:
         """Return whether a layer is asked for, by number or by module path."""
         return self.layers is None or any(fits_layer(one, number, path) for one in self.layers)
+
+    def names_exactly(self, path: str) -> bool:
+        """Return whether a layer is asked for by a glob that spells its last name out."""
+        globs = [one for one in self.layers or () if isinstance(one, str)]
+        last = path.rpartition(".")[2]
+        return any(match_path(path, one) and one.rpartition(".")[2] == last for one in globs)
 
     def names(self, path: str) -> bool:
         """Return whether a layer is asked for by its module path."""
@@ -71,6 +78,7 @@ class RecordOptions:
             "key_frames": self.key_segments.describe(),
             "irregular_mask": self.irregular_mask,
             "gaps": self.gaps,
+            "stream": "only" if self.stream is None else self.stream,
             "check_keys": self.check_keys,
             "sample": 0 if self.sample is None else self.sample,
             "sample_seed": self.seed,
@@ -103,6 +111,8 @@ def read_options(
             check_choice(name, given[name], choices)
     _check_forwards(given["forwards"], given["statistic"])
     _check_batch(given["batch"])
+    if given["stream"] not in (None, 0, 1):
+        raise OptionError(f"stream is {given['stream']!r}, expected 0 or 1, in order of calls")
     _check_sample(given["sample"], given["statistic"])
     cross = given["attention"] == "cross"
     both = _choose("tokens_per_frame", tokens_per_frame, "segments", segments)

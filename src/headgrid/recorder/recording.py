@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
@@ -12,8 +13,8 @@ import torch
 
 from headgrid.capture.model import Capture
 from headgrid.capture.store import save_capture
+from headgrid.errors import HeadgridWarning, near_miss
 from headgrid.errors import RecordError as RecordError
-from headgrid.errors import near_miss
 from headgrid.notebook import Card
 from headgrid.recorder.captures import build_captures
 from headgrid.recorder.layer import LayerRecord
@@ -23,7 +24,16 @@ from headgrid.recorder.read.call import AttentionCall, choose_batch
 from headgrid.recorder.sum import shards
 from headgrid.recorder.sum.masks import PlanCache
 from headgrid.recorder.watch.intercept import Commit
-from headgrid.recorder.watch.sites import CallSite, find_site, hint_kind, module_path, unwrap
+from headgrid.recorder.watch.sites import (
+    CallSite,
+    find_site,
+    has_context,
+    hint_kind,
+    module_path,
+    sibling_paths,
+    state_kind,
+    unwrap,
+)
 from headgrid.recorder.watch.targets import find_missing
 from headgrid.text import shorten_list
 
@@ -44,7 +54,9 @@ class Recording(Card):
         self._root: torch.nn.Module | None = None
         self._layers: dict[str, list[LayerRecord]] = {}  # one for each run
         self._numbers: dict[str, int] = {}
+        self._siblings: list[str] = []  # of the layer that was seen first
         self._kinds: dict[str, str] = {}
+        self._turns: dict[str, int] = {}  # calls of each layer, those of both streams
         self._sites: dict[str, int] = {}
         self._latest: dict[int, Spans] = {}
         self._plans = PlanCache()
@@ -168,12 +180,19 @@ class Recording(Card):
     def _tell_kind(
         self, root: torch.nn.Module, site: CallSite, path: str, call: AttentionCall
     ) -> str:
-        """Tell self- from cross-attention: by module, then by key length."""
+        """Tell self- from cross-attention: by option, module, then by keys."""
+        if self.options.names_exactly(path):
+            return self.options.attention
+        stated = state_kind(site)
+        if stated is not None:
+            return stated
         hint = hint_kind(root, site)
-        if hint is not None:
-            return hint
         queries, keys = call.query.shape[2], call.key.shape[2]
         known = self._kinds.get(path)
+        # A name is no proof: "cross" may be across frames, and "attn2" may have no context.
+        told = known != "self" and (keys != queries or has_context(site))
+        if hint == "self" or (hint == "cross" and told):
+            return hint
         if keys == queries:
             self._kinds.setdefault(path, "self")
             return self._kinds[path]
@@ -208,8 +227,10 @@ class Recording(Card):
     def _prepare_layer(
         self, site: CallSite, root: torch.nn.Module, path: str, call: AttentionCall
     ) -> Commit | None:
-        number = self._numbers.setdefault(path, len(self._numbers))
-        if not self.options.wants(number, path):
+        number = self._number_layer(root, path)
+        turn = self._turns[path] = self._turns.get(path, -1) + 1
+        stream = self.options.stream
+        if not self.options.wants(number, path) or stream not in (None, turn % 2):
             return None
         facts = {"model_class": type(root).__name__}
         fresh = LayerRecord(number, path, self.options, self._plans, self._generator, facts)
@@ -227,6 +248,26 @@ class Recording(Card):
 
         return enter
 
+    def _number_layer(self, root: torch.nn.Module, path: str) -> int:
+        """Return a layer's place among its siblings, as long as only these are seen."""
+        if path not in self._numbers:
+            if not self._numbers:
+                self._siblings = sibling_paths(root, path)
+            alone = path in self._siblings and self._numbers.keys() <= set(self._siblings)
+            after = max(self._numbers.values(), default=-1) + 1
+            self._numbers[path] = self._siblings.index(path) if alone else after
+        return self._numbers[path]
+
+    def _warn_of_unseen(self) -> None:
+        unseen = [path for path in self._siblings if path not in self._numbers]
+        if unseen and self.options.layers is None:
+            warnings.warn(
+                f"{len(unseen)} of {len(self._siblings)} layers were not seen and have no capture: "
+                f"{shorten_list(unseen)}; pass functions= to name the function that they call",
+                HeadgridWarning,
+                stacklevel=4,
+            )
+
     def finish(self) -> None:
         """Turn what was recorded into captures; called when the block ends.
 
@@ -240,6 +281,7 @@ class Recording(Card):
         ran = [[layer for layer in runs if layer.calls] for runs in self._layers.values()]
         runs = [[layer for layer in run if layer] for run in itertools.zip_longest(*ran)]
         self._check_found(runs[0] if runs else [])
+        self._warn_of_unseen()
         self._runs = []
         for run in runs:
             layers = sorted(run, key=lambda layer: layer.number)

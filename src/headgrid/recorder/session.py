@@ -40,6 +40,7 @@ def record(
     seed: int = 0,
     irregular_mask: str = "error",
     gaps: str = "error",
+    stream: int | None = None,
     check_keys: bool = True,
     functions: Mapping[str, Any] | None = None,
     shard: str | None = None,
@@ -62,7 +63,7 @@ def record(
     key_tokens_per_frame : int, optional
         Tokens of a key frame, in cross-attention.
     layers : int, str or sequence of them, optional
-        Layers by number (in order of first calls) or glob of module paths; all by default.
+        Layers by number (in order of modules) or glob of module paths; all by default.
     attention : {"self", "cross"}
         Which attention counts.
     forwards : {"first", "last", "mean", "all"} or int, optional
@@ -87,6 +88,9 @@ def record(
         stop, take the exact mean over visible token pairs, or leave masks out.
     gaps : {"error", "keep"}
         What to do where query frames are missing or incomplete.
+    stream : {0, 1}, optional
+        Which of two forwards counts that alternate, each with a cache of its own (conditional
+        and unconditional).
     check_keys : bool
         Stop where a cached frame's keys change (a cache that rolled or was encoded again).
     functions : mapping of dotted path to reader, optional

@@ -33,6 +33,7 @@ class Fingerprints:
 
     def __init__(self) -> None:
         self._marks: Marks = {}
+        self._before: Marks = {}  # those that the latest replaced
         self._suspects: dict[tuple[int, ...], torch.Tensor] = {}  # on devices that run ahead
 
     def check(
@@ -60,22 +61,35 @@ class Fingerprints:
         if frames and marks[frames[0]].shape == self._marks[frames[0]].shape:
             old = torch.stack([self._marks[frame] for frame in frames])
             new = torch.stack([marks[frame] for frame in frames])
-            tolerance = 1e-4 if dtype in (torch.float32, torch.float64) else 2e-3
-            off = (new - old).abs().amax(1) > tolerance * old.abs().amax(1) + 1e-12
+            off = _differ(old, new, dtype)
             if runs_ahead(off.device):
                 self._suspects[frames] = self._suspects.get(frames, off) | off
-            else:
-                _raise_changed(path, frames, off)
+                return marks
+            if off.any() and all(frame in self._before for frame in frames):
+                before = torch.stack([self._before[frame] for frame in frames])
+                if not _differ(before, new, dtype).any():
+                    raise RecordError(
+                        f"{path}: two caches alternate (conditional and unconditional?): the keys "
+                        f"of frames {shorten_list(frames)} are those seen two calls before; pass "
+                        "stream=0 or stream=1 for one of them"
+                    )
+            _raise_changed(path, frames, off)
         return marks
 
     def store(self, marks: Marks) -> None:
         """Remember the fingerprints of complete frames."""
+        self._before |= {f: self._marks[f] for f in marks if f in self._marks}
         self._marks |= marks
 
     def check_deferred(self, path: str) -> None:
         """Raise what a device that runs ahead has found by now."""
         for frames, off in self._suspects.items():
             _raise_changed(path, frames, off)
+
+
+def _differ(old: torch.Tensor, new: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    tolerance = 1e-4 if dtype in (torch.float32, torch.float64) else 2e-3
+    return (new - old).abs().amax(1) > tolerance * old.abs().amax(1) + 1e-12
 
 
 def _raise_changed(path: str, frames: tuple[int, ...], off: torch.Tensor) -> None:

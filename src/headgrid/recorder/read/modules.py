@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,14 @@ import torch
 
 from headgrid.errors import RecordError
 from headgrid.recorder.read.call import AttentionCall
-from headgrid.recorder.read.readers import Reader, as_mask, join_masks, scale_or_default, split_mask
+from headgrid.recorder.read.readers import (
+    Reader,
+    as_mask,
+    is_off,
+    join_masks,
+    scale_or_default,
+    split_mask,
+)
 
 
 def transformers_reader(original: Callable[..., Any], name: str) -> Reader:
@@ -22,7 +30,11 @@ def transformers_reader(original: Callable[..., Any], name: str) -> Reader:
     signature = inspect.signature(original)
 
     def read(*args: Any, **kwargs: Any) -> AttentionCall:
-        return _read_transformers(name, **signature.bind(*args, **kwargs).arguments | kwargs)
+        given = signature.bind(*args, **kwargs).arguments | kwargs
+        for word, value in given.items():
+            if word not in _KNOWN and _CHANGES_LOGITS.search(word) and not is_off(value):
+                raise TypeError(f"got an unexpected keyword argument {word!r}")
+        return _read_transformers(name, **given)
 
     return read
 
@@ -70,6 +82,10 @@ def _read_transformers(
         sink_logits=s_aux,
         function=f"transformers {name} attention",
     )
+
+
+_KNOWN = inspect.signature(_read_transformers).parameters
+_CHANGES_LOGITS = re.compile(r"scal|bias|softcap|logit_cap|sink|slope|window|seq_?len")
 
 
 def _is_causal(name: str, module: Any, query: torch.Tensor, mask: Any, stated: bool | None) -> bool:

@@ -34,13 +34,14 @@ def _in_order(order: str, read: Reader, ignored: str = "", **fixed: Any) -> Read
         if len(args) > len(names):
             raise TypeError(f"{len(args)} positional arguments, expected at most {len(names)}")
         given = dict(zip(names, args, strict=False)) | kwargs
-        kept = {k: v for k, v in given.items() if k not in dropped and not _is_off(v)}
+        kept = {k: v for k, v in given.items() if k not in dropped and not is_off(v)}
         return read(**kept, **fixed)
 
     return read_arguments
 
 
-def _is_off(value: Any) -> bool:
+def is_off(value: Any) -> bool:
+    """Return whether an argument asks for nothing."""
     return value is None or (isinstance(value, (bool, int, float)) and not value)
 
 

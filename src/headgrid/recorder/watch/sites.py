@@ -104,19 +104,35 @@ def module_path(root: torch.nn.Module, module: torch.nn.Module) -> str:
     return _PATHS[root].get(id(module), type(module).__name__)
 
 
+def sibling_paths(root: torch.nn.Module, path: str) -> list[str]:
+    """Return the module paths that differ from this one in their numbers only, in order."""
+    numbered = re.compile(r"\d+".join(map(re.escape, re.split(r"\d+", path))))
+    module_path(root, root)
+    return [other for other in dict.fromkeys(_PATHS[root].values()) if numbered.fullmatch(other)]
+
+
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
     """Return the model inside a torch.compile wrapper."""
     inner = getattr(model, "_orig_mod", model)
     return inner if isinstance(inner, torch.nn.Module) else model
 
 
+def state_kind(site: CallSite) -> str | None:
+    """Return what the module or its caller states that the attention is: "self" or "cross"."""
+    stated = [getattr(part, "is_cross_attention", None) for part in site.modules[-2:]]
+    found = [word for word in stated if isinstance(word, bool)]
+    return None if not found else "cross" if found[-1] else "self"
+
+
+def has_context(site: CallSite) -> bool:
+    """Return whether the module was given the tokens of a second sequence."""
+    values = site.arguments[-1].values() if site.arguments else ()
+    return len({id(v) for v in values if isinstance(v, torch.Tensor) and v.ndim == 3}) > 1
+
+
 def hint_kind(root: torch.nn.Module, site: CallSite) -> str | None:
-    """Return what the module and its caller say the attention is: "self", "cross" or nothing."""
+    """Return what the names of the module and its caller say: "self", "cross" or nothing."""
     nearest = [part for part in site.modules[-2:] if part is not root]
-    for part in reversed(nearest):
-        stated = getattr(part, "is_cross_attention", None)
-        if isinstance(stated, bool):
-            return "cross" if stated else "self"
     words = [type(part).__name__ for part in nearest]
     for part in nearest:
         words += [word for word in module_path(root, part).split(".")[-2:] if not word.isdigit()]
