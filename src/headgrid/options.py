@@ -189,8 +189,6 @@ def check_color_rule(rule: object) -> str | tuple[float, float]:
         rule = rule.tolist()
     if isinstance(rule, (tuple, list)) and len(rule) == 2:
         return _check_limits(*rule)
-    if isinstance(rule, str) and rule in COLOR_RULES:
-        return rule
     return check_choice("color range", rule, [*COLOR_RULES, "LO,HI (two numbers)"])
 
 

@@ -6,6 +6,7 @@ Every text that data can reach passes `clean_text` before it is drawn.
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -22,6 +23,12 @@ _REPLACEMENTS = {
     # Line and paragraph separators break the expressions that Vega makes of text.
     **dict.fromkeys((0x09, 0x85, 0x2028, 0x2029), " "),
 }
+
+#: How a picture starts that is inside the figure.
+PNG_URI = "data:image/png;base64,"
+
+_CSS_ESCAPE = re.compile(r"\\(?:([0-9a-f]{1,6})\s?|(.))", re.IGNORECASE | re.DOTALL)
+_REFERENCE = re.compile(r"(?:url|image-set)\((?!#)", re.IGNORECASE)
 
 
 def clean_text(text: str) -> str:
@@ -156,3 +163,13 @@ def _wrap_paragraph(paragraph: str, width: int) -> list[str]:
             word = word[len(head) :]
         line = word
     return [*lines, line]
+
+
+def leads_out(paint: str) -> bool:
+    r"""Whether a paint or a style, as CSS reads it, names something outside the figure.
+
+    >>> leads_out(r"u\72l(http://x)"), leads_out("url(#gradient_0)")
+    (True, False)
+    """
+    plain = _CSS_ESCAPE.sub(lambda m: chr(int(m[1], 16) % 0x110000) if m[1] else m[2], paint)
+    return _REFERENCE.search(plain) is not None

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import headgrid
 from browser import serve
 from headgrid import Capture, RenderError, heatmap, perhead, to_spec
-from headgrid.render.convert import render
-from headgrid.render.guard import PNG_URI, check_spec, count_marks
+from headgrid.render.convert import check_spec, count_marks, render
+from headgrid.text import PNG_URI
 from places import SPECS
 
 BASE = {"mark": "bar", "data": {"values": [{"a": 1}]}, "encoding": {"x": {"field": "a"}}}

@@ -21,7 +21,7 @@ from headgrid.charts.profiles import draw_profiles
 from headgrid.charts.scales import STEPS, ColorScale, Palette
 from headgrid.charts.spec import ChartLike, Spec, configure, finish_chart, to_spec
 from headgrid.options import ColorRange, FigureOptions
-from headgrid.render.guard import check_spec
+from headgrid.render.convert import check_spec
 from headgrid.tables.measures import measure_title
 from headgrid.text import shorten_float
 

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
 from headgrid.errors import OptionError
 from headgrid.inert import make_inert
-from headgrid.render.guard import check_spec, count_marks
+from headgrid.render.convert import check_spec, count_marks
 from headgrid.text import clean_text, shorten_text
 from headgrid.web import assets
 

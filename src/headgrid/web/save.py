@@ -12,8 +12,7 @@ from headgrid.capture.files import write_bytes
 from headgrid.charts.spec import ChartLike, Spec, to_spec
 from headgrid.errors import OptionError, check_choice, near_miss
 from headgrid.options import EMBEDS, FORMATS, EmbedName
-from headgrid.render.convert import begin_render
-from headgrid.render.guard import check_marks
+from headgrid.render.convert import begin_render, check_marks
 from headgrid.web.assets import write_assets
 from headgrid.web.page import write_page
 

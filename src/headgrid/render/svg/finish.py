@@ -20,10 +20,9 @@ from lxml import etree
 
 from headgrid.errors import RenderError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY
-from headgrid.render.guard import PNG_URI, leads_out
 from headgrid.render.svg import marks
 from headgrid.render.svg.marks import SVG, shorten_color, shorten_number, shorten_numbers
-from headgrid.text import clean_text, quote_text
+from headgrid.text import PNG_URI, clean_text, leads_out, quote_text
 
 Stops: TypeAlias = Sequence[tuple[float, str]]
 
