@@ -7,7 +7,6 @@ with ``</script>`` in it would run what follows. Escaped, it is the same JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,24 +22,6 @@ def make_inert(text: str) -> str:
     '{"title": "\\u003c/script\\u003e"}'
     """
     return text.translate(_ESCAPES)
-
-
-class InertEncoder(json.JSONEncoder):
-    r"""A JSON encoder whose output can stand in a script element.
-
-    altair takes it as ``json_kwds={"cls": InertEncoder}``.
-
-    >>> json.dumps(["<!--"], cls=InertEncoder)
-    '["\\u003c!--"]'
-    """
-
-    def encode(self, o: Any) -> str:
-        """Return a value as JSON."""
-        return make_inert(super().encode(o))
-
-    def iterencode(self, o: Any, _one_shot: bool = False) -> Iterator[str]:
-        """Yield a value as pieces of JSON."""
-        return map(make_inert, super().iterencode(o, _one_shot))
 
 
 def make_altair_inert() -> None:

@@ -12,11 +12,11 @@ import altair as alt
 from headgrid.capture.model import Capture
 from headgrid.charts.axes import INK, Look, restore_look, store_look
 from headgrid.errors import RenderError
-from headgrid.inert import InertEncoder, make_altair_inert
+from headgrid.inert import make_altair_inert
 from headgrid.options import FigureOptions, fill_title
 from headgrid.text import shorten_list, shorten_text, wrap_text
 
-# What altair composes of our charts has altair's own methods.
+# Pages that altair writes of our charts, and of what it composes of them, hold our texts.
 make_altair_inert()
 
 Spec: TypeAlias = dict[str, Any]
@@ -26,8 +26,6 @@ Drawn = TypeVar("Drawn")
 #: V8's heap ends, and the process with it, between 0.6 and 1.39 million marks (vl-convert 1.9).
 MAX_MARKS = 400_000
 
-# altair's renderers that write HTML; the others would take an option for their own.
-_HTML_RENDERERS = ("default", "html", "colab", "kaggle", "zeppelin", "olli", "browser")
 # Stands for the records while the outline is written with indentation.
 _RECORDS = "headgrid-records-5b1f0c"
 
@@ -40,7 +38,7 @@ class ChartLike(Protocol):
 
 
 class _Ours:
-    """A base before altair's own: a look under what a user configures, inert JSON in HTML.
+    """A base before altair's own: a look under what a user configures.
 
     ``configure_axis(labelFontSize=9)`` changes that one setting, and not all others back to
     Vega-Lite's. A chart that is put beside another leaves its look and its ``usermeta`` out, as
@@ -73,17 +71,6 @@ class _Ours:
         spec["config"] = _overlay(_overlay(spec.get("config") or {}, own), chosen)
         return spec
 
-    def to_html(self, *args: Any, **options: Any) -> str:
-        """Return the chart in a page, as every altair chart does."""
-        parent: Any = super()
-        html: str = parent.to_html(*args, **_with_encoder(options))
-        return html
-
-    def save(self, *args: Any, **options: Any) -> None:
-        """Write the chart to a file, as every altair chart does."""
-        parent: Any = super()
-        parent.save(*args, **_with_encoder(options))
-
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **options: Any) -> Any:
         # headgrid's own, unless somebody has chosen a renderer of altair's, or options of one.
         from altair import renderers
@@ -96,10 +83,7 @@ class _Ours:
             bundle = bundle_chart(chart, include, exclude)
             if bundle is not None:
                 return bundle
-        if renderers.active not in _HTML_RENDERERS:
-            return parent._repr_mimebundle_(include, exclude, **options)
-        with renderers.enable(**_with_encoder(renderers.options)):
-            return parent._repr_mimebundle_(include, exclude, **options)
+        return parent._repr_mimebundle_(include, exclude, **options)
 
     def __repr__(self) -> str:
         # altair's own is the whole chart, data and all.
@@ -114,10 +98,6 @@ class Grid(_Ours, alt.FacetChart):
 
 class Stack(_Ours, alt.VConcatChart):
     """Altair charts over each other, with headgrid's look under what a user configures."""
-
-
-def _with_encoder(options: dict[str, Any]) -> dict[str, Any]:
-    return {**options, "json_kwds": {**(options.get("json_kwds") or {}), "cls": InertEncoder}}
 
 
 def _name_apart(spec: Spec) -> None:
