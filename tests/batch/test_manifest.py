@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from headgrid import OutputError
-from headgrid.batch.manifest import NAME, Manifest, name_inputs
+from headgrid.batch.manifest import NAME, Manifest, hash_output, name_inputs
 from headgrid.capture.files import hash_bytes, remove_leftovers, replace_file, write_bytes
 
 OPTIONS = {"columns": 4, "title": 'a "jobs": {} title\n "jobs": {}'}
@@ -78,6 +78,21 @@ def test_what_has_changed_is_not_done(tmp_path, draw, change):
     if change == "altered":
         (tmp_path / "b.svg").write_bytes(b"<svg />")
     assert not is_done(tmp_path, "a.pt", "12" if change == "input" else "11")
+
+
+def test_of_a_pdf_only_counts_that_it_is_there(tmp_path, draw):
+    texts = []
+    for content in (b"%PDF-1.7 a", b"%PDF-1.7 b"):
+        (path,) = draw("a.pdf", content)
+        finish(tmp_path, {"a.pt": ("11", {path: hash_output(path)})})
+        texts.append((tmp_path / NAME).read_text())
+    assert texts[0] == texts[1]
+    path.write_bytes(b"%PDF-1.7 c")
+    assert is_done(tmp_path, "a.pt", "11")
+    with Manifest(tmp_path, "render", OPTIONS) as manifest:
+        assert manifest.remove_outdated() == []
+    path.unlink()
+    assert not is_done(tmp_path, "a.pt", "11")
 
 
 @pytest.mark.parametrize(

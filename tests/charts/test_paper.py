@@ -23,7 +23,11 @@ def drawn(chart):
     return render(headgrid.to_spec(chart, validate=False), "svg").decode()
 
 
-@draws
+def pairs(capture, **options):
+    return pick([capture], ["0:0", "0:2", "0:1"], figure="both", **options)
+
+
+@pytest.mark.parametrize("draw", [heatmap, perhead, pairs])
 @pytest.mark.parametrize(
     ("frames", "width"), [((2, 2), "13.97cm"), ((3,) * 7, "8.4cm"), ((1,) * 72, 600)]
 )
@@ -71,11 +75,9 @@ def test_every_label_stands_once_and_inside_its_panel(draw):
     start = "Head " if draw is heatmap else "H"
     labels = [t for t in drawing.texts if re.fullmatch(rf"{start}\d.*", t.content)]
     assert len(labels) == 4
-    name = "headgrid_frame" if draw is heatmap else None
-    frames = [s.box for s in drawing.shapes if name and name in s.classes]
+    frames = [s.box for s in drawing.shapes if "headgrid_frame" in s.classes]
     assert bool(frames) == (draw is heatmap)
-    for text in labels if frames else ():
-        x0, y0, x1, y1 = text.box()
+    for x0, y0, x1, y1 in (text.box() for text in labels if frames):
         assert any(a <= x0 and x1 <= c and b <= y0 and y1 <= d for a, b, c, d in frames)
 
 
@@ -120,10 +122,3 @@ def test_serif_is_in_svg_and_pdf():
 def test_a_width_that_leaves_too_little_is_an_error_with_remedies():
     with pytest.raises(OptionError, match=r"leaves \d+ pt for each of 4 panels.*theme='paper'"):
         heatmap(block_capture(8), width="8cm")
-
-
-@pytest.mark.parametrize("figure", ["heatmap", "perhead", "both"])
-def test_a_pick_has_its_width_too(figure):
-    capture = block_capture(3, (3,) * 4)
-    chart = pick([capture], ["0:0", "0:2", "0:1"], figure=figure, theme="paper", width="13.97cm")
-    assert size(drawn(chart))[0] == pytest.approx(396.0, abs=1e-4)

@@ -19,6 +19,8 @@ NAME = "headgrid-jobs.json"
 
 #: The manifest is written at most once a second, and at most this share of the time.
 _FLUSH_SECONDS, _FLUSH_SHARE = 1.0, 0.02
+#: What stands in place of a PDF's hash.
+_PDF = "pdf"
 
 
 class Manifest:
@@ -88,14 +90,14 @@ class Manifest:
     def remove_outdated(self) -> list[Path]:
         """Remove the files that an earlier run of the command made and this one did not.
 
-        Only files below the folder that are byte for byte as they were listed; for
-        commands whose folder holds the result of one run. Returns what was removed.
+        Only those that are byte for byte as they were listed, thus no PDF; for commands
+        whose folder holds the result of one run. Returns what was removed.
         """
         kept = {name for job in self._jobs.values() for name in job["outputs"]}
         removed = []
         for name, made in sorted(self._made.items()):
             path = self._folder / name
-            if name in kept or hash_output(path) != made:
+            if name in kept or made == _PDF or hash_output(path) != made:
                 continue
             with suppress(OSError):
                 path.unlink()
@@ -183,9 +185,12 @@ def read_versions() -> dict[str, str]:
 
 
 def hash_output(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal; nothing where there is none."""
+    """Return the SHA-256 of a file in hexadecimal; nothing where there is none.
+
+    Of a PDF, whose bytes differ each time that it is made, only that it is one.
+    """
     with suppress(OSError, ValueError):  # of a name with NUL, too
-        return hash_file(path)
+        return _PDF if path.suffix == ".pdf" and path.is_file() else hash_file(path)
     return ""
 
 

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from headgrid.batch.manifest import Manifest, name_inputs
+from headgrid.batch.manifest import Manifest, hash_output, name_inputs
 from headgrid.batch.processes import submit_in_order
-from headgrid.capture.files import hash_bytes, write_bytes
+from headgrid.capture.files import write_bytes
 from headgrid.capture.model import Capture
 from headgrid.capture.store import CaptureFile, find_captures, read_capture
 from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, RenderError, unexpected
@@ -239,7 +239,7 @@ def _write(job: Job, contents: list[bytes], manifest: Manifest | None) -> list[P
     for path, content in zip(job.paths, contents, strict=True):
         write_bytes(path, content)
     if manifest is not None:
-        made = dict(zip(job.paths, map(hash_bytes, contents), strict=True))
+        made = {path: hash_output(path) for path in job.paths}
         manifest.add(job.key, job.digest, made)
     return job.paths
 

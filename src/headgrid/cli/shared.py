@@ -166,7 +166,8 @@ run_options = add(
     click.option(
         "--resume",
         is_flag=True,
-        help="Leave what an earlier run has finished, if its input and the options are unchanged.",
+        help="Leave what an earlier run has finished, if its input and the options are unchanged; "
+        "of PDFs, whose bytes differ each time, only that they are there counts.",
     ),
 )
 
