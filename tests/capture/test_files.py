@@ -6,9 +6,12 @@ import io
 import os
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,7 +35,7 @@ def contents(suffix: str) -> list[bytes]:
     return [file.getvalue() for file in files]
 
 
-def make_zip(suffix: str, change: Callable[[zipfile.ZipFile, str], object], start: bytes) -> bytes:
+def make_zip(suffix: str, change: Callable[..., object], start: bytes = b"") -> bytes:
     """A zip that a change has made lie before its table of contents was written."""
     buffer = io.BytesIO(start)
     buffer.seek(len(start))
@@ -51,32 +54,15 @@ def refusal(suffix: str, content: bytes, folder: Path) -> str:
     return str(caught.value)
 
 
-def resized(entry: int, size: int, packed: int) -> Callable[[zipfile.ZipFile, str], object]:
+def edited(entry: int = 1, **changes: Any) -> Callable[[zipfile.ZipFile, str], None]:
+    """A change of what the table of contents says of an entry; numbers are added."""
+
     def change(archive: zipfile.ZipFile, name: str) -> None:
         info = archive.filelist[entry]
-        info.file_size, info.compress_size = info.file_size + size, info.compress_size + packed
+        for key, value in changes.items():
+            setattr(info, key, value if key == "filename" else getattr(info, key) + value)
 
     return change
-
-
-def encrypted(archive: zipfile.ZipFile, name: str) -> None:
-    archive.filelist[1].flag_bits |= 1
-
-
-def patched(archive: zipfile.ZipFile, name: str) -> None:
-    archive.filelist[1].flag_bits |= 0x20
-
-
-def moved(archive: zipfile.ZipFile, name: str) -> None:
-    archive.filelist[1].header_offset -= 1
-
-
-def renamed(archive: zipfile.ZipFile, name: str) -> None:
-    archive.filelist[1].filename = "b" + name[1:]
-
-
-def otherwise_packed(archive: zipfile.ZipFile, name: str) -> None:
-    archive.writestr("b", b"x", zipfile.ZIP_BZIP2)
 
 
 def very_many(archive: zipfile.ZipFile, name: str) -> None:
@@ -87,22 +73,22 @@ def very_many(archive: zipfile.ZipFile, name: str) -> None:
 
 
 def hidden(archive: zipfile.ZipFile, name: str) -> None:
-    """An entry, and a table of contents, that the table does not list."""
+    """An entry that the table of contents does not list."""
     archive.writestr("b", bytes(100))
     del archive.filelist[2], archive.NameToInfo["b"]
 
 
 LIES = {
     "twice": (lambda archive, name: archive.writestr(name, bytes(24)), "the same name"),
-    "longer": (resized(1, 2**31, 2**31), "overlap"),
-    "other size": (resized(1, 1, 0), "states two sizes"),
-    "shorter": (resized(1, -20, -20), "other bytes"),
-    "overlapping": (resized(0, 40, 40), "overlap"),
-    "encrypted": (encrypted, "encrypted"),
-    "patched": (patched, "damaged"),
-    "moved": (moved, "damaged"),
-    "renamed": (renamed, "differ"),
-    "otherwise packed": (otherwise_packed, "has method 12"),
+    "longer": (edited(file_size=2**31, compress_size=2**31), "overlap"),
+    "other size": (edited(file_size=1), "states two sizes"),
+    "shorter": (edited(file_size=-20, compress_size=-20), "other bytes"),
+    "overlapping": (edited(0, file_size=40, compress_size=40), "overlap"),
+    "encrypted": (edited(flag_bits=1), "encrypted"),
+    "patched": (edited(flag_bits=0x20), "damaged"),
+    "moved": (edited(header_offset=-1), "damaged"),
+    "renamed": (edited(filename="b"), "differ"),
+    "otherwise packed": (lambda archive, _: archive.writestr("b", b"x", 12), "has method 12"),
     "very many": (very_many, "a table of contents of more than 2 MiB"),
     "hidden": (hidden, "other bytes stand between"),
 }
@@ -113,13 +99,12 @@ LIES = {
 @SUFFIXES
 def test_zips_that_lie_are_refused(suffix: str, lie: str, tmp_path: Path) -> None:
     change, found = LIES[lie]
-    content = make_zip(suffix, change, b"")
-    assert found in refusal(suffix, content, tmp_path)
+    assert found in refusal(suffix, make_zip(suffix, change), tmp_path)
 
 
 @SUFFIXES
 def test_two_tables_of_contents_or_one_elsewhere_are_refused(suffix: str, tmp_path: Path) -> None:
-    whole = make_zip(suffix, lambda archive, name: None, b"")
+    whole = make_zip(suffix, lambda archive, name: None)
     at = whole.rfind(b"PK\x05\x06")
     size, start = struct.unpack_from("<2I", whole, at + 12)
 
@@ -140,13 +125,81 @@ def test_two_tables_of_contents_or_one_elsewhere_are_refused(suffix: str, tmp_pa
         assert found in refusal(suffix, content, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["/etc/cron", "../up", "a/../../up", "a\\..\\b", "x\x00y"])
 @SUFFIXES
-def test_names_that_lead_out_are_refused(suffix: str, name: str, tmp_path: Path) -> None:
-    info = zipfile.ZipInfo("a/zzzz")
-    info.filename = info.orig_filename = name
-    content = make_zip(suffix, lambda archive, _: archive.writestr(info, b""), b"")
-    assert "leads out of it" in refusal(suffix, content, tmp_path)
+def test_names_that_lead_out_are_refused(suffix: str, tmp_path: Path) -> None:
+    for name in ("/etc/cron", "../up", "a/../../up", "a\\..\\b", "x\x00y"):
+        info = zipfile.ZipInfo("a/zzzz")
+        info.filename = info.orig_filename = name
+        content = make_zip(suffix, lambda archive, _, info=info: archive.writestr(info, b""))
+        assert "leads out of it" in refusal(suffix, content, tmp_path)
+
+
+# Limits
+
+
+SHAPES = ["[9]", f"[{2**62},4]", f"[0,{2**62}]", "[1" + ",1" * 10**6 + "]"]
+TEXTS = ["[" * 10**6, "[" * 70 + "]" * 70, "[" + "1," * 10**6 + "1]", "9" * 10**6]
+PICKLES = [
+    b")" + b"\x85" * 390_000,  # deep
+    b"\x8f\x94" * 190_000,  # sets, all of them in the memo
+    b"]" + b"q\x00](h\x00h\x00e" * 60,  # each list holds the one before twice
+    b"](" + b"}" * 390_000 + b"e",  # wide
+    b"(" * 390_000,
+    b"X" + struct.pack("<I", 2**20 + 4) + "🦅".encode() + b"x" * 2**20 + b"q\x00](h\x00h\x00e",
+]
+
+
+def bombs() -> Iterator[tuple[str, bytes]]:
+    """Files that make much of little, and one that is what it says."""
+    for shape in SHAPES:
+        header = f'{{"a":{{"dtype":"F32","shape":{shape},"data_offsets":[0,0]}}}}'.encode()
+        yield ".safetensors", len(header).to_bytes(8, "little") + header
+    for text in TEXTS:
+        yield ".npz", archived(headgrid_json=np.asarray(text))
+        header = f'{{"__metadata__":{{"a":"{text}"}}}}'.encode()
+        yield ".safetensors", len(header).to_bytes(8, "little") + header
+    for pickle in PICKLES:
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a/data.pkl", b"\x80\x02" + pickle + b".")
+        yield ".pt", buffer.getvalue()
+    yield ".npz", archived(np.savez_compressed, b=np.zeros(2**24, "U1"))
+    yield ".npz", archived(b=np.ones((1, 1000, 1000)))
+
+
+def archived(save: Callable[..., None] = np.savez, **arrays: object) -> bytes:
+    buffer = io.BytesIO()
+    save(buffer, **{FULL: np.ones((1, 2, 2))}, **arrays)
+    return buffer.getvalue()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs to measure the peak of memory")
+def test_reading_takes_memory_and_time_in_proportion_and_neither_torch_nor_pandas(
+    tmp_path: Path,
+) -> None:
+    for number, (suffix, content) in enumerate(bombs()):
+        (tmp_path / f"layer{number}{suffix}").write_bytes(content)
+    code = """
+import re, sys, time
+from pathlib import Path
+from headgrid.capture.store import load_capture
+def memory(name):
+    return int(re.search(name + r":\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    Path("/proc/self/clear_refs").write_text("5")
+    before, start, size = memory("VmRSS"), time.process_time(), path.stat().st_size
+    try:
+        load_capture(path)
+    except ValueError:
+        pass
+    taken, seconds = memory("VmHWM") - before, time.process_time() - start
+    if taken > 4 * size + 100e6 or seconds > size / 1e8 + 2:
+        print(path.name, size, taken, seconds)
+print(sorted({"torch", "pandas", "altair"} & set(sys.modules)))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout == "[]\n", done.stderr
 
 
 # Writing
@@ -156,17 +209,18 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_an_interrupted_block_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+def test_a_failure_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
     path = write_bytes(tmp_path / "new" / "folder" / "a.svg", b"old")
 
-    def interrupt() -> None:
+    def fail(error: BaseException) -> None:
         with replace_file(path) as file:
             file.write(b"half")
-            raise KeyboardInterrupt
+            raise error
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupt()
-    assert (path.read_bytes(), names_in(path.parent)) == (b"old", ["a.svg"])
+    for error in (KeyboardInterrupt(), OSError(28, "full")):
+        with pytest.raises((KeyboardInterrupt, OutputError)):
+            fail(error)
+        assert (path.read_bytes(), names_in(path.parent)) == (b"old", ["a.svg"])
 
 
 def test_a_file_in_the_place_of_the_folder_is_an_output_error(tmp_path: Path) -> None:

@@ -193,8 +193,8 @@ BAD = [
         {FULL: np.ones((1, 4, 4)), LAST: np.full((1, 4), 1.7e308)},
         r"last_block_frame_attention has values up to 1\.7e",
     ),
-    (with_cell(np.nan, [2]), r"full_.* has no visible value in 1 of 3 heads \(head 2:"),
-    ({LAST: np.array([[1.0], [np.nan]])}, r"last_.* has no visible value in 1 of 2 heads \(head 1"),
+    (with_cell(np.nan, [0, 1, 2]), r"full_.* has no visible value in 3 of 3 heads \(head 0, 1"),
+    ({LAST: np.full((1, 2), np.nan)}, r"last_.* has no visible value in 1 of 1 heads \(head 0"),
     (with_cell(0, [], [2, 3]), r"block_sizes sum to 5 \(2, 3\), but there are 4 frames"),
     (with_cell(0, [], [1, 1]), r"block_sizes sum to 2 \(1, 1\), but there are 4 frames"),
     (with_cell(0, [], [0, 4]), r"block_sizes is \[0, 4\], expected"),
@@ -234,6 +234,20 @@ def test_bad_input_is_one_sentence_that_names_the_source(data, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [FULL, LAST])
+def test_a_head_without_a_value_and_masses_below_0_are_warned_about(name):
+    values = waves(3, 4, 4) if name == FULL else waves(3, 4, 4)[:, 3]
+    values[1] = np.nan
+    capture = read(**{name: values}, is_logits=False)
+    empty, negative = capture.warnings
+    assert f"layer3.pt: {name} has no visible value in 1 of 3 heads (head 1: every" in empty
+    low = np.nanmin(values)
+    assert f"layer3.pt: {name} has values down to {low:.3g}, but mass is never nega" in negative
+    assert capture.value_range == (low, np.nanmax(values))
+    assert capture.head_visible(1) == 0
+    assert np.isnan(headgrid.sink_scores(capture)).tolist() == [False, True, False]
+
+
 def test_infinity_is_named_by_frame_number_and_is_no_error_where_it_is_not_visible():
     values = waves(1, 2, 2)
     values[0, 0, 1] = INF
@@ -256,30 +270,19 @@ def test_all_sixty_published_captures_are_valid(shared):
 HOSTILE = "a\n\x1b[31m\u202e\ud800" + "x" * 5000
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        {HOSTILE: 1},
-        {"num_heads": HOSTILE},
-        {"num_frame_per_block": HOSTILE},
-        {"num_frame_per_block": np.ones((3, 3))},
-        {"layer_index": HOSTILE},
-        {"statistic": HOSTILE},
-        {"is_logits": HOSTILE},
-        {"is_logits": [1, [2, 3]]},
-        {"block_sizes": HOSTILE},
-        {"block_sizes": [-1] * 500},
-        {"key_frames": {HOSTILE: HOSTILE}},
-    ],
-    ids=lambda data: next(iter(data))[:20].strip(),
-)
-def test_what_a_file_says_is_shown_short_and_printable(data):
-    if HOSTILE not in data:
-        data = {"layer_index": 0, "full_frame_attention": np.ones((1, 2, 2)), **data}
-    with pytest.raises(CaptureError) as caught:
-        Capture.from_dict(data)
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 600
+STATED = ("num_heads", "num_frame_per_block", "layer_index", "statistic", "is_logits")
+
+
+def test_what_a_file_says_is_shown_short_and_printable():
+    whole = {"layer_index": 0, FULL: np.ones((1, 2, 2))}
+    odd = [*({name: HOSTILE} for name in (*STATED, "block_sizes")), {"block_sizes": [-1] * 500}]
+    odd += [{"num_frame_per_block": np.ones((3, 3))}, {"is_logits": [1, [2, 3]]}]
+    odd += [{"key_frames": {HOSTILE: HOSTILE}}, {FULL: None, HOSTILE: 1}, {FULL: HOSTILE}]
+    for data in odd:
+        with pytest.raises(CaptureError) as caught:
+            Capture.from_dict(whole | data)
+        assert str(caught.value).isprintable()
+        assert len(str(caught.value)) < 600
 
 
 def test_a_signalling_nan_is_a_frame_that_was_not_recorded():
@@ -293,22 +296,14 @@ def test_a_signalling_nan_is_a_frame_that_was_not_recorded():
 
 
 def test_a_capture_is_validated_whatever_way_it_is_made():
-    values = {
-        "layer_index": 3,
-        FULL: waves(2, 4, 4),
-        LAST: None,
-        "block_sizes": [2, 2],
-        "query_frames": None,
-        "key_frames": None,
-        "last_block_query_frames": None,
-    }
+    values = dict.fromkeys((LAST, "query_frames", "key_frames", "last_block_query_frames"))
+    values |= {"layer_index": 3, FULL: waves(2, 4, 4), "block_sizes": [2, 2]}
     capture = Capture(**values, prompt=["a", "b"])
     assert (capture.block_sizes, capture.last_block_query_frames) == ((2, 2), (2, 3))
     assert (capture.num_visible, capture.prompt) == (24, "a | b")
     for name, wrong in [("block_sizes", [3, 2]), (FULL, waves(1, 2, 2)[0]), ("layer_index", -1)]:
         with pytest.raises(CaptureError, match=rf"^capture: {name} "):
             Capture(**values | {name: wrong})
-    with pytest.raises(CaptureError, match="num_heads says 3, the arrays hold 2"):
-        Capture(**values, metadata={"num_heads": 3})
-    with pytest.raises(CaptureError, match="num_heads says 3, the arrays hold 2"):
-        capture.replace(metadata={"num_heads": 3})
+    for make in (lambda **changes: Capture(**values, **changes), capture.replace):
+        with pytest.raises(CaptureError, match="num_heads says 3, the arrays hold 2"):
+            make(metadata={"num_heads": 3})

@@ -64,6 +64,6 @@ def check_characters(array: Array) -> None:
     for part in array.dtype.names or ():
         check_characters(array[part])
     if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
-        codes = np.frombuffer(array.tobytes(), np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        codes = np.ascontiguousarray(array).reshape(-1).view(array.dtype.byteorder + "u4")
         if codes.max() > sys.maxunicode:
             raise ValueError(f"text with a character {codes.max()}")

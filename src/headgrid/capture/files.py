@@ -104,8 +104,11 @@ class Archive:
             content = memoryview(self.buffer)[self._starts[inner] :][:size]
         else:
             self.spend(size)
+            plain = bytearray()
             with self._refusing(), self._zip.open(entry) as stream:
-                content = memoryview(stream.read(size))
+                while piece := stream.read(min(MIB, size - len(plain))):  # or twice the memory
+                    plain += piece
+            content = memoryview(plain)
         if len(content) < size or (limit is None and _crc_of(content) != entry.CRC):
             raise self._broken(f"{quote_text(inner, 40)} is not whole")
         return content

@@ -13,6 +13,7 @@ from typing import Literal, NoReturn
 
 from headgrid.capture.formats import SUFFIXES
 from headgrid.errors import CaptureError, describe_error, near_miss
+from headgrid.text import clean_name
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,22 @@ def find_captures(
         inputs = [inputs]
     files: dict[str, CaptureFile] = {}
     errors: list[CaptureError] = []
+    spelled: dict[str, str] = {}
     for given in map(Path, inputs):
         try:
             for path in _find(given, errors):
-                files.setdefault(os.path.realpath(path), _describe_file(path, given))
+                real = os.path.realpath(path)
+                # Bytes of a name that are no text are all shown, and stored, as one character.
+                if spelled.setdefault(clean_name(real), real) == real:
+                    files.setdefault(real, _describe_file(path, given))
+                    continue
+                shown = clean_name(str(path))
+                errors.append(
+                    CaptureError(
+                        f"{shown}: there are two such files, whose names differ in bytes that are "
+                        "no text, expected names of text; rename their folders"
+                    )
+                )
         except CaptureError as error:
             errors.append(error)
     return list(files.values()), errors
@@ -215,6 +228,10 @@ def check_suffix(path: Path) -> None:
 
 def missing(path: Path, kind: str) -> CaptureError:
     """Return the error for a path where nothing is, with the nearest name beside it."""
+    if path.is_symlink():
+        return CaptureError(
+            f"{path}: is a link to {path.readlink()}, which does not exist, expected a {kind}"
+        )
     try:
         siblings = sorted(sibling.name for sibling in path.parent.iterdir())[:10_000]
     except (OSError, ValueError):

@@ -182,7 +182,8 @@ def to_storable(data: Mapping[Any, Any], source: str, suffix: str) -> dict[Any, 
             stored[key] = _to_plain(value, is_json)
             if is_json:
                 _check_entry(key, stored[key], suffix)
-        except (TypeError, RuntimeError) as error:  # of tensors that are sparse or quantized
+        # Of tensors that are sparse or quantized, and of what holds itself.
+        except (TypeError, RuntimeError) as error:
             raise CaptureError(
                 f"{source}: metadata {quote_text(str(key))} holds {_quote(error)}, expected "
                 "numbers, text, lists, dictionaries with text keys, or arrays; store it as text, "
@@ -212,7 +213,8 @@ def _to_plain(value: Any, is_json: bool, *, nested: bool = False) -> Any:
         return tuple(parts) if isinstance(value, tuple) else parts
     if isinstance(value, Mapping):
         for key in value:
-            if type(key) is not str and (is_json or type(key) not in scalars):
+            is_odd = is_json or type(key) not in scalars or (type(key) is int and abs(key) >= 2**60)
+            if type(key) is not str and is_odd:
                 raise TypeError(f"a dictionary with a key that is a {type(key).__name__}")
         return {key: _to_plain(part, is_json, nested=True) for key, part in value.items()}
     array = as_array(value) if type(value).__module__.partition(".")[0] == "torch" else value

@@ -48,9 +48,9 @@ class Capture(Card):
     block_sizes : tuple of int or None
         Frames generated together, block by block. None: every pair is attendable.
     query_frames, key_frames : tuple of int
-        The frame numbers along the axes, increasing.
+        Frame numbers along the axes, increasing.
     last_block_query_frames : tuple of int
-        The frame numbers that the last-block row is a mean over.
+        Frame numbers that the last-block row is a mean over.
     statistic : str
         What the values are, one of `STATISTICS`.
     run : str
@@ -169,11 +169,10 @@ class Capture(Card):
         ----------
         data : mapping
             See the README for the keys. All that headgrid does not know is ``metadata``.
-        source : str
-            Name of the file, for messages.
+        source, run : str
+            Names of the file, for messages, and of the run.
         layer : int, optional
             Used where ``data`` has no ``layer_index``.
-        run : str
 
         Raises
         ------
@@ -296,7 +295,7 @@ class Capture(Card):
         return min(lows), max(highs)
 
     def head_range(self, head: int) -> tuple[float, float]:
-        """Return the smallest and largest visible value of one head, as in `value_range`."""
+        """Return the smallest and largest visible value of one head; (inf, -inf) of none."""
         low, high, _ = self._extents[head]
         return low, high
 
@@ -334,22 +333,23 @@ class Capture(Card):
         return means
 
     def _check_values(self) -> None:
-        """Refuse infinities in visible cells, and heads without one visible cell."""
-        parts = {LAST: list(map(extent, self.last_block_rows))}
-        if self.full_frame_attention is not None:
-            parts = {FULL: self._extents} | parts
-        first, extents = next(iter(parts.items()))
-        empty = [head for head, (_, _, count) in enumerate(extents) if not count]
-        if empty:
-            raise CaptureError(
-                f"{self.source}: {first} has no visible value in {len(empty)} of {self.num_heads} "
-                f"heads (head {shorten_list(empty)}: every value is NaN or masked), expected at "
-                "least one finite value in every head"
-            )
-        for name, extents in parts.items():
+        """Refuse infinities in visible cells, and a capture without one; note what else is odd."""
+        first = LAST if self.full_frame_attention is None else FULL
+        for name, extents in ((first, self._extents), (LAST, [extent(self.last_block_rows)])):
             largest = max(max(-low, high) for low, high, _ in extents)
             if largest > _MAX_VALUE:
                 raise self._beyond(name, largest)
+        odd, empty = [], [head for head, (_, _, count) in enumerate(self._extents) if not count]
+        found = f"{self.source}: {first} has no visible value in {len(empty)} of {self.num_heads} "
+        found += f"heads (head {shorten_list(empty)}: every value is NaN or masked)"
+        if len(empty) == self.num_heads:
+            raise CaptureError(f"{found}, expected at least one finite value")
+        if empty:
+            odd.append(f"{found}; their panels stay empty, and they have no sink score")
+        if self.value_range[0] < 0 and self.statistic in ("mass", "mass_mean", "mass_std"):
+            found = f"{self.source}: {first} has values down to {self.value_range[0]:.3g}"
+            odd.append(f"{found}, but mass is never negative; correct is_logits or statistic")
+        vars(self)["warnings"] = tuple(dict.fromkeys((*self.warnings, *odd)))
 
     def _beyond(self, name: str, largest: float) -> CaptureError:
         values_of = self.head_matrix if name == FULL else self.last_block_rows.__getitem__

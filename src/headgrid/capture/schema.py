@@ -103,7 +103,7 @@ def read_fields(given: Given) -> dict[str, Any]:
         "key_frames": keys,
         "last_block_query_frames": _fit_last(given, last_frames, queries, blocks),
         "statistic": _read_statistic(given["statistic"], given["source"]),
-        "warnings": (*given["warnings"], *(text for text in odd if text not in given["warnings"])),
+        "warnings": tuple(dict.fromkeys((*given["warnings"], *odd))),
         "_blocks": blocks,
     }
 

@@ -26,6 +26,7 @@ from headgrid.capture.formats import READERS, SUFFIXES, WRITERS, to_storable
 from headgrid.capture.model import Capture
 from headgrid.capture.pt import Word
 from headgrid.errors import CaptureError, HeadgridWarning, check_choice, damaged, describe_error
+from headgrid.text import shorten_text
 
 #: Bytes that a file's values may be written out to, all together; how deep they may be; and
 #: bits of an integer, as Python prints no more.
@@ -175,6 +176,7 @@ class _Plain:
             self.words[f"numpy dtype {item}" if isinstance(item, np.dtype) else str(item)] = None
             return str(item)
         if type(item) is dict:
+            self.left -= sum(len(key) for key in item if isinstance(key, (str, bytes)))
             return {key: self.copy(part, depth + 1) for key, part in item.items()}
         if is_container:
             return type(item)([self.copy(part, depth + 1) for part in item])
@@ -265,6 +267,19 @@ def save_capture(capture: Capture, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     suffix = check_choice(f"the suffix of {target.name}", target.suffix.lower(), SUFFIXES)
     data = to_storable(capture.to_dict(), target.name, suffix)
-    with replace_file(target) as file:
-        WRITERS[suffix](data, file)
+    plain = _Plain(target.name)
+    plain.copy(data)
+    try:
+        with replace_file(target) as file:
+            WRITERS[suffix](data, file)
+            if _MAX_PLAIN - plain.left > 2**16:  # so much may be more than a reader takes
+                file.flush()
+                READERS[suffix](Path(file.name))
+    except (TypeError, ValueError, OverflowError) as error:
+        _, _, reason = describe_error(error).rpartition(f"{Path(file.name).name}: ")
+        raise CaptureError(
+            f"{target.name}: the metadata can not be stored ({shorten_text(reason, 200)}), "
+            "expected what can be read back; store it as text, or leave it out with "
+            "capture.replace(metadata=...)"
+        ) from None
     return target
