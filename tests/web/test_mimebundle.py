@@ -189,7 +189,7 @@ def test_a_figure_becomes_live_with_the_files_of_the_registry(registry, visit, t
     seen.assert_harmless(*registry)
 
 
-@pytest.mark.parametrize("place", ["", " defer"])
+@pytest.mark.parametrize("place", [" defer", pytest.param("", marks=pytest.mark.nightly)])
 def test_on_a_page_with_vega_embed_figures_are_live_at_once(place, visit, tmp_path):
     script = headgrid.write_assets(tmp_path)
     html = perhead(block_capture())._repr_mimebundle_()["text/html"]
