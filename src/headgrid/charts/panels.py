@@ -212,9 +212,8 @@ def draw_maps(
     marks = map_marks(panels, look, vectors=vectors)
     if vectors:
         marks = marks.encode(color=color, tooltip=panels.tooltip("query:O", "key:O"))
-        marks = (
-            marks.transform_filter(f"isValid(datum.{panels.statistic})") if panels.absent else marks
-        )
+        if panels.absent:
+            marks = marks.transform_filter(f"isValid(datum.{panels.statistic})")
         chart = panels.unfold(panels.facet_maps([marks], look), ["query"], scale)
         return chart, pair_records(panels)
     # An image has no colour channel; the frame carries the scale, and its legend.
@@ -227,8 +226,7 @@ def draw_maps(
         {panels.field: number, "tile": head_tile(owner, head, scale)}
         for number, (owner, head) in enumerate(panels.heads)
     ]
-    records = mark_absent(records, panels)
-    return panels.facet_maps([marks], look, frame), records
+    return panels.facet_maps([marks], look, frame), mark_absent(records, panels)
 
 
 def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -164,10 +164,9 @@ def finish_chart(
     meta: Mapping[str, Any] | None = None,
     width: float | None = None,
 ) -> Drawn:
-    """Add data, title, caption and look to a composed chart.
+    """Add data (None where the parts have their own), title, caption and look to a composed chart.
 
-    ``records`` is None where the parts have data of their own. ``width`` is what the figure shall
-    have in points; `headgrid.render.convert` finds it in ``usermeta``.
+    ``width`` in points is found by `headgrid.render.convert` in ``usermeta``.
     """
     stored = {**(meta or {}), **store_look(look), "caption": caption}
     if width is not None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture
@@ -103,23 +102,16 @@ def change_table(a: Capture, b: Capture, *, top: int | None = 20) -> pd.DataFram
     for head in range(a.num_heads):
         was, now = (c.head_matrix(head).astype(np.float64) for c in (a, b))
         at = np.nonzero(~np.isnan(was + now))
-        kept = _find_largest(np.abs(now[at] - was[at]), top)
-        at = at[0][kept], at[1][kept]
         values = {"a": was[at], "b": now[at], "difference": now[at] - was[at]}
         frames = {"query": queries[at[0]], "key": keys[at[1]]}
-        parts.append(pd.DataFrame({"head": head, **frames, **values}))
+        part = pd.DataFrame({"head": head, **frames, **values})
+        # The first of equal ones stay, and come first.
+        parts.append(
+            part if top is None else part.loc[part["difference"].abs().nlargest(top).index]
+        )
     table = pd.concat(parts, ignore_index=True)
     order = np.argsort(-table["difference"].abs().to_numpy(), kind="stable")[:top]
     return table.iloc[order].reset_index(drop=True)
-
-
-def _find_largest(sizes: npt.NDArray[np.float64], top: int | None) -> Any:
-    """Return where, in their order, the largest are: all that can be among the first ``top``."""
-    if top is None or len(sizes) <= top:
-        return slice(None)
-    least = np.partition(sizes, -top)[-top]
-    ties = np.flatnonzero(sizes == least)[:top]
-    return np.sort(np.concatenate([np.flatnonzero(sizes > least), ties]))
 
 
 def expect_comparable(a: Capture, b: Capture) -> None:
