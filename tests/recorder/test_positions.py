@@ -254,8 +254,7 @@ def test_without_a_name_equal_lengths_are_self_attention_and_later_ones_its_cach
     assert len(run_plain((4, 12), layers="mix", gaps="keep").captures) == 1
 
 
-FRAMES_12 = [(12, 12)]
-ROLLED = [(4, 4), (4, 8), (4, 8), (4, 8)]
+FRAMES_12, ROLLED = [(12, 12)], [(4, 4), (4, 8), (4, 8), (4, 8)]
 
 
 @pytest.mark.parametrize(
