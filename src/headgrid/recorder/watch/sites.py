@@ -58,8 +58,8 @@ class CallSite:
             for name, value in arguments.items():
                 if not _names_position(name):
                     continue
-                if isinstance(value, torch.Tensor) and value.device.type == "cpu" and len(value):
-                    value = value.flatten()[0].item()  # a GPU would have to be waited for
+                if isinstance(value, torch.Tensor) and value.device.type == "cpu" and value.numel():
+                    value = value[(0,) * value.ndim].item()  # a GPU would have to be waited for
                 if isinstance(value, int) and not isinstance(value, bool):
                     found[name] = value
         return found
