@@ -69,18 +69,14 @@ class Manifest:
         if found is None or found["digest"] != digest:
             return None
         made = {self._folder / name: hash for name, hash in found["outputs"].items()}
-        if paths is not None and made.keys() != set(paths):
-            return None
-        if any(hash_output(path) != hash for path, hash in made.items()):
+        is_other = paths is not None and made.keys() != set(paths)
+        if is_other or any(hash_output(path) != hash for path, hash in made.items()):
             return None
         self._jobs[key] = found
         return made
 
     def add(self, key: str, digest: str, outputs: Mapping[Path, str]) -> None:
-        """List a job whose input has a SHA-256, with its files below the folder and theirs.
-
-        The manifest is written now and then.
-        """
+        """List a job whose input has a SHA-256, with its files below the folder and theirs."""
         named = {path.relative_to(self._folder).as_posix(): made for path, made in outputs.items()}
         self._jobs[key] = {"digest": digest, "outputs": named}
         if time.monotonic() >= self._next_flush:
@@ -139,10 +135,7 @@ class Manifest:
         return outline.replace('\n "jobs": {}', f'\n "jobs": {{\n{lines}\n }}', 1) + "\n"
 
     def _read(self) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the jobs of an earlier run, and the files of all jobs of that command.
-
-        No jobs where it was another run, and nothing where the list is damaged.
-        """
+        """Return the jobs of an earlier run of the same, and the files of all of the command."""
         try:
             found = json.loads(self.path.read_bytes())
         except (OSError, ValueError, RecursionError):
@@ -198,10 +191,7 @@ def _is_job(job: Any) -> bool:
     match job:
         case {"digest": str(), "outputs": dict(outputs)} if outputs and len(job) == 2:
             return all(
-                isinstance(made, str) and _stays_below(name) for name, made in outputs.items()
+                isinstance(made, str) and not path.is_absolute() and ".." not in path.parts
+                for path, made in zip(map(Path, outputs), outputs.values(), strict=True)
             )
     return False
-
-
-def _stays_below(name: str) -> bool:
-    return not Path(name).is_absolute() and ".." not in Path(name).parts

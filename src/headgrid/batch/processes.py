@@ -170,10 +170,7 @@ class _Process:
 
 @contextmanager
 def _without_signals() -> Iterator[None]:
-    """Keep what ends processes from one that starts in the block, and from its half-done start.
-
-    It would end it with a traceback.
-    """
+    """Keep signals from a process that starts in the block: half-done, it shows a traceback."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -232,11 +229,7 @@ def _open_cluster(address: str) -> Iterator[Executor]:
 
 
 def _make_call(client: Any, function: Callable[[], Any]) -> Any:
-    """Have a worker make a call, and wait for its result.
-
-    Dask's own executor leaves a call without an end where the connection breaks while
-    the result is on its way.
-    """
+    """Have a worker make a call; in dask's own executor it never ends if the connection breaks."""
     from asyncio import CancelledError
 
     from distributed import wait

@@ -120,7 +120,12 @@ def plan_jobs(
     color_range = None
     if pooled:
         color_range = resolve_color_range(rule, read_all())
-        _refuse_mixture(sources)
+        if len(sources) > 1:
+            (mine, first), (theirs, second), *_ = sources.items()
+            raise CaptureError(
+                f"{first} holds {mine} and {second} holds {theirs}, expected one statistic for a "
+                "shared color range; draw them separately"
+            )
         figures = replace(figures, options=replace(figures.options, color_range=color_range))
     else:
         deque(read_all(), maxlen=0)
@@ -142,16 +147,6 @@ def _name_outputs(capture: Capture, folder: Path, figures: Figures) -> dict[str,
         name: {format: stem.with_name(f"{stem.name}.{format}") for format in figures.formats}
         for name, stem in stems.items()
     }
-
-
-def _refuse_mixture(sources: Mapping[str, str]) -> None:
-    """Refuse one colour range over several statistics, each with a file that holds it."""
-    if len(sources) > 1:
-        (mine, first), (theirs, second), *_ = sources.items()
-        raise CaptureError(
-            f"{first} holds {mine} and {second} holds {theirs}, expected one statistic for a "
-            "shared color range; draw them separately"
-        )
 
 
 def _refuse_collisions(jobs: Iterable[Job]) -> None:
@@ -193,9 +188,15 @@ def run_jobs(
         window = _HERE if executor is None else _WINDOW
         for job, future in submit_in_order(where, draw, waiting, window=window):
             try:
-                yield _write(job, future.result(), manifest)
+                for path, content in zip(job.paths, future.result(), strict=True):
+                    write_bytes(path, content)
+                if manifest is not None:
+                    made = {path: hash_output(path) for path in job.paths}
+                    manifest.add(job.key, job.digest, made)
             except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
                 yield explain(job.file, error)
+            else:
+                yield job.paths
 
 
 def warm_up() -> None:
@@ -225,23 +226,11 @@ def draw_job(job: Job, *, figures: Figures, root: Path, renderer: Executor | Non
     with _CHARTS:
         for name, paths in job.outputs.items():
             spec = to_spec(drawers[name](capture, figures.options), validate=False)
-            base = _find_base(next(iter(paths.values())).parent, root)
+            # The folder of the pages' shared script, relative to a page's.
+            folder = next(iter(paths.values())).parent
+            base = "" if folder == root else f"{Path(os.path.relpath(root, folder)).as_posix()}/"
             begun.append(begin_save(spec, [*paths], base=base, **how))
     return [content for finish in begun for content in finish()]
-
-
-def _find_base(folder: Path, root: Path) -> str:
-    """Return the address of the folder of the pages' shared script, relative to a page's."""
-    return "" if root == folder else f"{Path(os.path.relpath(root, folder)).as_posix()}/"
-
-
-def _write(job: Job, contents: list[bytes], manifest: Manifest | None) -> list[Path]:
-    for path, content in zip(job.paths, contents, strict=True):
-        write_bytes(path, content)
-    if manifest is not None:
-        made = {path: hash_output(path) for path in job.paths}
-        manifest.add(job.key, job.digest, made)
-    return job.paths
 
 
 def warn_all(*texts: str) -> None:

@@ -20,7 +20,6 @@ _SHARED = (
 )
 #: By the name in torch: numpy's code of the raw values.
 DTYPES = {name: name for name in _SHARED.split()} | WIDENED
-_STEP = 2**18
 
 
 def widen(raw: Array, dtype: str) -> Array:
@@ -31,7 +30,7 @@ def widen(raw: Array, dtype: str) -> Array:
         [raw, wide],
         ["buffered", "external_loop", "zerosize_ok"],
         [["readonly"], ["writeonly"]],
-        buffersize=_STEP,
+        buffersize=2**18,
     ) as pieces:
         for codes, numbers in pieces:
             numbers[...] = values[codes]

@@ -220,9 +220,8 @@ def _is_other(pid: int) -> bool:
     if pid == os.getpid() or os.name == "nt":  # where a signal of 0 would end it
         return False
     try:
-        os.kill(pid, 0)
+        with suppress(PermissionError):
+            os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        return True
     return True

@@ -125,8 +125,7 @@ def _place(file: CaptureFile, name: str, *, several: bool, by: str | None) -> Pl
 
 def _split_run(folders: list[str]) -> tuple[list[str], list[str]]:
     """Return the folders above a run, and those of the run: from the first that looks like one."""
-    named = [position for position, name in enumerate(folders) if _looks_like_run(name)]
-    at = named[0] if named else len(folders) - 1
+    at = next((n for n, name in enumerate(folders) if _looks_like_run(name)), len(folders) - 1)
     return folders[:at], folders[at:]
 
 

@@ -47,7 +47,15 @@ def _read_npz(path: Path) -> dict[str, Any]:
         for inner in archive.entries:
             name = inner.removesuffix(".npy")
             data[name] = _read_npy(path.name, name, archive.read(inner))
-    return _merge_json(path.name, data)
+    text = data.pop(_JSON_KEY, None)
+    values = {} if text is None else _parse_json(path.name, _JSON_KEY, str(text))
+    if not isinstance(values, dict):
+        raise damaged(path.name, f"{_JSON_KEY} is no dictionary", "what headgrid writes")
+    for name, value in data.items():  # in others' files, flat arrays are lists
+        is_list = (text is None or name in LIST_KEYS) and isinstance(value, np.ndarray)
+        if is_list and value.ndim == 1 and len(value) <= MAX_FRAMES:
+            data[name] = value.tolist()  # 64 MiB of bytes would take 512 as a list
+    return data | values
 
 
 def _read_npy(source: str, name: str, content: memoryview) -> Any:
@@ -70,19 +78,6 @@ def _read_npy(source: str, name: str, content: memoryview) -> Any:
         finding = f"{quote_text(name)}: {_quote(error)}"
         raise damaged(source, finding, "what numpy.savez writes") from None
     return value.item() if value.ndim == 0 and value.dtype.kind in "biufcUS" else value
-
-
-def _merge_json(source: str, data: dict[str, Any]) -> dict[str, Any]:
-    """Merge the values that headgrid stored as JSON; in others' files, flat arrays are lists."""
-    text = data.pop(_JSON_KEY, None)
-    values = {} if text is None else _parse_json(source, _JSON_KEY, str(text))
-    if not isinstance(values, dict):
-        raise damaged(source, f"{_JSON_KEY} is no dictionary", "what headgrid writes")
-    for name, value in data.items():
-        is_list = (text is None or name in LIST_KEYS) and isinstance(value, np.ndarray)
-        if is_list and value.ndim == 1 and len(value) <= MAX_FRAMES:
-            data[name] = value.tolist()  # 64 MiB of bytes would take 512 as a list
-    return data | values
 
 
 def _parse_json(source: str, name: str, text: str) -> Any:
@@ -120,7 +115,15 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         for name, entry in header.items()
         if name != "__metadata__"
     }
-    return data | _parse_metadata(path.name, stored)
+    # headgrid writes every value as JSON. In the files of others, text that happens to be JSON
+    # is taken for a value, but the prompt is always text.
+    ours = stored.pop(_JSON_KEY, None) is not None
+    data |= stored
+    for name, text in stored.items():
+        with nullcontext() if ours else suppress(CaptureError):
+            value = _parse_json(path.name, name, text)
+            data[name] = value if ours or not (name == "prompt" or type(value) is str) else text
+    return data
 
 
 def _read_tensor(source: str, name: str, entry: Mapping[str, Any], buffer: Any, start: int) -> Any:
@@ -138,21 +141,6 @@ def _read_tensor(source: str, name: str, entry: Mapping[str, Any], buffer: Any, 
     array = np.asarray(values, code).reshape(shape)
     array = widen(array, dtype) if dtype in WIDENED else array
     return array.item() if array.ndim == 0 else array
-
-
-def _parse_metadata(source: str, stored: dict[str, str]) -> dict[str, Any]:
-    """Turn safetensors' text-only metadata back into values.
-
-    headgrid writes every value as JSON. In the files of others, text that happens
-    to be JSON is taken for a value, but the prompt is always text.
-    """
-    ours = stored.pop(_JSON_KEY, None) is not None
-    data: dict[str, Any] = dict(stored)
-    for name, text in stored.items():
-        with nullcontext() if ours else suppress(CaptureError):
-            value = _parse_json(source, name, text)
-            data[name] = value if ours or not (name == "prompt" or type(value) is str) else text
-    return data
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -254,17 +242,14 @@ def _write_safetensors(data: Mapping[str, Any], file: IO[bytes]) -> None:
         for key, value in data.items()
         if isinstance(value, np.ndarray)
     }
-    file.write(_order_metadata(save(arrays, texts | {_JSON_KEY: "1"})))
-
-
-def _order_metadata(content: bytes) -> bytes:
-    """Sort the metadata of a safetensors file, which the library writes in random order."""
+    content = save(arrays, texts | {_JSON_KEY: "1"})
+    # The library writes the metadata in random order.
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the tensors stay aligned
-    return len(text).to_bytes(8, "little") + text + content[start:]
+    file.write(len(text).to_bytes(8, "little") + text + content[start:])
 
 
 def _write_pt(data: Mapping[str, Any], file: IO[bytes]) -> None:

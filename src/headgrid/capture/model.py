@@ -296,8 +296,7 @@ class Capture(Card):
 
     def head_range(self, head: int) -> tuple[float, float]:
         """Return the smallest and largest visible value of one head; (inf, -inf) of none."""
-        low, high, _ = self._extents[head]
-        return low, high
+        return self._extents[head][:2]
 
     def head_visible(self, head: int) -> int:
         """Return the number of visible pairs of one head; 0 without a full matrix."""
@@ -337,8 +336,23 @@ class Capture(Card):
         first = LAST if self.full_frame_attention is None else FULL
         for name, extents in ((first, self._extents), (LAST, [extent(self.last_block_rows)])):
             largest = max(max(-low, high) for low, high, _ in extents)
-            if largest > _MAX_VALUE:
-                raise self._beyond(name, largest)
+            if largest <= _MAX_VALUE:
+                continue
+            values_of = self.head_matrix if name == FULL else self.last_block_rows.__getitem__
+            heads = (values_of(head).astype(np.float64) for head in range(self.num_heads))
+            cells = np.stack([np.abs(values) > _MAX_VALUE for values in heads])
+            count = np.count_nonzero(cells)
+            head, *place = np.unravel_index(cells.argmax(), cells.shape)
+            axes = [("query", self.query_frames), ("key", self.key_frames)][-len(place) :]
+            at = ", ".join(f"{axis} {of[i]}" for (axis, of), i in zip(axes, place, strict=True))
+            found = f"values up to {largest:.3g}"
+            if largest == math.inf:
+                found = f"{count} infinite value{'s' if count > 1 else ''} in visible cells"
+            raise CaptureError(
+                f"{self.source}: {name} has {found} (head {head}, {at}"
+                f"{', ...' if count > 1 else ''}), expected magnitudes up to {_MAX_VALUE:g}; store "
+                "NaN where nothing was recorded, or give block_sizes if the future is masked"
+            )
         odd, empty = [], [head for head, (_, _, count) in enumerate(self._extents) if not count]
         found = f"{self.source}: {first} has no visible value in {len(empty)} of {self.num_heads} "
         found += f"heads (head {shorten_list(empty)}: every value is NaN or masked)"
@@ -350,23 +364,6 @@ class Capture(Card):
             found = f"{self.source}: {first} has values down to {self.value_range[0]:.3g}"
             odd.append(f"{found}, but mass is never negative; correct is_logits or statistic")
         vars(self)["warnings"] = tuple(dict.fromkeys((*self.warnings, *odd)))
-
-    def _beyond(self, name: str, largest: float) -> CaptureError:
-        values_of = self.head_matrix if name == FULL else self.last_block_rows.__getitem__
-        heads = (values_of(head).astype(np.float64) for head in range(self.num_heads))
-        cells = np.stack([np.abs(values) > _MAX_VALUE for values in heads])
-        count = np.count_nonzero(cells)
-        head, *place = np.unravel_index(cells.argmax(), cells.shape)
-        axes = [("query", self.query_frames), ("key", self.key_frames)][-len(place) :]
-        at = ", ".join(f"{axis} {frames[i]}" for (axis, frames), i in zip(axes, place, strict=True))
-        found = f"values up to {largest:.3g}"
-        if largest == math.inf:
-            found = f"{count} infinite value{'s' if count > 1 else ''} in visible cells"
-        return CaptureError(
-            f"{self.source}: {name} has {found} (head {head}, {at}{', ...' if count > 1 else ''}), "
-            f"expected magnitudes up to {_MAX_VALUE:g}; store NaN where nothing was recorded, or "
-            "give block_sizes if the future is masked"
-        )
 
     def __repr__(self) -> str:
         heads = f"{self.num_heads} head{'s' if self.num_heads != 1 else ''}"

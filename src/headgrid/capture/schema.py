@@ -35,8 +35,6 @@ MAX_HEADS = 10_000
 #: The axes are drawn in floating-point numbers, and labels have their limits.
 _MAX_FRAME = 10**8
 _FLOATS = ("torch.float16", "torch.float32", "torch.float64")
-#: Of a file's keys, so many are looked at for a near miss.
-_MAX_KEYS = 200
 # What is raised for what is no array, or no whole number.
 _NO_NUMBER = (TypeError, ValueError, OverflowError, RuntimeError)
 
@@ -84,7 +82,19 @@ def read_fields(given: Given) -> dict[str, Any]:
     full = _read_array(given, FULL, ("heads", "query", "key"))
     last = _read_array(given, LAST, ("heads", "key"))
     arrays = [array for array in (full, last) if array is not None]
-    _check_arrays(given, arrays)
+    if not arrays:
+        raise CaptureError(
+            f"{given['source']}: neither {FULL} (heads, query, key) nor {LAST} (heads, key) is "
+            f"there; {_describe_keys(given)}"
+        )
+    for axis, at, noun in (("head", 0, "heads"), ("key", -1, "key frames")):
+        if arrays[0].shape[at] != arrays[-1].shape[at]:
+            raise CaptureError(
+                f"{given['source']}: {axis} counts disagree: {arrays[0].shape[at]} in {FULL} "
+                f"{arrays[0].shape}, {arrays[1].shape[at]} in {LAST} {arrays[1].shape}; expected "
+                f"the same {noun} in both"
+            )
+    check_num_heads(given["metadata"], len(arrays[0]), given["source"])
     sizes = _read_frames(given, "block_sizes")
     last_frames = _read_frames(given, "last_block_query_frames")
     keys = _read_axis(given, "key_frames", arrays[0].shape[-1], sizes)
@@ -141,22 +151,6 @@ def _read_array(given: Given, name: str, axes: tuple[str, ...]) -> Array | None:
     view = array.view()
     view.flags.writeable = False  # a capture is frozen, and so are its arrays
     return view
-
-
-def _check_arrays(given: Given, arrays: Sequence[Array]) -> None:
-    if not arrays:
-        raise CaptureError(
-            f"{given['source']}: neither {FULL} (heads, query, key) nor {LAST} (heads, key) is "
-            f"there; {_describe_keys(given)}"
-        )
-    for axis, at, noun in (("head", 0, "heads"), ("key", -1, "key frames")):
-        if arrays[0].shape[at] != arrays[-1].shape[at]:
-            raise CaptureError(
-                f"{given['source']}: {axis} counts disagree: {arrays[0].shape[at]} in {FULL} "
-                f"{arrays[0].shape}, {arrays[1].shape[at]} in {LAST} {arrays[1].shape}; expected "
-                f"the same {noun} in both"
-            )
-    check_num_heads(given["metadata"], len(arrays[0]), given["source"])
 
 
 def check_num_heads(metadata: Mapping[str, Any], heads: int, source: str) -> None:
@@ -257,7 +251,15 @@ def _fit_blocks(
         per_block = given["metadata"].get("num_frame_per_block")
         if per_block is None:
             return None, odd
-        sizes, odd = _split_frames(source, len(frames), per_block)
+        size = _read_whole(per_block, "num_frame_per_block", source, 1)
+        full, rest = divmod(len(frames), size)
+        sizes = (size,) * full + (rest,) * (rest > 0)
+        if rest and full:
+            odd.append(
+                f"{source}: {len(frames)} frames are not whole blocks of {size} "
+                f"(num_frame_per_block); the last block is taken to be {rest} frames; store "
+                "block_sizes to say otherwise"
+            )
     if not sizes or min(sizes) < 1:
         raise _misfit(source, f"is [{shorten_list(sizes)}]", "frames in each block, at least 1")
     total = f"sum to {sum(sizes)} ({shorten_list(sizes)})"
@@ -287,18 +289,6 @@ def _misfit(source: str, found: str, expected: str) -> CaptureError:
         f"{source}: block_sizes {found}, expected {expected}; correct block_sizes, or omit them "
         "if every frame attends every frame"
     )
-
-
-def _split_frames(source: str, frames: int, per_block: Any) -> tuple[Frames, list[str]]:
-    """Return the sizes of equal blocks over so many frames; the last may be shorter."""
-    size = _read_whole(per_block, "num_frame_per_block", source, 1)
-    full, rest = divmod(frames, size)
-    if not rest or not full:
-        return (size,) * full or (rest,), []
-    return (*(size,) * full, rest), [
-        f"{source}: {frames} frames are not whole blocks of {size} (num_frame_per_block); the "
-        f"last block is taken to be {rest} frames; store block_sizes to say otherwise"
-    ]
 
 
 def _hold_values(
@@ -389,7 +379,7 @@ def _describe_keys(given: Given) -> str:
     """Return what keys there are instead, with the near miss of an array."""
     known = [name for name in ("is_logits", *LIST_KEYS) if given.get(name) is not None]
     names = [_show(key) for key in (*given["metadata"], *known)]
-    for name in names[:_MAX_KEYS]:
+    for name in names[:200]:  # a file may have any number
         for wanted in (FULL, LAST):
             if near_miss(name, [wanted]):
                 return f"there is {name!r}, did you mean {wanted!r}?"

@@ -207,8 +207,7 @@ def _check_file(path: Path) -> None:
         )
     if not stat.S_ISREG(status.st_mode):
         raise CaptureError(f"{path.name}: is a device or pipe, expected a regular file")
-    if path.suffix.lower() not in SUFFIXES:
-        check_suffix(path)
+    check_suffix(path)
     if not status.st_size:
         raise CaptureError(
             f"{path.name}: the file is empty (0 bytes), expected a capture; record it anew"

@@ -21,8 +21,6 @@ from headgrid.errors import OptionError
 from headgrid.options import FigureOptions
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from headgrid.capture.model import Capture
 
 
@@ -61,7 +59,12 @@ def compare(
 
         content = changes.to_csv(index=False, lineterminator="\n")
         show_path(write_bytes(table, content.encode("utf-8")))
-    click.echo(_print_changes(changes.head(top), captures[0].statistic))
+    title = f"largest changes ({captures[0].statistic}, B - A)"
+    if changes.empty:
+        click.echo(f"{title}: no pair is seen in both")
+    else:
+        rows = changes.head(top).to_string(index=False, float_format="{:.4g}".format)
+        click.echo(f"{title}\n{rows}")
 
 
 def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
@@ -85,10 +88,3 @@ def _load(path: str) -> Capture:
     if Path(path).is_dir():
         load_capture(path)  # says that it is a folder
     return read_file(files[0])
-
-
-def _print_changes(changes: pd.DataFrame, statistic: str) -> str:
-    title = f"largest changes ({statistic}, B - A)"
-    if changes.empty:
-        return f"{title}: no pair is seen in both"
-    return f"{title}\n{changes.to_string(index=False, float_format='{:.4g}'.format)}"

@@ -77,8 +77,7 @@ def render(
     Writes layer{L}_2d_heatmap and layer{L}_perhead_grid for each, and for several
     captures headgrid-jobs.json, which --resume reads.
     """
-    given = locate_inputs(inputs, jobs, dask)
-    _render(given, folder, options, jobs=jobs, dask=dask, resume=resume)
+    _render(locate_inputs(inputs, jobs, dask), folder, options, jobs=jobs, dask=dask, resume=resume)
 
 
 def _render(
@@ -153,8 +152,7 @@ def _open_manifest(plan: Plan, figures: Figures, resume: bool) -> AbstractContex
         remove_leftovers({plan.folder, *parents})
     found = plan.color_range
     range_ = None if found is None else (found.low, found.high)
-    how: dict[str, Any] = {"color_range": range_, "resume": resume}
-    return Manifest(plan.folder, "render", figures.to_dict(), **how)
+    return Manifest(plan.folder, "render", figures.to_dict(), color_range=range_, resume=resume)
 
 
 def _draw(plan: Plan, workers: dict[str, Executor], manifest: Manifest | None) -> int:

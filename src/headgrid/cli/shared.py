@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 Decorator = Callable[[Any], Any]
 
-#: Files from which several processes pay: one reads some hundred in the time they need to start.
-_MANY = 400
-
 
 class PathType(click.Path):
     """A path that is not empty: an empty one would silently mean this folder."""
@@ -80,10 +77,6 @@ def check_list(name: str, found: Sequence[str], choices: Sequence[str]) -> tuple
     return tuple(dict.fromkeys(check_choice(name, entry, choices) for entry in found))
 
 
-def _check_formats(text: str) -> tuple[str, ...]:
-    return check_list("format", [part.strip().lower() for part in text.split(",")], FORMATS)
-
-
 def _check_ppi(ppi: float) -> float:
     if not 1 <= ppi <= 2400:
         raise OptionError(f"ppi is {ppi:g}, expected 1 to 2400")
@@ -101,7 +94,9 @@ format_option = option(
     "--format formats LIST",
     "Any of svg,png,pdf,html,json, separated by commas.",
     "svg",
-    check=_check_formats,
+    check=lambda text: check_list(
+        "format", [part.strip().lower() for part in text.split(",")], FORMATS
+    ),
 )
 ppi_option = option("--ppi FLOAT", "Pixels per inch of a PNG.", 300, type=float, check=_check_ppi)
 palette_option = option("--palette rdbu|custom", "Colours.", "rdbu")
@@ -224,7 +219,8 @@ def read_survey(
     from headgrid.batch.processes import open_pool
     from headgrid.survey.read import read_files, survey_tally
 
-    jobs = count_jobs(jobs, len(files), least=_MANY)
+    # One process reads some hundred files in the time that several need to start.
+    jobs = count_jobs(jobs, len(files), least=400)
     with (
         open_pool(jobs, dask) if jobs > 1 or dask is not None else nullcontext() as executor,
         show_progress(len(files), "reading", "files") as advance,

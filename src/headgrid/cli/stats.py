@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from headgrid.capture.model import Capture
 
 
-_HEAD_COLUMNS = ("first", "mid", "last", "sink")
 _LAYER_COLUMNS = ("diagonal_mean", "first_key_mean")
 
 
@@ -70,7 +69,7 @@ def _write_json(captures: Sequence[Capture]) -> str:
     layers = [
         {"run": capture.run, "layer": capture.layer_index, "statistic": capture.statistic}
         | to_records(layer_statistics(capture), _LAYER_COLUMNS)[0]
-        | {"heads": to_records(head_statistics(capture), ("head", *_HEAD_COLUMNS))}
+        | {"heads": to_records(head_statistics(capture), ("head", "first", "mid", "last", "sink"))}
         for capture in captures
     ]
     return json.dumps(layers, indent=1, ensure_ascii=True) + "\n"

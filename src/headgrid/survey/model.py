@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,24 @@ from headgrid.errors import HeadgridError, check_choice
 from headgrid.notebook import Card
 from headgrid.options import ColorRange, ColorRule
 from headgrid.survey.moments import CaptureMoments
-from headgrid.survey.tally import Input
 from headgrid.tables.measures import COUNTS, MEASURES
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.text import shorten_list
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Input(NamedTuple):
+    """A capture that a survey has read; ``digest`` is that of its file, empty without one."""
+
+    place: Place
+    layer: int
+    source: str
+    digest: str
+    #: Shape (heads, measures), in the order of `MEASURES`.
+    record: npt.NDArray[np.float64]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

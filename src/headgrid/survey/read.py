@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from headgrid.capture import store
 from headgrid.capture.folders import CaptureFile, Place, find_captures, place_captures
+from headgrid.capture.form import CaptureForm
 from headgrid.capture.model import Capture
+from headgrid.capture.quantiles import QuantileSketch
+from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import (
     CaptureError,
     HeadgridError,
@@ -22,8 +29,9 @@ from headgrid.errors import (
     check_choice,
     unexpected,
 )
-from headgrid.survey.model import Survey
-from headgrid.survey.tally import Input, Tally
+from headgrid.survey.model import Input, Survey
+from headgrid.survey.moments import CaptureMoments
+from headgrid.tables.measures import MEASURES, measure_heads
 from headgrid.text import clean_text
 
 _Path = str | os.PathLike[str]
@@ -41,6 +49,78 @@ class File(NamedTuple):
     number: int
     file: CaptureFile
     place: Place
+
+
+@dataclass
+class Tally:
+    """What captures of one form add up to; each counts once, under its place and layer."""
+
+    form: CaptureForm | None = None
+    inputs: dict[tuple[Place, int], Input] = field(default_factory=dict)
+    #: Moments over the runs of each set and layer.
+    maps: dict[tuple[str, int], CaptureMoments] = field(default_factory=dict)
+    sketch: QuantileSketch = field(default_factory=lambda: QuantileSketch.of([]))
+    value_range: tuple[float, float] = (math.inf, -math.inf)
+    #: What is wrong with files that hold no usable capture, by their number.
+    failures: dict[int, HeadgridError] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, capture: Capture, place: Place, digest: str = "") -> Tally:
+        """Return the tally of one capture."""
+        layer, columns = capture.layer_index, measure_heads(capture)
+        record = np.stack([columns[name] for name in MEASURES], axis=1)
+        odd = tuple(text.removeprefix(f"{capture.source}: ") for text in capture.warnings)
+        return cls(
+            CaptureForm.of(capture),
+            {(place, layer): Input(place, layer, capture.source, digest, record, odd)},
+            {(place.set, layer): CaptureMoments.of(capture)},
+            capture.value_sketch,
+            capture.value_range,
+        )
+
+    def merge(self, other: Tally) -> None:
+        """Take up another one's captures, behind these; refuse those that do not go together."""
+        self.failures |= other.failures
+        if other.form is None:
+            return
+        self._check(other)
+        self.form = other.form
+        self.inputs |= other.inputs
+        for key, moments in other.maps.items():
+            self.maps[key] = self.maps[key].merge(moments) if key in self.maps else moments
+        self.sketch = self.sketch.merge(other.sketch)
+        (low, high), (least, most) = self.value_range, other.value_range
+        self.value_range = min(low, least), max(high, most)
+
+    def _check(self, other: Tally) -> None:
+        """Refuse captures that do not go together with those of this one."""
+        assert other.form is not None
+        for name, mine, theirs in self.form.differences(other.form) if self.form else ():
+            first, second = (next(iter(one.inputs.values())).source for one in (self, other))
+            raise CaptureError(
+                f"{first} and {second} differ in {name}: {mine} and {theirs}; expected captures "
+                "that can be compared, so survey them separately"
+            )
+        for place, layer in (key for key in other.inputs if key in self.inputs):
+            first, second = (one.inputs[place, layer].source for one in (self, other))
+            where = f"{place.text}, " if place.text else ""
+            raise CaptureError(
+                f"{first} and {second} are both {where}layer {layer}, expected one capture for "
+                "each set, run and layer; leave one out, or give the runs other names (their "
+                "folders, or capture.replace(run=...))"
+            )
+        if STATISTICS[other.form.statistic].has_mean:
+            return
+        for key in (key for key in other.maps if key in self.maps):
+            first, second = (one._source_of(*key) for one in (self, other))
+            raise CaptureError(
+                f"{first} and {second} hold {other.form.statistic} of several runs, which has no "
+                "mean over runs; survey the captures that they were made of"
+            )
+
+    def _source_of(self, set: str, layer: int) -> str:
+        inputs = self.inputs.values()
+        return next(one.source for one in inputs if (one.place.set, one.layer) == (set, layer))
 
 
 def survey(

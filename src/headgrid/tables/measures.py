@@ -163,9 +163,8 @@ def dominant_periods(rows: npt.ArrayLike, key_frames: Iterable[int]) -> npt.NDAr
     changes = np.diff(values, axis=1) * np.hanning(len(steps))
     largest = np.abs(changes).max(axis=1)
     varies = largest > 0
-    spectrum = np.fft.rfft(changes[varies] / largest[varies, None], axis=1)
+    spectrum = np.fft.rfft(changes[varies] / largest[varies, None], axis=1)[:, 1:]
     power = spectrum.real**2 + spectrum.imag**2
-    power = power[:, 1:]
     # Bins that are equal but for rounding count as equal: every machine finds the same one.
     strong = power >= power.max(axis=1, keepdims=True) * (1 - 1e-9)
     periods[varies] = len(steps) * float(steps[0]) / (strong.argmax(axis=1) + 1)
@@ -258,9 +257,8 @@ def _mean_of_each(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the mean of each row, NaN left out; NaN for a row without a value."""
     seen = ~np.isnan(rows)
     counts = seen.sum(axis=1)
-    totals = np.where(seen, rows, 0.0).sum(axis=1)
     means = np.full(len(rows), np.nan)
-    np.divide(totals, counts, out=means, where=counts > 0)
+    np.divide(np.where(seen, rows, 0.0).sum(axis=1), counts, out=means, where=counts > 0)
     return means
 
 

@@ -10,9 +10,6 @@ from headgrid.capture.statistic import STATISTICS
 from headgrid.options import SMALLEST_SPAN, ColorRange, check_color_rule
 from headgrid.text import shorten_float
 
-#: The rule ``quantile`` leaves so much of all visible values beyond each end.
-_LOW, _HIGH = 0.01, 0.99
-
 
 class Ranged(Protocol):
     """What a colour rule reads of a capture."""
@@ -90,7 +87,7 @@ def resolve_color_range(
     if checked != "minmax":
         high = max(abs(low), abs(high))
         if sketch is not None:
-            magnitude = max(abs(sketch.quantile(q)) for q in (_HIGH, _LOW if signed else _HIGH))
+            magnitude = max(abs(sketch.quantile(q)) for q in (0.99, 0.01 if signed else 0.99))
             # A bucket's centre may lie below its values: the largest must not saturate for that.
             if 0 < magnitude * (1 + RELATIVE_ERROR) < high:
                 high = magnitude

@@ -14,8 +14,6 @@ from headgrid.capture.model import Capture, expect_capture
 if TYPE_CHECKING:
     import pandas as pd
 
-_HEAD_COLUMNS = ["run", "layer", "head", "first", "mid", "last", "sink"]
-
 
 def sink_scores(capture: Capture) -> npt.NDArray[np.float64]:
     """Return each head's attention-sink score.
@@ -55,7 +53,8 @@ def head_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     run  layer  head  first  mid  last  sink
              0     0    5.0  1.5   9.0   3.5
     """
-    return head_table(captures, _HEAD_COLUMNS, row_statistics)
+    columns = ["run", "layer", "head", "first", "mid", "last", "sink"]
+    return head_table(captures, columns, row_statistics)
 
 
 def layer_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
