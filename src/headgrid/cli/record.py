@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import importlib
 import re
+import runpy
+import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgrid.errors import HeadgridError, OptionError
+from headgrid.errors import HeadgridError, OptionError, RecordError
 
 if TYPE_CHECKING:
     from headgrid.recorder.session import Run
+
+#: Files whose frames stand between Python and the script.
+_OURS = (__file__, runpy.__file__, "<frozen runpy>")
 
 _SCRIPT_HELP = "SCRIPT [ARGS]..."
 _HELP = """Run a script under the recorder and write layer{L}.pt for every layer.
@@ -62,8 +68,7 @@ def _functions(
             raise click.BadParameter(
                 f"{value!r}, expected PATH=READER (wan.modules.attention.attention=wan)"
             )
-    pairs: list[list[str]] = [value.split("=", 1) for value in values]
-    return dict(pairs)
+    return dict(value.split("=", 1) for value in values)
 
 
 _OPTIONS: tuple[Callable[..., Any], ...] = (
@@ -185,7 +190,6 @@ def _record(
     **options: Any,
 ) -> None:
     name, arguments, is_module = _split_script(script, module)
-    from headgrid.cli.script import run_script
     from headgrid.recorder import session
 
     for axis in ("query_position", "key_position"):
@@ -199,18 +203,22 @@ def _record(
         _refuse_mixture(output, [])
         run = session.Run(0, prompt, seeds[0] if seeds else 0)
         with session.record(model, prompt=prompt, **options) as recording:
-            run_script(name, fill_arguments(arguments, run), module=is_module)
-        _say(recording.save(output))
+            _run_script(name, fill_arguments(arguments, run), module=is_module)
+        paths = recording.save(output)
+        if paths:
+            folder, last = paths[0].parent, paths[-1].name
+            click.echo(f"{folder}: {len(paths)} captures, {paths[0].name} to {last}")
         return
+    lines = [line.strip() for line in prompts.read_text(encoding="utf-8").splitlines()]
     planned = session.plan_runs(
-        _read_prompts(prompts),
+        [line for line in lines if line],
         seeds[0] if len(seeds) == 1 else list(seeds) or 0,
         every_process=options["shard"] is not None,
     )
     _refuse_mixture(output, [run.name for run in planned])
     for run in planned:
         with session.record(model, prompt=run.prompt, **options) as recording:
-            run_script(name, fill_arguments(arguments, run), module=is_module)
+            _run_script(name, fill_arguments(arguments, run), module=is_module)
         folder = session.save_run(recording, run, output, script=name, arguments=arguments)
         click.echo(f"{folder}: {len(recording.captures)} layers")
 
@@ -225,11 +233,6 @@ def _refuse_mixture(folder: Path, runs: list[str]) -> None:
             f"{folder} holds {len(found)} captures of an earlier recording ({found[0].name} ...), "
             "which would be mixed with the new ones; remove them, or pass another folder as -o"
         )
-
-
-def _read_prompts(path: Path) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()]
 
 
 def fill_arguments(arguments: list[str], run: Run) -> list[str]:
@@ -265,7 +268,32 @@ def _find_callable(value: str | None, axis: str) -> Any:
         ) from None
 
 
-def _say(paths: list[Path]) -> None:
-    if paths:
-        folder = paths[0].parent
-        click.echo(f"{folder}: {len(paths)} captures, {paths[0].name} to {paths[-1].name}")
+def _run_script(script: str, arguments: list[str], *, module: bool) -> None:
+    """Run a script as Python would, and return when it is done."""
+    if not module and not Path(script).is_file():
+        raise OptionError(f"{script}: there is no such script; use -m for a module's name")
+    argv, path = list(sys.argv), list(sys.path)
+    sys.argv = [script, *arguments]
+    sys.path.insert(0, str(Path.cwd()) if module else str(Path(script).resolve().parent))
+    try:
+        if module:
+            runpy.run_module(script, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(script, run_name="__main__")
+    except (HeadgridError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # noqa: BLE001 - the script's own, shown as Python shows it
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename in _OURS:
+            trace = trace.tb_next
+        traceback.print_exception(type(error), error, trace)
+        click.echo(f"headgrid: {script} failed, so nothing was written", err=True)
+        raise click.exceptions.Exit(1) from None
+    except SystemExit as stop:
+        if stop.code not in (None, 0):
+            raise RecordError(
+                f"{script} exited with {stop.code!r}, so nothing was written; expected it to "
+                "run to its end"
+            ) from None
+    finally:
+        sys.argv, sys.path[:] = argv, path

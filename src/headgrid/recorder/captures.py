@@ -139,6 +139,8 @@ def _describe(
 ) -> dict[str, Any]:
     """Return the provenance: the seed's keys, and where, how and of what it was recorded."""
     size = options.query_segments.tokens_per_frame
+    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
+    versions = {name: str(version) for name, version in loaded.items() if version is not None}
     data: dict[str, Any] = dict(options.metadata)
     data |= {
         "num_frames": int(values.shape[2]),
@@ -147,22 +149,15 @@ def _describe(
         "observation": options.describe(),
         **layer.facts,
         "calls": layer.calls,
-        "packages": _versions(),
+        "packages": {"headgrid": __version__, **versions},
     }
     if size is not None:
         data |= {"frame_seq_length": size, "tokens_per_frame": size}
     else:
-        bounds = options.query_segments.bounds
-        data["query_segments"] = [list(pair) for pair in bounds]
+        data["query_segments"] = [list(pair) for pair in options.query_segments.bounds]
     if blocks and len(set(blocks)) == 1:
         data["num_frame_per_block"] = blocks[0]
     return data
-
-
-def _versions() -> dict[str, str]:
-    loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
-    versions = {name: str(version) for name, version in loaded.items() if version is not None}
-    return {"headgrid": __version__, **versions}
 
 
 def infer_blocks(seen: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:

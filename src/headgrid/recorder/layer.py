@@ -63,7 +63,15 @@ class LayerRecord:
     def prepare(self, call: AttentionCall, site: CallSite, places: Places) -> Callable[[], None]:
         """Compute what a call adds; return what enters it once the call has run."""
         options = self.options
-        self._note_facts(call, site)
+        self.facts |= {
+            "module_path": self.path,
+            "attention_function": call.function,
+            "call_site": site.place,
+            "dtype": str(call.query.dtype).removeprefix("torch."),
+            "head_dim": int(call.query.shape[3]),
+            "num_key_heads": int(call.key.shape[1]),
+            "scale": call.scale,
+        }
         (all_queries, own_queries), (all_keys, own_keys) = places
         queries = self._slice(call, "query", options.query_segments, all_queries, own_queries)
         keys = self._slice(call, "key", options.key_segments, all_keys, own_keys)
@@ -87,28 +95,25 @@ class LayerRecord:
             self._check_moved(block, site)
         forward = self._count_forward(block)
         sums = None
-        if self._counts(forward):
+        wanted = 0 if options.forwards in (None, "first") else options.forwards
+        if wanted in (forward, "last", "mean", "all"):
             sums = self._sum(call, queries, keys, pooled_queries, pooled_keys)
             self._check_own_keys(call, sums)
 
         def commit() -> None:
-            self._commit(block, forward, sums)
+            self.calls += 1
+            if block not in self.seen:
+                self.covered = join_spans(sorted([*self.covered, *block]))
+            self.seen[block] = forward + 1
+            if sums is not None and options.forwards == "last":
+                self.latest[block] = sums
+            elif sums is not None:
+                self._add(forward if options.forwards == "all" else 0, sums)
             self.newest = all_queries
             self.positions.setdefault(block, site.positions())
             self.fingerprints.store(marks)
 
         return commit
-
-    def _note_facts(self, call: AttentionCall, site: CallSite) -> None:
-        self.facts |= {
-            "module_path": self.path,
-            "attention_function": call.function,
-            "call_site": site.place,
-            "dtype": str(call.query.dtype).removeprefix("torch."),
-            "head_dim": int(call.query.shape[3]),
-            "num_key_heads": int(call.key.shape[1]),
-            "scale": call.scale,
-        }
 
     def begins_again(self, places: Places) -> bool:
         """Return whether the first block comes after later ones: another run of the model."""
@@ -241,13 +246,6 @@ class LayerRecord:
                 )
         return 0
 
-    def _counts(self, forward: int) -> bool:
-        """Return whether a forward of a block is recorded."""
-        wanted = self.options.forwards
-        if wanted in (None, "first"):
-            return forward == 0
-        return forward == wanted if isinstance(wanted, int) else True
-
     def _sum(
         self,
         call: AttentionCall,
@@ -270,19 +268,6 @@ class LayerRecord:
                 return sum_softmax(call, queries, keys, "logit")
             raise RecordError(f"{self.path}: {error}") from None
         return sum_logits(call, queries, keys, plans, pooled_keys, pooled_queries)
-
-    def _commit(self, block: Spans, forward: int, sums: PairSums | None) -> None:
-        """Enter a call that has run."""
-        self.calls += 1
-        if block not in self.seen:
-            self.covered = join_spans(sorted([*self.covered, *block]))
-        self.seen[block] = forward + 1
-        if sums is None:
-            return
-        if self.options.forwards == "last":
-            self.latest[block] = sums
-        else:
-            self._add(forward if self.options.forwards == "all" else 0, sums)
 
     def _add(self, number: int, sums: PairSums) -> None:
         self.matrices.setdefault(number, Matrix(self.options.statistic)).add(sums)

@@ -110,7 +110,12 @@ def read_options(
         if name != "shard" or given[name] is not None:
             check_choice(name, given[name], choices)
     _check_forwards(given["forwards"], given["statistic"])
-    _check_batch(given["batch"])
+    batch = given["batch"]
+    if batch is not None and not _is_whole(batch) and batch not in ("mean", "all"):
+        raise OptionError(
+            f"batch is {batch!r}, expected a whole number, 'mean' or 'all'"
+            f"{near_miss(str(batch), ('mean', 'all'))}"
+        )
     if given["stream"] not in (None, 0, 1):
         raise OptionError(f"stream is {given['stream']!r}, expected 0 or 1, in order of calls")
     _check_sample(given["sample"], given["statistic"])
@@ -123,8 +128,7 @@ def read_options(
             "the frames are not given, expected tokens_per_frame=1560, or boundaries "
             "segments=[0, 12, 30]"
         )
-    if not cross:
-        keys = keys or both
+    keys = keys or (None if cross else both)
     if keys is None:
         raise OptionError(
             "the frames of the keys are not given, expected key_tokens_per_frame=1 (each text "
@@ -150,14 +154,6 @@ def _check_forwards(forwards: str | int | None, statistic: str) -> None:
         raise OptionError(
             "forwards is 'mean' and statistic is 'max_logit', but a maximum has no mean over "
             "forwards; expected forwards 'first', 'last' or 'all'"
-        )
-
-
-def _check_batch(batch: int | str | None) -> None:
-    if batch is not None and not _is_whole(batch) and batch not in ("mean", "all"):
-        raise OptionError(
-            f"batch is {batch!r}, expected a whole number, 'mean' or 'all'"
-            f"{near_miss(str(batch), ('mean', 'all'))}"
         )
 
 

@@ -40,7 +40,6 @@ from headgrid.text import shorten_list
 #: A model, the name of its class (a glob), or None for the only one that runs.
 Model: TypeAlias = "torch.nn.Module | str | None"
 
-
 #: Stands for the model where attention is called outside any module.
 _NO_MODEL = torch.nn.Module()
 
@@ -150,7 +149,10 @@ class Recording(Card):
         path = self._name_site(root, site, call)
         kind = self._tell_kind(root, site, path, call)
         if kind != self.options.attention:
-            return self._follow(kind, call)
+            queries, keys = int(call.query.shape[2]), int(call.key.shape[2])
+            if kind == "self" and keys >= queries:  # cross-attention has its queries there
+                self._latest[threading.get_ident()] = ((keys - queries, keys),)
+            return None
         return self._prepare_layer(site, root, path, call)
 
     def _find_root(self, site: CallSite) -> torch.nn.Module | None:
@@ -194,19 +196,15 @@ class Recording(Card):
         if hint == "self" or (hint == "cross" and told):
             return hint
         if keys == queries:
-            self._kinds.setdefault(path, "self")
-            return self._kinds[path]
+            return self._kinds.setdefault(path, "self")
         if known == "self" and keys < queries:
             raise RecordError(
                 f"{path} has computed self-attention, and now {queries} query and {keys} key "
                 "tokens: it computes both self- and cross-attention, which cannot be told apart "
                 "by module; name the function of one of them in functions=, or record its parent"
             )
-        if known is not None:
-            return known
-        if keys < queries:
-            self._kinds[path] = "cross"
-            return "cross"
+        if known is not None or keys < queries:
+            return self._kinds.setdefault(path, "cross")
         if self.options.names(path) or self.options.shard is not None:
             return self.options.attention
         raise RecordError(
@@ -214,15 +212,6 @@ class Recording(Card):
             f"{queries} query and {keys} key tokens, which may be a cache or cross-attention, and "
             f"its name does not say; pass layers='{path}' (or a glob) to name what to record"
         )
-
-    def _follow(self, kind: str, call: AttentionCall) -> Commit | None:
-        """Remember where self-attention has put its queries, for cross-attention."""
-        if kind != "self" or self.options.attention != "cross":
-            return None
-        queries, keys = int(call.query.shape[2]), int(call.key.shape[2])
-        if keys >= queries:
-            self._latest[threading.get_ident()] = ((keys - queries, keys),)
-        return None
 
     def _prepare_layer(
         self, site: CallSite, root: torch.nn.Module, path: str, call: AttentionCall
@@ -290,13 +279,16 @@ class Recording(Card):
                 name = f"run_{len(self._runs):03d}"
                 captures = [c.replace(run=f"{name}_{c.run}".strip("_")) for c in captures]
             self._runs.append(captures)
-        self._forget()
+        # Nothing is kept that refers to the model and its tensors.
+        self._layers.clear()
+        self._latest.clear()
+        self._plans.clear()
+        self._model = self._root = None
 
     def _list_sites(self) -> str:
         """Return the attention calls that were seen, for the end of a message."""
-        return (
-            f"attention calls seen: {shorten_list([f'{s} x{n}' for s, n in self._sites.items()])}"
-        )
+        counted = [f"{site} x{times}" for site, times in self._sites.items()]
+        return f"attention calls seen: {shorten_list(counted)}"
 
     def _check_found(self, layers: list[LayerRecord]) -> None:
         seen = self._list_sites()
@@ -328,10 +320,3 @@ class Recording(Card):
                 f"{self.options.attention}-attention (0 to {len(names) - 1}: {names[0]} ... "
                 f"{names[-1]}){near_miss(str(wanted), names)}; {seen}"
             )
-
-    def _forget(self) -> None:
-        """Drop what refers to the model and its tensors."""
-        self._layers.clear()
-        self._latest.clear()
-        self._plans.clear()
-        self._model = self._root = None

@@ -182,8 +182,7 @@ def plan_runs(
             "prompt, and one seed for all or one each"
         )
     runs = [Run(i, p, s) for i, (p, s) in enumerate(zip(prompts, listed, strict=True))]
-    step = 1 if every_process else shards.world_size()
-    return runs[0 if every_process else shards.rank() :: step]
+    return runs if every_process else runs[shards.rank() :: shards.world_size()]
 
 
 def record_runs(

@@ -24,16 +24,13 @@ HOW_TO_DECLARE = (
     "query_position='counted:5' (forwards of a block) or 'argument:current_start'"
 )
 
-#: Fingerprint of each complete frame of a call.
-Marks = dict[int, torch.Tensor]
-
 
 class Fingerprints:
     """What the pooled keys of each frame of one layer looked like when last seen."""
 
     def __init__(self) -> None:
-        self._marks: Marks = {}
-        self._before: Marks = {}  # those that the latest replaced
+        self._marks: dict[int, torch.Tensor] = {}
+        self._before: dict[int, torch.Tensor] = {}  # those that the latest replaced
         self._suspects: dict[tuple[int, ...], torch.Tensor] = {}  # on devices that run ahead
 
     def check(
@@ -44,20 +41,12 @@ class Fingerprints:
         segments: Segments,
         queries: Spans,
         dtype: torch.dtype,
-    ) -> Marks:
+    ) -> dict[int, torch.Tensor]:
         """Compare the cached keys of a call with those seen before; return those of the call."""
-        marks = {
-            frame: mark
-            for frame, mark, length in zip(
-                slices.frames, _project(pooled, slices), slices.lengths, strict=True
-            )
-            if length == segments.length(frame)
-        }
-        frames = tuple(
-            frame
-            for frame in marks
-            if frame in self._marks and not overlap(segments.span(frame), queries)
-        )
+        found = zip(slices.frames, _project(pooled, slices), slices.lengths, strict=True)
+        marks = {frame: mark for frame, mark, size in found if size == segments.length(frame)}
+        known = [frame for frame in marks if frame in self._marks]
+        frames = tuple(frame for frame in known if not overlap(segments.span(frame), queries))
         if frames and marks[frames[0]].shape == self._marks[frames[0]].shape:
             old = torch.stack([self._marks[frame] for frame in frames])
             new = torch.stack([marks[frame] for frame in frames])
@@ -76,7 +65,7 @@ class Fingerprints:
             _raise_changed(path, frames, off)
         return marks
 
-    def store(self, marks: Marks) -> None:
+    def store(self, marks: dict[int, torch.Tensor]) -> None:
         """Remember the fingerprints of complete frames."""
         self._before |= {f: self._marks[f] for f in marks if f in self._marks}
         self._marks |= marks

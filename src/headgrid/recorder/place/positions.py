@@ -194,13 +194,11 @@ _EXAMPLES = (*_SIMPLE, "counted:5", "argument:current_start", "sink:1,window:6")
 
 def read_policy(value: Any, axis: str) -> Policy:
     """Return the policy that an option states: as text, as a function, or as a policy."""
-    policy: Policy | None = None
     if isinstance(value, Policy):
-        policy = value
-    elif isinstance(value, str):
-        policy = _read_text(value, axis)
-    elif callable(value):
-        policy = FromCallable(value, axis)
+        return value
+    if callable(value):
+        return FromCallable(value, axis)
+    policy = _read_text(value, axis) if isinstance(value, str) else None
     if policy is None:
         raise OptionError(
             f"{axis}_position is {value!r}, expected one of growing, whole, self, "

@@ -128,28 +128,19 @@ def _slice_frames(segments: Segments, spans: Spans) -> FrameSlices:
     frames: list[int] = []
     starts: list[int] = []
     stops: list[int] = []
-    offset = 0
+    size, offset = segments.tokens_per_frame, 0
+    near = range(len(segments.bounds))
     for start, stop in spans:
-        for frame, low, high in _overlaps(segments, start, stop):
-            frames.append(frame)
-            starts.append(offset + low - start)
-            stops.append(offset + high - start)
+        if size is not None:
+            near = range(start // size, math.ceil(stop / size))
+        for frame in near:
+            low, high = segments.span(frame)
+            if low < stop and high > start:
+                frames.append(frame)
+                starts.append(offset + max(start, low) - start)
+                stops.append(offset + min(stop, high) - start)
         offset += stop - start
     return FrameSlices(tuple(frames), tuple(starts), tuple(stops), offset)
-
-
-def _overlaps(segments: Segments, start: int, stop: int) -> list[tuple[int, int, int]]:
-    size = segments.tokens_per_frame
-    if size is not None:
-        return [
-            (frame, max(start, frame * size), min(stop, (frame + 1) * size))
-            for frame in range(start // size, math.ceil(stop / size))
-        ]
-    return [
-        (frame, max(start, low), min(stop, high))
-        for frame, (low, high) in enumerate(segments.bounds)
-        if low < stop and high > start
-    ]
 
 
 def join_spans(spans: Iterable[tuple[int, int]]) -> Spans:

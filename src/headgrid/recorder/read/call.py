@@ -74,9 +74,8 @@ class AttentionCall:
     @property
     def has_mask(self) -> bool:
         """Whether pairs are hidden or shifted by a tensor or a function."""
-        return not (
-            self.mask is None and self.mask_function is None and self.score_function is None
-        )
+        given = (self.mask, self.mask_function, self.score_function)
+        return any(part is not None for part in given)
 
     def without_masks(self) -> AttentionCall:
         """Return the call as though nothing were hidden, added or capped."""

@@ -63,11 +63,10 @@ def _read_transformers(
     flash = name.startswith("flash")
     causal = _is_causal(name, module, query, attention_mask, is_causal)
     mask, function = split_mask(attention_mask)
-    if mask is not None:
-        if flash:
-            mask = mask.bool()[:, None, None, -key.shape[2] :]
-        else:
-            mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
+    if mask is not None and flash:
+        mask = mask.bool()[:, None, None, -key.shape[2] :]
+    elif mask is not None:
+        mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
     window = sliding_window if flash and sliding_window and key.shape[2] > sliding_window else None
     return AttentionCall(
         query,

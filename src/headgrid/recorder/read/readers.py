@@ -106,11 +106,7 @@ def _read_heads_last(
     if mask is not None and mask.ndim == 2 and mask.shape == (query.shape[0], key.shape[1]):
         mask = mask[:, None, None]
     call = _read_heads_first(
-        query.transpose(1, 2),
-        key.transpose(1, 2),
-        mask,
-        function="dispatch_attention_fn",
-        **more,
+        query.transpose(1, 2), key.transpose(1, 2), mask, function="dispatch_attention_fn", **more
     )
     return replace(call, mask_function=function)
 
@@ -200,22 +196,6 @@ def _read_wan(
     return replace(call, sequences=sequences) if padded else call
 
 
-def _read_xformers(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    attn_bias: Any = None,
-    scale: float | None = None,
-) -> AttentionCall:
-    """Read (batch, tokens, heads, dim), also without heads, or with groups of them."""
-    call = AttentionCall(
-        _xformers_axes(query, expanded=False),
-        _xformers_axes(key, expanded=True),
-        scale=scale_or_default(scale, query),
-        function="memory_efficient_attention",
-    )
-    return _add_xformers_bias(call, attn_bias)
-
-
 def _xformers_axes(tokens: torch.Tensor, *, expanded: bool) -> torch.Tensor:
     if tokens.ndim == 3:  # (batch * heads, tokens, dim)
         return tokens[None]
@@ -234,12 +214,19 @@ _XFORMERS_BIASES = (
 )
 
 
-def _add_xformers_bias(call: AttentionCall, bias: Any) -> AttentionCall:
-    if bias is None:
-        return call
-    if isinstance(bias, torch.Tensor):
-        return replace(call, mask=as_mask(bias))
-    name = type(bias).__name__
+def _read_xformers(
+    query: torch.Tensor, key: torch.Tensor, attn_bias: Any = None, scale: float | None = None
+) -> AttentionCall:
+    """Read (batch, tokens, heads, dim), also without heads, or with groups of them."""
+    call = AttentionCall(
+        _xformers_axes(query, expanded=False),
+        _xformers_axes(key, expanded=True),
+        scale=scale_or_default(scale, query),
+        function="memory_efficient_attention",
+    )
+    if attn_bias is None or isinstance(attn_bias, torch.Tensor):
+        return replace(call, mask=as_mask(attn_bias))
+    name = type(attn_bias).__name__
     if name not in _XFORMERS_BIASES:
         raise RecordError(
             f"memory_efficient_attention was called with attn_bias {name}, expected a tensor or "
@@ -247,7 +234,7 @@ def _add_xformers_bias(call: AttentionCall, bias: Any) -> AttentionCall:
             "of your own"
         )
     if name.startswith("BlockDiagonal"):
-        queries, keys = bias.q_seqinfo.seqstart_py, bias.k_seqinfo.seqstart_py
+        queries, keys = attn_bias.q_seqinfo.seqstart_py, attn_bias.k_seqinfo.seqstart_py
         call = _pack(call, list(pairwise(queries)), list(pairwise(keys)))
     causal = "Causal" in name or "LowerTriangular" in name
     return replace(call, upper=0 if causal else None, from_end="BottomRight" in name)

@@ -58,16 +58,11 @@ def sum_band(queries: torch.Tensor, keys: torch.Tensor, band: Band) -> tuple[tor
     The sum over a run of keys is a difference of two cumulative sums, so the
     cost is that of reading the tokens, not their product.
     """
-    lower, upper = band
     rows, columns = queries.shape[2], keys.shape[2]
-    index = torch.arange(rows)
-    stops = torch.full_like(index, columns)
-    if upper is not None:
-        stops = (index + upper + 1).clamp(0, columns)
-    starts = torch.zeros_like(index)
-    if lower is not None:
-        starts = (index + lower).clamp(0, columns)
-    stops = torch.maximum(stops, starts)
+    lower = -rows if band[0] is None else band[0]
+    upper = columns if band[1] is None else band[1]
+    starts = (torch.arange(rows) + lower).clamp(0, columns)
+    stops = torch.maximum((torch.arange(rows) + upper + 1).clamp(0, columns), starts)
     pairs = int((stops - starts).sum())
     wide = wide_dtype(keys.device)
     cumulative = torch.nn.functional.pad(keys.to(wide).cumsum(2), (0, 0, 1, 0))

@@ -188,11 +188,7 @@ def evaluate_mask(call: AttentionCall, element: int, start: int, stop: int) -> t
 
 
 def evaluate_scores(
-    call: AttentionCall,
-    scores: torch.Tensor,
-    element: int,
-    rows: torch.Tensor,
-    first_head: int = 0,
+    call: AttentionCall, scores: torch.Tensor, element: int, rows: torch.Tensor, first_head: int = 0
 ) -> torch.Tensor:
     """Apply the score function to scores of shape (heads, rows, key tokens)."""
     assert call.score_function is not None

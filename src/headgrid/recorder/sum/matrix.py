@@ -41,8 +41,6 @@ class Matrix:
 
     def add(self, sums: PairSums) -> None:
         """Add what one call saw."""
-        if not len(sums.queries) or not len(sums.keys):
-            return
         self._grow(sums)
         assert self.total is not None
         for q0, q1 in sums.queries.frame_runs:

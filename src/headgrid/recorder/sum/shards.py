@@ -32,9 +32,8 @@ def rank() -> int:
 
 def world_size(group: Any = None) -> int:
     """Return the number of processes: torch.distributed's, or the launcher's."""
-    return (
-        int(dist.get_world_size(group)) if is_running() else int(os.environ.get("WORLD_SIZE", "1"))
-    )
+    size = dist.get_world_size(group) if is_running() else os.environ.get("WORLD_SIZE", "1")
+    return int(size)
 
 
 def check_running(shard: str) -> None:
@@ -101,12 +100,9 @@ def merge_matrices(
     if len({path for _, _, path in states}) > 1:
         paths = ", ".join(path for _, _, path in states)
         raise RecordError(f"the processes recorded different layers: {paths}; record one model")
+    merge = _gather_heads if shard == "heads" else _reduce_matrix
     for number in sorted({number for found, _, _ in states for number in found}):
-        matrix = matrices.setdefault(number, Matrix(statistic))
-        if shard == "heads":
-            _gather_heads(matrix, group)
-        else:
-            _reduce_matrix(matrix, group)
+        merge(matrices.setdefault(number, Matrix(statistic)), group)
     return join_spans(sorted({span for _, covered, _ in states for span in covered}))
 
 
@@ -131,8 +127,7 @@ def _reduce_matrix(matrix: Matrix, group: Any) -> None:
     """Add up matrices of different extent over processes; one may have none."""
     states: list[Any] = [None] * dist.get_world_size(group)
     shape = None if matrix.total is None else tuple(matrix.total.shape[:2])
-    own = (shape, matrix.used, matrix.count.shape[:2])
-    dist.all_gather_object(states, own, group=group)
+    dist.all_gather_object(states, (shape, matrix.used, matrix.count.shape[:2]), group=group)
     rows, columns = (max(used[axis] for _, used, _ in states) for axis in (0, 1))
     lead = next(shape for shape, _, _ in states if shape is not None)
     counts = np.broadcast_shapes(*[shape for _, _, shape in states])

@@ -159,15 +159,8 @@ def _summarise(
         values = part.masked_fill(hidden, 0.0)
         top = part.amax(dim=2)
         powers = (part - top.nan_to_num(neginf=0.0)[:, :, None]).exp()
-        parts.append(
-            (
-                top,
-                powers.sum(dim=2),
-                (powers * values).sum(dim=2),
-                values.sum(dim=2),
-                (~hidden).sum(dim=2),
-            )
-        )
+        summed = (powers, powers * values, values, ~hidden)
+        parts.append((top, *(terms.sum(dim=2) for terms in summed)))
     top, sums, weighted, total, seen = (torch.stack(x, dim=2) for x in zip(*parts, strict=True))
     finite = top.nan_to_num(neginf=0.0)
     exponents = sums.log() + finite

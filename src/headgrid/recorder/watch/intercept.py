@@ -35,7 +35,6 @@ class Observer(Protocol):
 
     def prepare(self, read: Callable[[], AttentionCall]) -> Commit | None:
         """Look at a call before it runs; return what to do when it has run."""
-        ...
 
 
 _observers: list[Observer] = []
@@ -45,8 +44,7 @@ _local = threading.local()
 
 def _run(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call the original; the outermost attention function of a thread is shown to observers."""
-    watching = _observers and not getattr(_local, "inside", False) and not _is_replay()
-    if not watching:
+    if not _observers or getattr(_local, "inside", False) or _is_replay():
         return target.original(*args, **kwargs)
     _local.inside = True
     try:
@@ -278,7 +276,11 @@ class _Patches:
             if target.owner is not None and getattr(target.owner, name) is not stand_in:
                 setattr(target.owner, name, stand_in)
         self.pairs += pairs
-        self._run_compiled_models_eagerly()
+        loaded = sys.modules.get("torch._dynamo")
+        set_stance = getattr(torch.compiler, "set_stance", None)
+        if self.stance is None and set_stance is not None and hasattr(loaded, "eval_frame"):
+            self.stance = set_stance("force_eager")  # compiled models
+            self.stance.__enter__()
 
     def remove(self) -> None:
         """Put every original back."""
@@ -294,13 +296,6 @@ class _Patches:
             asked = [path for mapping in self.extra for path in mapping]
             if _observers and (name == "torch._dynamo" or touches_target(name, module, asked)):
                 self.install()
-
-    def _run_compiled_models_eagerly(self) -> None:
-        loaded = sys.modules.get("torch._dynamo")
-        set_stance = getattr(torch.compiler, "set_stance", None)
-        if self.stance is None and set_stance is not None and hasattr(loaded, "eval_frame"):
-            self.stance = set_stance("force_eager")
-            self.stance.__enter__()
 
 
 _patches = _Patches()

@@ -46,10 +46,7 @@ class CallSite:
 
     def argument(self, name: str) -> Any:
         """Return an argument of the innermost running module that has it, or None."""
-        for arguments in reversed(self.arguments):
-            if name in arguments:
-                return arguments[name]
-        return None
+        return next((given[name] for given in reversed(self.arguments) if name in given), None)
 
     def positions(self) -> dict[str, int]:
         """Return the arguments that say where tokens lie (``current_start``), as far as known."""
