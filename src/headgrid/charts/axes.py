@@ -25,11 +25,10 @@ _SHORTEST_BAR = 8
 
 @dataclass(frozen=True)
 class Look:
-    """Every size, weight and gap of a figure, in the chart's own units.
+    """Every size, weight and gap of a figure, in units of which a cell takes a whole number.
 
-    A chart is laid out in units of which a cell takes a whole number. Without a wanted width a
-    unit is a point. With one, panels take what the width leaves, and the unit is what makes their
-    cells whole; all other lengths are divided by it, so that text keeps its size in points.
+    A unit is a point, unless a width is wanted: then it is what makes the cells of the panels
+    whole, and all other lengths are divided by it, so that text keeps its size in points.
     """
 
     family: str = FONT_FAMILY
@@ -162,12 +161,8 @@ def fit_maps(options: FigureOptions, columns: int, count: int, panel: float | No
     wanted = panel_width(options.points, fixed, columns)
     width = cell_size(count, round(wanted)) * count
     height = shorten_float(look.profile_height / look.profile_width * width, 6)
-    return replace(
-        look.divided(shorten_float(wanted / width, 6)),
-        map_panel=float(width),
-        profile_width=float(width),
-        profile_height=height,
-    )
+    look, panel = look.divided(shorten_float(wanted / width, 6)), float(width)
+    return replace(look, map_panel=panel, profile_width=panel, profile_height=height)
 
 
 def fit_profiles(options: FigureOptions, columns: int) -> Look:
@@ -177,10 +172,8 @@ def fit_profiles(options: FigureOptions, columns: int) -> Look:
         return look
     fixed = look.left_room + (columns - 1) * look.profile_column_gap + 2 * look.padding
     width = panel_width(options.points, fixed, columns)
-    height = look.profile_height * min(1.0, width / look.profile_width)
-    return replace(
-        look, profile_width=shorten_float(width, 6), profile_height=shorten_float(height, 6)
-    )
+    height = shorten_float(look.profile_height * min(1.0, width / look.profile_width), 6)
+    return replace(look, profile_width=shorten_float(width, 6), profile_height=height)
 
 
 def panel_width(points: float, fixed: float, columns: int, smallest: float = 0) -> float:

@@ -27,15 +27,12 @@ from headgrid.charts.panels import (
     pair_records,
     scale_mark,
 )
-from headgrid.charts.scales import ColorScale, count_pixels, find_scale
+from headgrid.charts.scales import ColorScale, count_pixels, find_scale, head_tile
 from headgrid.charts.spec import Records, finish_chart, write_title
-from headgrid.charts.tiles import head_tile
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.tables.changes import expect_comparable
 from headgrid.text import shorten_text
 
-#: Points that the title of a colour bar needs, in lines.
-_SHORTEST_BAR = 9
 _PARTS = ("A", "B", "B \u2212 A")
 
 
@@ -214,8 +211,8 @@ def _color(
     channel: Any, scale: ColorScale, panels: Panels, look: Look, *shown: Capture | _Change
 ) -> Any:
     total = panels.height(map_size(panels.first, look)[1], look.map_row_gap)
-    half = (min(total, look.bar_length) - 4 * look.bar_title) / 2
-    half = max(half, _SHORTEST_BAR * look.bar_title)
+    # The title of a bar needs as much as nine lines.
+    half = max((min(total, look.bar_length) - 4 * look.bar_title) / 2, 9 * look.bar_title)
     lows, highs = zip(*(part.value_range for part in shown), strict=True)
     title = STATISTICS[shown[0].statistic].title
     return color_channel(channel, scale, title, (min(lows), max(highs)), half, look)

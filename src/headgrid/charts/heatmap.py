@@ -13,9 +13,8 @@ from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps, fit_profiles
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles, profile_gap, sink_texts
-from headgrid.charts.scales import MAX_PIXELS, count_saturated, find_scale
+from headgrid.charts.scales import MAX_PIXELS, count_saturated, find_scale, pool_factor
 from headgrid.charts.spec import MAX_MARKS, finish_chart, write_title
-from headgrid.charts.tiles import describe_tiles
 from headgrid.errors import RenderError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.text import shorten_list, shorten_text
@@ -139,7 +138,7 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
             capture,
             f"query x key frame. Color range {scale.text}; {saturated:,} of {visible:,} values "
             f"saturate; {total - visible:,} of {total:,} pairs are unseen.",
-            "" if vectors else describe_tiles(capture),
+            "" if vectors else _describe_tiles(capture),
         ),
         spacing={"row": look.map_row_gap, "column": look.map_column_gap},
         meta={**_describe("heatmap", capture), **scale.meta},
@@ -226,6 +225,17 @@ def _describe(figure: str, capture: Capture) -> dict[str, Any]:
         "run": shorten_text(capture.run),
         "prompt": shorten_text(capture.prompt),
     }
+
+
+def _describe_tiles(capture: Capture) -> str:
+    """Return the sentence that says how cells became pixels."""
+    rows, columns = pool_factor(len(capture.query_frames)), pool_factor(len(capture.key_frames))
+    if rows == columns == 1:
+        return "Each head is an image, one pixel a cell."
+    return (
+        f"Each head is an image; a pixel pools {rows} query x {columns} key frames and shows the "
+        "value of largest magnitude."
+    )
 
 
 def _span(frames: Sequence[int]) -> str:

@@ -92,8 +92,7 @@ def draw_overview(
     """Draw the overview of a summary with options that are built already.
 
     The summary has ``set``, ``layer``, ``head`` (missing in a layer's mean over heads), ``runs``,
-    and ``mean`` and ``std`` over runs. ``layers`` are the rows of the matrix, those of the summary
-    where not given; ``description`` tells in the caption of how many runs, layers and heads.
+    ``mean`` and ``std``. ``layers`` are the rows, where not given those of the summary.
     """
     expect_values(summary, name, statistic)
     values = summary.loc[summary["head"].notna(), "mean"].dropna().to_numpy()
@@ -236,10 +235,9 @@ def _with_margins(summary: pd.DataFrame) -> pd.DataFrame:
         .agg(mean=("mean", "mean"), runs=("runs", "max"))
         .reset_index()
     )
-    margins["layer"] = pd.NA
-    margins["std"] = np.nan
-    rows = [summary, margins[summary.columns].astype(summary.dtypes)]
-    return pd.concat(rows, ignore_index=True)
+    margins["layer"], margins["std"] = pd.NA, np.nan
+    margins = margins[summary.columns].astype(summary.dtypes)
+    return pd.concat([summary, margins], ignore_index=True)
 
 
 def finish_summary(

@@ -28,9 +28,15 @@ from headgrid.charts.axes import (
     frame_axis,
     tile_axis,
 )
-from headgrid.charts.scales import MAX_PIXELS, ColorScale, cell_size, count_pixels, pool_factor
+from headgrid.charts.scales import (
+    MAX_PIXELS,
+    ColorScale,
+    cell_size,
+    count_pixels,
+    head_tile,
+    pool_factor,
+)
 from headgrid.charts.spec import Grid, Records
-from headgrid.charts.tiles import head_tile
 from headgrid.tables.tidy import panel_pairs
 from headgrid.text import fit_title, shorten_float, shorten_text
 
@@ -180,9 +186,8 @@ class Panels:
         )
         text: dict[str, Any] = {"align": "right", "baseline": baseline, "fontSize": size}
         text |= {"fontWeight": "bold", "aria": False}
-        halo = base.mark_text(
-            **text, fill="white", stroke="white", strokeWidth=shorten_float(2 / look.unit, 6)
-        )
+        width = shorten_float(2 / look.unit, 6)
+        halo = base.mark_text(**text, fill="white", stroke="white", strokeWidth=width)
         return [
             halo.properties(name=HALO),
             base.mark_text(**text, fill=INK).properties(name=LABELS),
@@ -315,8 +320,8 @@ def nest(
 ) -> Records:
     """Turn a table, sorted by ``index`` and ``key``, into a record per row of a matrix: an array.
 
-    It starts at the first key frame; an unseen pair before the last visible one is null. Each of
-    ``expected``, values of the first column, has a record, if only with one null.
+    An unseen pair before the last visible one is null. Each of ``expected``, values of the first
+    column, has a record, if only with one null.
     """
     rows = table[list(index)].to_numpy()
     new = np.ones(len(rows), dtype=bool)

@@ -33,8 +33,6 @@ PickFigure = Literal["heatmap", "perhead", "both"]
 PICK_FIGURES: tuple[str, ...] = get_args(PickFigure)
 
 _HEAD = re.compile(r"(?:(?P<run>.+)/)?(?P<layer>\d{1,9}):(?P<head>\d{1,9})")
-#: Average width of a bold letter, as a share of its size: measured on Liberation Sans.
-_LETTER = 0.6
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,7 @@ def draw_pick(
     ]
     meta: dict[str, Any] = {"figure": "pick", "statistic": statistic, "panels": listed}
     caption = f"{STATISTICS[statistic].title}: {'; '.join(listed)}."
-    chart: Any
+    chart: alt.TopLevelMixin
     records: Records | None
     spacing: Any
     if figure == "perhead":
@@ -233,10 +231,9 @@ def draw_pick(
     if figure != "heatmap":
         caption += " Profiles: mean over the last block's queries, by key frame, on one axis."
     title, width = write_title(options, look, [], captures, 90), options.points
-    drawn: alt.TopLevelMixin = finish_chart(
+    return finish_chart(
         chart, records, look, title=title, caption=caption, spacing=spacing, meta=meta, width=width
     )
-    return drawn
 
 
 def _draw_pairs(
@@ -279,7 +276,8 @@ def _name_panels(
         forms[0].append(f"{letter} {run}Layer {layer}, Head {head}")
         forms[1].append(f"{letter} {run.replace(',', '')}L{layer} H{head}")
         forms[2].append(f"{letter} L{layer} H{head}")
-    fitting = (names for names in forms if max(map(len, names)) * _LETTER * size <= width)
+    # Average width of a bold letter, as a share of its size: measured on Liberation Sans.
+    fitting = (names for names in forms if max(map(len, names)) * 0.6 * size <= width)
     return Panels(tuple(heads), next(fitting, forms[-1]), columns)  # one form for all panels
 
 

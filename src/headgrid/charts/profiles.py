@@ -30,16 +30,6 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
 
     Value axes are independent, or one for all where the look says so.
     """
-    chart = panels.facet(alt.layer(*_marks(panels, look)), look, look.profile_title)
-    if not look.shared_values:
-        chart = chart.resolve_scale(y="independent")
-    table, expected = panel_profiles(panels.heads, panels.field), range(len(panels.heads))
-    keys = panels.first.key_frames
-    records = nest(table, panels.statistic, keys, [panels.field], expected)
-    return panels.unfold(chart, []), mark_absent(records, panels)
-
-
-def _marks(panels: Panels, look: Look) -> list[Any]:
     keys = panels.first.key_frames
     key = frame_axis(alt.X("key:O"), keys, "Key Frame", panels.border("bottom", look), bars=True)
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
@@ -67,7 +57,14 @@ def _marks(panels: Panels, look: Look) -> list[Any]:
     place = look.profile_width - inset, inset, "top", look.profile_title
     size = look.profile_width, look.profile_height
     words = absent_marks(panels, [panels.field], size, look)
-    return [bars, line, *([] if dense else [points]), *panels.inside_labels(*place, look), *words]
+    dots = [] if dense else [points]
+    panel = alt.layer(bars, line, *dots, *panels.inside_labels(*place, look), *words)
+    chart = panels.facet(panel, look, look.profile_title)
+    if not look.shared_values:
+        chart = chart.resolve_scale(y="independent")
+    table, expected = panel_profiles(panels.heads, panels.field), range(len(panels.heads))
+    records = nest(table, panels.statistic, keys, [panels.field], expected)
+    return panels.unfold(chart, []), mark_absent(records, panels)
 
 
 def profile_gap(panels: Panels, look: Look) -> float:
@@ -81,8 +78,7 @@ def profile_gap(panels: Panels, look: Look) -> float:
 def value_extent(panels: Panels, look: Look) -> float:
     """Return the room that ticks and labels of value and frame axes take at most."""
     labels = [*(f"{tick:g}" for tick in _ticks(panels)), *map(str, panels.first.query_frames)]
-    longest = max(map(len, labels))
-    room = 0.56 * look.tick_label * longest + look.tick_size + look.label_padding
+    room = 0.56 * look.tick_label * max(map(len, labels)) + look.tick_size + look.label_padding
     return shorten_float(room, 4)
 
 

@@ -32,10 +32,10 @@ from headgrid.charts.scales import (
     count_pixels,
     count_saturated,
     find_scale,
+    head_tile,
     pool_factor,
 )
 from headgrid.charts.spec import Grid, Records, finish_chart, write_title
-from headgrid.charts.tiles import head_tile
 from headgrid.errors import CaptureError, OptionError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
@@ -44,11 +44,7 @@ from headgrid.text import shorten_text
 
 #: Pixels along an axis of a small map beyond which frames are pooled.
 MAX_PIXELS = 72
-_PANEL = 44
-_GAP = 4
-#: How far the outer labels of a map's axis stand from its corners.
-_INSET = 2
-_LEFT_ROOM, _BAR_ROOM = 64, 60
+_PANEL, _GAP = 44, 4
 
 
 def sheet(
@@ -205,9 +201,8 @@ class _Sheet:
         frame = panel_frame(*self.size, index[:2], look, fill=UNSEEN_COLOR)
         frame.transform = [alt.FilterTransform(filter=framed), *frame.transform]
         words = absent_marks(panels, index[:2], self.size, look)
-        name = f"sheet_{CELLS}"
-        marks = map_marks(panels, look, vectors=vectors, name=name, pixels=MAX_PIXELS)
-        marks = marks.transform_filter(known)
+        options: dict[str, Any] = {"name": f"sheet_{CELLS}", "pixels": MAX_PIXELS}
+        marks = map_marks(panels, look, vectors=vectors, **options).transform_filter(known)
         marks.view = alt.Undefined
         self._keep_ends(marks, vectors)
         length = len(self.layers) * (self.size[1] + self.gap) - self.gap
@@ -226,12 +221,8 @@ class _Sheet:
             return chart.transform_calculate(color=self.scale.expression(statistic)), records
         where = f"datum.layer=={self.first.layer_index}&&datum.head==0"
         records = [
-            {
-                "layer": c.layer_index,
-                "head": head,
-                "tile": head_tile(c, head, self.scale, MAX_PIXELS),
-            }
-            for c, head in panels.heads
+            {"layer": c.layer_index, "head": n, "tile": head_tile(c, n, self.scale, MAX_PIXELS)}
+            for c, n in panels.heads
         ]
         # Every record names a picture; that of a missing layer is never drawn.
         never = {**records[0], "missing": True}
@@ -244,14 +235,14 @@ class _Sheet:
     def _keep_ends(self, marks: alt.Chart, vectors: bool) -> None:
         """Keep the first and the last tick of both axes: a small map has no room for more.
 
-        They stand flush with the map; the row of a missing layer has none.
+        They stand inside the map's corners; the row of a missing layer has none.
         """
         encoding: Any = marks.encoding
         axes = (encoding.x, self.first.key_frames), (encoding.y, self.first.query_frames)
         for channel, frames in axes:
             ends = [frames[0], frames[-1]] if vectors else [0, len(frames) - 1]
             axis = {**dict(channel["axis"]), "values": [*dict.fromkeys(ends)], "title": None}
-            axis |= {"labelFlush": True, "labelFlushOffset": -_INSET}
+            axis |= {"labelFlush": True, "labelFlushOffset": -2}
             if channel is encoding.y and self.missing:
                 shown = f"indexof({json.dumps(self.missing)},parent.layer)<0"
                 # Invisible labels keep the width that lines up the rows' names.
@@ -303,8 +294,8 @@ class _Sheet:
         )
         caption += "" if vectors else " Each map is an image."
         if pooled > 1:
-            caption += f" A pixel pools {pooled} frames along an axis and shows the value of"
-            caption += " largest magnitude."
+            pixel = f"A pixel pools {pooled} frames along an axis"
+            caption += f" {pixel} and shows the value of largest magnitude."
         missing = ", ".join(map(str, self.missing))
         return caption + (f" Missing layers: {missing}." if missing else "")
 
@@ -316,7 +307,7 @@ def _fit(options: FigureOptions, capture: Capture) -> Look:
     if options.points is None:
         return look
     across, count = capture.num_heads, count_pixels(len(capture.key_frames), MAX_PIXELS)
-    fixed = _LEFT_ROOM + (across - 1) * _GAP + _BAR_ROOM + 2 * look.padding
+    fixed = 64 + (across - 1) * _GAP + 60 + 2 * look.padding  # names of layers, and colour bar
     panel = panel_width(options.points, fixed, across, 8)
     cells = cell_size(count, round(panel)) * count
     return replace(look.divided(panel / cells), map_panel=float(cells))

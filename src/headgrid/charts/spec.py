@@ -26,9 +26,6 @@ Drawn = TypeVar("Drawn")
 #: V8's heap ends, and the process with it, between 0.6 and 1.39 million marks (vl-convert 1.9).
 MAX_MARKS = 400_000
 
-# Stands for the records while the outline is written with indentation.
-_RECORDS = "headgrid-records-5b1f0c"
-
 
 class ChartLike(Protocol):
     """What can be drawn: an altair chart, or anything with ``to_dict``."""
@@ -40,9 +37,8 @@ class ChartLike(Protocol):
 class _Ours:
     """A base before altair's own: a look under what a user configures.
 
-    ``configure_axis(labelFontSize=9)`` changes that one setting, and not all others back to
-    Vega-Lite's. A chart that is put beside another leaves its look and its ``usermeta`` out, as
-    only the outermost chart may have them.
+    ``configure_axis(labelFontSize=9)`` changes that one setting alone. A chart that is put beside
+    another leaves its look and its ``usermeta`` out: only the outermost chart may have them.
     """
 
     def to_dict(
@@ -77,11 +73,10 @@ class _Ours:
 
         parent: Any = super()
         if renderers.active == "default" and not renderers.options:
-            from headgrid.web.mimebundle import bundle_chart
+            from headgrid.web.page import bundle_chart
 
             chart: Any = self
-            bundle = bundle_chart(chart, include, exclude)
-            if bundle is not None:
+            if (bundle := bundle_chart(chart, include, exclude)) is not None:
                 return bundle
         return parent._repr_mimebundle_(include, exclude, **options)
 
@@ -280,10 +275,10 @@ def to_json(chart: ChartLike | Mapping[str, Any]) -> str:
     try:
         if not isinstance(records, list):
             return _dump(spec, indent=1) + "\n"
-        stand_in = _RECORDS
-        while stand_in in _dump(
-            {**spec, "data": {**data, "values": None}}
-        ):  # a title holds any text
+        # It stands for the records while the outline is written, and in no title.
+        stand_in = "headgrid-records-5b1f0c"
+        rest = _dump({**spec, "data": {**data, "values": None}})
+        while stand_in in rest:
             stand_in += "-"
         outline = _dump({**spec, "data": {**data, "values": stand_in}}, indent=1)
         lines = ",\n".join(f"   {_dump(record)}" for record in records)

@@ -18,9 +18,6 @@ from headgrid.tables.measures import measure_title
 
 #: Name of marks that the finishing stage shortens like those of the profiles.
 FAINT = "headgrid_faint"
-_TREND_WIDTH, _TREND_HEIGHT = 480, 270
-#: Up to so many layers have a tick each.
-_MOST_TICKS = 12
 
 
 def trend(
@@ -104,11 +101,11 @@ def draw_trend(
 def _trend_panel(
     name: str, title: str, layers: list[int], look: Look, wanted: float | None
 ) -> alt.LayerChart | alt.FacetChart:
-    width = wanted or (180 if look.border_axes else _TREND_WIDTH)
-    height = min(width * 0.6, _TREND_HEIGHT)
+    width = wanted or (180 if look.border_axes else 480)
+    height = min(width * 0.6, 270)
     alone = len(layers) == 1  # then there is no line to draw
     count = layers[-1] - layers[0] + 1
-    ticks = list(range(count)) if count <= _MOST_TICKS else frame_ticks(count)
+    ticks = list(range(count)) if count <= 12 else frame_ticks(count)
     x = (
         alt.X("layer:Q")
         .title("Layer")
@@ -116,7 +113,7 @@ def _trend_panel(
         .axis(grid=False, values=[layers[0] + tick for tick in ticks])
     )
     y = alt.Y(f"{name}:Q", title=title, scale=alt.Scale(zero=False, padding=6))
-    of_layer, of_head = "!isValid(datum.head)", "isValid(datum.head)"
+    of_layer = "!isValid(datum.head)"
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
     base = alt.Chart(width=width, height=height, view=ground)
     tooltip = ["set:N", "layer:O", f"{name}:Q", "std:Q", "runs:Q"]
@@ -124,7 +121,7 @@ def _trend_panel(
     thin = 0.8 * look.line_width
     faint = (
         (base.mark_point(**grey, size=12) if alone else base.mark_line(**grey, strokeWidth=thin))
-        .transform_filter(of_head)
+        .transform_filter("isValid(datum.head)")
         .encode(x=x, y=y, detail="head:N", tooltip=["head:O", *tooltip])
         .properties(name=FAINT)
     )

@@ -1,9 +1,8 @@
 """Vega's libraries and headgrid's start code -> the scripts of pages.
 
-The one that pages share is at once an ES module and a plain script (a page opened from
-disk may load no module), sets ``vegaEmbed``, and draws every figure it finds. What comes
-from a CDN instead is pinned in ``web/cdn.json``: exact versions, each with the hash
-of its content.
+The one that pages share is at once an ES module and a plain script (a page opened from disk may
+load no module), sets ``vegaEmbed``, and draws every figure it finds. What comes from a CDN instead
+is pinned in ``web/cdn.json``: exact versions, each with the hash of its content.
 """
 
 from __future__ import annotations
@@ -113,9 +112,8 @@ def fragment_code() -> str:
 def notebook_code(schema: str = "") -> str:
     """Return the script that offers to make the picture before it live.
 
-    It draws as `fragment_code` does: at once where the page has vega-embed, and else when
-    somebody presses its button, which loads the pinned files of the CDN. Where Vega-Lite's
-    version is not pinned there is no button.
+    It draws at once where the page has vega-embed, and else when somebody presses its button,
+    which loads the pinned files of the CDN; without a button where no version is pinned.
     """
     try:
         pinned = pinned_scripts(schema)

@@ -1,8 +1,7 @@
 """Captures, surveys, recordings and colour ranges -> the HTML that a notebook shows of them.
 
-A card is a table of facts beside a small picture: no script, no style sheet, nothing
-that is fetched, so that it looks the same in a running notebook, in an exported one
-and where scripts are taken out. Text that comes from data is shortened and escaped.
+A card is a table of facts beside a small picture: no script, no style sheet, nothing that is
+fetched, so that it looks the same everywhere. Text that comes from data is shortened and escaped.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ import numpy.typing as npt
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.scales import STEPS, ColorScale, palette_for, pool_factor
-from headgrid.charts.tiles import pool_extremes
+from headgrid.charts.scales import STEPS, ColorScale, palette_for, pool_extremes, pool_factor
 from headgrid.options import ColorRange
 from headgrid.survey.model import Survey
 from headgrid.tables.ranges import resolve_color_range
@@ -39,7 +37,6 @@ _GAP, _WIDTH = 4, 560
 # A PNG of one byte a pixel has 256 colours: every other step of the scale, and two more.
 _COARSE = 2
 _UNSEEN, _PAPER = STEPS // _COARSE, STEPS // _COARSE + 1
-_UNSEEN_RGB = (236, 236, 236)
 
 _Pixels: TypeAlias = npt.NDArray[np.uint8]
 
@@ -117,8 +114,7 @@ def _show_survey(survey: Survey) -> str:
     ]
     table = survey.summary("sink").dropna(subset="head")
     means = table.groupby(["layer", "head"])["mean"].mean().unstack()
-    means = means.reindex(index=list(survey.layers))
-    scores = means.to_numpy(dtype=float, na_value=np.nan)
+    scores = means.reindex(index=list(survey.layers)).to_numpy(dtype=float, na_value=np.nan)
     return _show_sinks("Survey", rows, scores, survey.layers)
 
 
@@ -149,11 +145,8 @@ def _show_sinks(
         for at in _largest(scores)
         if not np.isnan(scores.flat[at])
     ]
-    rows = [
-        *rows,
-        ("largest sinks (layer:head)", ", ".join(named) or "n/a"),
-        ("colors", _colors(scale)),
-    ]
+    largest_sinks = "largest sinks (layer:head)", ", ".join(named) or "n/a"
+    rows = [*rows, largest_sinks, ("colors", _colors(scale))]
     alt = "Sink scores; a row for each layer, a column for each head"
     return _card(title, rows, draw_table(scores, scale, alt))
 
@@ -169,8 +162,7 @@ def _card(title: str, rows: Iterable[tuple[str, str]], picture: str = "") -> str
 
 
 def _colors(scale: ColorScale) -> str:
-    low, high = _number(scale.range.low), _number(scale.range.high)
-    return f"{low} {draw_colors(scale)} {high}"
+    return f"{_number(scale.range.low)} {draw_colors(scale)} {_number(scale.range.high)}"
 
 
 def _prompt(prompt: str) -> str:
@@ -240,8 +232,8 @@ def draw_table(values: Array, scale: ColorScale, alt: str) -> str:
 def draw_colors(scale: ColorScale) -> str:
     """Draw the colours of a scale from its low to its high end."""
     low, high = scale.range.low, scale.range.high
-    line = np.linspace(low, high, 128)[None]
-    return _pack(_enlarge(_color(line, scale), 1, 12), scale, f"Colors from {low:g} to {high:g}")
+    line = _color(np.linspace(low, high, 128)[None], scale)
+    return _pack(_enlarge(line, 1, 12), scale, f"Colors from {low:g} to {high:g}")
 
 
 def _draw(values: Array, scale: ColorScale, most: int, large: int, largest: int) -> _Pixels:
@@ -280,7 +272,7 @@ def _pack(pixels: _Pixels, scale: ColorScale, alt: str) -> str:
 
     image = Image.fromarray(pixels)
     colors = scale.colors()[_COARSE // 2 :: _COARSE].tobytes()
-    image.putpalette(colors + bytes(_UNSEEN_RGB) + b"\xff\xff\xff")
+    image.putpalette(colors + b"\xec\xec\xec" + b"\xff\xff\xff")
     packed = io.BytesIO()
     image.save(packed, "PNG", optimize=True, transparency=_PAPER)
     text = base64.b64encode(packed.getvalue()).decode("ascii")

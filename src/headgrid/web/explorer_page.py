@@ -1,8 +1,7 @@
 """A survey -> the text of one page in which each head of each layer can be looked at.
 
-The page holds all values, packed, and the specifications of our own figures; a
-script puts the values of the chosen head into them. As on every page of ours what
-data say stays data: nothing is fetched, and no text becomes markup or code.
+The page holds all values, packed, and the specifications of our own figures; a script puts the
+values of the chosen head into them. Nothing is fetched, and no text becomes markup or code.
 """
 
 from __future__ import annotations
@@ -44,9 +43,6 @@ MAX_FRAMES = 256
 #: Values of a page: 12 million take 30 MB, beyond which browsers become slow to open it.
 MAX_VALUES = 12_000_000
 
-# What the colour range can be when the page opens, beside two numbers.
-_RANGES = ("symmetric", "quantile")
-_TITLE_LENGTH, _PROMPT_LENGTH = 120, 300
 # The whole number that stands for "no value"; others stay below 10,000 in magnitude.
 _NO_VALUE = -32768
 
@@ -65,7 +61,8 @@ class ExplorerOptions:
         if self.statistic is not None:
             check_choice("statistic", self.statistic, MEASURES)
         if isinstance(self.color_range, str):
-            check_choice("color range", self.color_range, [*_RANGES, "LO,HI (two numbers)"])
+            known = ["symmetric", "quantile", "LO,HI (two numbers)"]
+            check_choice("color range", self.color_range, known)
         if self.title is not None and not isinstance(self.title, str):
             raise OptionError(f"title is {self.title!r}, expected text")
         FigureOptions(palette=self.palette, color_range=self.color_range)  # type: ignore[arg-type]
@@ -76,14 +73,15 @@ def write_explorer(found: Survey, options: ExplorerOptions) -> str:
     shown = _Shown(found, options)
     _check_size(shown.captures)
     model = _describe_model(shown)
-    title = shorten_text(options.title or "", _TITLE_LENGTH) or "Attention Explorer"
+    title = shorten_text(options.title or "", 120) or "Attention Explorer"
     body = _write_body(shown, model, title)
     vega = assets.load_bundle()
     text = json.dumps(model, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     data = {"vega": vega.encode("utf-8"), "model": text.encode()}
     data |= {f"layer-{n}": pack_capture(capture) for n, capture in shown.captures.items()}
     elements = "\n".join(
-        f'<script type="application/octet-stream" id="{name}">{_compress(content)}</script>'
+        f'<script type="application/octet-stream" id="{name}">'
+        f"{base64.b64encode(zlib.compress(content, 9)).decode('ascii')}</script>"
         for name, content in data.items()
     )
     scripts = [
@@ -96,7 +94,7 @@ def write_explorer(found: Survey, options: ExplorerOptions) -> str:
 
 
 def _write_body(shown: _Shown, model: dict[str, Any], title: str) -> str:
-    prompt = shorten_text(shown.first.prompt, _PROMPT_LENGTH) if shown.runs == 1 else ""
+    prompt = shorten_text(shown.first.prompt, 300) if shown.runs == 1 else ""
     template = assets.read_file("explorer.html").strip()
     return template.format(
         title=escape(title),
@@ -161,9 +159,8 @@ class _Shown:
         elif mine:
             yield mine[0]
         present = len(self.captures)
-        missing = len(self.survey.layers) - present
         yield f"{count_noun(present, 'layer')} x {count_noun(self.survey.num_heads, 'head')}"
-        if missing:
+        if missing := len(self.survey.layers) - present:
             yield f"{missing} missing"
         queries = f"{len(self.first.query_frames)} query x " if self.has_maps else ""
         yield queries + count_noun(len(self.first.key_frames), "key frame")
@@ -279,9 +276,8 @@ def pack_capture(capture: Capture) -> bytes:
 def pack_numbers(values: npt.NDArray[np.floating]) -> bytes:
     """Return n numbers as four planes of n bytes: whole number low, high, exponent low, high.
 
-    A number has four significant digits everywhere in a figure, so that it is a whole number
-    times a power of ten. Bytes of equal meaning stand together, as deflate makes most of them
-    so. NaN becomes `_NO_VALUE`.
+    Four significant digits are a whole number times a power of ten. Bytes of equal meaning stand
+    together, as deflate makes most of them so. NaN becomes `_NO_VALUE`.
     """
     rounded = round_values(values)
     size = np.abs(rounded)
@@ -294,7 +290,3 @@ def pack_numbers(values: npt.NDArray[np.floating]) -> bytes:
     whole[np.isnan(rounded)] = _NO_VALUE
     planes = [numbers.view(np.uint8).reshape(-1, 2).T for numbers in (whole, exponents)]
     return np.concatenate(planes).tobytes()
-
-
-def _compress(content: bytes) -> str:
-    return base64.b64encode(zlib.compress(content, 9)).decode("ascii")

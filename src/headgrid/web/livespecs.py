@@ -1,8 +1,7 @@
 """A survey and one capture -> specifications of figures that a script keeps up to date.
 
-They are figures of `charts`, of one head. What a page changes are their data and their
-parameters: the ends of the colour range, and what is chosen. A colour follows from the
-parameters as it does from a `ColorScale`.
+They are figures of `charts`, of one head. What a page changes are their data and parameters: the
+ends of the colour range, from which colours follow as from a `ColorScale`, and what is chosen.
 """
 
 from __future__ import annotations
@@ -46,19 +45,12 @@ _LOOK = replace(
     line_width=1.2,
     point_size=8,
 )
-_LABEL = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
-# Around what is chosen: a line that is seen on light and on dark cells.
-_RING = (("white", 4), ("#111111", 2))
 # Decimal numbers while they are short: the ticks are those of the page, and not Vega's, whose
 # own labels would have too few digits for them.
 _TICK = (
     "datum.value==0?'0':abs(datum.value)<0.001||abs(datum.value)>=100000?"
     "format(datum.value,'.3~e'):format(datum.value,'.4~r')"
 )
-# Cells of the overview grow, to hold text of this size; a few rows grow more, up to this height
-# of all or of each, as the colour bar beside them has a title.
-_ZOOM, _NUMBERS = (1.25, 1.2), 9.5
-_LEAST_HEIGHT, _ROW_HEIGHT = 150, 40
 
 
 def draw_live_overview(
@@ -75,7 +67,7 @@ def draw_live_overview(
     for part in panel["layer"]:
         encoding = part["encoding"]
         if "text" in encoding:
-            part["mark"]["fontSize"] = _NUMBERS
+            part["mark"]["fontSize"] = 9.5
         else:
             part["mark"]["cursor"] = "pointer"
         for channel in "x", "y":
@@ -83,13 +75,15 @@ def draw_live_overview(
     shown = [one for one in cells["encoding"]["tooltip"] if one["field"] not in left_out]
     cells["encoding"]["tooltip"] = shown
     columns, rows = (len(cells["encoding"][channel]["scale"]["domain"]) for channel in "xy")
-    panel["width"] = columns * round(panel["width"] / columns * _ZOOM[0])
-    row = round(panel["height"] / rows * _ZOOM[1])
-    panel["height"] = rows * max(row, min(_ROW_HEIGHT, _LEAST_HEIGHT // rows))
+    # Cells grow, to hold that text; few rows grow to a height of 150 of all or 40 of each, as the
+    # colour bar beside them has a title.
+    panel["width"] = columns * round(panel["width"] / columns * 1.25)
+    row = round(panel["height"] / rows * 1.2)
+    panel["height"] = rows * max(row, min(40, 150 // rows))
     spec["bounds"] = "full"
     bar = cells["encoding"]["color"]["legend"]
-    bar["gradientLength"] = panel["height"]
-    bar["title"] = measure_title(name, statistic)  # on one line: there is room now
+    # The title is on one line: there is room now.
+    bar |= {"gradientLength": panel["height"], "title": measure_title(name, statistic)}
     bar.pop("titlePadding", None)
     panel["layer"] += _rings(cells, {"x": "chosen_head", "y": "chosen_layer"})
     return _with_parameters(spec, chosen_layer=None, chosen_head=None)
@@ -121,16 +115,9 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
         *_rings(cells, {"y": "chosen_query"}, row),
         *_rings(cells, {"x": "pointed_key", "y": "pointed_query"}),
     ]
-    return _with_parameters(
-        spec,
-        _range_parameters(palette),
-        range_ticks=[0],
-        range_below=False,
-        range_above=False,
-        chosen_query=None,
-        pointed_query=None,
-        pointed_key=None,
-    )
+    values = {"range_ticks": [0], "range_below": False, "range_above": False}
+    chosen = dict.fromkeys(("chosen_query", "pointed_query", "pointed_key"))
+    return _with_parameters(spec, _range_parameters(palette), **values, **chosen)
 
 
 def draw_live_profile(capture: Capture, width: int) -> Spec:
@@ -144,7 +131,7 @@ def draw_live_profile(capture: Capture, width: int) -> Spec:
     for part in spec["spec"]["layer"]:
         # There is no title over the panel that a label at its top would lift.
         value = part["encoding"]["y"]
-        value["axis"]["labelExpr"] = _LABEL
+        value["axis"]["labelExpr"] = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
     return _with_parameters(spec, value_low=0, value_high=1)
 
@@ -219,7 +206,7 @@ def _rings(cells: Spec, places: dict[str, str], more: Spec | None = None) -> Ite
         like = {name: cells["encoding"][channel][name] for name in ("axis", "scale", "title")}
         encoding[channel] = {**like, "datum": {"expr": place}, "type": "ordinal"}
     known = "&&".join(f"{name}!=null" for name in places.values())
-    for color, width in _RING:
+    for color, width in (("white", 4), ("#111111", 2)):  # seen on light and on dark cells
         mark = {"type": "rect", "filled": False, "stroke": color, "strokeWidth": width}
         yield {
             "transform": [{"aggregate": [], "groupby": ["panel"]}],
