@@ -99,7 +99,8 @@ LIES = {
 @SUFFIXES
 def test_zips_that_lie_are_refused(suffix: str, lie: str, tmp_path: Path) -> None:
     change, found = LIES[lie]
-    assert found in refusal(suffix, make_zip(suffix, change), tmp_path)
+    # Newer versions of Python find some of it themselves, and say "Overlapped".
+    assert found.lower() in refusal(suffix, make_zip(suffix, change), tmp_path).lower()
 
 
 @SUFFIXES
