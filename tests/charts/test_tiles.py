@@ -14,7 +14,8 @@ from PIL import Image
 
 import headgrid
 from headgrid.charts import heatmap as charts
-from headgrid.charts.scales import count_pixels, find_scale, head_tile, pool_extremes
+from headgrid.charts.scales import count_pixels, find_scale
+from headgrid.charts.tiles import head_tile, pool_extremes
 from headgrid.render.convert import render, render_svg
 from headgrid.tables.tidy import round_values
 from svgreader import read_svg

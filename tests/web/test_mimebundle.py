@@ -18,7 +18,7 @@ from browser import serve
 from headgrid import Capture, heatmap, perhead, to_spec
 from headgrid.render.convert import render_svg
 from headgrid.web.assets import CDN, notebook_code
-from headgrid.web.page import VEGALITE, bundle_chart
+from headgrid.web.mimebundle import VEGALITE, bundle_chart
 from pin_vega import BUILDS, VERSIONS
 from synthetic import block_capture, waves
 
@@ -76,7 +76,7 @@ def test_a_customised_chart_or_stack_is_shown_as_it_is():
 
 
 def test_large_figures_are_pixels_and_hold_their_data_once(monkeypatch):
-    monkeypatch.setattr("headgrid.web.page.LARGE", 2000)
+    monkeypatch.setattr("headgrid.web.mimebundle.LARGE", 2000)
     bundle, metadata = heatmap(block_capture())._repr_mimebundle_()
     assert "image/svg+xml" not in bundle
     assert metadata["image/png"].keys() == {"width", "height"}

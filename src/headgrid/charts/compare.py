@@ -27,8 +27,9 @@ from headgrid.charts.panels import (
     pair_records,
     scale_mark,
 )
-from headgrid.charts.scales import ColorScale, count_pixels, find_scale, head_tile
+from headgrid.charts.scales import ColorScale, count_pixels, find_scale
 from headgrid.charts.spec import Records, finish_chart, write_title
+from headgrid.charts.tiles import head_tile
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.tables.changes import expect_comparable
 from headgrid.text import shorten_text

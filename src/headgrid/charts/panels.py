@@ -33,10 +33,10 @@ from headgrid.charts.scales import (
     ColorScale,
     cell_size,
     count_pixels,
-    head_tile,
     pool_factor,
 )
 from headgrid.charts.spec import Grid, Records
+from headgrid.charts.tiles import head_tile
 from headgrid.tables.tidy import panel_pairs
 from headgrid.text import fit_title, shorten_float, shorten_text
 

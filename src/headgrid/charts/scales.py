@@ -1,9 +1,7 @@
-"""Captures and a rule -> their colour scale, and tiles on it; counts of frames -> ticks, sizes."""
+"""Captures and a rule -> their colour scale; counts of frames -> ticks, sizes."""
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,19 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture.model import Capture
-from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import check_choice
 from headgrid.notebook import Card
 from headgrid.options import PALETTES, SMALLEST_SPAN, ColorRange, FigureOptions
 from headgrid.tables.ranges import Ranged, resolve_color_range
-from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_float
 
 #: Colours are quantised to so many steps, as matplotlib's colour maps are.
 STEPS = 256
-#: Cells along an axis of a map beyond which they are pooled: a panel of so many points. A tile
-#: never has more pixels than its panel has points: sampling would lose them.
+#: Cells along an axis of a map beyond which they are pooled: a panel of so many points.
 MAX_PIXELS = 512
 
 # Low to high. ColorBrewer's RdBu with 11 classes, red high.
@@ -270,44 +265,3 @@ def _open_range(color_range: ColorRange) -> tuple[float, float]:
     low, high = color_range.low, color_range.high
     slack = 1e-8 * max(abs(low), abs(high))
     return low - slack, high + slack
-
-
-def pool_extremes(matrix: Array, rows: int, columns: int) -> Array:
-    """Return the value of largest magnitude of each pool of so many rows and columns.
-
-    A mean would make a sink, one column wide, vanish; the extreme keeps it.
-
-    >>> pool_extremes(np.array([[1.0, -5.0, np.nan], [2.0, 3.0, np.nan]]), 2, 2)
-    array([[-5., nan]])
-    """
-    if rows == columns == 1:
-        return matrix
-    starts = np.arange(0, matrix.shape[0], rows), np.arange(0, matrix.shape[1], columns)
-    high = np.fmax.reduceat(np.fmax.reduceat(matrix, starts[0], axis=0), starts[1], axis=1)
-    low = np.fmin.reduceat(np.fmin.reduceat(matrix, starts[0], axis=0), starts[1], axis=1)
-    return np.asarray(np.where(high >= -low, high, low))
-
-
-def head_tile(capture: Capture, head: int, scale: ColorScale, pixels: int = MAX_PIXELS) -> str:
-    """Return a head as a PNG in a data URI: query frame 0 at the bottom, nothing where unseen."""
-    from PIL import Image
-
-    pools = (pool_factor(len(f), pixels) for f in (capture.query_frames, capture.key_frames))
-    upright = pool_extremes(capture.head_matrix(head), *pools)[::-1]
-    unseen = np.isnan(upright)
-    # Rounded like every other value in a figure, so that both forms show the same colours.
-    steps = scale.steps(round_values(np.where(unseen, 0.0, upright)))
-    used, index = np.unique(steps[~unseen], return_inverse=True)
-    packed = io.BytesIO()
-    if len(used) < 256:
-        # One byte a pixel: the colours in use, and one more for "nothing here".
-        indexed = np.full(upright.shape, len(used), dtype=np.uint8)
-        indexed[~unseen] = index
-        image = Image.fromarray(indexed)
-        image.putpalette(scale.colors()[used].tobytes() + b"\0\0\0")
-        image.save(packed, "PNG", optimize=True, transparency=len(used))
-    else:
-        alpha = np.where(unseen, 0, 255).astype(np.uint8)
-        image = Image.fromarray(np.dstack([scale.colors()[steps], alpha]))
-        image.save(packed, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(packed.getvalue()).decode("ascii")

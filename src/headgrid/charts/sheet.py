@@ -32,10 +32,10 @@ from headgrid.charts.scales import (
     count_pixels,
     count_saturated,
     find_scale,
-    head_tile,
     pool_factor,
 )
 from headgrid.charts.spec import Grid, Records, finish_chart, write_title
+from headgrid.charts.tiles import head_tile
 from headgrid.errors import CaptureError, OptionError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey

@@ -73,7 +73,7 @@ class _Ours:
 
         parent: Any = super()
         if renderers.active == "default" and not renderers.options:
-            from headgrid.web.page import bundle_chart
+            from headgrid.web.mimebundle import bundle_chart
 
             chart: Any = self
             if (bundle := bundle_chart(chart, include, exclude)) is not None:

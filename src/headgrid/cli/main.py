@@ -6,18 +6,18 @@ import errno
 import os
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import click
 
 from headgrid._version import __version__
+from headgrid.cli.assets import assets
 from headgrid.cli.compare import compare
 from headgrid.cli.explore import explore
 from headgrid.cli.pick import pick
 from headgrid.cli.record import record
 from headgrid.cli.render import demo, render
-from headgrid.cli.shared import complain, path_option, show_path, show_warning
+from headgrid.cli.shared import complain, show_warning
 from headgrid.cli.stats import stats
 from headgrid.cli.survey import survey
 from headgrid.errors import HeadgridError, OptionError
@@ -92,19 +92,5 @@ def main() -> None:
     warnings.showwarning = show_warning  # type: ignore[assignment]
 
 
-@main.command()
-@path_option("-o --output folder DIR", "Where the script goes.", required=True)
-def assets(folder: Path) -> None:
-    """Write the one script that many pages share.
-
-    It holds Vega and draws every headgrid figure of the page that loads it, also
-    where the Content-Security-Policy is "default-src 'self'". Prints its path; the
-    name holds the version and a hash of the content.
-    """
-    from headgrid.web.assets import write_assets
-
-    show_path(write_assets(folder))
-
-
-for command in (compare, demo, explore, pick, record, render, stats, survey):
+for command in (assets, compare, demo, explore, pick, record, render, stats, survey):
     main.add_command(command)

@@ -6,7 +6,6 @@ import importlib
 import re
 import runpy
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -283,6 +282,8 @@ def _run_script(script: str, arguments: list[str], *, module: bool) -> None:
     except (HeadgridError, KeyboardInterrupt):
         raise
     except Exception as error:  # noqa: BLE001 - the script's own, shown as Python shows it
+        import traceback  # late: a command that starts does not need it
+
         trace = error.__traceback__
         while trace is not None and trace.tb_frame.f_code.co_filename in _OURS:
             trace = trace.tb_next

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -60,6 +59,8 @@ def _write_csv(captures: Sequence[Capture]) -> str:
 
 def _write_json(captures: Sequence[Capture]) -> str:
     """Return a JSON list with one object a capture, its heads in a list; null where undefined."""
+    import json
+
     from headgrid.tables.stats import head_statistics, layer_statistics
 
     def to_records(table: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:

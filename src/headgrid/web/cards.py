@@ -20,7 +20,8 @@ import numpy.typing as npt
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.scales import STEPS, ColorScale, palette_for, pool_extremes, pool_factor
+from headgrid.charts.scales import STEPS, ColorScale, palette_for, pool_factor
+from headgrid.charts.tiles import pool_extremes
 from headgrid.options import ColorRange
 from headgrid.survey.model import Survey
 from headgrid.tables.ranges import resolve_color_range

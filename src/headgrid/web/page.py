@@ -1,4 +1,4 @@
-"""Charts -> HTML: a page that stands alone, a fragment for one with vega-embed, a notebook's.
+"""Charts -> HTML: a page that stands alone, or a fragment for a page that has vega-embed.
 
 The specification stands in the page as inert JSON, and what draws it is a script that is the same
 for every figure; so nothing that data say is ever markup or code. A page also carries a
@@ -17,10 +17,9 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
-from headgrid.errors import HeadgridError, OptionError
+from headgrid.errors import OptionError
 from headgrid.inert import make_inert
-from headgrid.render.convert import check_spec, count_marks, render, render_svg
-from headgrid.render.svg import finish as svg
+from headgrid.render.convert import check_spec, count_marks
 from headgrid.text import clean_text, shorten_text
 from headgrid.web import assets
 
@@ -30,11 +29,6 @@ SVG_MARKS = 60_000
 
 #: An element of a page, and the source that the page's policy has to allow for it.
 Script: TypeAlias = tuple[str, str]
-
-VEGALITE = "application/vnd.vegalite.v6+json"
-#: Bytes of an SVG beyond which a notebook gets pixels; of a specification beyond which the
-#: HTML does not repeat it. At 72 frames both are below 310,000.
-LARGE = 500_000
 
 _DOCUMENT = """\
 <!doctype html>
@@ -226,55 +220,3 @@ def _hash_source(text: str) -> str:
     """
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def bundle_chart(
-    chart: ChartLike, include: Any = None, exclude: Any = None
-) -> dict[str, Any] | tuple[dict[str, Any], dict[str, Any]] | None:
-    """Return what a notebook shows of a chart, in all mime types or those that it asks for.
-
-    Every reader takes the richest form that it knows: ``text/html`` is the figure as a picture,
-    which needs no script and no style, beside its inert specification; where scripts run it offers
-    to become live, and is live at once on a page that has vega-embed. Readers without HTML take
-    SVG, of large figures PNG; others draw Vega-Lite, and terminals show ``text/plain``.
-
-    None where headgrid does not draw the chart (it loads data from elsewhere, or has too many
-    marks): altair may. Costs one SVG: of 21 frames 0.1 s, and 0.5 s the first time.
-    """
-    spec = to_spec(chart)
-    try:
-        drawing = render_svg(spec)
-        width, height = (round(side) for side in svg.size(drawing))
-        raw, kind, metadata = drawing.encode("utf-8"), "image/svg+xml", {}
-        if len(raw) > LARGE:
-            # Two pixels for each of the figure's points.
-            raw, kind = render(spec, "png", ppi=144), "image/png"
-            metadata = {kind: {"width": width, "height": height}}
-        encoded = base64.b64encode(raw).decode("ascii")
-        # As large as the live figure, whose points the browser shows as pixels.
-        image = (
-            f'<img alt="{escape(", ".join(find_title(spec)), quote=True)}" width="{width}" '
-            f'height="{height}" style="background: #fff; height: auto; max-width: 100%" '
-            f'src="data:{kind};base64,{encoded}">'
-        )
-        live = len(to_json(spec)) <= LARGE
-        html = write_figure(spec, picture=image, data=live)
-    except HeadgridError:
-        return None
-    code = assets.notebook_code(str(spec.get("$schema", ""))) if live else ""
-    contents = {
-        "text/plain": repr(chart),
-        VEGALITE: spec,
-        kind: encoded if metadata else drawing,
-        "text/html": f"{html}\n<script>{code}</script>" if live else html,
-    }
-    chosen = _select(contents, include, exclude)
-    return (chosen, _select(metadata, include, exclude)) if metadata else chosen
-
-
-def _select(part: dict[str, Any], include: Any, exclude: Any) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in part.items()
-        if (not include or name in include) and name not in (exclude or ())
-    }
