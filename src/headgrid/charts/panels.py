@@ -129,9 +129,10 @@ class Panels:
             if name != "run:O" or any(values)
         }
 
-    def tooltip(self, *fields: str) -> list[str]:
+    def tooltip(self, *fields: str) -> list[alt.Tooltip]:
         """Return the fields of a tooltip: what the panel shows, then these and the value."""
-        return [*(self.lookups() or ["head:O"]), *fields, f"{self.statistic}:Q"]
+        names = [*(self.lookups() or ["head:O"]), *fields, f"{self.statistic}:Q"]
+        return [alt.Tooltip(name) for name in names]  # altair takes milliseconds for text
 
     def facet(self, panel: Any, look: Look, size: float) -> alt.FacetChart:
         """Facet a panel, each with its own axes and with its name, of that size, over it."""
