@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,9 +92,9 @@ class ColorScale(Card):
 
     def steps(self, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Return the palette step, 0 to 255, of each value; values beyond the range clamp."""
-        index = np.floor(self._positions(np.asarray(values, dtype=np.float64)) * STEPS)
-        start, end = self._span()
-        return np.asarray(np.clip(index, start * STEPS, end * STEPS - 1), dtype=np.int64)
+        numbers = np.asarray(values, dtype=np.float64)
+        steps = [_find_steps(numbers, *piece) for piece in self._pieces]
+        return steps[0] if len(steps) == 1 else np.where(numbers < 0, *steps)
 
     def rgb(self, values: npt.ArrayLike) -> npt.NDArray[np.uint8]:
         """Return the colour of each value, shape (..., 3), one of 256."""
@@ -119,12 +120,16 @@ class ColorScale(Card):
 
     def expression(self, field: str) -> str:
         """Return the Vega expression of the value whose colour is that of ``datum.field``."""
+        pieces = [_step_expression(field, *piece) for piece in self._pieces]
+        return pieces[0] if len(pieces) == 1 else f"datum.{field}<0?{pieces[0]}:{pieces[1]}"
+
+    @property
+    def _pieces(self) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+        """The values and the positions, 0 to 1, at the ends of each straight piece of the scale."""
         low, high = self.range.low, self.range.high
         if self._two_sided and not math.isclose(-low, high):
-            negative = _step_expression(field, (low, 0.0), (0.0, 0.5))
-            positive = _step_expression(field, (0.0, high), (0.5, 1.0))
-            return f"datum.{field}<0?{negative}:{positive}"
-        return _step_expression(field, (low, high), self._span())
+            return [((low, 0.0), (0.0, 0.5)), ((0.0, high), (0.5, 1.0))]
+        return [((low, high), self._span())]
 
     @property
     def _two_sided(self) -> bool:
@@ -135,14 +140,6 @@ class ColorScale(Card):
         if not self.palette.diverging:
             return 0.0, 1.0
         return (0.5 if self.range.low >= 0 else 0.0), (0.5 if self.range.high <= 0 else 1.0)
-
-    def _positions(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        low, high = self.range.low, self.range.high
-        if self._two_sided:
-            below, above = 0.5 - 0.5 * values / low, 0.5 + 0.5 * values / high
-            return np.where(values < 0, below, above)
-        start, end = self._span()
-        return start + (values - low) / (high - low) * (end - start)
 
     def _value_at(self, position: float) -> float:
         low, high = self.range.low, self.range.high
@@ -156,6 +153,22 @@ def palette_for(statistic: str, name: str) -> Palette:
     """Return the palette of a statistic: the named one where values have two signs, or viridis."""
     check_choice("palette", name, PALETTES)
     return _PALETTES[name if STATISTICS[statistic].signed else "viridis"]
+
+
+def match_scale(scale: Mapping[str, Any], expression: str, field: str) -> ColorScale | None:
+    """Return the scale whose colours a channel's scale and a field's expression describe."""
+    domain, colors = scale["domain"], scale["range"]
+    for palette in _PALETTES.values():
+        found = ColorScale(ColorRange(float(domain[0]), float(domain[-1]), "fixed"), palette)
+        own = {"interpolate": "rgb", "clamp": True, "type": "linear"}
+        own |= {"domain": domain, "range": colors}
+        if (
+            scale == own
+            and expression == found.expression(field)
+            and found.stops == [*zip(domain, colors, strict=True)]
+        ):
+            return found
+    return None
 
 
 def find_scale(values: Sequence[Ranged], options: FigureOptions) -> ColorScale:
@@ -218,6 +231,16 @@ def pool_factor(count: int, pixels: int = MAX_PIXELS) -> int:
 def count_pixels(count: int, pixels: int = MAX_PIXELS) -> int:
     """Return how many cells or pixels so many frames take, of at most so many pixels."""
     return -(-count // pool_factor(count, pixels))
+
+
+def _find_steps(
+    numbers: npt.NDArray[np.float64], values: tuple[float, float], positions: tuple[float, float]
+) -> npt.NDArray[np.int64]:
+    """Return the palette step of each value on a straight piece, bit for bit as Vega finds it."""
+    (low, high), (start, end) = values, positions
+    first, last = int(start * STEPS), int(end * STEPS) - 1
+    index = np.floor((numbers - low) * (STEPS * (end - start) / (high - low)) + first)
+    return np.clip(index, first, last).astype(np.int64)
 
 
 def _step_expression(

@@ -12,7 +12,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
@@ -22,7 +22,9 @@ from headgrid.charts.spec import MAX_MARKS, Spec, to_json
 from headgrid.errors import RenderError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY
 from headgrid.render import vega as engine
+from headgrid.render.cells import cut_cells
 from headgrid.render.svg import finish as svg
+from headgrid.render.svg.marks import Cells
 from headgrid.text import PNG_URI, clean_text, leads_out, quote_text, shorten_text
 
 #: Every mapping in a specification but its data and ``usermeta``, and where it stands.
@@ -73,13 +75,10 @@ def begin_render(
     has more marks than can be drawn safely, or is not valid Vega-Lite.
     """
     spec = check_spec(spec)
-    raw = None
-    if set(formats) - {"json"}:
-        check_marks(spec)
-        raw = _call(executor, engine.draw_svg, _safe_text(spec), str(spec.get("$schema", "")))
+    wait = _begin_drawing(spec, executor) if set(formats) - {"json"} else str
 
     def finish() -> list[bytes]:
-        drawing = _finish(spec, raw()) if raw else ""
+        drawing = wait()
         writers: dict[str, Callable[[], bytes]] = {
             "svg": lambda: drawing.encode("utf-8"),
             "png": lambda: _rasterise(drawing, ppi, executor),
@@ -98,7 +97,28 @@ def _call(executor: Executor | None, function: Callable[..., Any], *args: Any) -
     return executor.submit(function, *args).result
 
 
-def _finish(spec: Spec, raw: str) -> str:
+def _begin_drawing(spec: Spec, executor: Executor | None) -> Callable[[], str]:
+    """Set the engine to work on a figure; return what waits for it and finishes the drawing."""
+
+    def begin(drawn: Spec) -> Callable[[], Any]:
+        check_marks(drawn)
+        schema = str(spec.get("$schema", ""))
+        return _call(executor, engine.draw_svg, _safe_text(drawn), schema)
+
+    drawn, maps = cut_cells(spec)
+    raw = begin(drawn)
+
+    def finish() -> str:
+        if maps.grids:
+            # What headgrid would not write, or Vega drew otherwise, Vega draws alone.
+            with suppress(ArithmeticError, LookupError, TypeError, ValueError):
+                return _finish(spec, raw(), maps.cells())
+        return _finish(spec, begin(spec)() if maps.grids else raw())
+
+    return finish
+
+
+def _finish(spec: Spec, raw: str, maps: Iterable[Cells] | None = None) -> str:
     config, usermeta = spec.get("config"), spec.get("usermeta")
     serif = isinstance(config, Mapping) and config.get("font") == SERIF_FAMILY
     ours = usermeta.get("headgrid") if isinstance(usermeta, Mapping) else None
@@ -110,6 +130,7 @@ def _finish(spec: Spec, raw: str) -> str:
         description=str(spec.get("description", "")),
         gradients=_gradients(spec),
         width=width if isinstance(width, (int, float)) and 0 < width < 1e9 else None,
+        maps=maps,
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 from xml.sax.saxutils import escape
 
@@ -67,15 +67,17 @@ def finish(
     description: str = "",
     gradients: Sequence[Stops] = (),
     width: float | None = None,
+    maps: Iterable[marks.Cells] | None = None,
 ) -> str:
     """Return Vega's SVG as the file that a reader gets: the same text for the same figure.
 
     ``title`` and ``description`` become its ``<title>`` and ``<desc>``; ``gradients`` are
     the true stops (offset from 0 to 1, colour) of the colour bars in their order, one for
-    all where there is one; ``width`` is the exact one, in points.
+    all where there is one; ``width`` is the exact one, in points; ``maps`` are the cells of
+    which Vega has drawn one a panel (a LookupError if it has not).
     """
     named = _MARKS.search(raw) is not None
-    text = _BLANKS.sub("", marks.merge_cells(raw)) if named else raw
+    text = _BLANKS.sub("", marks.merge_cells(raw, maps)) if named else raw
     parser = etree.XMLParser(huge_tree=len(text) > _HUGE)
     root = etree.fromstring(text.encode("utf-8"), parser)
     if named:

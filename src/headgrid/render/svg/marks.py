@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -23,6 +23,8 @@ import numpy.typing as npt
 from lxml import etree
 
 _Integers: TypeAlias = npt.NDArray[np.int64]
+#: Width and height of a panel's cells, and [column, row, color as 0xRRGGBB] of each.
+Cells: TypeAlias = tuple[int, int, _Integers]
 
 SVG = "{http://www.w3.org/2000/svg}"
 # A prefix comes from a figure that holds the chart as a part.
@@ -76,23 +78,39 @@ def shorten_color(color: str) -> str:
     return color
 
 
-def merge_cells(raw: str) -> str:
+def merge_cells(raw: str, maps: Iterable[Cells] | None = None) -> str:
     """Return Vega's SVG with the cells of each panel as one path a colour.
 
     Panels whose cells are not plain (whole coordinates, one size, opaque, none over another,
     nothing but a colour on each) are as they were. An XML parser would take most of the time.
+    Where there are ``maps``, Vega has drawn one cell of each, in their order; a LookupError if
+    that is not so.
     """
-    parts, done = [], 0
+    parts, done, rest = [], 0, None if maps is None else iter(maps)
     for group in _GROUP.finditer(raw):
         end = raw.find("</g>", group.end())
-        cells = _read_cells(raw[group.end() : end]) if _ATTRIBUTES.fullmatch(group[2]) else None
+        content = raw[group.end() : end]
+        cells = _read_cells(content) if _ATTRIBUTES.fullmatch(group[2]) else None
+        if rest is not None and content:
+            cells = _complete(cells, next(rest, None))
         if cells is not None:
             parts += [raw[done : group.start()], f'<g class="{group[1]}" ', _write_cells(*cells)]
             done = end
+    if rest is not None and next(rest, None) is not None:
+        raise LookupError("fewer panels than maps")
     return "".join((*parts, raw[done:]))
 
 
-def _read_cells(content: str) -> tuple[int, int, _Integers] | None:
+def _complete(drawn: Cells | None, whole: Cells | None) -> Cells:
+    """Return the cells of a map of which Vega has drawn one, as it has drawn it."""
+    if drawn is None or whole is None or drawn[:2] != whole[:2] or drawn[2].shape[1] != 1:
+        raise LookupError("a panel that is not the map's")
+    if not (drawn[2] == whole[2]).all(axis=0).any():
+        raise LookupError("a cell that is not the map's")
+    return whole
+
+
+def _read_cells(content: str) -> Cells | None:
     """Return width, height and [column, row, colour as 0xRRGGBB] of cells, if all are plain."""
     size = _SIZE.match(content)
     if size is None:

@@ -1,0 +1,237 @@
+"""Specification of maps -> the same with one cell a panel, and all its cells as numbers.
+
+Vega takes tens of microseconds and a kilobyte for each cell; the finishing stage joins them again.
+What is left of the data is enough for axes, titles and colour bars. Only maps that are exactly as
+headgrid builds them are cut, and the one cell that Vega draws of each panel must be among ours
+(`headgrid.render.svg.marks.merge_cells`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from headgrid.charts.panels import CELLS
+from headgrid.charts.scales import ColorScale, match_scale
+from headgrid.charts.spec import Records, Spec
+from headgrid.render.svg.marks import Cells
+
+Node: TypeAlias = Mapping[str, Any]
+
+#: Parts of a configuration that leave marks and scales alone.
+_CONFIG = {"aria", "background", "font", "header", "legend", "padding", "title", "view"}
+_SHIFT = re.compile(r"datum\.position([+-]\d+)?")
+_LISTED = re.compile(r"(\[[\d, -]+\])\[datum\.position-1\]")
+#: Which panels a layer of cells is for: all, or those of a comparison.
+_PANELS = re.compile(r"datum\.panel%3(<|==)2")
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The cells of one colour scale in a grid of maps."""
+
+    statistic: str
+    facets: tuple[str, ...]
+    columns: Mapping[int, int]  # key -> column
+    rows: Mapping[int, int]  # query -> row
+    keys: Sequence[int]
+    size: tuple[int, int]  # of a cell, in whole units
+    scale: ColorScale
+    only: str = ""  # "<" and "==": the first two panels of three, and the third
+
+    def draws(self, panel: tuple[Any, ...]) -> bool:
+        """Return whether the panel is one of this layer's."""
+        return not self.only or (panel[0] % 3 == 2) == (self.only == "==")
+
+    def cells(self, records: Records) -> Cells:
+        """Return the cells of one panel, or raise one of what Python raises for alien data."""
+        _expect(len({record["query"] for record in records}) == len(records))
+        lists = [record[self.statistic] for record in records]
+        lengths = [len(values) for values in lists]
+        values = np.array([*chain.from_iterable(lists)], dtype=np.float64)
+        column = np.array([self.columns[key] for key in self.keys])
+        row = np.repeat([self.rows[record["query"]] for record in records], lengths)
+        within = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        seen = values == values
+        red, green, blue = self.scale.rgb(values[seen]).astype(np.int64).T
+        color = (red << 16) + (green << 8) + blue
+        return *self.size, np.stack([column[within[seen]], row[seen], color])
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The maps of a figure, in the order in which Vega draws them."""
+
+    grids: Sequence[tuple[list[_Layer], Records]]
+
+    def cells(self) -> Iterator[Cells]:
+        """Yield the cells of every panel that has some."""
+        for layers, records in self.grids:
+            for panel, own in _group(records, layers[0].facets).items():
+                for layer in layers:
+                    if layer.draws(panel) and (found := layer.cells(own))[2].size:
+                        yield found
+
+
+def cut_cells(spec: Spec) -> tuple[Spec, Maps]:
+    """Return the specification with one cell for each panel of its maps, and the maps.
+
+    Where a map is not exactly as headgrid builds it, everything stays, and there are no maps.
+    """
+    stack = next((name for name in ("vconcat", "hconcat") if name in spec), "")
+    parts: list[Any] = list(spec[stack]) if stack else [spec]
+    config, named = spec.get("config"), {**spec.get("datasets", {})}
+    known = isinstance(config, Mapping) and all(k in _CONFIG or k[:4] == "axis" for k in config)
+    grids = []
+    try:
+        for number, part in enumerate(parts):
+            if known and (layers := _read_grid(part)):
+                data = part["data"]
+                records = data["values"] if "values" in data else named.pop(data["name"])
+                grids.append((layers, records))
+                parts[number] = {**part, "data": {"values": _first_cells(records, layers[0])}}
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        grids = []  # not built by headgrid
+    if not grids:
+        return spec, Maps([])
+    rest = {**spec, "datasets": named} if "datasets" in spec else spec
+    return ({**rest, stack: parts} if stack else {**rest, **parts[0]}), Maps(grids)
+
+
+def _read_grid(grid: Node) -> list[_Layer]:
+    """Return the layers of cells of a grid, none if it has none; a ValueError if it is not ours."""
+    panel = grid["spec"]
+    layers = [layer for layer in panel["layer"] if str(layer.get("name", "")).endswith(CELLS)]
+    if not layers:
+        return []
+    steps = list(grid["transform"])
+    statistic = _one(steps.pop(0), "flatten")[0]
+    facets = _facets(grid["facet"])
+    number = {"op": "row_number", "field": "", "as": "position"}
+    window = {"window": [number], "groupby": [*facets, "query"]}
+    keys = _read_keys(steps, window)
+    shared = _read_steps(steps, statistic, {*facets, "key", "query", "position"})
+    rest = [layer for layer in panel["layer"] if layer not in layers]
+    alien = {"encoding", "transform", "projection"} & panel.keys()
+    _expect(not alien and "encoding" not in grid)
+    _expect(all(_ignores_cells(layer, statistic, facets) for layer in rest))
+    size = panel["width"], panel["height"]
+    return [_read_layer(layer, statistic, facets, keys, size, shared) for layer in layers]
+
+
+def _read_keys(steps: list[Node], window: Node) -> list[int] | int:
+    """Return the key of every position in a list, or what to add to a position."""
+    _expect(steps.pop(0) == window)
+    step = steps.pop(0)
+    _expect(step.keys() == {"calculate", "as"} and step["as"] == "key")
+    if listed := _LISTED.fullmatch(step["calculate"]):
+        return [int(key) for key in json.loads(listed[1])]
+    shift = _SHIFT.fullmatch(step["calculate"])
+    _expect(shift is not None)
+    return int((shift and shift[1]) or 0) + 1
+
+
+def _read_steps(steps: list[Node], statistic: str, taken: set[str]) -> str:
+    """Return the expression of the colour among steps that otherwise leave cells alone."""
+    color = ""
+    for step in steps:
+        if step == {"filter": f"isValid(datum.{statistic})"}:
+            continue
+        _expect(step.keys() == {"calculate", "as"} and step["as"] not in {*taken, statistic})
+        color = step["calculate"] if step["as"] == "color" else color
+    return color
+
+
+def _read_layer(
+    layer: Node,
+    statistic: str,
+    facets: tuple[str, ...],
+    keys: list[int] | int,
+    size: tuple[int, int],
+    color: str,
+) -> _Layer:
+    known = {"name", "mark", "encoding", "transform", "view"}
+    _expect(layer.keys() <= known and layer["mark"] == {"type": "rect", "aria": False})
+    encoding = dict(layer["encoding"])
+    encoding.pop("tooltip", None)
+    columns = _read_bands(encoding.pop("x"), "key")
+    rows = _read_bands(encoding.pop("y"), "query")
+    ((channel, paint),) = encoding.items()
+    ours = {"field", "type", "scale", "legend"}
+    _expect(channel in ("color", "fill") and paint.keys() <= ours and paint["field"] == "color")
+    only = ""
+    steps = list(layer.get("transform", ()))
+    if steps and (where := _PANELS.match(str(steps[0].get("filter")))) and facets == ("panel",):
+        rest = steps.pop(0)["filter"][where.end() :]
+        _expect(rest in ("", f"&&isValid(datum.{statistic})"))
+        only = where[1]
+    color = _read_steps(steps, statistic, {*facets, "key", "query"}) or color
+    scale = match_scale(paint["scale"], color, statistic)
+    _expect(scale is not None and size[0] % len(columns) == size[1] % len(rows) == 0)
+    assert scale is not None
+    listed = keys if isinstance(keys, list) else [*range(keys, keys + len(columns))]
+    cell = size[0] // len(columns), size[1] // len(rows)
+    return _Layer(statistic, facets, columns, rows, listed, cell, scale, only)
+
+
+def _read_bands(channel: Node, field: str) -> dict[int, int]:
+    """Return the place of each frame on an axis of bands without gaps."""
+    scale = {**channel["scale"]}
+    frames = scale.pop("domain")
+    _expect(scale == {"paddingInner": 0, "paddingOuter": 0})
+    _expect(channel["field"] == field and channel["type"] == "ordinal")
+    _expect(channel.keys() <= {"axis", "field", "scale", "title", "type"})
+    return {frame: place for place, frame in enumerate(frames)}
+
+
+def _ignores_cells(layer: Node, statistic: str, facets: tuple[str, ...]) -> bool:
+    """Return whether a layer has one mark a panel, however many records there are."""
+    steps = list(layer.get("transform", ()))
+    known = f"isValid(datum.{statistic})"
+    if steps and steps[0].get("filter") in (known, f"{known}||datum.absent", "datum.absent"):
+        steps.pop(0)
+    one = bool(steps) and steps[0].get("aggregate") == [] and "mark" in layer
+    return one and set(steps[0].get("groupby", ())) == set(facets)
+
+
+def _facets(facet: Node) -> tuple[str, ...]:
+    """Return the fields that tell panels apart."""
+    if "field" in facet:
+        return (facet["field"],)
+    return facet["row"]["field"], facet["column"]["field"]
+
+
+def _first_cells(records: Records, layer: _Layer) -> Records:
+    """Return a record for each panel, cut behind its first value."""
+    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for record in records:
+        panel = tuple(record[name] for name in layer.facets)
+        if panel not in kept or kept[panel][layer.statistic][-1] is None:
+            values = record[layer.statistic]
+            first = next((n for n, value in enumerate(values) if value is not None), 0)
+            kept[panel] = {**record, layer.statistic: values[: first + 1]}
+    return list(kept.values())
+
+
+def _group(records: Records, facets: tuple[str, ...]) -> dict[tuple[Any, ...], Records]:
+    panels: dict[tuple[Any, ...], Records] = {}
+    for record in records:
+        panels.setdefault(tuple(record[name] for name in facets), []).append(record)
+    return panels
+
+
+def _one(step: Node, name: str) -> Sequence[Any]:
+    _expect(step.keys() == {name} and len(step[name]) == 1)
+    values: Sequence[Any] = step[name]
+    return values
+
+
+def _expect(condition: bool) -> None:
+    if not condition:
+        raise ValueError
