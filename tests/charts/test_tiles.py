@@ -116,8 +116,8 @@ def test_auto_draws_vectors_within_the_budget_and_images_beyond(monkeypatch):
 
 
 def test_too_many_vector_cells_are_an_error_that_says_what_to_do():
-    capture = headgrid.Capture.from_array(np.zeros((1, 700, 700), dtype=np.float16))
-    expected = r"490,000 cells, expected at most 400,000 as .* \(cells='image', --cells image"
+    capture = headgrid.Capture.from_array(np.zeros((1, 3200, 3200), dtype=np.float16))
+    expected = r"10,240,000 cells .* SVG of up to 102 MB, .* 100 MB; .*--cells image"
     with pytest.raises(headgrid.RenderError, match=expected):
         headgrid.heatmap(capture, cells="vector")
 

@@ -183,23 +183,28 @@ def _draw(
 ) -> tuple[alt.FacetChart, Records]:
     """Draw every visible pair as a rectangle, or every map as one image."""
     a, b = change.a, change.b
-    # Two channels have two scales, and a colour bar each.
+    # Two channels have two scales, and of two fields they have a colour bar each.
     values = {"color": _color(alt.Color("color:Q"), scales[0], panels, look, a, b)}
-    changes = {"fill": _color(alt.Fill("color:Q"), scales[1], panels, look, change)}
-    both = zip(scales, (values, changes), ("<", "=="), (CELLS, f"difference_{CELLS}"), strict=True)
+    changes = {"fill": _color(alt.Fill("change:Q"), scales[1], panels, look, change)}
+    both = [
+        (scales[0], values, "color", "<", CELLS),
+        (scales[1], changes, "change", "==", f"difference_{CELLS}"),
+    ]
     size = min(look.map_title, 9 / look.unit)
     known = f"&&isValid(datum.{a.statistic})" if panels.absent else ""
     if vectors:
         layers = [
             map_marks(panels, look, vectors=True, name=name)
             .transform_filter(f"datum.panel%3{sign}2{known}")
-            .transform_calculate(color=scale.expression(a.statistic))
+            .transform_calculate(**{field: scale.expression(a.statistic)})
             .encode(**channel, tooltip=panels.tooltip("query:O", "key:O"))
-            for scale, channel, sign, name in both
+            for scale, channel, field, sign, name in both
         ]
         chart = panels.facet_maps(layers, look, size=size)
         return panels.unfold(chart, ["query"]), pair_records(panels)
-    bars = [scale_mark(scale, "datum.panel==0", **channel) for scale, channel, _, _ in both]
+    bars = [
+        scale_mark(scale, "datum.panel==0", field, **channel) for scale, channel, field, *_ in both
+    ]
     records: Records = [
         {"panel": number, "tile": head_tile(capture, head, scales[number % 3 == 2])}
         for number, (capture, head) in enumerate(panels.heads)

@@ -14,13 +14,15 @@ from headgrid.charts.axes import Look, fit_maps, fit_profiles
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles, profile_gap, sink_texts
 from headgrid.charts.scales import MAX_PIXELS, count_saturated, find_scale, pool_factor
-from headgrid.charts.spec import MAX_MARKS, finish_chart, write_title
+from headgrid.charts.spec import finish_chart, write_title
 from headgrid.errors import RenderError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.text import shorten_list, shorten_text
 
 #: Visible cells up to which ``cells="auto"`` draws vector shapes.
 VECTOR_CELLS = 150_000
+#: Ten bytes each in the SVG, where every cell has another colour than its neighbors.
+_MAX_CELLS = 10_000_000
 
 
 def heatmap(
@@ -178,10 +180,10 @@ def as_vectors(
     figure: str, first: Capture, count: int, cells: CellsName, pixels: int = MAX_PIXELS
 ) -> bool:
     """Decide how ``count`` cells are drawn, before anything large is made of them."""
-    if cells == "vector" and count > MAX_MARKS:
+    if cells == "vector" and count > _MAX_CELLS:
         raise RenderError(
-            f"{figure} has {count:,} cells, expected at most {MAX_MARKS:,} as vector shapes, "
-            "beyond which the renderer runs out of memory; draw them as images (cells='image', "
+            f"{figure} has {count:,} cells as vector shapes, an SVG of up to {count / 1e5:,.0f} MB, "
+            f"expected at most {_MAX_CELLS / 1e5:g} MB; draw them as images (cells='image', "
             "--cells image)"
         )
     longest = max(len(first.query_frames), len(first.key_frames))

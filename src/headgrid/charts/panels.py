@@ -281,10 +281,10 @@ def map_marks(
     return marks.encode(x=x, y=y, url=alt.Url("tile:N"))
 
 
-def scale_mark(scale: ColorScale, where: str, **channel: Any) -> Any:
+def scale_mark(scale: ColorScale, where: str, field: str = "color", **channel: Any) -> Any:
     """Return an invisible mark, in one panel, for a scale's legend: images have no colour."""
     mark = alt.Chart().mark_rect(aria=False, opacity=0).transform_filter(where)
-    return mark.transform_calculate(color=repr(scale.range.low)).encode(**channel)
+    return mark.transform_calculate(**{field: repr(scale.range.low)}).encode(**channel)
 
 
 def pair_records(panels: Panels) -> Records:

@@ -137,15 +137,13 @@ def _read_keys(steps: list[Node], window: Node) -> list[int] | int:
     return int((shift and shift[1]) or 0) + 1
 
 
-def _read_steps(steps: list[Node], statistic: str, taken: set[str]) -> str:
-    """Return the expression of the colour among steps that otherwise leave cells alone."""
-    color = ""
-    for step in steps:
-        if step == {"filter": f"isValid(datum.{statistic})"}:
-            continue
-        _expect(step.keys() == {"calculate", "as"} and step["as"] not in {*taken, statistic})
-        color = step["calculate"] if step["as"] == "color" else color
-    return color
+def _read_steps(steps: list[Node], statistic: str, taken: set[str]) -> dict[str, str]:
+    """Return the expressions of fields that steps make, all of which leave cells alone."""
+    made = [step for step in steps if step != {"filter": f"isValid(datum.{statistic})"}]
+    _expect(all(step.keys() == {"calculate", "as"} for step in made))
+    fields = {step["as"]: step["calculate"] for step in made}
+    _expect(not fields.keys() & {*taken, statistic})
+    return fields
 
 
 def _read_layer(
@@ -154,7 +152,7 @@ def _read_layer(
     facets: tuple[str, ...],
     keys: list[int] | int,
     size: tuple[int, int],
-    color: str,
+    shared: Mapping[str, str],
 ) -> _Layer:
     known = {"name", "mark", "encoding", "transform", "view"}
     _expect(layer.keys() <= known and layer["mark"] == {"type": "rect", "aria": False})
@@ -164,15 +162,15 @@ def _read_layer(
     rows = _read_bands(encoding.pop("y"), "query")
     ((channel, paint),) = encoding.items()
     ours = {"field", "type", "scale", "legend"}
-    _expect(channel in ("color", "fill") and paint.keys() <= ours and paint["field"] == "color")
+    _expect(channel in ("color", "fill") and paint.keys() <= ours)
     only = ""
     steps = list(layer.get("transform", ()))
     if steps and (where := _PANELS.match(str(steps[0].get("filter")))) and facets == ("panel",):
         rest = steps.pop(0)["filter"][where.end() :]
         _expect(rest in ("", f"&&isValid(datum.{statistic})"))
         only = where[1]
-    color = _read_steps(steps, statistic, {*facets, "key", "query"}) or color
-    scale = match_scale(paint["scale"], color, statistic)
+    fields = {**shared, **_read_steps(steps, statistic, {*facets, "key", "query"})}
+    scale = match_scale(paint["scale"], fields[paint["field"]], statistic)
     _expect(scale is not None and size[0] % len(columns) == size[1] % len(rows) == 0)
     assert scale is not None
     listed = keys if isinstance(keys, list) else [*range(keys, keys + len(columns))]

@@ -25,6 +25,8 @@ _NO_FONTS = '<?xml version="1.0"?><fontconfig><dir>/nonexistent</dir></fontconfi
 _FOLDER = re.compile(r"<dir\b[^<>]*>([^<>]+)</dir>")
 #: Address space that V8 reserves, 64 GiB, and some for all else; it uses little of it.
 _ADDRESSES = 68 << 30
+#: Megabytes; a chart that needs more is an error, and does not end the process.
+_HEAP = 2048
 # Threads may draw their first figures at the same time.
 _LOADING = threading.Lock()
 _loaded: set[str] = set()
@@ -38,9 +40,16 @@ def draw_svg(text: str, schema: str = "") -> str:
     """
     vl_convert = _load_engine()
     version = _find_version(schema, vl_convert.get_vegalite_versions())
+    # From version 2 on the engine is told once.
+    nothing = {} if "configured" in _loaded else {"allowed_base_urls": []}
     try:
-        drawn: str = vl_convert.vegalite_to_svg(text, vl_version=version, allowed_base_urls=[])
+        drawn: str = vl_convert.vegalite_to_svg(text, vl_version=version, **nothing)
     except ValueError as error:
+        if "heap limit" in str(error):
+            raise RenderError(
+                f"the figure needs more memory than the engine's {_HEAP} MB; draw fewer heads or "
+                "frames, or cells as images (cells='image', --cells image)"
+            ) from None
         raise RenderError(
             f"Vega-Lite could not draw the specification ({_first_line(error)}); "
             "expected a valid Vega-Lite chart"
@@ -103,6 +112,11 @@ def _import_engine() -> Any:
             )
     import vl_convert
 
+    if hasattr(vl_convert, "configure") and "engine" not in _loaded:
+        vl_convert.configure(
+            base_url=False, allowed_base_urls=[], max_v8_heap_size_mb=_HEAP, num_workers=1
+        )
+        _loaded.add("configured")
     _loaded.add("engine")
     return vl_convert
 

@@ -80,6 +80,8 @@ def finish(
     text = _BLANKS.sub("", marks.merge_cells(raw, maps)) if named else raw
     parser = etree.XMLParser(huge_tree=len(text) > _HUGE)
     root = etree.fromstring(text.encode("utf-8"), parser)
+    for group in root.iterfind(f"{SVG}g[@stroke-miterlimit]"):
+        group.set("stroke-miterlimit", "10")  # as browsers draw; one engine says 4
     if named:
         _tidy(root)
         marks.join_rows(root)
