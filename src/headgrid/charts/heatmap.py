@@ -182,8 +182,8 @@ def as_vectors(
     """Decide how ``count`` cells are drawn, before anything large is made of them."""
     if cells == "vector" and count > _MAX_CELLS:
         raise RenderError(
-            f"{figure} has {count:,} cells as vector shapes, an SVG of up to {count / 1e5:,.0f} MB, "
-            f"expected at most {_MAX_CELLS / 1e5:g} MB; draw them as images (cells='image', "
+            f"{figure} has {count:,} cells as vector shapes, an SVG of up to {count / 1e5:,.0f} "
+            f"MB, expected at most {_MAX_CELLS / 1e5:g} MB; draw them as images (cells='image', "
             "--cells image)"
         )
     longest = max(len(first.query_frames), len(first.key_frames))

@@ -75,10 +75,17 @@ def begin_render(
     has more marks than can be drawn safely, or is not valid Vega-Lite.
     """
     spec = check_spec(spec)
-    wait = _begin_drawing(spec, executor) if set(formats) - {"json"} else str
+    cut, maps = cut_cells(spec)
+    raw = _begin_drawing(cut, executor) if set(formats) - {"json"} else None
+
+    def draw() -> str:
+        # What headgrid would not write, or Vega drew otherwise, Vega draws alone.
+        with suppress(ArithmeticError, LookupError, TypeError, ValueError):
+            return _finish(spec, raw(), maps.cells() if maps.grids else None) if raw else ""
+        return _finish(spec, _begin_drawing(spec, executor)())
 
     def finish() -> list[bytes]:
-        drawing = wait()
+        drawing = draw()
         writers: dict[str, Callable[[], bytes]] = {
             "svg": lambda: drawing.encode("utf-8"),
             "png": lambda: _rasterise(drawing, ppi, executor),
@@ -97,25 +104,9 @@ def _call(executor: Executor | None, function: Callable[..., Any], *args: Any) -
     return executor.submit(function, *args).result
 
 
-def _begin_drawing(spec: Spec, executor: Executor | None) -> Callable[[], str]:
-    """Set the engine to work on a figure; return what waits for it and finishes the drawing."""
-
-    def begin(drawn: Spec) -> Callable[[], Any]:
-        check_marks(drawn)
-        schema = str(spec.get("$schema", ""))
-        return _call(executor, engine.draw_svg, _safe_text(drawn), schema)
-
-    drawn, maps = cut_cells(spec)
-    raw = begin(drawn)
-
-    def finish() -> str:
-        if maps.grids:
-            # What headgrid would not write, or Vega drew otherwise, Vega draws alone.
-            with suppress(ArithmeticError, LookupError, TypeError, ValueError):
-                return _finish(spec, raw(), maps.cells())
-        return _finish(spec, begin(spec)() if maps.grids else raw())
-
-    return finish
+def _begin_drawing(spec: Spec, executor: Executor | None) -> Callable[[], Any]:
+    check_marks(spec)
+    return _call(executor, engine.draw_svg, _safe_text(spec), str(spec.get("$schema", "")))
 
 
 def _finish(spec: Spec, raw: str, maps: Iterable[Cells] | None = None) -> str:

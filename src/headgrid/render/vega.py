@@ -41,7 +41,7 @@ def draw_svg(text: str, schema: str = "") -> str:
     vl_convert = _load_engine()
     version = _find_version(schema, vl_convert.get_vegalite_versions())
     # From version 2 on the engine is told once.
-    nothing = {} if "configured" in _loaded else {"allowed_base_urls": []}
+    nothing: dict[str, Any] = {} if "configured" in _loaded else {"allowed_base_urls": []}
     try:
         drawn: str = vl_convert.vegalite_to_svg(text, vl_version=version, **nothing)
     except ValueError as error:
