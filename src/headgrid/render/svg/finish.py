@@ -186,8 +186,9 @@ def _join_groups(group: etree._Element) -> None:
     if not len(group):
         parent.remove(group)
     elif not group.attrib:
-        index = parent.index(group)
-        parent[index : index + 1] = list(group)
+        for child in list(group):  # not by its index, which takes as long as there are panels
+            group.addprevious(child)
+        parent.remove(group)
     elif len(group) == 1 and set(group.attrib) == {"class"} and not _is_panel(group[0]):
         inner = group[0]
         if inner.tag == f"{SVG}g" and set(inner.attrib) == {"transform"}:
