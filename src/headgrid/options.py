@@ -14,7 +14,7 @@ from headgrid.notebook import Card
 from headgrid.text import shorten_float, shorten_text
 
 PaletteName = Literal["rdbu", "custom"]
-ColorRule = Literal["symmetric", "shared", "minmax", "quantile"]
+ColorRule = Literal["symmetric", "shared", "minmax", "quantile", "log", "head"]
 FigureName = Literal["heatmap", "perhead"]
 FormatName = Literal["svg", "png", "pdf", "html", "json"]
 EmbedName = Literal["inline", "cdn", "assets"]  # where an HTML page has Vega from
@@ -56,7 +56,8 @@ class ColorRange(Card):
     low, high : float
         In the unit of the statistic, ``low < high``.
     rule : str
-        ``"symmetric"``, ``"shared"``, ``"quantile"``, ``"minmax"``, or ``"fixed"`` for numbers.
+        ``"symmetric"``, ``"shared"``, ``"quantile"``, ``"minmax"``, ``"log"`` (colors by
+        magnitude), ``"head"`` (shares of each head's largest), or ``"fixed"`` for numbers.
 
     Examples
     --------
@@ -90,9 +91,10 @@ class FigureOptions:
         Panels in a row of the grid, at least 1.
     palette : {"rdbu", "custom"}
         Diverging palette of signed statistics; masses and entropies are viridis.
-    color_range : {"symmetric", "shared", "quantile", "minmax"} or (low, high) or ColorRange
-        What the two ends of the colour scale stand for, in the statistic's unit;
-        see `headgrid.resolve_color_range`.
+    color_range : {"symmetric", "shared", "quantile", "minmax", "log", "head"} or (low, high)
+        What the two ends of the colour scale stand for, in the statistic's unit, or a
+        `ColorRange`; see `headgrid.resolve_color_range`. ``head``, of maps only: each
+        head on a scale of its own, which its title names.
     title : str or None
         Template of the first title line; ``{layer}``, ``{run}`` and ``{prompt}``
         are filled in. None: the figure's own (the paper theme has none).

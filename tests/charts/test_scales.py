@@ -206,7 +206,7 @@ def test_constant_values_still_give_a_range(rule, statistic, value):
     [
         (
             "symetric",
-            "expected one of symmetric, shared, minmax, quantile, LO,HI.*did you mean 'symmetric'",
+            "expected one of symmetric, shared, minmax, quantile, log, head, LO,HI.*did you mean 'symmetric'",
         ),
         *((text, "expected two .*LO,HI with LO below HI") for text in ("5,-5", "nan,1", "0,inf")),
         *((text, "expected two .*numbers LO,HI") for text in ("1,1", "a,b", "1,2,3")),

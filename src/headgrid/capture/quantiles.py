@@ -8,6 +8,7 @@ and KLL draws random numbers).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,12 @@ class QuantileSketch:
     def count(self) -> int:
         """Number of values."""
         return int(self.counts.sum())
+
+    @property
+    def smallest_positive(self) -> float:
+        """The smallest value above 0, as exact as `quantile`; infinity where there is none."""
+        positive = self.buckets[self.buckets > 0]
+        return float(_centers(positive[:1])[0]) if len(positive) else math.inf
 
     def quantile(self, q: float) -> float:
         """Return the value below which a share ``q`` (0 to 1) of the values lies; NaN of none.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy.typing as npt
 
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.errors import check_choice
+from headgrid.errors import OptionError, check_choice
 from headgrid.notebook import Card
 from headgrid.options import PALETTES, SMALLEST_SPAN, ColorRange, FigureOptions
 from headgrid.tables.ranges import Ranged, resolve_color_range
@@ -20,6 +22,8 @@ from headgrid.text import shorten_float
 
 #: Colours are quantised to so many steps, as matplotlib's colour maps are.
 STEPS = 256
+#: A value as a share of its panel's unit.
+_UNITS = re.compile(r"\(datum\.\w+/(\[[\d., e+-]+\])\[datum\.(\w+)\]\)")
 #: Cells along an axis of a map beyond which they are pooled: a panel of so many points.
 MAX_PIXELS = 512
 
@@ -63,11 +67,16 @@ _PALETTES = {
 class ColorScale(Card):
     """A colour range on a palette, in `STEPS` steps.
 
-    A diverging palette keeps its middle colour at zero, each side scaled on its own.
+    A diverging palette keeps its middle colour at zero, each side scaled on its own. Of the rule
+    ``log``, steps are equal shares of decades. Where there are ``units``, the range is of values
+    divided by those of their panel, whose number is in the field ``by``.
     """
 
     range: ColorRange
     palette: Palette
+    units: tuple[float, ...] = ()
+    by: str = ""
+    unit: float = 1.0
 
     @property
     def text(self) -> str:
@@ -92,7 +101,10 @@ class ColorScale(Card):
 
     def steps(self, values: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Return the palette step, 0 to 255, of each value; values beyond the range clamp."""
-        numbers = np.asarray(values, dtype=np.float64)
+        numbers = np.asarray(values, dtype=np.float64) / self.unit
+        if self.is_log:
+            with np.errstate(divide="ignore", invalid="ignore"):  # no magnitude: the lowest step
+                numbers = np.where(numbers > 0, np.log(numbers), -np.inf) / math.log(10)
         steps = [_find_steps(numbers, *piece) for piece in self._pieces]
         return steps[0] if len(steps) == 1 else np.where(numbers < 0, *steps)
 
@@ -120,29 +132,51 @@ class ColorScale(Card):
 
     def expression(self, field: str) -> str:
         """Return the Vega expression of the value whose colour is that of ``datum.field``."""
-        pieces = [_step_expression(field, *piece) for piece in self._pieces]
-        return pieces[0] if len(pieces) == 1 else f"datum.{field}<0?{pieces[0]}:{pieces[1]}"
+        number = f"datum.{field}"
+        if self.units:
+            number = f"({number}/{json.dumps(self.units)}[datum.{self.by}])"
+        if self.is_log:
+            number = f"(log(max({number},0))/LN10)"
+        pieces = [_step_expression(number, *piece) for piece in self._pieces]
+        return pieces[0] if len(pieces) == 1 else f"{number}<0?{pieces[0]}:{pieces[1]}"
+
+    @property
+    def is_log(self) -> bool:
+        """Whether steps are equal shares of decades."""
+        return self.range.rule == "log"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The values that the colour bar has at its ends: the range, or its logarithms."""
+        ends = self.range.low, self.range.high
+        if self.is_log:
+            ends = shorten_float(math.log10(ends[0])), shorten_float(math.log10(ends[1]))
+        return ends
+
+    def of_panel(self, number: int) -> ColorScale:
+        """Return the scale of one panel."""
+        return replace(self, units=(), unit=self.units[number]) if self.units else self
 
     @property
     def _pieces(self) -> list[tuple[tuple[float, float], tuple[float, float]]]:
         """The values and the positions, 0 to 1, at the ends of each straight piece of the scale."""
-        low, high = self.range.low, self.range.high
+        low, high = self.ends
         if self._two_sided and not math.isclose(-low, high):
             return [((low, 0.0), (0.0, 0.5)), ((0.0, high), (0.5, 1.0))]
         return [((low, high), self._span())]
 
     @property
     def _two_sided(self) -> bool:
-        return self.palette.diverging and self.range.low < 0 < self.range.high
+        return self.palette.diverging and self.ends[0] < 0 < self.ends[1]
 
     def _span(self) -> tuple[float, float]:
         """Return the part of the palette that the range uses."""
         if not self.palette.diverging:
             return 0.0, 1.0
-        return (0.5 if self.range.low >= 0 else 0.0), (0.5 if self.range.high <= 0 else 1.0)
+        return (0.5 if self.ends[0] >= 0 else 0.0), (0.5 if self.ends[1] <= 0 else 1.0)
 
     def _value_at(self, position: float) -> float:
-        low, high = self.range.low, self.range.high
+        low, high = self.ends
         if self._two_sided:
             return low - low * 2 * position if position < 0.5 else high * 2 * (position - 0.5)
         start, end = self._span()
@@ -158,8 +192,13 @@ def palette_for(statistic: str, name: str) -> Palette:
 def match_scale(scale: Mapping[str, Any], expression: str, field: str) -> ColorScale | None:
     """Return the scale whose colours a channel's scale and a field's expression describe."""
     domain, colors = scale["domain"], scale["range"]
+    low, high, rule = float(domain[0]), float(domain[-1]), "fixed"
+    if "LN10" in expression:
+        low, high, rule = 10.0**low, 10.0**high, "log"
+    units = _UNITS.search(expression)
+    own_units = (tuple(json.loads(units[1])), units[2]) if units else ((), "")
     for palette in _PALETTES.values():
-        found = ColorScale(ColorRange(float(domain[0]), float(domain[-1]), "fixed"), palette)
+        found = ColorScale(ColorRange(low, high, rule), palette, *own_units)
         own = {"interpolate": "rgb", "clamp": True, "type": "linear"}
         own |= {"domain": domain, "range": colors}
         if (
@@ -171,15 +210,36 @@ def match_scale(scale: Mapping[str, Any], expression: str, field: str) -> ColorS
     return None
 
 
-def find_scale(values: Sequence[Ranged], options: FigureOptions) -> ColorScale:
-    """Return the one scale of captures, or of what has values like them."""
+def find_scale(
+    values: Sequence[Ranged],
+    options: FigureOptions,
+    heads: Sequence[tuple[Capture, int]] = (),
+    by: str = "",
+) -> ColorScale:
+    """Return the one scale of captures, or of what has values like them.
+
+    Where ``heads`` are shown, each in the panel of its number in the field ``by``, they may have
+    scales of their own.
+    """
     first, rule = values[0], options.color_range
     palette, (low, high) = palette_for(first.statistic, options.palette), first.value_range
-    if len(values) == 1 and isinstance(rule, str) and (rule == "symmetric" or low > high):
+    if rule == "head" and heads:
+        ranges = [capture.head_range(head) for capture, head in heads]
+        sizes = [max(-low, high) if low <= high else 0.0 for low, high in ranges]
+        units = tuple(shorten_float(s) if s > SMALLEST_SPAN else 1.0 for s in sizes)
+        share = ColorRange(-1.0 if palette.diverging else 0.0, 1.0, "head")
+        return ColorScale(share, palette, units, by)
+    alone = len(values) == 1 and isinstance(rule, str) and rule not in ("log", "head")
+    if alone and (rule == "symmetric" or low > high):
         ends = (low, high) if low <= high else (0.0, 0.0)  # nothing was recorded
-        found = ColorRange.around_zero(*ends, palette.diverging, rule)
+        found = ColorRange.around_zero(*ends, palette.diverging, str(rule))
     else:
         found = resolve_color_range(rule, values)
+    if found.rule == "log" and not (found.low > 0 and not palette.diverging):
+        raise OptionError(
+            f"color range is {found.low:g} to {found.high:g} by magnitude, expected numbers above "
+            "0 of a statistic without sign"
+        )
     return ColorScale(found, palette)
 
 
@@ -244,14 +304,14 @@ def _find_steps(
 
 
 def _step_expression(
-    field: str, values: tuple[float, float], positions: tuple[float, float]
+    number: str, values: tuple[float, float], positions: tuple[float, float]
 ) -> str:
     """Return the expression for one straight piece of the scale."""
     (low, high), (start, end) = values, positions
     first, last = int(start * STEPS), int(end * STEPS) - 1
     offset = f"+{first}" if first else ""
     scale = _number(STEPS * (end - start) / (high - low))
-    above = f"(datum.{field}{_minus(low)})" if low else f"datum.{field}"
+    above = f"({number}{_minus(low)})" if low else number
     index = f"clamp(floor({above}*{scale}{offset}),{first},{last})"
     index = f"({index}{_minus(start * (STEPS - 1))})" if start else index
     width = _number((high - low) / (end - start) / (STEPS - 1))

@@ -49,7 +49,7 @@ class _Layer:
         """Return whether the panel is one of this layer's."""
         return not self.only or (panel[0] % 3 == 2) == (self.only == "==")
 
-    def cells(self, records: Records) -> Cells:
+    def cells(self, panel: tuple[Any, ...], records: Records) -> Cells:
         """Return the cells of one panel, or raise one of what Python raises for alien data."""
         _expect(len({record["query"] for record in records}) == len(records))
         lists = [record[self.statistic] for record in records]
@@ -59,7 +59,8 @@ class _Layer:
         row = np.repeat([self.rows[record["query"]] for record in records], lengths)
         within = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         seen = values == values
-        red, green, blue = self.scale.rgb(values[seen]).astype(np.int64).T
+        scale = self.scale.of_panel(panel[-1]) if self.scale.units else self.scale
+        red, green, blue = scale.rgb(values[seen]).astype(np.int64).T
         color = (red << 16) + (green << 8) + blue
         return *self.size, np.stack([column[within[seen]], row[seen], color])
 
@@ -75,7 +76,7 @@ class Maps:
         for layers, records in self.grids:
             for panel, own in _group(records, layers[0].facets).items():
                 for layer in layers:
-                    if layer.draws(panel) and (found := layer.cells(own))[2].size:
+                    if layer.draws(panel) and (found := layer.cells(panel, own))[2].size:
                         yield found
 
 

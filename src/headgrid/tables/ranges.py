@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Protocol
 
 from headgrid.capture.quantiles import RELATIVE_ERROR, QuantileSketch
 from headgrid.capture.statistic import STATISTICS
+from headgrid.errors import OptionError
 from headgrid.options import SMALLEST_SPAN, ColorRange, check_color_rule
 from headgrid.text import shorten_float
+
+#: Of a logarithmic scale: below a millionth of the largest, attention makes no difference.
+_MOST_DECADES = 7
 
 
 class Ranged(Protocol):
@@ -34,12 +39,14 @@ def resolve_color_range(
 
     Parameters
     ----------
-    rule : {"symmetric", "shared", "minmax", "quantile"} or (low, high) or ColorRange
+    rule : {"symmetric", "shared", "minmax", "quantile", "log"} or (low, high) or ColorRange
         ``symmetric`` and ``shared`` take the largest magnitude of a visible
         value, of one capture or of all; ``minmax`` the smallest and the largest
         value, and zero; ``quantile`` the 1 % and the 99 % quantile of all
         visible values of all captures together, whichever is larger in
-        magnitude for both sides. A range that is resolved already passes through.
+        magnitude for both sides. ``log``, of statistics without sign, takes whole
+        decades from the smallest value above 0 to the largest value, at most seven. A
+        range that is resolved already passes through.
     captures : iterable of Capture
         What the rule is applied to; read once, and none is kept.
 
@@ -54,7 +61,8 @@ def resolve_color_range(
     Raises
     ------
     OptionError
-        For an unknown rule, with the choices and the near miss.
+        For an unknown rule, with the choices and the near miss; for ``log`` of a statistic
+        with two signs; for ``head``, which is not one range.
 
     Notes
     -----
@@ -75,15 +83,27 @@ def resolve_color_range(
     checked = check_color_rule(rule)
     if isinstance(checked, tuple):
         return ColorRange(*checked, "fixed")
+    if checked == "head":
+        raise OptionError(
+            "color range is 'head', expected one range for all that the figure shows; heatmap and "
+            "pick (headgrid render, headgrid pick) draw maps on a scale for each head"
+        )
     ends: list[float] = []
     signed, sketch = True, None
     for capture in captures:
         ends += capture.value_range
         signed = STATISTICS[capture.statistic].signed
-        if checked == "quantile":
+        if checked == "log" and signed:
+            raise OptionError(
+                f"color range is 'log', expected another one for {capture.statistic}, which has "
+                "two signs: symmetric, quantile, or head for each head its own"
+            )
+        if checked in ("quantile", "log"):
             values = capture.value_sketch
             sketch = sketch.merge(values) if sketch else values
     low, high = min(ends, default=0.0), max(ends, default=0.0)
+    if checked == "log":
+        return _find_decades(sketch.smallest_positive if sketch else 1.0, high)
     if checked != "minmax":
         high = max(abs(low), abs(high))
         if sketch is not None:
@@ -97,3 +117,11 @@ def resolve_color_range(
     if not high - low > SMALLEST_SPAN:  # one value everywhere
         low, high = (-1.0 if signed else 0.0), (high if high > SMALLEST_SPAN else 1.0)
     return ColorRange(shorten_float(low), shorten_float(high), checked)
+
+
+def _find_decades(smallest: float, largest: float) -> ColorRange:
+    """Return the whole decades that hold positive values, at most so many below the largest."""
+    top = math.ceil(math.log10(largest)) if largest > SMALLEST_SPAN else 0
+    bottom = math.floor(math.log10(smallest)) if smallest < largest else top - 1
+    bottom = min(max(bottom, top - _MOST_DECADES), top - 1)
+    return ColorRange(float(f"1e{bottom}"), float(f"1e{top}"), "log")
