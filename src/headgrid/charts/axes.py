@@ -58,7 +58,7 @@ class Look:
     value_tick_width: float = 0.5  # a wider tick at the very top would lift the panel's title
     frame_width: float = 0.8
     line_width: float = 1
-    grid_width: float = 1
+    grid_width: float = 0.8  # no wider than the frame, which hides its ends
     point_size: float = 5  # an area, as Vega has it
     map_panel: float = 216
     map_row_gap: float = 60

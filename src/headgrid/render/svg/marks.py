@@ -37,7 +37,7 @@ _PLAIN_COLOR = re.compile(r"#[0-9a-fA-F]{6}|#[0-9a-fA-F]{3}|[a-z]+|rgb\([\d, ]+\
 # A renderer's antialiasing samples at quarters of a pixel: with 2 decimals one edge in a
 # hundred falls on another sample, which shows as up to 68 levels in a pixel.
 _DECIMALS = 3
-_DOT_DECIMALS = 2
+_DOT_DECIMALS = _RULE_DECIMALS = 2
 
 _GROUP = re.compile(r'<g class="(mark-rect role-mark [\w-]*headgrid_cells_marks)"([^<>]*)>')
 _SIZE = re.compile(r'<path d="M\d{1,6},\d{1,6}h([1-9]\d{0,4})v([1-9]\d{0,4})h-')
@@ -238,8 +238,9 @@ def merge_rules(group: etree._Element) -> None:
             return
         if NUMBER.fullmatch(end[upright]) is None:
             return
+        x, y = (_round(place, _RULE_DECIMALS) for place in move.groups())
         command = f"v{shorten_number(end[1])}" if upright else f"h{shorten_number(end[0])}"
-        segments.append(f"M{shorten_number(move[1])} {shorten_number(move[2])}{command}")
+        segments.append(f"M{x} {y}{command}")
         places.add((upright, move[1 if upright else 2]))
         looks.add(tuple(look.items()))
     # Lines that cross or lie on each other would show it where they are translucent.
