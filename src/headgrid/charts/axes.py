@@ -55,7 +55,6 @@ class Look:
     header_padding: float = 5
     tick_size: float = 3
     tick_width: float = 0.8
-    value_tick_width: float = 0.5  # a wider tick at the very top would lift the panel's title
     frame_width: float = 0.8
     line_width: float = 1
     grid_width: float = 0.8  # no wider than the frame, which hides its ends
@@ -107,7 +106,6 @@ _PAPER = Look(
     header_padding=2,
     tick_size=2,
     tick_width=0.4,
-    value_tick_width=0.4,
     frame_width=0.4,
     line_width=0.6,
     grid_width=0.4,
@@ -165,15 +163,22 @@ def fit_maps(options: FigureOptions, columns: int, count: int, panel: float | No
     return replace(look, map_panel=panel, profile_width=panel, profile_height=height)
 
 
-def fit_profiles(options: FigureOptions, columns: int) -> Look:
-    """Return the look of a grid of profiles of the wanted width."""
+def fit_profiles(options: FigureOptions, columns: int, gap: float = 0) -> Look:
+    """Return the look of a grid of profiles of the wanted width, so far apart at least."""
     look = find_look(options)
+    look = replace(look, profile_column_gap=max(look.profile_column_gap, gap))
     if options.points is None:
         return look
     fixed = look.left_room + (columns - 1) * look.profile_column_gap + 2 * look.padding
     width = panel_width(options.points, fixed, columns)
     height = shorten_float(look.profile_height * min(1.0, width / look.profile_width), 6)
     return replace(look, profile_width=shorten_float(width, 6), profile_height=height)
+
+
+def label_gap(frames: Sequence[int], look: Look, width: float) -> float:
+    """Return the gap at which the labels at the ends of two axes of so much width are apart."""
+    letters = len(f"{frames[0]}{frames[-1]}")
+    return (0.56 * letters / 2 + 0.3) * look.tick_label - width / len(frames)
 
 
 def panel_width(points: float, fixed: float, columns: int, smallest: float = 0) -> float:

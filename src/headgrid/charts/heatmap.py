@@ -10,9 +10,9 @@ import numpy as np
 
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import Look, fit_maps, fit_profiles
+from headgrid.charts.axes import Look, fit_maps
 from headgrid.charts.panels import Panels, draw_maps, map_size
-from headgrid.charts.profiles import draw_profiles, profile_gap, sink_texts
+from headgrid.charts.profiles import draw_profiles, fit_grid, sink_texts
 from headgrid.charts.scales import MAX_PIXELS, count_saturated, find_scale, pool_factor
 from headgrid.charts.spec import MAX_MARKS, finish_chart, write_title
 from headgrid.errors import RenderError
@@ -150,8 +150,8 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     """Draw the per-head grid with options that are built already."""
     expect_capture(capture)
     columns = min(options.columns, capture.num_heads)
-    look = fit_profiles(options, columns)
     panels = Panels(_all_heads(capture), sink_titles(capture), options.columns, "head")
+    look = fit_grid(options, panels)
     chart, records = draw_profiles(panels, look)
     own = f"Layer {capture.layer_index}: Per-Head Attention Distribution"
     frames = f"frames [{shorten_list(capture.last_block_query_frames, 8)}]"
@@ -168,7 +168,7 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
         look,
         title=_title(options, look, own, f"Query: {frames}", capture, width),
         caption=_caption(capture, caption),
-        spacing={"row": look.profile_row_gap, "column": profile_gap(panels, look)},
+        spacing={"row": look.profile_row_gap, "column": look.profile_column_gap},
         meta=_describe("perhead", capture),
         width=options.points,
     )

@@ -44,6 +44,8 @@ from headgrid.text import fit_title, shorten_float, shorten_text
 CELLS, TILES, FRAME = "headgrid_cells", "headgrid_tiles", "headgrid_frame"
 LABELS, HALO = "headgrid_labels", "headgrid_halo"
 BARS, LINE, POINTS = "headgrid_bars", "headgrid_line", "headgrid_points"
+#: Invisible marks, which the finishing stage leaves out.
+ENDS = "headgrid_hidden_ends"
 
 
 @dataclass(frozen=True)

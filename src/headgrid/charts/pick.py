@@ -13,15 +13,16 @@ import altair as alt
 from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import Look, fit_maps, fit_profiles
+from headgrid.charts.axes import Look, fit_maps
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import (
     draw_profiles,
+    fit_grid,
     profile_gap,
-    shared_domain,
     sink_texts,
     value_extent,
+    value_limits,
 )
 from headgrid.charts.scales import ColorScale, count_pixels, find_scale
 from headgrid.charts.spec import Records, Stack, fill, finish_chart, write_title
@@ -211,10 +212,10 @@ def draw_pick(
     records: Records | None
     spacing: Any
     if figure == "perhead":
-        look = replace(fit_profiles(options, columns), shared_values=True)
+        look = fit_grid(options, Panels(tuple(heads), [], columns), shared=True)
         panels = _name_panels(heads, columns, letters, look.profile_width, look.profile_title)
         chart, records = draw_profiles(panels, look)
-        spacing = {"row": look.profile_row_gap, "column": profile_gap(panels, look)}
+        spacing = {"row": look.profile_row_gap, "column": look.profile_column_gap}
     else:
         look = fit_maps(options, columns, count_pixels(len(first.key_frames)))
         look = replace(look, shared_values=True)
@@ -242,7 +243,7 @@ def _draw_pairs(
     """Draw rows of maps, each with the profiles of the same heads under it."""
     # The gaps of the maps, so that both stand in the same columns.
     look = replace(look, profile_width=float(map_size(panels.first, look)[0]))
-    extent, domain = value_extent(panels, look), shared_domain(panels, look)
+    extent, domain = value_extent(panels, look), value_limits(panels, look)[0]
     panels = replace(panels, extent=extent, value_domain=domain)
     gap = max(look.map_column_gap, profile_gap(panels, look))
     columns, rows = panels.columns, []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -11,10 +12,28 @@ import numpy.typing as npt
 
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import INK, Look, frame_axis, plain_label, show_where
-from headgrid.charts.panels import BARS, LINE, POINTS, Panels, absent_marks, mark_absent, nest
+from headgrid.charts.axes import (
+    INK,
+    Look,
+    fit_profiles,
+    frame_axis,
+    label_gap,
+    plain_label,
+    show_where,
+)
+from headgrid.charts.panels import (
+    BARS,
+    ENDS,
+    LINE,
+    POINTS,
+    Panels,
+    absent_marks,
+    mark_absent,
+    nest,
+)
 from headgrid.charts.scales import value_ticks
 from headgrid.charts.spec import Records
+from headgrid.options import SMALLEST_SPAN, FigureOptions
 from headgrid.tables.stats import sink_scores
 from headgrid.tables.tidy import panel_profiles
 from headgrid.text import fit_title, shorten_float
@@ -58,87 +77,116 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     size = look.profile_width, look.profile_height
     words = absent_marks(panels, [panels.field], size, look)
     dots = [] if dense else [points]
-    panel = alt.layer(bars, line, *dots, *panels.inside_labels(*place, look), *words)
-    chart = panels.facet(panel, look, look.profile_title)
-    if not look.shared_values:
-        chart = chart.resolve_scale(y="independent")
+    layers = [bars, line, *dots, *panels.inside_labels(*place, look), *words]
+    if look.shared_values:
+        chart = panels.facet(alt.layer(*layers), look, look.profile_title)
+    else:
+        panel = alt.layer(*layers, _value_ends(panels, look))
+        chart = panels.facet(panel, look, look.profile_title).resolve_scale(y="independent")
     table, expected = panel_profiles(panels.heads, panels.field), range(len(panels.heads))
     records = nest(table, panels.statistic, keys, [panels.field], expected)
     return panels.unfold(chart, []), mark_absent(records, panels)
 
 
+def fit_grid(options: FigureOptions, panels: Panels, *, shared: bool = False) -> Look:
+    """Return the look of a grid of profiles, its columns apart by what stands between them."""
+    columns = min(panels.columns, len(panels.heads))
+    look = fit_profiles(options, columns)
+    shared = shared or look.shared_values
+    gap = profile_gap(panels, replace(look, shared_values=shared))
+    return replace(fit_profiles(options, columns, gap), shared_values=shared)
+
+
 def profile_gap(panels: Panels, look: Look) -> float:
-    """Return the gap between columns of profiles, wide enough for the labels of the value axes."""
-    if look.border_axes:
-        return look.profile_column_gap
-    longest = max(len(f"{tick:g}") for tick in _ticks(panels))
-    return max(look.profile_column_gap, 27 + 4.0 * longest)
+    """Return the gap between columns of profiles, wide enough for the labels of their axes."""
+    frames = panels.first.key_frames
+    gap = max(look.profile_column_gap, label_gap(frames, look, look.profile_width))
+    if look.border_axes and look.shared_values:
+        return gap
+    lines = _value_title(panels, look)
+    titles = 0 if isinstance(lines, str) else 1.2 * look.axis_title * (len(lines) - 1)
+    return max(gap, 27 + titles + 4.0 * max(len(f"{tick:g}") for tick in _ticks(panels, look)))
 
 
 def value_extent(panels: Panels, look: Look) -> float:
     """Return the room that ticks and labels of value and frame axes take at most."""
-    labels = [*(f"{tick:g}" for tick in _ticks(panels)), *map(str, panels.first.query_frames)]
+    labels = [f"{tick:g}" for tick in _ticks(panels, look)]
+    labels += map(str, panels.first.query_frames)
     room = 0.56 * look.tick_label * max(map(len, labels)) + look.tick_size + look.label_padding
     return shorten_float(room, 4)
 
 
-def _value_axis(panels: Panels, look: Look) -> Any:
-    left, label = panels.border("left", look), plain_label(_ticks(panels))
-    scale: dict[str, Any] = {"zero": False, "nice": False, "padding": look.profile_padding}
+def _value_ends(panels: Panels, look: Look) -> alt.Chart:
+    """Return an invisible mark in each panel, which makes its value axis as long as it is."""
+    lows, highs = (json.dumps(ends) for ends in zip(*value_limits(panels, look), strict=True))
+    ends = alt.Chart(name=ENDS).mark_rule(opacity=0, aria=False)
+    ends = ends.transform_aggregate(groupby=[panels.field]).transform_calculate(
+        low=f"{lows}[datum.{panels.field}]", high=f"{highs}[datum.{panels.field}]"
+    )
+    return ends.encode(y=_value_axis(panels, look, "low"), y2="high:Q")
+
+
+def _value_axis(panels: Panels, look: Look, field: str = "") -> Any:
+    left = panels.border("left", look)
+    label = plain_label(_ticks(panels, look))
+    scale: dict[str, Any] = {"zero": False, "nice": False}
     if look.shared_values:
-        scale["domain"] = list(panels.value_domain or shared_domain(panels, look))
-        expression = f"{left or 'true'}?{label}:''"
-    else:
-        expression = _below_the_top(panels, look, label)
+        scale["domain"] = list(panels.value_domain or value_limits(panels, look)[0])
     settings = {
         "grid": True,
-        "tickCount": _PROFILE_TICKS,
-        "tickWidth": look.value_tick_width,
+        "tickCount": _tick_count(look),
+        "labelOverlap": False,
         **show_where(left, "", panels.extent),
-        "labelExpr": expression,
+        "labelExpr": f"{left}?{label}:''" if left else label,
     }
     if panels.extent is None and not look.border_axes:
         settings["minExtent"] = 22
     return alt.Y(
-        f"{panels.statistic}:Q",
-        title=fit_title(STATISTICS[panels.statistic].title, look.profile_height, look.axis_title),
+        f"{field or panels.statistic}:Q",
+        title=_value_title(panels, look),
         scale=alt.Scale(**scale),
         axis=alt.Axis(**settings),
     )
 
 
-def _row_limits(panels: Panels) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the lowest and the highest value of each profile's axis, zero included."""
+def _value_title(panels: Panels, look: Look) -> str | list[str]:
+    return fit_title(STATISTICS[panels.statistic].title, look.profile_height, look.axis_title)
+
+
+def _tick_count(look: Look) -> int:
+    """Return about how many ticks leave room between their labels."""
+    return max(1, min(_PROFILE_TICKS, int(look.profile_height / (2.2 * look.tick_label))))
+
+
+def value_limits(panels: Panels, look: Look) -> list[tuple[float, float]]:
+    """Return the ends of each profile's value axis; one pair for all where they share it."""
     rows = np.stack([capture.last_block_rows[head] for capture, head in panels.heads])
     rows = rows.astype(np.float64)  # the room around them may be beyond float32
-    return np.nanmin(rows, axis=1, initial=0.0), np.nanmax(rows, axis=1, initial=0.0)
+    lows, highs = np.nanmin(rows, axis=1, initial=0.0), np.nanmax(rows, axis=1, initial=0.0)
+    if look.shared_values:
+        lows, highs = lows.min(keepdims=True), highs.max(keepdims=True)
+    return [_pad(*ends, look) for ends in zip(lows.tolist(), highs.tolist(), strict=True)]
 
 
-def shared_domain(panels: Panels, look: Look) -> tuple[float, float]:
-    """Return the limits of one value axis for all profiles, with room for their labels."""
-    lows, highs = _row_limits(panels)
-    low, high = float(lows.min()), float(highs.max())
-    span = high - low if high > low else 1.0
-    room = 1.6 * look.profile_title / (look.profile_height - 1.6 * look.profile_title)
-    top = high + span * (room if look.inside_labels else 0.0)
-    return shorten_float(low, 6), shorten_float(top, 6)
+def _pad(low: float, high: float, look: Look) -> tuple[float, float]:
+    """Return the ends of an axis with room around values; bars stand on its end at zero."""
+    padding, span = look.profile_padding, high - low if high - low > SMALLEST_SPAN else 1.0
+    above = padding + (1.6 * look.profile_title if look.inside_labels else 0)
+    point = span / (look.profile_height - above - (padding if low < 0 else 0))
+    bottom = low - padding * point if low < 0 else low
+    top = low + span + above * point
+    # Half of a label at the very top would stand over the panel.
+    margin = 0.6 * look.tick_label / look.profile_height
+    for _ in range(2):  # the last tick may be another one then
+        last = value_ticks(bottom, top, _tick_count(look))[-1]
+        top = max(top, (last - margin * bottom) / (1 - margin))
+    return shorten_float(bottom, 6), shorten_float(top, 6)
 
 
-def _ticks(panels: Panels) -> list[float]:
-    """Return the values, or nearly those, that Vega will label on the value axes of all panels."""
-    ends = zip(*_row_limits(panels), strict=True)
-    return [tick for low, high in ends for tick in value_ticks(low, high, _PROFILE_TICKS)]
-
-
-def _below_the_top(panels: Panels, look: Look, label: str) -> str:
-    """Return the label expression that leaves out a label at the very top of its panel.
-
-    Half of it would stand above the panel and lift the panel's title out of its row.
-    """
-    (lows, highs), padding = _row_limits(panels), look.profile_padding
-    point = (highs - lows) / (look.profile_height - 2 * padding)
-    tops = [shorten_float(top, 6) for top in highs + (padding - 4) * point]
-    return f"datum.value>{json.dumps(tops)}[parent.{panels.field}]?'':{label}"
+def _ticks(panels: Panels, look: Look) -> list[float]:
+    """Return the values that Vega will label on the value axes of all panels."""
+    limits = value_limits(panels, look)
+    return [tick for ends in limits for tick in value_ticks(*ends, _tick_count(look))]
 
 
 def sink_texts(capture: Capture) -> list[str]:

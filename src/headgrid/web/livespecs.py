@@ -126,13 +126,14 @@ def draw_live_profile(capture: Capture, width: int) -> Spec:
     Its parameters are ``value_low`` and ``value_high``, the ends of the value axis, which a
     row without values has too.
     """
-    look = replace(_LOOK, profile_width=float(map_width(capture, width)))
+    look = replace(_LOOK, profile_width=float(map_width(capture, width)), shared_values=True)
     spec = _complete(draw_profiles(_one_head(capture), look)[0], look)
     for part in spec["spec"]["layer"]:
         # There is no title over the panel that a label at its top would lift.
         value = part["encoding"]["y"]
         value["axis"]["labelExpr"] = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
+        value["scale"]["padding"] = look.profile_padding
     return _with_parameters(spec, value_low=0, value_high=1)
 
 

@@ -54,6 +54,7 @@ _ID = re.compile(r' id="([^"]*)"')
 _HUGE = 5_000_000
 _PLACE = re.compile(r"translate\(([^(),]+),([^(),]+)\)")
 _RULES = ("mark-rule role-axis-tick", "mark-rule role-axis-grid")
+_HIDDEN = "headgrid_hidden_"  # marks that a scale or a key needs, and that show nothing
 _ROLES = ("group mark container", "title")
 _TEXT_DEFAULTS = {"opacity": "1", "text-anchor": "start", "font-weight": "normal"}
 _INHERITED = ("text-anchor", "font-size", "font-weight", "font-style", "fill")
@@ -130,7 +131,9 @@ def _tidy(element: etree._Element) -> None:
 
 
 def _tidy_mark(group: etree._Element, classes: str) -> None:
-    if classes.endswith("headgrid_labels_marks"):
+    if _HIDDEN in classes:
+        marks.remove(group)
+    elif classes.endswith("headgrid_labels_marks"):
         _tidy_labels(group)
     elif marks.merge_mark(group):
         _drop_noise(group)

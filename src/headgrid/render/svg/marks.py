@@ -228,6 +228,8 @@ def merge_mark(group: etree._Element) -> bool:
 def merge_rules(group: etree._Element) -> None:
     """Turn the group of parallel grid lines or ticks of one look into one path."""
     looks, segments, places = set(), [], set()
+    for item in [line for line in group if line.get("opacity") == "0"]:
+        group.remove(item)
     for item in group:
         look = {str(name): str(value) for name, value in item.attrib.items()}
         move = _MOVE.fullmatch(look.pop("transform", ""))

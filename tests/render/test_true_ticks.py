@@ -1,0 +1,236 @@
+"""Ticks, grid lines, rules and labels stand where the marks say that their values are."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import headgrid
+from headgrid import Capture, compare, heatmap, overview, perhead, pick, sheet, survey, trend
+from headgrid.render.convert import render
+from headgrid.render.svg.finish import size
+from svgreader import parse_number, read_svg
+from synthetic import block_capture, waves
+
+#: How far off something may stand, in points.
+OFF = 0.1
+FRAMES = r"\bbackground\b|headgrid_frame_marks"
+LOOKS = [
+    {},
+    {"theme": "paper"},
+    {"theme": "paper", "width": "17.4cm"},
+    {"theme": "paper", "width": "8.4cm", "columns": 2},
+    {"width": "15cm", "columns": 2},
+]
+every_look = pytest.mark.parametrize(
+    "look", LOOKS, ids=lambda look: "-".join(map(str, look.values())) or "default"
+)
+
+
+@dataclass
+class Panel:
+    """Where a panel's marks are, and where they say that a label's value is."""
+
+    box: tuple
+    x: object  # label -> x
+    y: object  # label -> y
+
+
+def bands(first, last, labels):
+    """Return the function from a label to the middle of its band."""
+    step = (last - first) / len(labels)
+    return lambda label: first + (labels.index(label) + 0.5) * step
+
+
+def union(shapes):
+    boxes = np.array([box for s in shapes for box in s.areas()])
+    return *boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)
+
+
+def frames_of(drawing):
+    """Return the frame of every panel, and half the width of its line."""
+    framed = [s for s in drawing.shapes if s.stroked and re.search(FRAMES, s.classes)]
+    return [(s.box, float(s.style.get("stroke-width", 1)) / 2) for s in framed]
+
+
+def frame_around(drawing, box):
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return next(f for f, _ in frames_of(drawing) if f[0] < x < f[2] and f[1] < y < f[3])
+
+
+def map_panels(drawing, capture):
+    keys, queries = ([str(f) for f in axis] for axis in (capture.key_frames, capture.query_frames))
+    for group in filter(None, drawing.marks.get("cells", [])):
+        x0, y0, x1, y1 = box = union(group)
+        yield Panel(frame_around(drawing, box), bands(x0, x1, keys), bands(y1, y0, queries))
+
+
+def profile_panels(drawing, rows, keys):
+    """Read both scales from the bars: their middles are frames, their ends zero and the values."""
+    for group, row in zip(drawing.marks.get("bars", []), rows, strict=False):
+        bars = sorted(box for s in group for box in s.areas())
+        middles = {str(key): (x0 + x1) / 2 for key, (x0, _, x1, _) in zip(keys, bars, strict=True)}
+        largest = int(np.abs(row).argmax())
+        ends = bars[largest][1::2]
+        foot, top = ends[::-1] if row[largest] > 0 else ends
+        x, y = middles.__getitem__, line_through((0, foot), (row[largest], top))
+        yield Panel(frame_around(drawing, union(group)), x, y)
+
+
+def line_through(a, b):
+    """Return the function from a label to its place on a linear axis through two points."""
+    slope = (b[1] - a[1]) / (b[0] - a[0])
+    return lambda label: a[1] + slope * (parse_number(label) - a[0])
+
+
+def panel_of(panels, x, y, upright):
+    """Return the panel that a tick below it, or left of it, belongs to."""
+
+    def distance(panel):
+        x0, y0, x1, y1 = panel.box
+        along = max(x0 - x, x - x1, 0) if upright else max(y0 - y, y - y1, 0)
+        gap = y - y1 if upright else x0 - x
+        return (along > 1, gap < -1, abs(gap))
+
+    return min(panels, key=distance)
+
+
+def label_at(labels, tick, upright, off, flush):
+    """Return the label that stands at the outer end of a tick, which a flush one only covers."""
+    (x0, y0), (x1, y1) = tick.points
+    if flush:  # the first or the last one of a small map
+        ahead = [t for t in labels if (t.y > y0 if upright else t.anchor == "end" and t.x < x0)]
+        return min(ahead, key=lambda t: np.hypot(t.x - x0, t.y - y0)).content
+    # Vega rounds the way from the middle of a letter to its base line to whole units.
+    near = [
+        t
+        for t in labels
+        if (abs(t.x - x0) < off and 0 < t.y - max(y0, y1) < 12 and t.anchor == "middle")
+        or (
+            not upright
+            and t.anchor == "end"
+            and abs(t.y - round(0.3 * t.size) - y0) < off
+            and 0 < min(x0, x1) - t.x < 6
+        )
+    ]
+    assert len(near) == 1, f"no label, or several, at the tick at {x0:.2f}, {y0:.2f}"
+    return near[0].content
+
+
+def check(chart, find_panels, *, flush=False):
+    """Check all ticks, their labels and the grid of a chart; return the drawing and its panels."""
+    svg = render(headgrid.to_spec(chart, validate=False), "svg").decode()
+    drawing = read_svg(svg)
+    panels, off = list(find_panels(drawing)), OFF * drawing.width / size(svg)[0]
+    ticks = [s for s in drawing.shapes if "role-axis-tick" in s.classes]
+    labels = [t for t in drawing.texts if "role-axis-label" in t.classes]
+    assert len(ticks) == len(labels) > 0
+    places = {False: [], True: []}
+    for tick in ticks:
+        (x0, y0), (x1, _) = tick.points
+        upright = abs(x0 - x1) < 1e-9
+        label = label_at(labels, tick, upright, off, flush)
+        panel = panel_of(panels, x0, y0, upright)
+        place, expected = (x0, panel.x(label)) if upright else (y0, panel.y(label))
+        assert place == pytest.approx(expected, abs=off), label
+        places[upright].append(place)
+    for line in (s for s in drawing.shapes if "role-axis-grid" in s.classes):
+        (x0, y0), (x1, y1) = line.points
+        upright = abs(x0 - x1) < 1e-9
+        assert min(abs((x0 if upright else y0) - place) for place in places[upright]) < off
+        pen = float(line.style.get("stroke-width", 1)) / 2
+        dx, dy = (pen, 0) if upright else (0, pen)
+        ends = min(x0, x1) - dx, min(y0, y1) - dy, -max(x0, x1) - dx, -max(y0, y1) - dy
+        assert any(
+            all(np.array(ends) >= np.array([a, b, -c, -d]) - half - OFF / 10)
+            for (a, b, c, d), half in frames_of(drawing)
+        ), "a grid line leaves its frame"
+    return drawing, panels
+
+
+def panels_of(capture):
+    """Return what finds the panels of maps and of profiles, whichever there are."""
+    rows = [capture.last_block_rows[head].astype(float) for head in range(capture.num_heads)]
+    return lambda drawing: [
+        *map_panels(drawing, capture),
+        *profile_panels(drawing, rows, capture.key_frames),
+    ]
+
+
+CAPTURES = {
+    "21 frames": block_capture(4, (3,) * 7, layer=3, scale=14),
+    "72 frames": block_capture(4, (3,) * 24, layer=3),
+    "a few frames": Capture.from_array(waves(3, 4, 9), layer=3),
+    "positive": block_capture(4, (3,) * 7, layer=3, statistic="mass"),
+}
+every_capture = pytest.mark.parametrize("name", CAPTURES)
+
+
+@every_look
+@every_capture
+def test_in_maps_and_profiles(name, look):
+    capture = CAPTURES[name]
+    for draw in (heatmap, perhead):
+        check(draw(capture, **look), panels_of(capture))
+
+
+@every_look
+def test_in_pairs_and_comparisons(look):
+    capture = CAPTURES["21 frames"]
+    heads = ["3:0", "3:3", "3:1"]
+    check(pick([capture], heads, figure="both", **look), panels_of(chosen(capture, (0, 3, 1))))
+    other = block_capture(4, (3,) * 7, layer=4)
+    check(compare(capture, other, **{**look, "columns": 2}), panels_of(capture))
+
+
+def chosen(capture, heads):
+    """Return a capture of these heads alone."""
+    full = capture.full_frame_attention[list(heads)]
+    return Capture.from_array(full, block_sizes=capture.block_sizes, layer=3)
+
+
+@every_look
+def test_in_sheets(look):
+    look = {name: value for name, value in look.items() if name != "columns"}
+    captures = [block_capture(5, (3,) * 7, layer=layer) for layer in (0, 1)]
+    drawing, panels = check(sheet(captures, **look), panels_of(captures[0]), flush=True)
+    assert len(panels) > 1
+
+
+def summary_of_runs():
+    captures = [block_capture(6, (3,) * 7, scale=1 + n, layer=n, run="a") for n in range(5)]
+    return survey(captures)
+
+
+@every_look
+def test_in_trends(look):
+    found = summary_of_runs()
+    means = found.summary("sink").query("head.isna()").sort_values("layer")["mean"].to_numpy()
+
+    def panels(drawing):
+        (line,) = [shape for group in drawing.marks["line"] for shape in group]
+        low, high = int(means.argmin()), int(means.argmax())
+        y = line_through(*((means[n], line.points[n][1]) for n in (low, high)))
+        x = line_through((0, line.points[0][0]), (4, line.points[-1][0]))
+        yield Panel(frame_around(drawing, line.box), x, y)
+
+    drawing, (panel,) = check(trend(found, **look), panels)
+    (zero,) = [s for s in drawing.shapes if "mark-rule role-mark" in s.classes]
+    assert zero.points[:, 1] == pytest.approx(panel.y("0"), abs=OFF)
+
+
+@every_look
+def test_in_overviews(look):
+    svg = render(headgrid.to_spec(overview(summary_of_runs(), **look), validate=False), "svg")
+    drawing = read_svg(svg.decode())
+    x0, y0, x1, y1 = union([s for group in drawing.marks["cells"] for s in group])
+    x = bands(x0, x1, [*map(str, range(6)), " ", "mean"])
+    y = bands(y0, y1, [*map(str, range(5)), " ", "mean"])
+    labels = [t for t in drawing.texts if "role-axis-label" in t.classes]
+    assert len(labels) > 4
+    for text in labels:
+        if text.anchor == "middle":
+            assert text.x == pytest.approx(x(text.content), abs=OFF)
+        else:
+            assert text.y - round(0.3 * text.size) == pytest.approx(y(text.content), abs=OFF)
