@@ -8,7 +8,6 @@ from typing import Any
 
 import altair as alt
 import numpy as np
-import numpy.typing as npt
 
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
