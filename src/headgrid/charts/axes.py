@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import altair as alt
 
-from headgrid.charts.scales import ColorScale, cell_size, frame_ticks, saturates, value_ticks
+from headgrid.charts.scales import (
+    MAX_PIXELS,
+    ColorScale,
+    cell_size,
+    count_pixels,
+    frame_places,
+    labeled_frames,
+    pool_factor,
+    saturates,
+    value_ticks,
+)
 from headgrid.errors import OptionError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY, FigureOptions
 from headgrid.text import fit_title, shorten_float
@@ -149,9 +160,13 @@ def store_look(look: Look) -> dict[str, Any]:
     return {name: value for name, value in stored.items() if value != usual[name]}
 
 
-def fit_maps(options: FigureOptions, columns: int, count: int, panel: float | None = None) -> Look:
-    """Return the look of maps, so many cells wide, in the figure's width, or else of that size."""
-    look = find_look(options, panel)
+def fit_maps(
+    options: FigureOptions, columns: int, frames: Sequence[int], panel: float | None = None
+) -> Look:
+    """Return the look of maps of key frames, in the figure's width or else of that size."""
+    look, count = find_look(options, panel), count_pixels(len(frame_places(frames)))
+    gap = max(look.map_column_gap, label_gap(frames, look, look.map_panel))
+    look = replace(look, map_column_gap=shorten_float(gap, 4))
     if options.points is None:
         return look
     beside = look.bar_offset + look.bar_thickness + look.bar_room
@@ -194,47 +209,78 @@ def panel_width(points: float, fixed: float, columns: int, smallest: float = 0) 
     return width
 
 
+@dataclass(frozen=True)
+class FrameAxis:
+    """Frames along an axis so long: a place for each, and a blank one in each gap."""
+
+    frames: Sequence[int]
+    length: float
+    look: Look
+    upwards: bool = False
+    bars: bool = False
+    pixels: int = MAX_PIXELS
+
+    @cached_property
+    def places(self) -> list[int]:
+        """The frames, and a number between them for each gap."""
+        return frame_places(self.frames, self.pixels)
+
+    @property
+    def ticks(self) -> list[int]:
+        """The frames that have a tick."""
+        longest = max(len(str(frame)) for frame in (self.frames[0], self.frames[-1]))
+        letters = 1.2 if self.upwards else 0.56 * longest + 0.3
+        room = letters * self.look.tick_label / (self.length / len(self.places))
+        return labeled_frames(self.frames, self.places, room)
+
+    @property
+    def gaps(self) -> list[tuple[float, float]]:
+        """Start and end of each gap, in units from the left or the top."""
+        step, known = self.length / len(self.places), set(self.frames)
+        places = self.places[::-1] if self.upwards else self.places
+        numbers = [number for number, place in enumerate(places) if place not in known]
+        return [(shorten_float(n * step, 6), shorten_float((n + 1) * step, 6)) for n in numbers]
+
+
 def frame_axis(
     channel: Any,
-    frames: Sequence[int],
+    axis: FrameAxis,
     title: str | list[str],
     shown: str = "",
     *,
-    upwards: bool = False,
-    bars: bool = False,
     extent: float | None = None,
 ) -> Any:
     """Give a channel an axis of frames: a band for each, ticks at some, a grid behind bars.
 
     ``shown`` is the expression of the panels that have ticks, labels and title; all where empty.
     """
-    ticks = [frames[position] for position in frame_ticks(len(frames))]
+    places, bars = axis.places, axis.bars
     gaps = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
     return (
         channel.title(None if shown == NOWHERE else title)
-        .scale(domain=list(frames)[::-1] if upwards else list(frames), **gaps)
-        .axis(**_axis(ticks, bars), **show_where(shown, "datum.label", extent))
+        .scale(domain=places[::-1] if axis.upwards else places, **gaps)
+        .axis(**_axis(axis.ticks, bars), **show_where(shown, "datum.label", extent))
     )
 
 
 def tile_axis(
     channel: Any,
-    frames: Sequence[int],
-    pool: int,
+    axis: FrameAxis,
     title: str | list[str],
     shown: str = "",
     *,
     extent: float | None = None,
 ) -> Any:
     """Place a tile in the middle of an axis that counts frames from 0, whatever their numbers."""
-    end = -(-len(frames) // pool) * pool
-    ticks = frame_ticks(len(frames))
-    label = f"{json.dumps({str(tick): frames[tick] for tick in ticks})}[datum.value]"
+    pool, places = pool_factor(len(axis.frames), axis.pixels), axis.places
+    end = -(-len(places) // pool) * pool
+    ticks = {places.index(frame): frame for frame in axis.ticks}
+    label = f"{json.dumps({str(tick): frame for tick, frame in ticks.items()})}[datum.value]"
     text = {"title": None if shown == NOWHERE else title, "labelExpr": label}
     return (
         channel(datum=(end - 1) / 2, type="quantitative")
         .scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
-        .axis(**_axis(ticks), **{**text, **show_where(shown, label, extent)})
+        .axis(**_axis([*ticks]), **{**text, **show_where(shown, label, extent)})
     )
 
 

@@ -13,7 +13,7 @@ from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles, fit_grid, sink_texts
-from headgrid.charts.scales import MAX_PIXELS, count_saturated, find_scale, pool_factor
+from headgrid.charts.scales import MAX_PIXELS, count_saturated, find_scale, frame_runs, pool_factor
 from headgrid.charts.spec import MAX_MARKS, finish_chart, write_title
 from headgrid.errors import RenderError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
@@ -119,7 +119,7 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     figure, visible = f"{capture.source}: the heatmap", capture.num_visible
     vectors = as_vectors(figure, capture, visible, options.cells)
     columns = min(options.columns, capture.num_heads)
-    look = fit_maps(options, columns, len(capture.key_frames))
+    look = fit_maps(options, columns, capture.key_frames)
     names = [f"Head {head}" for head in range(capture.num_heads)]
     panels = Panels(_all_heads(capture), names, options.columns, "head", "'Head ' + datum.value")
     chart, records = draw_maps(panels, scale, look, vectors=vectors)
@@ -239,4 +239,6 @@ def _describe_tiles(capture: Capture) -> str:
 
 
 def _span(frames: Sequence[int]) -> str:
-    return f"{frames[0]}-{frames[-1]}" if len(frames) > 1 else f"{frames[0]}"
+    """Return the frames from first to last: ``0-20``, or ``0-2, 15-20`` where they have gaps."""
+    ends = ([run[0], run[-1]] for run in frame_runs(frames))
+    return shorten_list(["-".join(map(str, dict.fromkeys(run))) for run in ends])

@@ -23,6 +23,7 @@ from headgrid.charts.axes import (
     INK,
     NOWHERE,
     UNSEEN_COLOR,
+    FrameAxis,
     Look,
     color_channel,
     frame_axis,
@@ -33,7 +34,7 @@ from headgrid.charts.scales import (
     ColorScale,
     cell_size,
     count_pixels,
-    pool_factor,
+    frame_places,
 )
 from headgrid.charts.spec import Grid, Records
 from headgrid.charts.tiles import head_tile
@@ -46,6 +47,7 @@ LABELS, HALO = "headgrid_labels", "headgrid_halo"
 BARS, LINE, POINTS = "headgrid_bars", "headgrid_line", "headgrid_points"
 #: Invisible marks, which the finishing stage leaves out.
 ENDS = "headgrid_hidden_ends"
+GAPS = "headgrid_gaps"
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,8 @@ class Panels:
     ) -> alt.FacetChart:
         """Turn arrays back into values, with their colour on a scale and what the panel shows."""
         names, whole = [self.field, *index], bool(self.absent)
-        chart = unfold(chart, self.statistic, self.first.key_frames, names, keep_unseen=whole)
+        places = frame_places(self.first.key_frames)
+        chart = unfold(chart, self.statistic, places, names, keep_unseen=whole)
         if scale is not None:
             chart = chart.transform_calculate(color=scale.expression(self.statistic))
         for name, expression in self.lookups().items():
@@ -172,7 +175,10 @@ class Panels:
         labels = self.inside_labels(width - inset, height - inset, "bottom", look.map_title, look)
         labels += absent_marks(self, [self.field], (width, height), look)
         frame = frame or panel_frame(width, height, [self.field], look)
-        panel = alt.layer(frame, *layers, *labels).properties(width=width, height=height)
+        across = FrameAxis(self.first.key_frames, width, look)
+        upright = FrameAxis(self.first.query_frames, height, look, upwards=True)
+        gaps = gap_marks([across, upright], (width, height), self.field)
+        panel = alt.layer(frame, *layers, *gaps, *labels).properties(width=width, height=height)
         return self.facet(panel, look, size or look.map_title)
 
     def inside_labels(
@@ -239,7 +245,8 @@ def draw_maps(
 
 def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return width and height of a map panel, whole cells (or pixels of tiles) each."""
-    counts = (count_pixels(len(f), pixels) for f in (capture.key_frames, capture.query_frames))
+    axes = (frame_places(f, pixels) for f in (capture.key_frames, capture.query_frames))
+    counts = (count_pixels(len(places), pixels) for places in axes)
     width, height = (cell_size(count, round(look.map_panel)) * count for count in counts)
     return width, height
 
@@ -261,6 +268,25 @@ def panel_frame(
     )
 
 
+def gap_marks(axes: Sequence[FrameAxis], size: tuple[float, float], by: str) -> list[alt.Chart]:
+    """Return the white bands that break a panel of that size, and its frame, at gaps of frames."""
+    out = shorten_float(2 * axes[0].look.frame_width, 4)
+    path = ""
+    for axis in axes:
+        for start, end in axis.gaps:
+            (x, y), (w, h) = (start, -out), (end - start, size[1] + 2 * out)
+            if axis.upwards:
+                (x, y), (w, h) = (-out, start), (size[0] + 2 * out, end - start)
+            path += f"M{x:g} {y:g}h{w:g}v{h:g}h{-w:g}z"
+    return [draw_path(path, by, fill="white", strokeWidth=0).properties(name=GAPS)] if path else []
+
+
+def draw_path(path: str, by: str, **paint: Any) -> alt.Chart:
+    """Return one mark in each panel, of a path in its units from its top left corner."""
+    shape = alt.Chart().mark_point(shape=path, size=4, opacity=1, aria=False, **paint)
+    return shape.transform_aggregate(groupby=[by]).encode(x=alt.XValue(0), y=alt.YValue(0))
+
+
 def map_marks(
     panels: Panels, look: Look, *, vectors: bool, name: str = CELLS, pixels: int = MAX_PIXELS
 ) -> Any:
@@ -270,13 +296,14 @@ def map_marks(
     title = fit_title("Query Frame", height, look.axis_title)
     bottom, left = panels.border("bottom", look), panels.border("left", look)
     ground = alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None)
+    across = FrameAxis(keys, width, look, pixels=pixels)
+    upright = FrameAxis(queries, height, look, upwards=True, pixels=pixels)
     if vectors:
-        x, y = frame_axis(alt.X("key:O"), keys, "Key Frame", bottom), alt.Y("query:O")
-        y = frame_axis(y, queries, title, left, upwards=True, extent=panels.extent)
+        x = frame_axis(alt.X("key:O"), across, "Key Frame", bottom)
+        y = frame_axis(alt.Y("query:O"), upright, title, left, extent=panels.extent)
         return alt.Chart(name=name, view=ground).mark_rect(aria=False).encode(x=x, y=y)
-    pool, across = (pool_factor(len(frames), pixels) for frames in (queries, keys))
-    x = tile_axis(alt.X, keys, across, "Key Frame", bottom)
-    y = tile_axis(alt.Y, queries, pool, title, left, extent=panels.extent)
+    x = tile_axis(alt.X, across, "Key Frame", bottom)
+    y = tile_axis(alt.Y, upright, title, left, extent=panels.extent)
     marks = alt.Chart(name=TILES, view=ground).mark_image(
         width=width, height=height, aspect=False, smooth=False, aria=False
     )
@@ -291,7 +318,7 @@ def scale_mark(scale: ColorScale, where: str, **channel: Any) -> Any:
 
 def pair_records(panels: Panels) -> Records:
     """Return the visible pairs of all panels, one record a row of a matrix."""
-    table, keys = panel_pairs(panels.heads, panels.field), panels.first.key_frames
+    table, keys = panel_pairs(panels.heads, panels.field), frame_places(panels.first.key_frames)
     records = nest(table, panels.statistic, keys, [panels.field, "query"], panels.absent)
     return mark_absent(records, panels)
 

@@ -24,7 +24,7 @@ from headgrid.charts.profiles import (
     value_extent,
     value_limits,
 )
-from headgrid.charts.scales import ColorScale, count_pixels, find_scale
+from headgrid.charts.scales import ColorScale, find_scale
 from headgrid.charts.spec import Records, Stack, fill, finish_chart, write_title
 from headgrid.errors import CaptureError, OptionError, check_choice, near_miss
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
@@ -217,7 +217,7 @@ def draw_pick(
         chart, records = draw_profiles(panels, look)
         spacing = {"row": look.profile_row_gap, "column": look.profile_column_gap}
     else:
-        look = fit_maps(options, columns, count_pixels(len(first.key_frames)))
+        look = fit_maps(options, columns, first.key_frames)
         look = replace(look, shared_values=True)
         panels = _name_panels(heads, columns, letters, look.map_panel, look.map_title)
         scale = find_scale([panels], options)

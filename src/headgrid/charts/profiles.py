@@ -13,6 +13,7 @@ from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import (
     INK,
+    FrameAxis,
     Look,
     fit_profiles,
     frame_axis,
@@ -27,6 +28,7 @@ from headgrid.charts.panels import (
     POINTS,
     Panels,
     absent_marks,
+    gap_marks,
     mark_absent,
     nest,
 )
@@ -48,8 +50,9 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
 
     Value axes are independent, or one for all where the look says so.
     """
-    keys = panels.first.key_frames
-    key = frame_axis(alt.X("key:O"), keys, "Key Frame", panels.border("bottom", look), bars=True)
+    axis = FrameAxis(panels.first.key_frames, look.profile_width, look, bars=True)
+    keys, bottom = axis.places, panels.border("bottom", look)
+    key = frame_axis(alt.X("key:O"), axis, "Key Frame", bottom)
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
     base = alt.Chart(width=look.profile_width, height=look.profile_height, view=ground)
     base = base.encode(x=key, y=_value_axis(panels, look))
@@ -76,7 +79,7 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     size = look.profile_width, look.profile_height
     words = absent_marks(panels, [panels.field], size, look)
     dots = [] if dense else [points]
-    layers = [bars, line, *dots, *panels.inside_labels(*place, look), *words]
+    layers = [*gap_marks([axis], size, panels.field), bars, line, *dots, *panels.inside_labels(*place, look), *words]
     if look.shared_values:
         chart = panels.facet(alt.layer(*layers), look, look.profile_title)
     else:

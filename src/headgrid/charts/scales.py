@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -185,6 +186,48 @@ def frame_ticks(count: int) -> list[int]:
         if len(ticks) <= 8:
             return ticks
     raise AssertionError(count)
+
+
+def frame_runs(frames: Sequence[int]) -> list[list[int]]:
+    """Return the frames in runs: a gap is where another frame, as near as the nearest two, fits.
+
+    Frames that nothing but gaps separates are one run.
+
+    >>> frame_runs([0, 1, 2, 15, 16]), frame_runs([0, 4, 9])
+    ([[0, 1, 2], [15, 16]], [[0, 4, 9]])
+    """
+    steps = [after - frame for frame, after in itertools.pairwise(frames)]
+    ends = [n + 1 for n, step in enumerate(steps) if step >= 2 * min(steps)]
+    if 2 * len(ends) > len(frames):
+        return [list(frames)]
+    return [list(frames[a:b]) for a, b in itertools.pairwise([0, *ends, len(frames)])]
+
+
+def frame_places(frames: Sequence[int], pixels: int = MAX_PIXELS) -> list[int]:
+    """Return what stands along an axis: the frames, and in each gap a frame that is left blank.
+
+    Small and pooled maps, of fewer pixels, have no room for gaps.
+    """
+    runs = frame_runs(frames) if pixels == MAX_PIXELS and len(frames) < pixels else [frames]
+    return [*itertools.chain(*([*run, run[-1] + 1] for run in runs))][:-1]
+
+
+def labeled_frames(frames: Sequence[int], places: Sequence[int], room: float) -> list[int]:
+    """Return the frames that have a tick, where a label takes the room of so many places.
+
+    All of up to 12 where they fit; else the ends of runs, and `frame_ticks` between them.
+    """
+    place = {frame: number for number, frame in enumerate(places)}
+    if len(frames) <= 12 and room <= 1:
+        return list(frames)
+    runs = [run for run in frame_runs(frames) if len(places) > len(frames)] or [list(frames)]
+    ends = [frames[0], frames[-1], *(end for run in runs for end in (run[0], run[-1]))]
+    ticks = [run[tick] for run in runs for tick in frame_ticks(len(run))]
+    chosen: list[int] = []
+    for frame in (*ends, *ticks):
+        if all(abs(place[frame] - place[other]) >= room for other in chosen):
+            chosen.append(frame)
+    return sorted(chosen)
 
 
 def value_ticks(low: float, high: float, count: int) -> list[float]:

@@ -15,7 +15,7 @@ import pandas as pd
 from headgrid.capture.model import Capture
 from headgrid.charts.axes import INK, UNSEEN_COLOR, Look
 from headgrid.charts.overview import draw_overview
-from headgrid.charts.panels import CELLS, Panels, draw_maps, map_size
+from headgrid.charts.panels import CELLS, GAPS, Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles
 from headgrid.charts.scales import STEPS, ColorScale, Palette
 from headgrid.charts.spec import ChartLike, Spec, configure, finish_chart, to_spec
@@ -158,6 +158,9 @@ def _finish(spec: Spec) -> Spec:
     for name in ("title", "description", "usermeta"):
         spec.pop(name, None)
     spec["config"] = _follow_page({**configure(_LOOK), "background": "transparent"})
+    # A band over a gap has the white of paper.
+    panel = spec["spec"]
+    panel["layer"] = [part for part in panel["layer"] if part.get("name") != GAPS]
     named = ("run", "layer", "head")
     spec["transform"] = [step for step in spec["transform"] if step.get("as") not in named]
     spec["data"]["name"] = "rows"
