@@ -43,6 +43,8 @@ from headgrid.text import fit_title, shorten_float
 BAR_COLOR = "#0173B2"
 
 _PROFILE_TICKS = 6
+#: Points below which bars would alias into stripes: two pixels of a screen.
+_THINNEST = 1.5
 
 
 def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
@@ -57,11 +59,12 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     base = alt.Chart(width=look.profile_width, height=look.profile_height, view=ground)
     base = base.encode(x=key, y=_value_axis(panels, look))
     tooltip = panels.tooltip("key:O")
-    bars = (
-        base.mark_bar(color=BAR_COLOR, opacity=0.85, aria=False, invalid="filter")
-        .encode(y2=alt.Y2Datum(0), tooltip=tooltip)
-        .properties(name=BARS)
-    )
+    fill: dict[str, Any] = {"color": BAR_COLOR, "opacity": 0.85, "aria": False}
+    place = look.profile_width / len(keys)
+    if 0.8 * place * look.unit >= _THINNEST:
+        bars = base.mark_bar(**fill, invalid="filter").encode(y2=alt.Y2Datum(0), tooltip=tooltip)
+    else:
+        bars = _steps(base.mark_area(**fill, invalid="break-paths-filter-domains"), place)
     line = base.mark_line(
         color=INK, strokeWidth=look.line_width, aria=False, invalid="break-paths-filter-domains"
     ).properties(name=LINE)
@@ -75,11 +78,11 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     # Beyond two keys a point of width the dots would only blacken the line.
     dense = len(keys) > 2 * look.profile_width * look.unit
     inset = shorten_float(2 / look.unit, 6)
-    place = look.profile_width - inset, inset, "top", look.profile_title
+    corner = look.profile_width - inset, inset, "top", look.profile_title
     size = look.profile_width, look.profile_height
     words = absent_marks(panels, [panels.field], size, look)
     dots = [] if dense else [points]
-    layers = [*gap_marks([axis], size, panels.field), bars, line, *dots, *panels.inside_labels(*place, look), *words]
+    layers = [*gap_marks([axis], size, panels.field), bars.properties(name=BARS), line, *dots, *panels.inside_labels(*corner, look), *words]
     if look.shared_values:
         chart = panels.facet(alt.layer(*layers), look, look.profile_title)
     else:
@@ -88,6 +91,15 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     table, expected = panel_profiles(panels.heads, panels.field), range(len(panels.heads))
     records = nest(table, panels.statistic, keys, [panels.field], expected)
     return panels.unfold(chart, []), mark_absent(records, panels)
+
+
+def _steps(area: alt.Chart, place: float) -> alt.Chart:
+    """Return bars without room between them as one outline: two corners for each value."""
+    edges = area.transform_calculate(edge="[datum.position-1,datum.position]")
+    corners = edges.transform_flatten(["edge"]).transform_calculate(
+        x=f"datum.edge*{shorten_float(place)!r}"
+    )
+    return corners.encode(x=alt.X("x:Q", scale=None, axis=None), y2=alt.Y2Datum(0))
 
 
 def fit_grid(options: FigureOptions, panels: Panels, *, shared: bool = False) -> Look:

@@ -296,6 +296,27 @@ def _shorten_paths(group: etree._Element) -> None:
         shorten_rectangle(item)
 
 
+def _merge_steps(group: etree._Element) -> None:
+    """Write the outlines of areas that only go along the axes without what lies on the way."""
+    for item in group:
+        path = item.get("d", "")
+        if not _POLYLINE.fullmatch(path):
+            continue
+        short = []
+        for part in filter(None, path.split("Z")):
+            points = [(_round(x), _round(y)) for x, y in re.findall(f"({_NUMBER}),({_NUMBER})", part)]
+            kept = points[:1]
+            for at, after in itertools.pairwise([*points[1:], points[0]]):
+                if not any(kept[-1][i] == at[i] == after[i] for i in (0, 1)):
+                    kept.append(at)
+            short.append(f"M{kept[0][0]} {kept[0][1]}")
+            for before, (x, y) in itertools.pairwise(kept):
+                short.append(f"H{x}" if y == before[1] else f"V{y}" if x == before[0] else f"L{x} {y}")
+            short.append("z")
+        item.set("d", "".join(short))
+        _shorten_look(item)
+
+
 def shorten_rectangle(item: etree._Element) -> None:
     """Write a frame or a background with the same coordinates in fewer digits."""
     path = item.get("d", "")
@@ -306,6 +327,7 @@ def shorten_rectangle(item: etree._Element) -> None:
 
 _MERGES: dict[str, Callable[[etree._Element], None]] = {
     "rect bars": _merge_bars,
+    "area bars": _merge_steps,
     "rect frame": _shorten_paths,
     "line line": _shorten_paths,
     "line faint": _shorten_paths,
