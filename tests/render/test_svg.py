@@ -114,7 +114,7 @@ def test_marks_become_one_path_and_every_bar_stays_readable(name):
     capture, (_, finished) = CAPTURES[name](), pair_of(name, "perhead")
     for content in group_contents(finished, "bars"):
         assert content.count("<path") == 1
-        readable = re.findall(r"M[\d.-]+ [\d.-]+h[\d.]+v[\d.-]+h-[\d.]+z", content)
+        readable = re.findall(r"m[\d.-]+[ -][\d.]+h[\d.]+v[\d.-]+h-[\d.]+z", content)
         assert len(readable) == len(capture.key_frames)
     assert {c.count("<path") for c in group_contents(finished, "points")} == {1}
     axes = 2 * capture.num_heads

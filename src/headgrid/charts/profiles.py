@@ -65,9 +65,9 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
         bars = base.mark_bar(**fill, invalid="filter").encode(y2=alt.Y2Datum(0), tooltip=tooltip)
     else:
         bars = _steps(base.mark_area(**fill, invalid="break-paths-filter-domains"), place)
-    line = base.mark_line(
-        color=INK, strokeWidth=look.line_width, aria=False, invalid="break-paths-filter-domains"
-    ).properties(name=LINE)
+    # A mitre would overshoot the points of a sharp turn.
+    pen: dict[str, Any] = {"color": INK, "strokeWidth": look.line_width, "strokeJoin": "round"}
+    line = base.mark_line(**pen, aria=False, invalid="break-paths-filter-domains")
     points = (
         base.mark_point(
             filled=True, color=INK, size=look.point_size, opacity=1, aria=False, invalid="filter"
@@ -82,12 +82,18 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     size = look.profile_width, look.profile_height
     words = absent_marks(panels, [panels.field], size, look)
     dots = [] if dense else [points]
-    layers = [*gap_marks([axis], size, panels.field), bars.properties(name=BARS), line, *dots, *panels.inside_labels(*corner, look), *words]
-    if look.shared_values:
-        chart = panels.facet(alt.layer(*layers), look, look.profile_title)
-    else:
-        panel = alt.layer(*layers, _value_ends(panels, look))
-        chart = panels.facet(panel, look, look.profile_title).resolve_scale(y="independent")
+    panel = alt.layer(
+        *gap_marks([axis], size, panels.field),
+        bars.properties(name=BARS),
+        *([] if look.shared_values else [_value_ends(panels, look)]),
+        line.properties(name=LINE),
+        *dots,
+        *panels.inside_labels(*corner, look),
+        *words,
+    )
+    chart = panels.facet(panel, look, look.profile_title)
+    if not look.shared_values:
+        chart = chart.resolve_scale(y="independent")
     table, expected = panel_profiles(panels.heads, panels.field), range(len(panels.heads))
     records = nest(table, panels.statistic, keys, [panels.field], expected)
     return panels.unfold(chart, []), mark_absent(records, panels)
@@ -194,7 +200,7 @@ def _pad(low: float, high: float, look: Look) -> tuple[float, float]:
     for _ in range(2):  # the last tick may be another one then
         last = value_ticks(bottom, top, _tick_count(look))[-1]
         top = max(top, (last - margin * bottom) / (1 - margin))
-    return shorten_float(bottom, 6), shorten_float(top, 6)
+    return shorten_float(bottom), shorten_float(top)
 
 
 def _ticks(panels: Panels, look: Look) -> list[float]:

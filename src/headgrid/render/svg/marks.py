@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -264,13 +264,23 @@ def _merge_bars(group: etree._Element) -> None:
     ordered = sorted((x, x + width) for x, _, width, _ in bars)
     if any(end > start for (_, end), (start, _) in itertools.pairwise(ordered)):
         return
+    moves = _write_moves([bar[:2] for bar in bars], _DECIMALS)
     path = []
-    for x, y, width, height in bars:
+    for move, (_, y, width, height) in zip(moves, bars, strict=True):
         # Both ends are rounded, so that all bars keep one base line.
         tall = round(y + height, _DECIMALS) - round(y, _DECIMALS)
         wide = _round(width)
-        path.append(f"M{_round(x)} {_round(y)}h{wide}v{_round(tall)}h-{wide}z")
+        path.append(f"{move}h{wide}v{_round(tall)}h-{wide}z")
     _replace(group, {**look, "d": "".join(path)})
+
+
+def _write_moves(places: Sequence[tuple[float, ...]], decimals: int) -> Iterator[str]:
+    """Yield the way to each place from the one before, between rounded places: no error grows."""
+    x, y = 0.0, 0.0
+    for place in places:
+        before, (x, y) = (x, y), (round(number, decimals) for number in place)
+        across, down = _round(x - before[0], decimals), _round(y - before[1], decimals)
+        yield f"m{across}{down}" if down.startswith("-") else f"m{across} {down}"
 
 
 def _merge_points(group: etree._Element) -> None:
@@ -280,7 +290,8 @@ def _merge_points(group: etree._Element) -> None:
     circle = _CIRCLE.fullmatch((look or {}).get("d", ""))
     if look is None or circle is None or look.get("opacity", "1") != "1" or None in moves:
         return
-    dots = [f"M{_round(m[1], _DOT_DECIMALS)} {_round(m[2], _DOT_DECIMALS)}h0" for m in moves if m]
+    places = [(float(move[1]), float(move[2])) for move in moves if move]
+    dots = [f"{move}h0" for move in _write_moves(places, _DOT_DECIMALS)]
     pen = {"stroke-width": _round(2 * float(circle[1])), "stroke-linecap": "round"}
     _replace(group, {"stroke": look["fill"], **pen, "d": "".join(dots)})
 
@@ -304,14 +315,18 @@ def _merge_steps(group: etree._Element) -> None:
             continue
         short = []
         for part in filter(None, path.split("Z")):
-            points = [(_round(x), _round(y)) for x, y in re.findall(f"({_NUMBER}),({_NUMBER})", part)]
+            points = [
+                (_round(x), _round(y)) for x, y in re.findall(f"({_NUMBER}),({_NUMBER})", part)
+            ]
             kept = points[:1]
             for at, after in itertools.pairwise([*points[1:], points[0]]):
                 if not any(kept[-1][i] == at[i] == after[i] for i in (0, 1)):
                     kept.append(at)
             short.append(f"M{kept[0][0]} {kept[0][1]}")
             for before, (x, y) in itertools.pairwise(kept):
-                short.append(f"H{x}" if y == before[1] else f"V{y}" if x == before[0] else f"L{x} {y}")
+                short.append(
+                    f"H{x}" if y == before[1] else f"V{y}" if x == before[0] else f"L{x} {y}"
+                )
             short.append("z")
         item.set("d", "".join(short))
         _shorten_look(item)
