@@ -275,8 +275,8 @@ def assert_texts_fit(drawing):
 
 def test_panel_titles_hold_the_sink_scores():
     capture, drawing = capture_named("twelve heads"), drawing_of("twelve heads", "perhead")
-    expected = [f"H{h} (sink={s:.2f})" for h, s in enumerate(sink_scores(capture))]
-    assert head_titles(drawing) == [text.replace("=-0.00", "=0.00") for text in expected]
+    expected = [f"H{h} (sink={s:z.2f})" for h, s in enumerate(sink_scores(capture))]
+    assert head_titles(drawing) == [text.replace("-", "\u2212") for text in expected]
 
 
 def test_titles_and_colour_bar_are_where_a_reader_looks():

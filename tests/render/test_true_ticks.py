@@ -1,10 +1,14 @@
 """Ticks, grid lines, rules and labels stand where the marks say that their values are."""
 
+import base64
 import re
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import pairwise
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import headgrid
 from headgrid import Capture, compare, heatmap, overview, perhead, pick, sheet, survey, trend
@@ -43,9 +47,19 @@ def bands(first, last, labels):
     return lambda label: first + (labels.index(label) + 0.5) * step
 
 
-def union(shapes):
-    boxes = np.array([box for s in shapes for box in s.areas()])
+def places_of(frames):
+    """Return the labels of an axis, with an empty place where frames are left out."""
+    steps = pairwise([*frames, frames[-1] + 1])
+    return [label for a, b in steps for label in ([str(a)] if b == a + 1 else [str(a), ""])]
+
+
+def union(boxes):
+    boxes = np.array([*boxes])
     return *boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)
+
+
+def areas(shapes):
+    return (box for s in shapes for box in s.areas())
 
 
 def frames_of(drawing):
@@ -60,22 +74,39 @@ def frame_around(drawing, box):
 
 
 def map_panels(drawing, capture):
-    keys, queries = ([str(f) for f in axis] for axis in (capture.key_frames, capture.query_frames))
+    keys, queries = map(places_of, (capture.key_frames, capture.query_frames))
     for group in filter(None, drawing.marks.get("cells", [])):
-        x0, y0, x1, y1 = box = union(group)
+        x0, y0, x1, y1 = box = union(areas(group))
         yield Panel(frame_around(drawing, box), bands(x0, x1, keys), bands(y1, y0, queries))
+
+
+def bars_of(shapes):
+    """Return the bars of a panel from left to right, of an outline those that it is made of."""
+    if "mark-rect" in shapes[0].classes:
+        return sorted(box for s in shapes for box in s.areas())
+    flat = []
+    for shape in shapes:
+        corners = [*shape.points.tolist(), shape.points[0].tolist()]
+        flat += [(*sorted((x0, x1)), y) for (x0, y), (x1, end) in pairwise(corners) if y == end]
+    edges = sorted({edge for x0, x1, _ in flat for edge in (x0, x1)})
+    bars = []
+    for x0, x1 in pairwise(edges):
+        heights = [y for a, b, y in flat if a <= x0 and x1 <= b]
+        if heights:  # else between two outlines
+            bars.append((x0, min(heights), x1, max(heights)))
+    return bars
 
 
 def profile_panels(drawing, rows, keys):
     """Read both scales from the bars: their middles are frames, their ends zero and the values."""
     for group, row in zip(drawing.marks.get("bars", []), rows, strict=False):
-        bars = sorted(box for s in group for box in s.areas())
+        bars = bars_of(group)
         middles = {str(key): (x0 + x1) / 2 for key, (x0, _, x1, _) in zip(keys, bars, strict=True)}
         largest = int(np.abs(row).argmax())
         ends = bars[largest][1::2]
         foot, top = ends[::-1] if row[largest] > 0 else ends
         x, y = middles.__getitem__, line_through((0, foot), (row[largest], top))
-        yield Panel(frame_around(drawing, union(group)), x, y)
+        yield Panel(frame_around(drawing, union(bars)), x, y)
 
 
 def line_through(a, b):
@@ -186,6 +217,64 @@ def test_in_pairs_and_comparisons(look):
     check(compare(capture, other, **{**look, "columns": 2}), panels_of(capture))
 
 
+BROKEN = Capture.from_array(
+    waves(4, 8, 9), layer=3, query_frames=[3, 4, *range(15, 21)], key_frames=[0, 1, 2, *range(15, 21)]
+)
+
+
+@every_look
+def test_at_gaps_of_frames_which_break_panels(look):
+    chart = heatmap(BROKEN, **look)
+    drawing, _ = check(chart, panels_of(BROKEN))
+    profiles, _ = check(perhead(BROKEN, **look), panels_of(BROKEN))
+    for line in (line for group in profiles.marks["line"] for line in group):
+        assert len(line.points) in (3, 6)  # and none from frame 2 to 15
+    for drawn, bands in ((drawing, 2), (profiles, 1)):
+        assert {len(group) for group in drawn.marks["gaps"]} == {bands}
+        labels = {t.content for t in drawn.texts if "role-axis-label" in t.classes}
+        assert {"0", "2", "15", "20"} <= labels
+    table = headgrid.testing.read_table(chart)
+    for query, row in zip(BROKEN.query_frames, BROKEN.head_matrix(1), strict=True):
+        found = table[(table["head"] == 1) & (table["query"] == query)].set_index("key")["logit"]
+        assert found.to_dict() == pytest.approx(dict(zip(BROKEN.key_frames, row, strict=True)), abs=1e-3)
+    for told in (chart, perhead(BROKEN, **look)):
+        assert "ey frames 0-2, 15-20" in headgrid.to_spec(told, validate=False)["description"]
+
+
+def test_tiles_have_blank_pixels_in_gaps_and_the_same_ticks():
+    spec = headgrid.to_spec(heatmap(BROKEN, cells="image"), validate=False)
+    tile = spec["data"]["values"][0]["tile"].partition(",")[2]
+    with Image.open(BytesIO(base64.b64decode(tile))) as image:
+        seen = np.array(image.convert("RGBA"))[::-1, :, 3] > 0
+    assert seen.tolist() == [[x != 3 and y != 2 for x in range(10)] for y in range(9)]
+    labels = [
+        {t.content: (t.x, t.y) for t in read_svg(svg.decode()).texts if "role-axis-label" in t.classes}
+        for svg in (render(spec, "svg"), render(headgrid.to_spec(heatmap(BROKEN)), "svg"))
+    ]
+    assert labels[0] == labels[1]
+
+
+def test_thin_bars_become_one_outline_that_gives_every_value_back():
+    row = waves(2, 1, 220)[:, 0]
+    row[:, 1] = row[:, 150:155] = np.nan  # a key on its own is not lost
+    capture = Capture.from_array(last_block=row)
+    svg = render(headgrid.to_spec(perhead(capture, value_axis="shared"), validate=False), "svg")
+    drawing = read_svg(svg.decode())
+    for group, values, line in zip(drawing.marks["bars"], row, drawing.marks["line"], strict=True):
+        assert "mark-area" in group[0].classes
+        points = np.concatenate([part.points for part in line])
+        y = line_through(*((values[n], points[n - 1][1]) for n in (2, 5)))
+        bars = bars_of(group)
+        step = 204 / 220
+        left = frame_around(drawing, union(bars))[0]
+        known = np.flatnonzero(~np.isnan(values))
+        assert [bar[0] - left for bar in bars] == pytest.approx(known * step, abs=0.01)
+        for number, (x0, top, x1, bottom) in zip(known, bars, strict=True):
+            assert x1 - x0 == pytest.approx(step, abs=0.01)
+            end, foot = (top, bottom) if values[number] > 0 else (bottom, top)
+            assert (end, foot) == pytest.approx((y(str(values[number])), y("0")), abs=0.01)
+
+
 def chosen(capture, heads):
     """Return a capture of these heads alone."""
     full = capture.full_frame_attention[list(heads)]
@@ -232,7 +321,7 @@ def test_in_trends(look):
 def test_in_overviews(look):
     svg = render(headgrid.to_spec(overview(summary_of_runs(), **look), validate=False), "svg")
     drawing = read_svg(svg.decode())
-    x0, y0, x1, y1 = union([s for group in drawing.marks["cells"] for s in group])
+    x0, y0, x1, y1 = union(areas(s for group in drawing.marks["cells"] for s in group))
     x = bands(x0, x1, [*map(str, range(6)), " ", "mean"])
     y = bands(y0, y1, [*map(str, range(5)), " ", "mean"])
     labels = [t for t in drawing.texts if "role-axis-label" in t.classes]

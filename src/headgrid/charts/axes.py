@@ -23,7 +23,7 @@ from headgrid.charts.scales import (
 )
 from headgrid.errors import OptionError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY, FigureOptions
-from headgrid.text import fit_title, shorten_float
+from headgrid.text import fit_title, shorten_float, write_number
 
 INK, UNSEEN_COLOR = "#000000", "#dddddd"
 #: What `show_where` takes for an axis that no panel has.
@@ -342,7 +342,7 @@ def _mark_ends(
     kept = [tick for tick in ticks if all(abs(tick - end) > 0.6 * step for end in ends)]
     label = plain_label(ticks)
     for end, sign in ends.items():
-        shown = json.dumps(f"{sign}{end:.3g}".replace("-", "\u2212"), ensure_ascii=False)
+        shown = json.dumps(f"{sign}{write_number(end, '.3g')}", ensure_ascii=False)
         label = f"datum.value{'<=' if end == low else '>='}{end!r}?{shown}:{label}"
     # An end must not give way to another label.
     return {"values": sorted([*kept, *ends]), "labelExpr": label, "labelOverlap": False}

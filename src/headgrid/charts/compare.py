@@ -211,7 +211,7 @@ def _draw(
 def _color(
     channel: Any, scale: ColorScale, panels: Panels, look: Look, *shown: Capture | _Change
 ) -> Any:
-    total = panels.height(map_size(panels.first, look)[1], look.map_row_gap)
+    total = panels.bar_length(map_size(panels.first, look)[1], look)
     # The title of a bar needs as much as nine lines.
     half = max((min(total, look.bar_length) - 4 * look.bar_title) / 2, 9 * look.bar_title)
     lows, highs = zip(*(part.value_range for part in shown), strict=True)

@@ -46,7 +46,7 @@ CELLS, TILES, FRAME = "headgrid_cells", "headgrid_tiles", "headgrid_frame"
 LABELS, HALO = "headgrid_labels", "headgrid_halo"
 BARS, LINE, POINTS = "headgrid_bars", "headgrid_line", "headgrid_points"
 #: Invisible marks, which the finishing stage leaves out.
-ENDS = "headgrid_hidden_ends"
+ENDS, KEY = "headgrid_hidden_ends", "headgrid_hidden_key"
 GAPS = "headgrid_gaps"
 
 
@@ -102,10 +102,17 @@ class Panels:
         ranges = [capture.head_range(head) for capture, head in self.heads]
         return [number for number, (low, high) in enumerate(ranges) if not low <= high]
 
-    def height(self, panel: float, gap: float) -> float:
-        """Return the height of a grid of panels so high."""
+    @property
+    def unseen(self) -> bool:
+        """Whether a map has pairs without a value."""
+        size = len(self.first.query_frames) * len(self.first.key_frames)
+        return any(capture.head_visible(head) < size for capture, head in self.heads)
+
+    def bar_length(self, panel: float, look: Look) -> float:
+        """Return the height of a grid of maps so high, less the room of the key below the bar."""
         rows = -(-len(self.heads) // self.columns)
-        return rows * panel + (rows - 1) * gap
+        key = 1.2 * look.bar_label + 8 if self.unseen else 0
+        return rows * panel + (rows - 1) * look.map_row_gap - key
 
     def border(self, side: str, look: Look) -> str:
         """Return the expression of the panels that have an axis; all of them where it is empty."""
@@ -167,8 +174,10 @@ class Panels:
         look: Look,
         frame: alt.Chart | None = None,
         size: float | None = None,
+        *,
+        has_key: bool = True,
     ) -> alt.FacetChart:
-        """Facet the layers of a map, within a frame and with its name."""
+        """Facet the layers of a map, within a frame and with its name; say once what grey means."""
         width, height = map_size(self.first, look)
         inset = shorten_float(2 / look.unit, 6)
         # Labels stand at the bottom right: a causal map has no data there.
@@ -178,7 +187,9 @@ class Panels:
         across = FrameAxis(self.first.key_frames, width, look)
         upright = FrameAxis(self.first.query_frames, height, look, upwards=True)
         gaps = gap_marks([across, upright], (width, height), self.field)
-        panel = alt.layer(frame, *layers, *gaps, *labels).properties(width=width, height=height)
+        key = [unseen_key(self.field, look)] if has_key and self.unseen else []
+        panel = alt.layer(frame, *layers, *gaps, *labels, *key)
+        panel = panel.properties(width=width, height=height)
         return self.facet(panel, look, size or look.map_title)
 
     def inside_labels(
@@ -218,7 +229,7 @@ def draw_maps(
 ) -> tuple[alt.FacetChart, Records]:
     """Draw each panel's matrix, a visible pair a rectangle or a panel an image; add its data."""
     width, height = map_size(panels.first, look)
-    length = panels.height(height, look.map_row_gap)
+    length = panels.bar_length(height, look)
     channel = alt.Color("color:Q") if vectors else alt.Fill("color:Q")
     title = STATISTICS[panels.statistic].title
     color = color_channel(channel, scale, title, panels.value_range, length, look)
@@ -228,7 +239,7 @@ def draw_maps(
         marks = marks.encode(color=color, tooltip=panels.tooltip("query:O", "key:O"))
         if panels.absent:
             marks = marks.transform_filter(f"isValid(datum.{panels.statistic})")
-        chart = panels.unfold(panels.facet_maps([marks], look), ["query"], scale)
+        chart = panels.unfold(panels.facet_maps([marks], look, has_key=legend), ["query"], scale)
         return chart, pair_records(panels)
     # An image has no colour channel; the frame carries the scale, and its legend.
     frame = (
@@ -240,7 +251,8 @@ def draw_maps(
         {panels.field: number, "tile": head_tile(owner, head, scale)}
         for number, (owner, head) in enumerate(panels.heads)
     ]
-    return panels.facet_maps([marks], look, frame), mark_absent(records, panels)
+    chart = panels.facet_maps([marks], look, frame, has_key=legend)
+    return chart, mark_absent(records, panels)
 
 
 def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -279,6 +291,18 @@ def gap_marks(axes: Sequence[FrameAxis], size: tuple[float, float], by: str) -> 
                 (x, y), (w, h) = (-out, start), (size[0] + 2 * out, end - start)
             path += f"M{x:g} {y:g}h{w:g}v{h:g}h{-w:g}z"
     return [draw_path(path, by, fill="white", strokeWidth=0).properties(name=GAPS)] if path else []
+
+
+def unseen_key(by: str, look: Look) -> alt.Chart:
+    """Return an invisible mark whose legend, below the colour bar, says what grey means."""
+    size = shorten_float((0.9 * look.bar_label) ** 2, 6)
+    legend = alt.Legend(title=None, orient="right", symbolSize=size, labelOffset=look.tick_size)
+    legend.symbolStrokeWidth = look.tick_width
+    mark = alt.Chart(name=KEY).mark_point(fill=UNSEEN_COLOR, stroke=INK, opacity=0, aria=False)
+    mark = mark.transform_aggregate(groupby=[by]).transform_calculate(grey="'not seen'")
+    scale = alt.Scale(domain=["not seen"], range=["square"])
+    shape = alt.Shape("grey:N", scale=scale, legend=legend)
+    return mark.encode(x=alt.XValue(0), y=alt.YValue(0), shape=shape)
 
 
 def draw_path(path: str, by: str, **paint: Any) -> alt.Chart:

@@ -215,5 +215,5 @@ def sink_texts(capture: Capture) -> list[str]:
     decimals = 2 if capture.is_logits else 3
     plain = 10.0**-decimals * 5 <= largest < 1e7 or largest == 0
     style = f".{decimals}f" if plain else ".1e"
-    texts = (format(score, style) for score in sink_scores(capture))
-    return ["n/a" if t == "nan" else t.removeprefix("-") if float(t) == 0 else t for t in texts]
+    texts = (format(score, f"z{style}") for score in sink_scores(capture))
+    return ["n/a" if text == "nan" else text.replace("-", "\u2212") for text in texts]

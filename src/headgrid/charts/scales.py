@@ -16,7 +16,7 @@ from headgrid.errors import check_choice
 from headgrid.notebook import Card
 from headgrid.options import PALETTES, SMALLEST_SPAN, ColorRange, FigureOptions
 from headgrid.tables.ranges import Ranged, resolve_color_range
-from headgrid.text import shorten_float
+from headgrid.text import shorten_float, write_number
 
 #: Colours are quantised to so many steps, as matplotlib's colour maps are.
 STEPS = 256
@@ -72,7 +72,8 @@ class ColorScale(Card):
     @property
     def text(self) -> str:
         """The range and its rule, for captions."""
-        return f"{self.range.low:g} to {self.range.high:g} ({self.range.rule})"
+        ends = write_number(self.range.low), write_number(self.range.high)
+        return f"{' to '.join(ends)} ({self.range.rule})"
 
     @property
     def meta(self) -> dict[str, object]:

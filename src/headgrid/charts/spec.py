@@ -124,6 +124,10 @@ def configure(look: Look) -> dict[str, Any]:
         "header": {"labelFontWeight": "bold", "labelPadding": look.header_padding, **ink},
         "legend": {
             "gradientThickness": look.bar_thickness,
+            "gradientStrokeColor": INK,
+            "gradientStrokeWidth": look.tick_width,
+            "gradientLabelOffset": look.tick_size
+            + look.label_padding,  # finished figures have ticks
             "labelFontSize": look.bar_label,
             "titleFontSize": look.bar_title,
             "titleFontWeight": "normal",

@@ -15,7 +15,7 @@ import pandas as pd
 from headgrid.capture.model import Capture
 from headgrid.charts.axes import INK, UNSEEN_COLOR, Look
 from headgrid.charts.overview import draw_overview
-from headgrid.charts.panels import CELLS, GAPS, Panels, draw_maps, map_size
+from headgrid.charts.panels import CELLS, GAPS, KEY, Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles
 from headgrid.charts.scales import STEPS, ColorScale, Palette
 from headgrid.charts.spec import ChartLike, Spec, configure, finish_chart, to_spec
@@ -109,6 +109,7 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
     cells["encoding"]["key"] = {"field": "pair"}
     # One text or table for a pair as it comes: to make one of five fields takes a third longer.
     cells["encoding"]["tooltip"] = {"field": "tooltip", "type": "nominal"}
+    cells["encoding"]["color"]["legend"]["gradientLength"] = spec["spec"]["height"]
     _follow_range(cells["encoding"]["color"], palette)
     row = {"x": {"value": 0}, "x2": {"value": spec["spec"]["width"]}}
     spec["spec"]["layer"] += [
@@ -160,7 +161,7 @@ def _finish(spec: Spec) -> Spec:
     spec["config"] = _follow_page({**configure(_LOOK), "background": "transparent"})
     # A band over a gap has the white of paper.
     panel = spec["spec"]
-    panel["layer"] = [part for part in panel["layer"] if part.get("name") != GAPS]
+    panel["layer"] = [part for part in panel["layer"] if part.get("name") not in (GAPS, KEY)]
     named = ("run", "layer", "head")
     spec["transform"] = [step for step in spec["transform"] if step.get("as") not in named]
     spec["data"]["name"] = "rows"
