@@ -218,7 +218,10 @@ def test_in_pairs_and_comparisons(look):
 
 
 BROKEN = Capture.from_array(
-    waves(4, 8, 9), layer=3, query_frames=[3, 4, *range(15, 21)], key_frames=[0, 1, 2, *range(15, 21)]
+    waves(4, 8, 9),
+    layer=3,
+    query_frames=[3, 4, *range(15, 21)],
+    key_frames=[0, 1, 2, *range(15, 21)],
 )
 
 
@@ -236,7 +239,9 @@ def test_at_gaps_of_frames_which_break_panels(look):
     table = headgrid.testing.read_table(chart)
     for query, row in zip(BROKEN.query_frames, BROKEN.head_matrix(1), strict=True):
         found = table[(table["head"] == 1) & (table["query"] == query)].set_index("key")["logit"]
-        assert found.to_dict() == pytest.approx(dict(zip(BROKEN.key_frames, row, strict=True)), abs=1e-3)
+        assert found.to_dict() == pytest.approx(
+            dict(zip(BROKEN.key_frames, row, strict=True)), abs=1e-3
+        )
     for told in (chart, perhead(BROKEN, **look)):
         assert "ey frames 0-2, 15-20" in headgrid.to_spec(told, validate=False)["description"]
 
@@ -248,7 +253,11 @@ def test_tiles_have_blank_pixels_in_gaps_and_the_same_ticks():
         seen = np.array(image.convert("RGBA"))[::-1, :, 3] > 0
     assert seen.tolist() == [[x != 3 and y != 2 for x in range(10)] for y in range(9)]
     labels = [
-        {t.content: (t.x, t.y) for t in read_svg(svg.decode()).texts if "role-axis-label" in t.classes}
+        {
+            t.content: (t.x, t.y)
+            for t in read_svg(svg.decode()).texts
+            if "role-axis-label" in t.classes
+        }
         for svg in (render(spec, "svg"), render(headgrid.to_spec(heatmap(BROKEN)), "svg"))
     ]
     assert labels[0] == labels[1]
