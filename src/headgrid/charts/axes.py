@@ -9,7 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import altair as alt
+import numpy as np
 
+from headgrid.capture.model import Capture
 from headgrid.charts.scales import (
     MAX_PIXELS,
     ColorScale,
@@ -22,8 +24,8 @@ from headgrid.charts.scales import (
     value_ticks,
 )
 from headgrid.errors import OptionError
-from headgrid.options import FONT_FAMILY, SERIF_FAMILY, FigureOptions
-from headgrid.text import fit_title, shorten_float, write_number
+from headgrid.options import BLOCKS, FONT_FAMILY, SERIF_FAMILY, FigureOptions
+from headgrid.text import fit_title, shorten_float, shorten_list, write_number
 
 INK, UNSEEN_COLOR = "#000000", "#dddddd"
 #: What `show_where` takes for an axis that no panel has.
@@ -240,6 +242,38 @@ class FrameAxis:
         places = self.places[::-1] if self.upwards else self.places
         numbers = [number for number, place in enumerate(places) if place not in known]
         return [(shorten_float(n * step, 6), shorten_float((n + 1) * step, 6)) for n in numbers]
+
+    def lines(self, marks: Sequence[int | str], capture: Capture) -> list[float]:
+        """Return where marks are, in units from the left or the top."""
+        frames = sorted({*capture.query_frames, *capture.key_frames})
+        known, at = set(self.frames), []
+        for mark in marks:
+            if mark == BLOCKS:
+                ends = np.cumsum(_expect_blocks(capture))[:-1]
+                starts = {frames[end] for end in ends.tolist() if end < len(frames)}
+                at += [
+                    number
+                    for number, place in enumerate(self.places)
+                    if number and place in starts and self.places[number - 1] in known
+                ]
+            elif mark not in frames:
+                raise OptionError(
+                    f"{capture.source}: marks has {mark}, which is no frame, expected "
+                    f"{shorten_list(frames)} or {BLOCKS}"
+                )
+            elif mark in known:
+                at.append(self.places.index(mark) + 0.5)
+        step = self.length / len(self.places)
+        return [shorten_float(self.length - n * step if self.upwards else n * step, 6) for n in at]
+
+
+def _expect_blocks(capture: Capture) -> Sequence[int]:
+    if capture.block_sizes is None:
+        raise OptionError(
+            f"{capture.source}: marks has {BLOCKS}, but nothing says which frames were generated "
+            "together; name frames, or give block_sizes"
+        )
+    return capture.block_sizes
 
 
 def frame_axis(

@@ -47,7 +47,7 @@ LABELS, HALO = "headgrid_labels", "headgrid_halo"
 BARS, LINE, POINTS = "headgrid_bars", "headgrid_line", "headgrid_points"
 #: Invisible marks, which the finishing stage leaves out.
 ENDS, KEY = "headgrid_hidden_ends", "headgrid_hidden_key"
-GAPS = "headgrid_gaps"
+GAPS, MARKS = "headgrid_gaps", "headgrid_marks"
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Panels:
     extent: float | None = None  # room of the axes at the left, for grids over each other
     value_domain: tuple[float, float] | None = None  # of profiles in several grids on one scale
     fields: Mapping[str, str] | None = None  # in place of `lookups`
+    marks: Sequence[int | str] = ()  # frames, and "blocks", where thin lines are drawn
 
     def part(self, start: int, stop: int) -> Panels:
         """Return some of the panels, numbered from 0."""
@@ -186,11 +187,27 @@ class Panels:
         frame = frame or panel_frame(width, height, [self.field], look)
         across = FrameAxis(self.first.key_frames, width, look)
         upright = FrameAxis(self.first.query_frames, height, look, upwards=True)
-        gaps = gap_marks([across, upright], (width, height), self.field)
+        over = self.overlay([across, upright], (width, height))
         key = [unseen_key(self.field, look)] if has_key and self.unseen else []
-        panel = alt.layer(frame, *layers, *gaps, *labels, *key)
+        panel = alt.layer(frame, *layers, *over, *labels, *key)
         panel = panel.properties(width=width, height=height)
         return self.facet(panel, look, size or look.map_title)
+
+    def overlay(self, axes: Sequence[FrameAxis], size: tuple[float, float]) -> list[alt.Chart]:
+        """Return the lines at chosen frames, and white bands that break a panel in its gaps."""
+        look, lines, bands = axes[0].look, "", ""
+        out = shorten_float(2 * look.frame_width, 4)  # a band breaks the frame as well
+        for axis in axes:
+            for at in axis.lines(self.marks, self.first):
+                lines += f"M0 {at:g}h{size[0]:g}" if axis.upwards else f"M{at:g} 0v{size[1]:g}"
+            for start, end in axis.gaps:
+                (x, y), (w, h) = (start, -out), (end - start, size[1] + 2 * out)
+                if axis.upwards:
+                    (x, y), (w, h) = (-out, start), (size[0] + 2 * out, end - start)
+                bands += f"M{x:g} {y:g}h{w:g}v{h:g}h{-w:g}z"
+        pen = {"filled": False, "stroke": INK, "strokeWidth": look.frame_width, "opacity": 0.6}
+        paths = (MARKS, lines, pen), (GAPS, bands, {"fill": "white", "strokeWidth": 0})
+        return [_draw_path(name, path, self.field, paint) for name, path, paint in paths if path]
 
     def inside_labels(
         self, x: float, y: float, baseline: str, size: float, look: Look
@@ -280,19 +297,6 @@ def panel_frame(
     )
 
 
-def gap_marks(axes: Sequence[FrameAxis], size: tuple[float, float], by: str) -> list[alt.Chart]:
-    """Return the white bands that break a panel of that size, and its frame, at gaps of frames."""
-    out = shorten_float(2 * axes[0].look.frame_width, 4)
-    path = ""
-    for axis in axes:
-        for start, end in axis.gaps:
-            (x, y), (w, h) = (start, -out), (end - start, size[1] + 2 * out)
-            if axis.upwards:
-                (x, y), (w, h) = (-out, start), (size[0] + 2 * out, end - start)
-            path += f"M{x:g} {y:g}h{w:g}v{h:g}h{-w:g}z"
-    return [draw_path(path, by, fill="white", strokeWidth=0).properties(name=GAPS)] if path else []
-
-
 def unseen_key(by: str, look: Look) -> alt.Chart:
     """Return an invisible mark whose legend, below the colour bar, says what grey means."""
     size = shorten_float((0.9 * look.bar_label) ** 2, 6)
@@ -305,9 +309,10 @@ def unseen_key(by: str, look: Look) -> alt.Chart:
     return mark.encode(x=alt.XValue(0), y=alt.YValue(0), shape=shape)
 
 
-def draw_path(path: str, by: str, **paint: Any) -> alt.Chart:
+def _draw_path(name: str, path: str, by: str, paint: Mapping[str, Any]) -> alt.Chart:
     """Return one mark in each panel, of a path in its units from its top left corner."""
-    shape = alt.Chart().mark_point(shape=path, size=4, opacity=1, aria=False, **paint)
+    look: dict[str, Any] = {"opacity": 1, **paint}
+    shape = alt.Chart(name=name).mark_point(shape=path, size=4, aria=False, **look)
     return shape.transform_aggregate(groupby=[by]).encode(x=alt.XValue(0), y=alt.YValue(0))
 
 

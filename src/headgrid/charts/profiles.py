@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,6 @@ from headgrid.charts.panels import (
     POINTS,
     Panels,
     absent_marks,
-    gap_marks,
     mark_absent,
     nest,
 )
@@ -42,7 +42,7 @@ from headgrid.text import fit_title, shorten_float
 #: The first colour of seaborn's "colorblind" palette.
 BAR_COLOR = "#0173B2"
 
-_PROFILE_TICKS = 6
+_PROFILE_TICKS, _LEAST_EXTENT = 6, 22
 #: Points below which bars would alias into stripes: two pixels of a screen.
 _THINNEST = 1.5
 
@@ -83,9 +83,9 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     words = absent_marks(panels, [panels.field], size, look)
     dots = [] if dense else [points]
     panel = alt.layer(
-        *gap_marks([axis], size, panels.field),
         bars.properties(name=BARS),
         *([] if look.shared_values else [_value_ends(panels, look)]),
+        *panels.overlay([axis], size),
         line.properties(name=LINE),
         *dots,
         *panels.inside_labels(*corner, look),
@@ -112,7 +112,9 @@ def fit_grid(options: FigureOptions, panels: Panels, *, shared: bool = False) ->
     """Return the look of a grid of profiles, its columns apart by what stands between them."""
     columns = min(panels.columns, len(panels.heads))
     look = fit_profiles(options, columns)
-    shared = shared or look.shared_values
+    shared = (
+        (shared or look.shared_values) if not options.value_axis else options.value_axis == "shared"
+    )
     gap = profile_gap(panels, replace(look, shared_values=shared))
     return replace(fit_profiles(options, columns, gap), shared_values=shared)
 
@@ -123,17 +125,22 @@ def profile_gap(panels: Panels, look: Look) -> float:
     gap = max(look.profile_column_gap, label_gap(frames, look, look.profile_width))
     if look.border_axes and look.shared_values:
         return gap
-    lines = _value_title(panels, look)
-    titles = 0 if isinstance(lines, str) else 1.2 * look.axis_title * (len(lines) - 1)
-    return max(gap, 27 + titles + 4.0 * max(len(f"{tick:g}") for tick in _ticks(panels, look)))
+    title = _value_title(panels, look)
+    lines = 0 if look.border_axes else 1 if isinstance(title, str) else len(title)
+    room = _label_room(map("{:g}".format, _ticks(panels, look)), look)
+    room = room if look.border_axes else max(room, _LEAST_EXTENT)
+    return max(gap, room + 1.2 * look.axis_title * lines + 1.5 * look.title_padding)
 
 
 def value_extent(panels: Panels, look: Look) -> float:
     """Return the room that ticks and labels of value and frame axes take at most."""
     labels = [f"{tick:g}" for tick in _ticks(panels, look)]
-    labels += map(str, panels.first.query_frames)
-    room = 0.56 * look.tick_label * max(map(len, labels)) + look.tick_size + look.label_padding
-    return shorten_float(room, 4)
+    return shorten_float(_label_room([*labels, *map(str, panels.first.query_frames)], look), 4)
+
+
+def _label_room(labels: Iterable[str], look: Look) -> float:
+    """Return the room that ticks and labels of a value axis take."""
+    return 0.56 * look.tick_label * max(map(len, labels)) + look.tick_size + look.label_padding
 
 
 def _value_ends(panels: Panels, look: Look) -> alt.Chart:
@@ -147,8 +154,7 @@ def _value_ends(panels: Panels, look: Look) -> alt.Chart:
 
 
 def _value_axis(panels: Panels, look: Look, field: str = "") -> Any:
-    left = panels.border("left", look)
-    label = plain_label(_ticks(panels, look))
+    left, label = panels.border("left", look), plain_label(_ticks(panels, look))
     scale: dict[str, Any] = {"zero": False, "nice": False}
     if look.shared_values:
         scale["domain"] = list(panels.value_domain or value_limits(panels, look)[0])
@@ -156,11 +162,14 @@ def _value_axis(panels: Panels, look: Look, field: str = "") -> Any:
         "grid": True,
         "tickCount": _tick_count(look),
         "labelOverlap": False,
-        **show_where(left, "", panels.extent),
-        "labelExpr": f"{left}?{label}:''" if left else label,
+        **show_where(left if look.shared_values else "", label, panels.extent),
     }
+    if left and not look.shared_values:
+        settings["titleOpacity"] = {"expr": f"{left}?1:0"}
+    if not (left and look.shared_values):
+        settings["labelExpr"] = label
     if panels.extent is None and not look.border_axes:
-        settings["minExtent"] = 22
+        settings["minExtent"] = _LEAST_EXTENT
     return alt.Y(
         f"{field or panels.statistic}:Q",
         title=_value_title(panels, look),

@@ -295,12 +295,14 @@ def saturates(values: tuple[float, float], color_range: ColorRange) -> tuple[boo
     return values[0] < low, values[1] > high
 
 
-def count_saturated(capture: Capture, color_range: ColorRange) -> int:
-    """Return how many visible values lie beyond the colour range."""
+def count_saturated(
+    capture: Capture, color_range: ColorRange, heads: Sequence[int] | None = None
+) -> int:
+    """Return how many visible values, of all or of some heads, lie beyond the colour range."""
     if capture.full_frame_attention is None or not any(saturates(capture.value_range, color_range)):
         return 0
     low, high = _open_range(color_range)
-    matrices = map(capture.head_matrix, range(capture.num_heads))
+    matrices = map(capture.head_matrix, range(capture.num_heads) if heads is None else heads)
     return sum(int(np.count_nonzero((matrix > high) | (matrix < low))) for matrix in matrices)
 
 
