@@ -143,7 +143,7 @@ class FigureOptions:
     width: float | str | None = None
     value_axis: ValueAxisName | None = None
     heads: Numbers | None = None
-    marks: str | Sequence[int | str] = ()
+    marks: str | Sequence[int | str] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, bool) or not isinstance(self.columns, int) or self.columns < 1:
@@ -160,7 +160,7 @@ class FigureOptions:
             check_choice("value axis", self.value_axis, VALUE_AXES)
         if self.heads is not None:
             object.__setattr__(self, "heads", read_numbers("heads", self.heads))
-        object.__setattr__(self, "marks", read_numbers("marks", self.marks, (BLOCKS,)))
+        object.__setattr__(self, "marks", read_numbers("marks", self.marks or (), (BLOCKS,)))
         check_color_rule(self.color_range)
         if self.title is not None:
             _check_template(self.title)

@@ -5,31 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import altair as alt
-import numpy as np
 
-from headgrid.capture.model import Capture
 from headgrid.charts.scales import (
-    MAX_PIXELS,
     ColorScale,
     cell_size,
     count_pixels,
     frame_places,
-    labeled_frames,
-    pool_factor,
     saturates,
     value_ticks,
 )
 from headgrid.errors import OptionError
-from headgrid.options import BLOCKS, FONT_FAMILY, SERIF_FAMILY, FigureOptions
-from headgrid.text import fit_title, shorten_float, shorten_list, write_number
+from headgrid.options import FONT_FAMILY, SERIF_FAMILY, FigureOptions
+from headgrid.text import fit_title, shorten_float, write_number
 
 INK, UNSEEN_COLOR = "#000000", "#dddddd"
 #: What `show_where` takes for an axis that no panel has.
 NOWHERE = "false"
+#: Name of an invisible mark, which the finishing stage leaves out.
+KEY = "headgrid_hidden_key"
 
 _COLORBAR_TICKS, _SMALLEST_PANEL = 7, 36
 #: A colour bar is at least so many times as long as its labels are high.
@@ -211,117 +207,6 @@ def panel_width(points: float, fixed: float, columns: int, smallest: float = 0) 
     return width
 
 
-@dataclass(frozen=True)
-class FrameAxis:
-    """Frames along an axis so long: a place for each, and a blank one in each gap."""
-
-    frames: Sequence[int]
-    length: float
-    look: Look
-    upwards: bool = False
-    bars: bool = False
-    pixels: int = MAX_PIXELS
-
-    @cached_property
-    def places(self) -> list[int]:
-        """The frames, and a number between them for each gap."""
-        return frame_places(self.frames, self.pixels)
-
-    @property
-    def ticks(self) -> list[int]:
-        """The frames that have a tick."""
-        longest = max(len(str(frame)) for frame in (self.frames[0], self.frames[-1]))
-        letters = 1.2 if self.upwards else 0.56 * longest + 0.3
-        room = letters * self.look.tick_label / (self.length / len(self.places))
-        return labeled_frames(self.frames, self.places, room)
-
-    @property
-    def gaps(self) -> list[tuple[float, float]]:
-        """Start and end of each gap, in units from the left or the top."""
-        step, known = self.length / len(self.places), set(self.frames)
-        places = self.places[::-1] if self.upwards else self.places
-        numbers = [number for number, place in enumerate(places) if place not in known]
-        return [(shorten_float(n * step, 6), shorten_float((n + 1) * step, 6)) for n in numbers]
-
-    def lines(self, marks: Sequence[int | str], capture: Capture) -> list[float]:
-        """Return where marks are, in units from the left or the top."""
-        frames = sorted({*capture.query_frames, *capture.key_frames})
-        known, at = set(self.frames), []
-        for mark in marks:
-            if mark == BLOCKS:
-                ends = np.cumsum(_expect_blocks(capture))[:-1]
-                starts = {frames[end] for end in ends.tolist() if end < len(frames)}
-                at += [
-                    number
-                    for number, place in enumerate(self.places)
-                    if number and place in starts and self.places[number - 1] in known
-                ]
-            elif mark not in frames:
-                raise OptionError(
-                    f"{capture.source}: marks has {mark}, which is no frame, expected "
-                    f"{shorten_list(frames)} or {BLOCKS}"
-                )
-            elif mark in known:
-                at.append(self.places.index(mark) + 0.5)
-        step = self.length / len(self.places)
-        return [shorten_float(self.length - n * step if self.upwards else n * step, 6) for n in at]
-
-
-def _expect_blocks(capture: Capture) -> Sequence[int]:
-    if capture.block_sizes is None:
-        raise OptionError(
-            f"{capture.source}: marks has {BLOCKS}, but nothing says which frames were generated "
-            "together; name frames, or give block_sizes"
-        )
-    return capture.block_sizes
-
-
-def frame_axis(
-    channel: Any,
-    axis: FrameAxis,
-    title: str | list[str],
-    shown: str = "",
-    *,
-    extent: float | None = None,
-) -> Any:
-    """Give a channel an axis of frames: a band for each, ticks at some, a grid behind bars.
-
-    ``shown`` is the expression of the panels that have ticks, labels and title; all where empty.
-    """
-    places, bars = axis.places, axis.bars
-    gaps = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
-    return (
-        channel.title(None if shown == NOWHERE else title)
-        .scale(domain=places[::-1] if axis.upwards else places, **gaps)
-        .axis(**_axis(axis.ticks, bars), **show_where(shown, "datum.label", extent))
-    )
-
-
-def tile_axis(
-    channel: Any,
-    axis: FrameAxis,
-    title: str | list[str],
-    shown: str = "",
-    *,
-    extent: float | None = None,
-) -> Any:
-    """Place a tile in the middle of an axis that counts frames from 0, whatever their numbers."""
-    pool, places = pool_factor(len(axis.frames), axis.pixels), axis.places
-    end = -(-len(places) // pool) * pool
-    ticks = {places.index(frame): frame for frame in axis.ticks}
-    label = f"{json.dumps({str(tick): frame for tick, frame in ticks.items()})}[datum.value]"
-    text = {"title": None if shown == NOWHERE else title, "labelExpr": label}
-    return (
-        channel(datum=(end - 1) / 2, type="quantitative")
-        .scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
-        .axis(**_axis([*ticks]), **{**text, **show_where(shown, label, extent)})
-    )
-
-
-def _axis(ticks: list[int], grid: bool = False) -> dict[str, Any]:
-    return {"grid": grid, "values": ticks, "labelAngle": 0, "labelOverlap": False, "zindex": 0}
-
-
 def show_where(shown: str, label: str, extent: float | None = None) -> dict[str, Any]:
     """Return the settings of an axis that is there in some panels only, with a title that far."""
     settings: dict[str, Any] = {} if extent is None else {"minExtent": extent, "maxExtent": extent}
@@ -394,3 +279,15 @@ def plain_label(ticks: Collection[float]) -> str:
     """Return the label expression of `short_label` as a part of another."""
     label = short_label(ticks)
     return "datum.label" if label is alt.Undefined else f"({label})"
+
+
+def unseen_key(by: str, look: Look) -> alt.Chart:
+    """Return an invisible mark whose legend, below the colour bar, says what grey means."""
+    size = shorten_float((0.9 * look.bar_label) ** 2, 6)
+    legend = alt.Legend(title=None, orient="right", symbolSize=size, labelOffset=look.tick_size)
+    legend.symbolStrokeWidth = look.tick_width
+    mark = alt.Chart(name=KEY).mark_point(fill=UNSEEN_COLOR, stroke=INK, opacity=0, aria=False)
+    mark = mark.transform_aggregate(groupby=[by]).transform_calculate(grey="'not seen'")
+    scale = alt.Scale(domain=["not seen"], range=["square"])
+    shape = alt.Shape("grey:N", scale=scale, legend=legend)
+    return mark.encode(x=alt.XValue(0), y=alt.YValue(0), shape=shape)

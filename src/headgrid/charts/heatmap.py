@@ -12,9 +12,10 @@ import numpy as np
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps
+from headgrid.charts.frames import span_frames, tell_gaps
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles, fit_grid, sink_texts
-from headgrid.charts.scales import MAX_PIXELS, count_saturated, find_scale, frame_runs, pool_factor
+from headgrid.charts.scales import MAX_PIXELS, count_saturated, find_scale, pool_factor
 from headgrid.charts.spec import MAX_MARKS, finish_chart, write_title
 from headgrid.errors import OptionError, RenderError
 from headgrid.options import (
@@ -45,7 +46,7 @@ def heatmap(
     font: FontName = "sans",
     width: float | str | None = None,
     heads: Numbers | None = None,
-    marks: str | Sequence[int | str] = (),
+    marks: str | Sequence[int | str] | None = None,
 ) -> alt.FacetChart:
     """Draw every head's query x key matrix as a grid of heatmaps on one colour scale.
 
@@ -95,7 +96,7 @@ def perhead(
     width: float | str | None = None,
     value_axis: ValueAxisName | None = None,
     heads: Numbers | None = None,
-    marks: str | Sequence[int | str] = (),
+    marks: str | Sequence[int | str] | None = None,
 ) -> alt.FacetChart:
     """Draw every head's last-block row as bars with a line, the sink score over each.
 
@@ -289,17 +290,3 @@ def _describe_tiles(capture: Capture) -> str:
         f"Each head is an image; a pixel pools {rows} query x {columns} key frames and shows the "
         "value of largest magnitude."
     )
-
-
-def span_frames(frames: Sequence[int]) -> str:
-    """Return the frames from first to last: ``0-20``, or ``0-2, 15-20`` where they have gaps."""
-    ends = ([run[0], run[-1]] for run in frame_runs(frames))
-    return shorten_list(["-".join(map(str, dict.fromkeys(run))) for run in ends])
-
-
-def tell_gaps(**axes: Sequence[int]) -> str:
-    """Return the sentence that says which frames are left out, if there are any."""
-    broken = [
-        f"{name} frames {span_frames(f)}" for name, f in axes.items() if len(frame_runs(f)) > 1
-    ]
-    return f"Axes are broken: {', '.join(broken)}." if broken else ""

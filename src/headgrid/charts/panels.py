@@ -23,12 +23,11 @@ from headgrid.charts.axes import (
     INK,
     NOWHERE,
     UNSEEN_COLOR,
-    FrameAxis,
     Look,
     color_channel,
-    frame_axis,
-    tile_axis,
+    unseen_key,
 )
+from headgrid.charts.frames import FrameAxis, draw_over, frame_axis, tile_axis
 from headgrid.charts.scales import (
     MAX_PIXELS,
     ColorScale,
@@ -46,8 +45,7 @@ CELLS, TILES, FRAME = "headgrid_cells", "headgrid_tiles", "headgrid_frame"
 LABELS, HALO = "headgrid_labels", "headgrid_halo"
 BARS, LINE, POINTS = "headgrid_bars", "headgrid_line", "headgrid_points"
 #: Invisible marks, which the finishing stage leaves out.
-ENDS, KEY = "headgrid_hidden_ends", "headgrid_hidden_key"
-GAPS, MARKS = "headgrid_gaps", "headgrid_marks"
+ENDS = "headgrid_hidden_ends"
 
 
 @dataclass(frozen=True)
@@ -187,27 +185,11 @@ class Panels:
         frame = frame or panel_frame(width, height, [self.field], look)
         across = FrameAxis(self.first.key_frames, width, look)
         upright = FrameAxis(self.first.query_frames, height, look, upwards=True)
-        over = self.overlay([across, upright], (width, height))
+        over = draw_over([across, upright], (width, height), self.field, self.marks, self.first)
         key = [unseen_key(self.field, look)] if has_key and self.unseen else []
         panel = alt.layer(frame, *layers, *over, *labels, *key)
         panel = panel.properties(width=width, height=height)
         return self.facet(panel, look, size or look.map_title)
-
-    def overlay(self, axes: Sequence[FrameAxis], size: tuple[float, float]) -> list[alt.Chart]:
-        """Return the lines at chosen frames, and white bands that break a panel in its gaps."""
-        look, lines, bands = axes[0].look, "", ""
-        out = shorten_float(2 * look.frame_width, 4)  # a band breaks the frame as well
-        for axis in axes:
-            for at in axis.lines(self.marks, self.first):
-                lines += f"M0 {at:g}h{size[0]:g}" if axis.upwards else f"M{at:g} 0v{size[1]:g}"
-            for start, end in axis.gaps:
-                (x, y), (w, h) = (start, -out), (end - start, size[1] + 2 * out)
-                if axis.upwards:
-                    (x, y), (w, h) = (-out, start), (size[0] + 2 * out, end - start)
-                bands += f"M{x:g} {y:g}h{w:g}v{h:g}h{-w:g}z"
-        pen = {"filled": False, "stroke": INK, "strokeWidth": look.frame_width, "opacity": 0.6}
-        paths = (MARKS, lines, pen), (GAPS, bands, {"fill": "white", "strokeWidth": 0})
-        return [_draw_path(name, path, self.field, paint) for name, path, paint in paths if path]
 
     def inside_labels(
         self, x: float, y: float, baseline: str, size: float, look: Look
@@ -295,25 +277,6 @@ def panel_frame(
         y=alt.YValue(-out),
         y2=alt.Y2Value(height + out),
     )
-
-
-def unseen_key(by: str, look: Look) -> alt.Chart:
-    """Return an invisible mark whose legend, below the colour bar, says what grey means."""
-    size = shorten_float((0.9 * look.bar_label) ** 2, 6)
-    legend = alt.Legend(title=None, orient="right", symbolSize=size, labelOffset=look.tick_size)
-    legend.symbolStrokeWidth = look.tick_width
-    mark = alt.Chart(name=KEY).mark_point(fill=UNSEEN_COLOR, stroke=INK, opacity=0, aria=False)
-    mark = mark.transform_aggregate(groupby=[by]).transform_calculate(grey="'not seen'")
-    scale = alt.Scale(domain=["not seen"], range=["square"])
-    shape = alt.Shape("grey:N", scale=scale, legend=legend)
-    return mark.encode(x=alt.XValue(0), y=alt.YValue(0), shape=shape)
-
-
-def _draw_path(name: str, path: str, by: str, paint: Mapping[str, Any]) -> alt.Chart:
-    """Return one mark in each panel, of a path in its units from its top left corner."""
-    look: dict[str, Any] = {"opacity": 1, **paint}
-    shape = alt.Chart(name=name).mark_point(shape=path, size=4, aria=False, **look)
-    return shape.transform_aggregate(groupby=[by]).encode(x=alt.XValue(0), y=alt.YValue(0))
 
 
 def map_marks(

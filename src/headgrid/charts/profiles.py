@@ -14,14 +14,13 @@ from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import (
     INK,
-    FrameAxis,
     Look,
     fit_profiles,
-    frame_axis,
     label_gap,
     plain_label,
     show_where,
 )
+from headgrid.charts.frames import FrameAxis, draw_over, frame_axis
 from headgrid.charts.panels import (
     BARS,
     ENDS,
@@ -85,7 +84,7 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     panel = alt.layer(
         bars.properties(name=BARS),
         *([] if look.shared_values else [_value_ends(panels, look)]),
-        *panels.overlay([axis], size),
+        *draw_over([axis], size, panels.field, panels.marks, panels.first),
         line.properties(name=LINE),
         *dots,
         *panels.inside_labels(*corner, look),

@@ -213,24 +213,6 @@ def frame_places(frames: Sequence[int], pixels: int = MAX_PIXELS) -> list[int]:
     return [*itertools.chain(*([*run, run[-1] + 1] for run in runs))][:-1]
 
 
-def labeled_frames(frames: Sequence[int], places: Sequence[int], room: float) -> list[int]:
-    """Return the frames that have a tick, where a label takes the room of so many places.
-
-    All of up to 12 where they fit; else the ends of runs, and `frame_ticks` between them.
-    """
-    place = {frame: number for number, frame in enumerate(places)}
-    if len(frames) <= 12 and room <= 1:
-        return list(frames)
-    runs = [run for run in frame_runs(frames) if len(places) > len(frames)] or [list(frames)]
-    ends = [frames[0], frames[-1], *(end for run in runs for end in (run[0], run[-1]))]
-    ticks = [run[tick] for run in runs for tick in frame_ticks(len(run))]
-    chosen: list[int] = []
-    for frame in (*ends, *ticks):
-        if all(abs(place[frame] - place[other]) >= room for other in chosen):
-            chosen.append(frame)
-    return sorted(chosen)
-
-
 def value_ticks(low: float, high: float, count: int) -> list[float]:
     """Return round values between two limits, about ``count`` of them, at steps of 1, 2 or 5.
 

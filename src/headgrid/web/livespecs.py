@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 
 from headgrid.capture.model import Capture
-from headgrid.charts.axes import INK, UNSEEN_COLOR, Look
+from headgrid.charts.axes import INK, KEY, UNSEEN_COLOR, Look
+from headgrid.charts.frames import GAPS
 from headgrid.charts.overview import draw_overview
-from headgrid.charts.panels import CELLS, GAPS, KEY, Panels, draw_maps, map_size
+from headgrid.charts.panels import CELLS, Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles
 from headgrid.charts.scales import STEPS, ColorScale, Palette
 from headgrid.charts.spec import ChartLike, Spec, configure, finish_chart, to_spec
