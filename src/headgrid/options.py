@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 import string
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -21,6 +23,9 @@ EmbedName = Literal["inline", "cdn", "assets"]  # where an HTML page has Vega fr
 CellsName = Literal["auto", "vector", "image"]
 ThemeName = Literal["default", "paper"]
 FontName = Literal["sans", "serif"]
+ValueAxisName = Literal["independent", "shared"]
+#: Whole numbers, or text as on the command line: ``"0,3,7-9"``.
+Numbers: TypeAlias = str | Sequence[int]
 PALETTES: tuple[str, ...] = get_args(PaletteName)
 COLOR_RULES: tuple[str, ...] = get_args(ColorRule)
 FIGURES: tuple[str, ...] = get_args(FigureName)
@@ -29,6 +34,9 @@ EMBEDS: tuple[str, ...] = get_args(EmbedName)
 CELLS: tuple[str, ...] = get_args(CellsName)
 THEMES: tuple[str, ...] = get_args(ThemeName)
 FONTS: tuple[str, ...] = get_args(FontName)
+VALUE_AXES: tuple[str, ...] = get_args(ValueAxisName)
+#: What `FigureOptions.marks` has for the borders between blocks.
+BLOCKS = "blocks"
 _CHOICES = {"palette": PALETTES, "cells": CELLS, "theme": THEMES, "font": FONTS}
 #: What goes into SVG and HTML for each, so that text looks the same where it is opened.
 FONT_FAMILY = "Arial, DejaVu Sans, Helvetica, sans-serif"
@@ -37,6 +45,7 @@ TITLE_FIELDS = ("layer", "run", "prompt")
 
 #: Points of 1/72 inch in each unit.
 UNITS = {"pt": 1.0, "in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4}
+_SPAN = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 _LENGTH = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*([a-zA-Z]*)\s*")
 #: Narrower nothing can be read; wider no renderer's page can be.
 _SHORTEST, _LONGEST = 36.0, 14_400.0
@@ -110,6 +119,15 @@ class FigureOptions:
         Exact width of the figure in SVG, PDF and PNG: points, or text with a unit
         (``"13.97cm"``, ``"140mm"``, ``"5.5in"``, ``"396pt"``). Panels take what is
         left; text keeps its size. None: as wide as whole-point cells make it.
+    value_axis : {"independent", "shared"} or None
+        Whether each profile has a value axis of its own, or all have one. None: what
+        the figure and the theme have.
+    heads : sequence of int or str, optional
+        The heads of a capture that are drawn, ``[0, 3]`` or ``"0,3,7-9"``; a color range of
+        one figure is theirs. None: all of them.
+    marks : sequence of int or "blocks", or str
+        Thin lines over maps and profiles: in the middle of these frames, and between the
+        blocks of frames that were generated together.
 
     Raises
     ------
@@ -125,6 +143,9 @@ class FigureOptions:
     theme: ThemeName = "default"
     font: FontName = "sans"
     width: float | str | None = None
+    value_axis: ValueAxisName | None = None
+    heads: Numbers | None = None
+    marks: str | Sequence[int | str] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, bool) or not isinstance(self.columns, int) or self.columns < 1:
@@ -137,6 +158,11 @@ class FigureOptions:
                 check_choice(name, found, choices)
         if self.width is not None:
             object.__setattr__(self, "width", read_length("width", self.width))
+        if self.value_axis is not None:
+            check_choice("value axis", self.value_axis, VALUE_AXES)
+        if self.heads is not None:
+            object.__setattr__(self, "heads", read_numbers("heads", self.heads))
+        object.__setattr__(self, "marks", read_numbers("marks", self.marks or (), (BLOCKS,)))
         check_color_rule(self.color_range)
         if self.title is not None:
             _check_template(self.title)
@@ -203,6 +229,39 @@ def _check_limits(low: Any, high: Any) -> tuple[float, float]:
     raise OptionError(
         f"color range is {found}, expected two finite numbers LO,HI with LO below HI, as in -5,10"
     )
+
+
+def read_numbers(name: str, value: object, words: tuple[str, ...] = ()) -> tuple[Any, ...]:
+    """Return whole numbers, each once, from a sequence or a text; and words, where some may be.
+
+    >>> read_numbers("heads", "0,3,7-9"), read_numbers("marks", ["blocks", 4], ("blocks",))
+    ((0, 3, 7, 8, 9), ('blocks', 4))
+    """
+    given = value.split(",") if isinstance(value, str) else value
+    found: list[int | str] = []
+    for one in given if isinstance(given, Iterable) else [given]:
+        numbers = [one.strip()] if isinstance(one, str) and one.strip() in words else _span(one)
+        if not numbers:
+            raise OptionError(
+                f"{name} has {show_value(one)}, expected whole numbers or ranges of them"
+                f"{''.join(f' or {word}' for word in words)}, as in 0,3,7-9"
+            )
+        found += numbers
+    if not found and value != ():
+        raise OptionError(f"{name} is empty, expected at least one number, as in 0,3,7-9")
+    return tuple(dict.fromkeys(found))
+
+
+def _span(value: Any) -> Sequence[int | str]:
+    """Return the numbers that ``7`` or ``"7-9"`` means; none where it means nothing."""
+    if isinstance(value, str):
+        ends = _SPAN.fullmatch(value.strip())
+        numbers = range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else range(0)
+        return numbers if len(numbers) <= 100_000 else ()
+    with suppress(TypeError):
+        number = operator.index(value)
+        return [number] if 0 <= number < 10**9 and not isinstance(value, bool) else ()
+    return ()
 
 
 def read_length(name: str, value: object) -> float:

@@ -120,6 +120,15 @@ def shorten_float(value: float, digits: int = 9) -> float:
     return float(f"{value:.{digits}g}")
 
 
+def write_number(value: float, style: str = ".4g") -> str:
+    """Return a number as people read it, with a minus sign.
+
+    >>> write_number(-10.12719)
+    '−10.13'
+    """
+    return format(value, style).replace("-", "\u2212")
+
+
 def clean_name(name: str) -> str:
     r"""Return the name of a folder with lone surrogates as U+FFFD.
 

@@ -75,8 +75,8 @@ def cell_grid(drawing, panel, capture):
     queries, keys = len(capture.query_frames), len(capture.key_frames)
     x, y = dict(panel.x_labels()), dict(panel.y_labels())
     shapes = drawing.marks_in("cells", panel)
-    assert set(x) == {capture.key_frames[i] for i in frame_ticks(keys)}
-    assert set(y) == {capture.query_frames[i] for i in frame_ticks(queries)}
+    assert set(x) == labeled(capture.key_frames)
+    assert set(y) == labeled(capture.query_frames)
     first_key, last_key = capture.key_frames[0], capture.key_frames[-1]
     first_query, last_query = capture.query_frames[0], capture.query_frames[-1]
     width = (x[last_key] - x[first_key]) / (keys - 1) if keys > 1 else 216
@@ -98,6 +98,11 @@ def cell_grid(drawing, panel, capture):
             assert (grid[r0:r1, c0:c1] == -1).all(), "a cell is painted twice"
             grid[r0:r1, c0:c1] = shape.color
     return grid
+
+
+def labeled(frames):
+    """Return the frames that have a label in a panel of full size."""
+    return {frames[i] for i in frame_ticks(len(frames))} if len(frames) > 12 else {*frames}
 
 
 @every_capture
@@ -135,9 +140,9 @@ def value_scale(panel):
     labels = sorted(panel.y_labels())
     assert len(labels) >= 2, panel.title.content
     values, heights = map(np.array, zip(*labels, strict=True))
-    slope, offset = np.polyfit(heights - 2.5, values, 1)  # 2 points of baseline, half a pixel
+    slope, offset = np.polyfit(heights - 2, values, 1)  # a label's baseline is lower
     np.testing.assert_allclose(
-        slope * (heights - 2.5) + offset, values, atol=abs(slope) * 0.1, rtol=1e-5
+        slope * (heights - 2) + offset, values, atol=abs(slope) * 0.1, rtol=1e-5
     )
     return lambda y: slope * y + offset
 
@@ -270,8 +275,8 @@ def assert_texts_fit(drawing):
 
 def test_panel_titles_hold_the_sink_scores():
     capture, drawing = capture_named("twelve heads"), drawing_of("twelve heads", "perhead")
-    expected = [f"H{h} (sink={s:.2f})" for h, s in enumerate(sink_scores(capture))]
-    assert head_titles(drawing) == [text.replace("=-0.00", "=0.00") for text in expected]
+    expected = [f"H{h} (sink={s:z.2f})" for h, s in enumerate(sink_scores(capture))]
+    assert head_titles(drawing) == [text.replace("-", "\u2212") for text in expected]
 
 
 def test_titles_and_colour_bar_are_where_a_reader_looks():

@@ -9,14 +9,23 @@ from typing import Any
 
 import altair as alt
 
-from headgrid.charts.scales import ColorScale, cell_size, frame_ticks, saturates, value_ticks
+from headgrid.charts.scales import (
+    ColorScale,
+    cell_size,
+    count_pixels,
+    frame_places,
+    saturates,
+    value_ticks,
+)
 from headgrid.errors import OptionError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY, FigureOptions
-from headgrid.text import fit_title, shorten_float
+from headgrid.text import fit_title, shorten_float, write_number
 
 INK, UNSEEN_COLOR = "#000000", "#dddddd"
 #: What `show_where` takes for an axis that no panel has.
 NOWHERE = "false"
+#: Name of an invisible mark, which the finishing stage leaves out.
+KEY = "headgrid_hidden_key"
 
 _COLORBAR_TICKS, _SMALLEST_PANEL = 7, 36
 #: A colour bar is at least so many times as long as its labels are high.
@@ -55,10 +64,9 @@ class Look:
     header_padding: float = 5
     tick_size: float = 3
     tick_width: float = 0.8
-    value_tick_width: float = 0.5  # a wider tick at the very top would lift the panel's title
     frame_width: float = 0.8
     line_width: float = 1
-    grid_width: float = 1
+    grid_width: float = 0.8  # no wider than the frame, which hides its ends
     point_size: float = 5  # an area, as Vega has it
     map_panel: float = 216
     map_row_gap: float = 60
@@ -107,7 +115,6 @@ _PAPER = Look(
     header_padding=2,
     tick_size=2,
     tick_width=0.4,
-    value_tick_width=0.4,
     frame_width=0.4,
     line_width=0.6,
     grid_width=0.4,
@@ -151,9 +158,13 @@ def store_look(look: Look) -> dict[str, Any]:
     return {name: value for name, value in stored.items() if value != usual[name]}
 
 
-def fit_maps(options: FigureOptions, columns: int, count: int, panel: float | None = None) -> Look:
-    """Return the look of maps, so many cells wide, in the figure's width, or else of that size."""
-    look = find_look(options, panel)
+def fit_maps(
+    options: FigureOptions, columns: int, frames: Sequence[int], panel: float | None = None
+) -> Look:
+    """Return the look of maps of key frames, in the figure's width or else of that size."""
+    look, count = find_look(options, panel), count_pixels(len(frame_places(frames)))
+    gap = max(look.map_column_gap, label_gap(frames, look, look.map_panel))
+    look = replace(look, map_column_gap=shorten_float(gap, 4))
     if options.points is None:
         return look
     beside = look.bar_offset + look.bar_thickness + look.bar_room
@@ -165,15 +176,22 @@ def fit_maps(options: FigureOptions, columns: int, count: int, panel: float | No
     return replace(look, map_panel=panel, profile_width=panel, profile_height=height)
 
 
-def fit_profiles(options: FigureOptions, columns: int) -> Look:
-    """Return the look of a grid of profiles of the wanted width."""
+def fit_profiles(options: FigureOptions, columns: int, gap: float = 0) -> Look:
+    """Return the look of a grid of profiles of the wanted width, so far apart at least."""
     look = find_look(options)
+    look = replace(look, profile_column_gap=max(look.profile_column_gap, gap))
     if options.points is None:
         return look
     fixed = look.left_room + (columns - 1) * look.profile_column_gap + 2 * look.padding
     width = panel_width(options.points, fixed, columns)
     height = shorten_float(look.profile_height * min(1.0, width / look.profile_width), 6)
     return replace(look, profile_width=shorten_float(width, 6), profile_height=height)
+
+
+def label_gap(frames: Sequence[int], look: Look, width: float) -> float:
+    """Return the gap at which the labels at the ends of two axes of so much width are apart."""
+    letters = len(f"{frames[0]}{frames[-1]}")
+    return (0.56 * letters / 2 + 0.3) * look.tick_label - width / len(frames)
 
 
 def panel_width(points: float, fixed: float, columns: int, smallest: float = 0) -> float:
@@ -187,54 +205,6 @@ def panel_width(points: float, fixed: float, columns: int, smallest: float = 0) 
             f"{'' if smallest else f'{fewer}paper), or '}widen it"
         )
     return width
-
-
-def frame_axis(
-    channel: Any,
-    frames: Sequence[int],
-    title: str | list[str],
-    shown: str = "",
-    *,
-    upwards: bool = False,
-    bars: bool = False,
-    extent: float | None = None,
-) -> Any:
-    """Give a channel an axis of frames: a band for each, ticks at some, a grid behind bars.
-
-    ``shown`` is the expression of the panels that have ticks, labels and title; all where empty.
-    """
-    ticks = [frames[position] for position in frame_ticks(len(frames))]
-    gaps = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
-    return (
-        channel.title(None if shown == NOWHERE else title)
-        .scale(domain=list(frames)[::-1] if upwards else list(frames), **gaps)
-        .axis(**_axis(ticks, bars), **show_where(shown, "datum.label", extent))
-    )
-
-
-def tile_axis(
-    channel: Any,
-    frames: Sequence[int],
-    pool: int,
-    title: str | list[str],
-    shown: str = "",
-    *,
-    extent: float | None = None,
-) -> Any:
-    """Place a tile in the middle of an axis that counts frames from 0, whatever their numbers."""
-    end = -(-len(frames) // pool) * pool
-    ticks = frame_ticks(len(frames))
-    label = f"{json.dumps({str(tick): frames[tick] for tick in ticks})}[datum.value]"
-    text = {"title": None if shown == NOWHERE else title, "labelExpr": label}
-    return (
-        channel(datum=(end - 1) / 2, type="quantitative")
-        .scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
-        .axis(**_axis(ticks), **{**text, **show_where(shown, label, extent)})
-    )
-
-
-def _axis(ticks: list[int], grid: bool = False) -> dict[str, Any]:
-    return {"grid": grid, "values": ticks, "labelAngle": 0, "labelOverlap": False, "zindex": 0}
 
 
 def show_where(shown: str, label: str, extent: float | None = None) -> dict[str, Any]:
@@ -291,7 +261,7 @@ def _mark_ends(
     kept = [tick for tick in ticks if all(abs(tick - end) > 0.6 * step for end in ends)]
     label = plain_label(ticks)
     for end, sign in ends.items():
-        shown = json.dumps(f"{sign}{end:.3g}".replace("-", "\u2212"), ensure_ascii=False)
+        shown = json.dumps(f"{sign}{write_number(end, '.3g')}", ensure_ascii=False)
         label = f"datum.value{'<=' if end == low else '>='}{end!r}?{shown}:{label}"
     # An end must not give way to another label.
     return {"values": sorted([*kept, *ends]), "labelExpr": label, "labelOverlap": False}
@@ -309,3 +279,15 @@ def plain_label(ticks: Collection[float]) -> str:
     """Return the label expression of `short_label` as a part of another."""
     label = short_label(ticks)
     return "datum.label" if label is alt.Undefined else f"({label})"
+
+
+def unseen_key(by: str, look: Look) -> alt.Chart:
+    """Return an invisible mark whose legend, below the colour bar, says what grey means."""
+    size = shorten_float((0.9 * look.bar_label) ** 2, 6)
+    legend = alt.Legend(title=None, orient="right", symbolSize=size, labelOffset=look.tick_size)
+    legend.symbolStrokeWidth = look.tick_width
+    mark = alt.Chart(name=KEY).mark_point(fill=UNSEEN_COLOR, stroke=INK, opacity=0, aria=False)
+    mark = mark.transform_aggregate(groupby=[by]).transform_calculate(grey="'not seen'")
+    scale = alt.Scale(domain=["not seen"], range=["square"])
+    shape = alt.Shape("grey:N", scale=scale, legend=legend)
+    return mark.encode(x=alt.XValue(0), y=alt.YValue(0), shape=shape)

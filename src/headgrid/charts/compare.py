@@ -27,7 +27,7 @@ from headgrid.charts.panels import (
     pair_records,
     scale_mark,
 )
-from headgrid.charts.scales import ColorScale, count_pixels, find_scale
+from headgrid.charts.scales import ColorScale, find_scale
 from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.charts.tiles import head_tile
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
@@ -95,8 +95,8 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     # The table of all panels has one column of values.
     shown = replace(change, statistic=a.statistic)
     panels = _find_panels((a, b, cast(Capture, shown)), options)
-    count, size = count_pixels(len(a.key_frames)), find_look(options).map_panel / 2
-    look = fit_maps(options, panels.columns, count, size)
+    size = find_look(options).map_panel / 2
+    look = fit_maps(options, panels.columns, a.key_frames, size)
     cells = a.num_visible + b.num_visible + change.num_visible
     vectors = as_vectors(f"{a.source}: the comparison", a, cells, options.cells)
     chart, records = _draw(panels, change, scales, look, vectors)
@@ -216,7 +216,7 @@ def _draw(
 def _color(
     channel: Any, scale: ColorScale, panels: Panels, look: Look, *shown: Capture | _Change
 ) -> Any:
-    total = panels.height(map_size(panels.first, look)[1], look.map_row_gap)
+    total = panels.bar_length(map_size(panels.first, look)[1], look)
     # The title of a bar needs as much as nine lines.
     half = max((min(total, look.bar_length) - 4 * look.bar_title) / 2, 9 * look.bar_title)
     lows, highs = zip(*(part.value_range for part in shown), strict=True)

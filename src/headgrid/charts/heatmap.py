@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -10,14 +11,24 @@ import numpy as np
 
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import Look, fit_maps, fit_profiles
+from headgrid.charts.axes import Look, fit_maps
+from headgrid.charts.frames import span_frames, tell_gaps
 from headgrid.charts.panels import Panels, draw_maps, map_size
-from headgrid.charts.profiles import draw_profiles, profile_gap, sink_texts
+from headgrid.charts.profiles import draw_profiles, fit_grid, sink_texts
 from headgrid.charts.scales import MAX_PIXELS, count_saturated, find_scale, pool_factor
 from headgrid.charts.spec import finish_chart, write_title
-from headgrid.errors import RenderError
-from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
-from headgrid.text import shorten_list, shorten_text
+from headgrid.errors import OptionError, RenderError
+from headgrid.options import (
+    CellsName,
+    ColorChoice,
+    FigureOptions,
+    FontName,
+    Numbers,
+    PaletteName,
+    ThemeName,
+    ValueAxisName,
+)
+from headgrid.text import count_noun, shorten_list, shorten_text
 
 #: Visible cells up to which ``cells="auto"`` draws vector shapes.
 VECTOR_CELLS = 150_000
@@ -36,6 +47,8 @@ def heatmap(
     theme: ThemeName = "default",
     font: FontName = "sans",
     width: float | str | None = None,
+    heads: Numbers | None = None,
+    marks: str | Sequence[int | str] | None = None,
 ) -> alt.FacetChart:
     """Draw every head's query x key matrix as a grid of heatmaps on one colour scale.
 
@@ -43,7 +56,7 @@ def heatmap(
     ----------
     capture : Capture
         With a full matrix.
-    columns, palette, color_range, title, cells, theme, font, width
+    columns, palette, color_range, title, cells, theme, font, width, heads, marks
         See `FigureOptions`.
 
     Returns
@@ -69,7 +82,7 @@ def heatmap(
     'head'
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
-    return draw_heatmap(capture, options)
+    return draw_heatmap(capture, replace(options, heads=heads, marks=marks))
 
 
 def perhead(
@@ -83,6 +96,9 @@ def perhead(
     theme: ThemeName = "default",
     font: FontName = "sans",
     width: float | str | None = None,
+    value_axis: ValueAxisName | None = None,
+    heads: Numbers | None = None,
+    marks: str | Sequence[int | str] | None = None,
 ) -> alt.FacetChart:
     """Draw every head's last-block row as bars with a line, the sink score over each.
 
@@ -90,14 +106,14 @@ def perhead(
     ----------
     capture : Capture
         With or without a full matrix.
-    columns, title, theme, font, width
+    columns, title, theme, font, width, value_axis, heads, marks
         See `FigureOptions`. The other options are accepted, as all charts share
         them, and change nothing here.
 
     Returns
     -------
     altair.FacetChart
-        Facetted by head, with an independent value axis for each.
+        Facetted by head, with a value axis for each unless they share one.
 
     Raises
     ------
@@ -111,26 +127,29 @@ def perhead(
     '["H0 (sink=3.50)"][datum.value]'
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
-    return draw_perhead(capture, options)
+    chosen = replace(options, value_axis=value_axis, heads=heads, marks=marks)
+    return draw_perhead(capture, chosen)
 
 
 def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     """Draw the heatmap grid with options that are built already."""
     expect_capture(capture)
-    scale = find_scale([capture], options)
-    figure, visible = f"{capture.source}: the heatmap", capture.num_visible
-    vectors = as_vectors(figure, capture, visible, options.cells)
-    columns = min(options.columns, capture.num_heads)
-    look = fit_maps(options, columns, len(capture.key_frames))
-    names = [f"Head {head}" for head in range(capture.num_heads)]
-    panels = Panels(_all_heads(capture), names, options.columns, "head", "'Head ' + datum.value")
+    capture.head_matrix(0)  # says what is missing
+    heads = _find_heads(capture, options)
+    names = [f"Head {head}" for _, head in heads]
+    panels = _panels(capture, heads, names, options, "'Head ' + datum.value")
+    scale = find_scale([panels if options.heads else capture], options)
+    visible = sum(capture.head_visible(head) for _, head in heads)
+    vectors = as_vectors(f"{capture.source}: the heatmap", capture, visible, options.cells)
+    columns = min(options.columns, len(heads))
+    look = fit_maps(options, columns, capture.key_frames)
     chart, records = draw_maps(panels, scale, look, vectors=vectors)
-    queries, keys = (_span(frames) for frames in (capture.query_frames, capture.key_frames))
-    own = f"Layer {capture.layer_index}: 2D Attention Maps (All Heads)"
+    queries, keys = (span_frames(frames) for frames in (capture.query_frames, capture.key_frames))
+    own = f"Layer {capture.layer_index}: 2D Attention Maps ({_name_heads(options)})"
     frames = f"Query Frames: {queries}, Key Frames: {keys}"
     width = columns * (map_size(capture, look)[0] + 60) + 60
-    saturated = count_saturated(capture, scale.range)
-    total = capture.num_heads * len(capture.query_frames) * len(capture.key_frames)
+    saturated = count_saturated(capture, scale.range, [head for _, head in heads])
+    total = len(heads) * len(capture.query_frames) * len(capture.key_frames)
     return finish_chart(
         chart,
         records,
@@ -138,8 +157,10 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
         title=_title(options, look, own, frames, capture, width),
         caption=_caption(
             capture,
+            options,
             f"query x key frame. Color range {scale.text}; {saturated:,} of {visible:,} values "
             f"saturate; {total - visible:,} of {total:,} pairs are unseen.",
+            tell_gaps(query=capture.query_frames, key=capture.key_frames),
             "" if vectors else _describe_tiles(capture),
         ),
         spacing={"row": look.map_row_gap, "column": look.map_column_gap},
@@ -151,26 +172,31 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
 def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     """Draw the per-head grid with options that are built already."""
     expect_capture(capture)
-    columns = min(options.columns, capture.num_heads)
-    look = fit_profiles(options, columns)
-    panels = Panels(_all_heads(capture), sink_titles(capture), options.columns, "head")
+    heads = _find_heads(capture, options)
+    titles = sink_titles(capture)
+    panels = _panels(capture, heads, [titles[head] for _, head in heads], options)
+    look = fit_grid(options, panels)
     chart, records = draw_profiles(panels, look)
-    own = f"Layer {capture.layer_index}: Per-Head Attention Distribution"
+    which = "" if options.heads is None else f" ({_name_heads(options)})"
+    own = f"Layer {capture.layer_index}: Per-Head Attention Distribution{which}"
     frames = f"frames [{shorten_list(capture.last_block_query_frames, 8)}]"
-    unseen, pairs = int(np.isnan(capture.last_block_rows).sum()), capture.last_block_rows.size
+    gaps = tell_gaps(key=capture.key_frames)
+    told = f", Key Frames: {span_frames(capture.key_frames)}" if gaps else ""
+    rows = capture.last_block_rows[[head for _, head in heads]]
+    axis = "One value axis for all heads" if look.shared_values else "A value axis for each head"
     caption = (
-        f"mean over query {frames} by key frame. Value axis independent for each head; sink = "
-        "value at key frame 0 minus the mean over the middle keys; "
-        f"{unseen:,} of {pairs:,} pairs are unseen."
+        f"mean over query {frames} by key frame. {axis}; sink = value at key frame 0 minus the "
+        f"mean over the middle keys; {int(np.isnan(rows).sum()):,} of {rows.size:,} pairs are "
+        "unseen."
     )
-    width = columns * (look.profile_width + 46) + 10
+    width = min(options.columns, len(heads)) * (look.profile_width + 46) + 10
     return finish_chart(
         chart,
         records,
         look,
-        title=_title(options, look, own, f"Query: {frames}", capture, width),
-        caption=_caption(capture, caption),
-        spacing={"row": look.profile_row_gap, "column": profile_gap(panels, look)},
+        title=_title(options, look, own, f"Query: {frames}{told}", capture, width),
+        caption=_caption(capture, options, caption, gaps),
+        spacing={"row": look.profile_row_gap, "column": look.profile_column_gap},
         meta=_describe("perhead", capture),
         width=options.points,
     )
@@ -190,8 +216,34 @@ def as_vectors(
     return cells == "vector" or (cells == "auto" and count <= VECTOR_CELLS and longest <= pixels)
 
 
-def _all_heads(capture: Capture) -> tuple[tuple[Capture, int], ...]:
-    return tuple((capture, head) for head in range(capture.num_heads))
+def _find_heads(capture: Capture, options: FigureOptions) -> tuple[tuple[Capture, int], ...]:
+    """Return the heads that are asked for, if the capture has them."""
+    heads: Any = range(capture.num_heads) if options.heads is None else options.heads
+    for head in heads:
+        if head >= capture.num_heads:
+            raise OptionError(
+                f"{capture.source}: there is no head {head} in layer {capture.layer_index}, "
+                f"expected 0 to {capture.num_heads - 1}; choose other heads (heads=, --heads)"
+            )
+    return tuple((capture, head) for head in heads)
+
+
+def _panels(
+    capture: Capture,
+    heads: tuple[tuple[Capture, int], ...],
+    names: list[str],
+    options: FigureOptions,
+    label: str = "",
+) -> Panels:
+    """Return the panels of one capture, which are numbered as its heads are if these are all."""
+    all_heads = [head for _, head in heads] == list(range(capture.num_heads))
+    field, label = ("head", label) if all_heads else ("panel", "")
+    return Panels(heads, names, options.columns, field, label, marks=options.marks)
+
+
+def _name_heads(options: FigureOptions) -> str:
+    heads: Any = options.heads
+    return "All Heads" if heads is None else f"Heads {shorten_list(heads, 12)}"
 
 
 def sink_titles(capture: Capture) -> list[str]:
@@ -208,11 +260,13 @@ def _title(
     return [*lines, frames] if lines else []
 
 
-def _caption(capture: Capture, *sentences: str) -> str:
+def _caption(capture: Capture, options: FigureOptions, *sentences: str) -> str:
     statistic = STATISTICS[capture.statistic]
     meaning = f" ({statistic.meaning})" if statistic.meaning else ""
     run = f"{shorten_text(capture.run)}, " if capture.run else ""
-    heads = f"{capture.num_heads} head{'' if capture.num_heads == 1 else 's'}"
+    heads = count_noun(capture.num_heads, "head")
+    if options.heads is not None:
+        heads = f"{_name_heads(options).lower()} of {capture.num_heads}"
     prompt = f"Prompt: {shorten_text(capture.prompt)}" if capture.prompt.strip() else ""
     told = " ".join(filter(None, (*sentences, prompt)))
     return f"{run}layer {capture.layer_index}: {statistic.title}{meaning}, {heads}, {told}"
@@ -238,7 +292,3 @@ def _describe_tiles(capture: Capture) -> str:
         f"Each head is an image; a pixel pools {rows} query x {columns} key frames and shows the "
         "value of largest magnitude."
     )
-
-
-def _span(frames: Sequence[int]) -> str:
-    return f"{frames[0]}-{frames[-1]}" if len(frames) > 1 else f"{frames[0]}"

@@ -25,15 +25,15 @@ from headgrid.charts.axes import (
     UNSEEN_COLOR,
     Look,
     color_channel,
-    frame_axis,
-    tile_axis,
+    unseen_key,
 )
+from headgrid.charts.frames import FrameAxis, draw_over, frame_axis, tile_axis
 from headgrid.charts.scales import (
     MAX_PIXELS,
     ColorScale,
     cell_size,
     count_pixels,
-    pool_factor,
+    frame_places,
 )
 from headgrid.charts.spec import Grid, Records
 from headgrid.charts.tiles import head_tile
@@ -44,6 +44,8 @@ from headgrid.text import fit_title, shorten_float, shorten_text
 CELLS, TILES, FRAME = "headgrid_cells", "headgrid_tiles", "headgrid_frame"
 LABELS, HALO = "headgrid_labels", "headgrid_halo"
 BARS, LINE, POINTS = "headgrid_bars", "headgrid_line", "headgrid_points"
+#: Invisible marks, which the finishing stage leaves out.
+ENDS = "headgrid_hidden_ends"
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Panels:
     extent: float | None = None  # room of the axes at the left, for grids over each other
     value_domain: tuple[float, float] | None = None  # of profiles in several grids on one scale
     fields: Mapping[str, str] | None = None  # in place of `lookups`
+    marks: Sequence[int | str] = ()  # frames, and "blocks", where thin lines are drawn
 
     def part(self, start: int, stop: int) -> Panels:
         """Return some of the panels, numbered from 0."""
@@ -98,10 +101,17 @@ class Panels:
         ranges = [capture.head_range(head) for capture, head in self.heads]
         return [number for number, (low, high) in enumerate(ranges) if not low <= high]
 
-    def height(self, panel: float, gap: float) -> float:
-        """Return the height of a grid of panels so high."""
+    @property
+    def unseen(self) -> bool:
+        """Whether a map has pairs without a value."""
+        size = len(self.first.query_frames) * len(self.first.key_frames)
+        return any(capture.head_visible(head) < size for capture, head in self.heads)
+
+    def bar_length(self, panel: float, look: Look) -> float:
+        """Return the height of a grid of maps so high, less the room of the key below the bar."""
         rows = -(-len(self.heads) // self.columns)
-        return rows * panel + (rows - 1) * gap
+        key = 1.2 * look.bar_label + 8 if self.unseen else 0
+        return rows * panel + (rows - 1) * look.map_row_gap - key
 
     def border(self, side: str, look: Look) -> str:
         """Return the expression of the panels that have an axis; all of them where it is empty."""
@@ -149,7 +159,8 @@ class Panels:
     ) -> alt.FacetChart:
         """Turn arrays back into values, with their colour on a scale and what the panel shows."""
         names, whole = [self.field, *index], bool(self.absent)
-        chart = unfold(chart, self.statistic, self.first.key_frames, names, keep_unseen=whole)
+        places = frame_places(self.first.key_frames)
+        chart = unfold(chart, self.statistic, places, names, keep_unseen=whole)
         if scale is not None:
             chart = chart.transform_calculate(color=scale.expression(self.statistic))
         for name, expression in self.lookups().items():
@@ -162,15 +173,22 @@ class Panels:
         look: Look,
         frame: alt.Chart | None = None,
         size: float | None = None,
+        *,
+        has_key: bool = True,
     ) -> alt.FacetChart:
-        """Facet the layers of a map, within a frame and with its name."""
+        """Facet the layers of a map, within a frame and with its name; say once what grey means."""
         width, height = map_size(self.first, look)
         inset = shorten_float(2 / look.unit, 6)
         # Labels stand at the bottom right: a causal map has no data there.
         labels = self.inside_labels(width - inset, height - inset, "bottom", look.map_title, look)
         labels += absent_marks(self, [self.field], (width, height), look)
         frame = frame or panel_frame(width, height, [self.field], look)
-        panel = alt.layer(frame, *layers, *labels).properties(width=width, height=height)
+        across = FrameAxis(self.first.key_frames, width, look)
+        upright = FrameAxis(self.first.query_frames, height, look, upwards=True)
+        over = draw_over([across, upright], (width, height), self.field, self.marks, self.first)
+        key = [unseen_key(self.field, look)] if has_key and self.unseen else []
+        panel = alt.layer(frame, *layers, *over, *labels, *key)
+        panel = panel.properties(width=width, height=height)
         return self.facet(panel, look, size or look.map_title)
 
     def inside_labels(
@@ -210,7 +228,7 @@ def draw_maps(
 ) -> tuple[alt.FacetChart, Records]:
     """Draw each panel's matrix, a visible pair a rectangle or a panel an image; add its data."""
     width, height = map_size(panels.first, look)
-    length = panels.height(height, look.map_row_gap)
+    length = panels.bar_length(height, look)
     channel = alt.Color("color:Q") if vectors else alt.Fill("color:Q")
     title = STATISTICS[panels.statistic].title
     color = color_channel(channel, scale, title, panels.value_range, length, look)
@@ -220,7 +238,7 @@ def draw_maps(
         marks = marks.encode(color=color, tooltip=panels.tooltip("query:O", "key:O"))
         if panels.absent:
             marks = marks.transform_filter(f"isValid(datum.{panels.statistic})")
-        chart = panels.unfold(panels.facet_maps([marks], look), ["query"], scale)
+        chart = panels.unfold(panels.facet_maps([marks], look, has_key=legend), ["query"], scale)
         return chart, pair_records(panels)
     # An image has no colour channel; the frame carries the scale, and its legend.
     frame = (
@@ -232,12 +250,14 @@ def draw_maps(
         {panels.field: number, "tile": head_tile(owner, head, scale)}
         for number, (owner, head) in enumerate(panels.heads)
     ]
-    return panels.facet_maps([marks], look, frame), mark_absent(records, panels)
+    chart = panels.facet_maps([marks], look, frame, has_key=legend)
+    return chart, mark_absent(records, panels)
 
 
 def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return width and height of a map panel, whole cells (or pixels of tiles) each."""
-    counts = (count_pixels(len(f), pixels) for f in (capture.key_frames, capture.query_frames))
+    axes = (frame_places(f, pixels) for f in (capture.key_frames, capture.query_frames))
+    counts = (count_pixels(len(places), pixels) for places in axes)
     width, height = (cell_size(count, round(look.map_panel)) * count for count in counts)
     return width, height
 
@@ -268,13 +288,14 @@ def map_marks(
     title = fit_title("Query Frame", height, look.axis_title)
     bottom, left = panels.border("bottom", look), panels.border("left", look)
     ground = alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None)
+    across = FrameAxis(keys, width, look, pixels=pixels)
+    upright = FrameAxis(queries, height, look, upwards=True, pixels=pixels)
     if vectors:
-        x, y = frame_axis(alt.X("key:O"), keys, "Key Frame", bottom), alt.Y("query:O")
-        y = frame_axis(y, queries, title, left, upwards=True, extent=panels.extent)
+        x = frame_axis(alt.X("key:O"), across, "Key Frame", bottom)
+        y = frame_axis(alt.Y("query:O"), upright, title, left, extent=panels.extent)
         return alt.Chart(name=name, view=ground).mark_rect(aria=False).encode(x=x, y=y)
-    pool, across = (pool_factor(len(frames), pixels) for frames in (queries, keys))
-    x = tile_axis(alt.X, keys, across, "Key Frame", bottom)
-    y = tile_axis(alt.Y, queries, pool, title, left, extent=panels.extent)
+    x = tile_axis(alt.X, across, "Key Frame", bottom)
+    y = tile_axis(alt.Y, upright, title, left, extent=panels.extent)
     marks = alt.Chart(name=TILES, view=ground).mark_image(
         width=width, height=height, aspect=False, smooth=False, aria=False
     )
@@ -289,7 +310,7 @@ def scale_mark(scale: ColorScale, where: str, field: str = "color", **channel: A
 
 def pair_records(panels: Panels) -> Records:
     """Return the visible pairs of all panels, one record a row of a matrix."""
-    table, keys = panel_pairs(panels.heads, panels.field), panels.first.key_frames
+    table, keys = panel_pairs(panels.heads, panels.field), frame_places(panels.first.key_frames)
     records = nest(table, panels.statistic, keys, [panels.field, "query"], panels.absent)
     return mark_absent(records, panels)
 

@@ -13,20 +13,30 @@ import altair as alt
 from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import Look, fit_maps, fit_profiles
+from headgrid.charts.axes import Look, fit_maps
+from headgrid.charts.frames import tell_gaps
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import (
     draw_profiles,
+    fit_grid,
     profile_gap,
-    shared_domain,
     sink_texts,
     value_extent,
+    value_limits,
 )
-from headgrid.charts.scales import ColorScale, count_pixels, find_scale
+from headgrid.charts.scales import ColorScale, find_scale
 from headgrid.charts.spec import Records, Stack, fill, finish_chart, write_title
 from headgrid.errors import CaptureError, OptionError, check_choice, near_miss
-from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
+from headgrid.options import (
+    CellsName,
+    ColorChoice,
+    FigureOptions,
+    FontName,
+    PaletteName,
+    ThemeName,
+    ValueAxisName,
+)
 from headgrid.text import shorten_list, shorten_text
 
 PickFigure = Literal["heatmap", "perhead", "both"]
@@ -85,6 +95,8 @@ def pick(
     theme: ThemeName = "default",
     font: FontName = "sans",
     width: float | str | None = None,
+    value_axis: ValueAxisName = "shared",
+    marks: str | Sequence[int | str] | None = None,
 ) -> alt.TopLevelMixin:
     """Draw chosen heads of one or several captures side by side, on one scale, with letters.
 
@@ -96,7 +108,7 @@ def pick(
         ``"3:0"`` (layer 3, head 0) or ``"run_002/28:2"``, in the order of the panels.
     figure : {"heatmap", "perhead", "both"}
         Maps, profiles, or both in paired rows.
-    columns, palette, color_range, title, cells, theme, font, width
+    columns, palette, color_range, title, cells, theme, font, width, value_axis, marks
         See `FigureOptions`: ``theme="paper"`` and ``width="13.97cm"`` make a figure for
         a paper. A rule for the color range is applied to the chosen heads together.
 
@@ -128,6 +140,7 @@ def pick(
     sources = [Source(c.run, c.layer_index, lambda c=c: c) for c in listed]  # type: ignore[misc]
     names = [HeadName.read(head) for head in ([heads] if isinstance(heads, str) else heads)]
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
+    options = replace(options, value_axis=value_axis, marks=marks)
     return draw_pick(select_heads(sources, names), figure, options)
 
 
@@ -211,14 +224,16 @@ def draw_pick(
     records: Records | None
     spacing: Any
     if figure == "perhead":
-        look = replace(fit_profiles(options, columns), shared_values=True)
+        look = fit_grid(options, Panels(tuple(heads), [], columns), shared=True)
         panels = _name_panels(heads, columns, letters, look.profile_width, look.profile_title)
+        panels = replace(panels, marks=options.marks)
         chart, records = draw_profiles(panels, look)
-        spacing = {"row": look.profile_row_gap, "column": profile_gap(panels, look)}
+        spacing = {"row": look.profile_row_gap, "column": look.profile_column_gap}
     else:
-        look = fit_maps(options, columns, count_pixels(len(first.key_frames)))
-        look = replace(look, shared_values=True)
+        look = fit_maps(options, columns, first.key_frames)
+        look = replace(look, shared_values=options.value_axis != "independent")
         panels = _name_panels(heads, columns, letters, look.map_panel, look.map_title)
+        panels = replace(panels, marks=options.marks)
         scale = find_scale([panels], options)
         meta |= scale.meta
         caption += f" One color range for all maps, {scale.text}."
@@ -229,7 +244,10 @@ def draw_pick(
         gaps = {"row": look.map_row_gap, "column": look.map_column_gap}
         spacing = gaps if figure == "heatmap" else look.stack_gap
     if figure != "heatmap":
-        caption += " Profiles: mean over the last block's queries, by key frame, on one axis."
+        axis = "on one axis" if look.shared_values else "each on an axis of its own"
+        caption += f" Profiles: mean over the last block's queries, by key frame, {axis}."
+    if gaps := tell_gaps(query=first.query_frames, key=first.key_frames):
+        caption += f" {gaps}"
     title, width = write_title(options, look, [], captures, 90), options.points
     return finish_chart(
         chart, records, look, title=title, caption=caption, spacing=spacing, meta=meta, width=width
@@ -242,8 +260,9 @@ def _draw_pairs(
     """Draw rows of maps, each with the profiles of the same heads under it."""
     # The gaps of the maps, so that both stand in the same columns.
     look = replace(look, profile_width=float(map_size(panels.first, look)[0]))
-    extent, domain = value_extent(panels, look), shared_domain(panels, look)
-    panels = replace(panels, extent=extent, value_domain=domain)
+    # One axis for all rows.
+    domain = value_limits(panels, look)[0] if look.shared_values else None
+    panels = replace(panels, extent=value_extent(panels, look), value_domain=domain)
     gap = max(look.map_column_gap, profile_gap(panels, look))
     columns, rows = panels.columns, []
     for start in range(0, len(panels.heads), columns):

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import altair as alt
 import numpy as np
-import numpy.typing as npt
 
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import INK, Look, frame_axis, plain_label, show_where
-from headgrid.charts.panels import BARS, LINE, POINTS, Panels, absent_marks, mark_absent, nest
+from headgrid.charts.axes import (
+    INK,
+    Look,
+    fit_profiles,
+    label_gap,
+    plain_label,
+    show_where,
+)
+from headgrid.charts.frames import FrameAxis, draw_over, frame_axis
+from headgrid.charts.panels import (
+    BARS,
+    ENDS,
+    LINE,
+    POINTS,
+    Panels,
+    absent_marks,
+    mark_absent,
+    nest,
+)
 from headgrid.charts.scales import value_ticks
 from headgrid.charts.spec import Records
+from headgrid.options import SMALLEST_SPAN, FigureOptions
 from headgrid.tables.stats import sink_scores
 from headgrid.tables.tidy import panel_profiles
 from headgrid.text import fit_title, shorten_float
@@ -22,7 +41,9 @@ from headgrid.text import fit_title, shorten_float
 #: The first colour of seaborn's "colorblind" palette.
 BAR_COLOR = "#0173B2"
 
-_PROFILE_TICKS = 6
+_PROFILE_TICKS, _LEAST_EXTENT = 6, 22
+#: Points below which bars would alias into stripes: two pixels of a screen.
+_THINNEST = 1.5
 
 
 def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
@@ -30,20 +51,22 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
 
     Value axes are independent, or one for all where the look says so.
     """
-    keys = panels.first.key_frames
-    key = frame_axis(alt.X("key:O"), keys, "Key Frame", panels.border("bottom", look), bars=True)
+    axis = FrameAxis(panels.first.key_frames, look.profile_width, look, bars=True)
+    keys, bottom = axis.places, panels.border("bottom", look)
+    key = frame_axis(alt.X("key:O"), axis, "Key Frame", bottom)
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
     base = alt.Chart(width=look.profile_width, height=look.profile_height, view=ground)
     base = base.encode(x=key, y=_value_axis(panels, look))
     tooltip = panels.tooltip("key:O")
-    bars = (
-        base.mark_bar(color=BAR_COLOR, opacity=0.85, aria=False, invalid="filter")
-        .encode(y2=alt.Y2Datum(0), tooltip=tooltip)
-        .properties(name=BARS)
-    )
-    line = base.mark_line(
-        color=INK, strokeWidth=look.line_width, aria=False, invalid="break-paths-filter-domains"
-    ).properties(name=LINE)
+    fill: dict[str, Any] = {"color": BAR_COLOR, "opacity": 0.85, "aria": False}
+    place = look.profile_width / len(keys)
+    if 0.8 * place * look.unit >= _THINNEST:
+        bars = base.mark_bar(**fill, invalid="filter").encode(y2=alt.Y2Datum(0), tooltip=tooltip)
+    else:
+        bars = _steps(base.mark_area(**fill, invalid="break-paths-filter-domains"), place)
+    # A mitre would overshoot the points of a sharp turn.
+    pen: dict[str, Any] = {"color": INK, "strokeWidth": look.line_width, "strokeJoin": "round"}
+    line = base.mark_line(**pen, aria=False, invalid="break-paths-filter-domains")
     points = (
         base.mark_point(
             filled=True, color=INK, size=look.point_size, opacity=1, aria=False, invalid="filter"
@@ -54,11 +77,19 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     # Beyond two keys a point of width the dots would only blacken the line.
     dense = len(keys) > 2 * look.profile_width * look.unit
     inset = shorten_float(2 / look.unit, 6)
-    place = look.profile_width - inset, inset, "top", look.profile_title
+    corner = look.profile_width - inset, inset, "top", look.profile_title
     size = look.profile_width, look.profile_height
     words = absent_marks(panels, [panels.field], size, look)
     dots = [] if dense else [points]
-    panel = alt.layer(bars, line, *dots, *panels.inside_labels(*place, look), *words)
+    panel = alt.layer(
+        bars.properties(name=BARS),
+        *([] if look.shared_values else [_value_ends(panels, look)]),
+        *draw_over([axis], size, panels.field, panels.marks, panels.first),
+        line.properties(name=LINE),
+        *dots,
+        *panels.inside_labels(*corner, look),
+        *words,
+    )
     chart = panels.facet(panel, look, look.profile_title)
     if not look.shared_values:
         chart = chart.resolve_scale(y="independent")
@@ -67,78 +98,123 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     return panels.unfold(chart, []), mark_absent(records, panels)
 
 
+def _steps(area: alt.Chart, place: float) -> alt.Chart:
+    """Return bars without room between them as one outline: two corners for each value."""
+    edges = area.transform_calculate(edge="[datum.position-1,datum.position]")
+    corners = edges.transform_flatten(["edge"]).transform_calculate(
+        x=f"datum.edge*{shorten_float(place)!r}"
+    )
+    return corners.encode(x=alt.X("x:Q", scale=None, axis=None), y2=alt.Y2Datum(0))
+
+
+def fit_grid(options: FigureOptions, panels: Panels, *, shared: bool = False) -> Look:
+    """Return the look of a grid of profiles, its columns apart by what stands between them."""
+    columns = min(panels.columns, len(panels.heads))
+    look = fit_profiles(options, columns)
+    shared = (
+        (shared or look.shared_values) if not options.value_axis else options.value_axis == "shared"
+    )
+    gap = profile_gap(panels, replace(look, shared_values=shared))
+    return replace(fit_profiles(options, columns, gap), shared_values=shared)
+
+
 def profile_gap(panels: Panels, look: Look) -> float:
-    """Return the gap between columns of profiles, wide enough for the labels of the value axes."""
-    if look.border_axes:
-        return look.profile_column_gap
-    longest = max(len(f"{tick:g}") for tick in _ticks(panels))
-    return max(look.profile_column_gap, 27 + 4.0 * longest)
+    """Return the gap between columns of profiles, wide enough for the labels of their axes."""
+    frames = panels.first.key_frames
+    gap = max(look.profile_column_gap, label_gap(frames, look, look.profile_width))
+    if look.border_axes and look.shared_values:
+        return gap
+    title = _value_title(panels, look)
+    lines = 0 if look.border_axes else 1 if isinstance(title, str) else len(title)
+    room = _label_room(map("{:g}".format, _ticks(panels, look)), look)
+    room = room if look.border_axes else max(room, _LEAST_EXTENT)
+    return max(gap, room + 1.2 * look.axis_title * lines + 1.5 * look.title_padding)
 
 
 def value_extent(panels: Panels, look: Look) -> float:
     """Return the room that ticks and labels of value and frame axes take at most."""
-    labels = [*(f"{tick:g}" for tick in _ticks(panels)), *map(str, panels.first.query_frames)]
-    room = 0.56 * look.tick_label * max(map(len, labels)) + look.tick_size + look.label_padding
-    return shorten_float(room, 4)
+    labels = [f"{tick:g}" for tick in _ticks(panels, look)]
+    return shorten_float(_label_room([*labels, *map(str, panels.first.query_frames)], look), 4)
 
 
-def _value_axis(panels: Panels, look: Look) -> Any:
-    left, label = panels.border("left", look), plain_label(_ticks(panels))
-    scale: dict[str, Any] = {"zero": False, "nice": False, "padding": look.profile_padding}
+def _label_room(labels: Iterable[str], look: Look) -> float:
+    """Return the room that ticks and labels of a value axis take."""
+    return 0.56 * look.tick_label * max(map(len, labels)) + look.tick_size + look.label_padding
+
+
+def _value_ends(panels: Panels, look: Look) -> alt.Chart:
+    """Return an invisible mark in each panel, which makes its value axis as long as it is."""
+    lows, highs = (json.dumps(ends) for ends in zip(*value_limits(panels, look), strict=True))
+    ends = alt.Chart(name=ENDS).mark_rule(opacity=0, aria=False)
+    ends = ends.transform_aggregate(groupby=[panels.field]).transform_calculate(
+        low=f"{lows}[datum.{panels.field}]", high=f"{highs}[datum.{panels.field}]"
+    )
+    return ends.encode(y=_value_axis(panels, look, "low"), y2="high:Q")
+
+
+def _value_axis(panels: Panels, look: Look, field: str = "") -> Any:
+    left, label = panels.border("left", look), plain_label(_ticks(panels, look))
+    scale: dict[str, Any] = {"zero": False, "nice": False}
     if look.shared_values:
-        scale["domain"] = list(panels.value_domain or shared_domain(panels, look))
-        expression = f"{left or 'true'}?{label}:''"
-    else:
-        expression = _below_the_top(panels, look, label)
+        scale["domain"] = list(panels.value_domain or value_limits(panels, look)[0])
     settings = {
         "grid": True,
-        "tickCount": _PROFILE_TICKS,
-        "tickWidth": look.value_tick_width,
-        **show_where(left, "", panels.extent),
-        "labelExpr": expression,
+        "tickCount": _tick_count(look),
+        "labelOverlap": False,
+        **show_where(left if look.shared_values else "", label, panels.extent),
     }
+    if left and not look.shared_values:
+        settings["titleOpacity"] = {"expr": f"{left}?1:0"}
+    if not (left and look.shared_values):
+        settings["labelExpr"] = label
     if panels.extent is None and not look.border_axes:
-        settings["minExtent"] = 22
+        settings["minExtent"] = _LEAST_EXTENT
     return alt.Y(
-        f"{panels.statistic}:Q",
-        title=fit_title(STATISTICS[panels.statistic].title, look.profile_height, look.axis_title),
+        f"{field or panels.statistic}:Q",
+        title=_value_title(panels, look),
         scale=alt.Scale(**scale),
         axis=alt.Axis(**settings),
     )
 
 
-def _row_limits(panels: Panels) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return the lowest and the highest value of each profile's axis, zero included."""
+def _value_title(panels: Panels, look: Look) -> str | list[str]:
+    return fit_title(STATISTICS[panels.statistic].title, look.profile_height, look.axis_title)
+
+
+def _tick_count(look: Look) -> int:
+    """Return about how many ticks leave room between their labels."""
+    return max(1, min(_PROFILE_TICKS, int(look.profile_height / (2.2 * look.tick_label))))
+
+
+def value_limits(panels: Panels, look: Look) -> list[tuple[float, float]]:
+    """Return the ends of each profile's value axis; one pair for all where they share it."""
     rows = np.stack([capture.last_block_rows[head] for capture, head in panels.heads])
     rows = rows.astype(np.float64)  # the room around them may be beyond float32
-    return np.nanmin(rows, axis=1, initial=0.0), np.nanmax(rows, axis=1, initial=0.0)
+    lows, highs = np.nanmin(rows, axis=1, initial=0.0), np.nanmax(rows, axis=1, initial=0.0)
+    if look.shared_values:
+        lows, highs = lows.min(keepdims=True), highs.max(keepdims=True)
+    return [_pad(*ends, look) for ends in zip(lows.tolist(), highs.tolist(), strict=True)]
 
 
-def shared_domain(panels: Panels, look: Look) -> tuple[float, float]:
-    """Return the limits of one value axis for all profiles, with room for their labels."""
-    lows, highs = _row_limits(panels)
-    low, high = float(lows.min()), float(highs.max())
-    span = high - low if high > low else 1.0
-    room = 1.6 * look.profile_title / (look.profile_height - 1.6 * look.profile_title)
-    top = high + span * (room if look.inside_labels else 0.0)
-    return shorten_float(low, 6), shorten_float(top, 6)
+def _pad(low: float, high: float, look: Look) -> tuple[float, float]:
+    """Return the ends of an axis with room around values; bars stand on its end at zero."""
+    padding, span = look.profile_padding, high - low if high - low > SMALLEST_SPAN else 1.0
+    above = padding + (1.6 * look.profile_title if look.inside_labels else 0)
+    point = span / (look.profile_height - above - (padding if low < 0 else 0))
+    bottom = low - padding * point if low < 0 else low
+    top = low + span + above * point
+    # Half of a label at the very top would stand over the panel.
+    margin = 0.6 * look.tick_label / look.profile_height
+    for _ in range(2):  # the last tick may be another one then
+        last = value_ticks(bottom, top, _tick_count(look))[-1]
+        top = max(top, (last - margin * bottom) / (1 - margin))
+    return shorten_float(bottom), shorten_float(top)
 
 
-def _ticks(panels: Panels) -> list[float]:
-    """Return the values, or nearly those, that Vega will label on the value axes of all panels."""
-    ends = zip(*_row_limits(panels), strict=True)
-    return [tick for low, high in ends for tick in value_ticks(low, high, _PROFILE_TICKS)]
-
-
-def _below_the_top(panels: Panels, look: Look, label: str) -> str:
-    """Return the label expression that leaves out a label at the very top of its panel.
-
-    Half of it would stand above the panel and lift the panel's title out of its row.
-    """
-    (lows, highs), padding = _row_limits(panels), look.profile_padding
-    point = (highs - lows) / (look.profile_height - 2 * padding)
-    tops = [shorten_float(top, 6) for top in highs + (padding - 4) * point]
-    return f"datum.value>{json.dumps(tops)}[parent.{panels.field}]?'':{label}"
+def _ticks(panels: Panels, look: Look) -> list[float]:
+    """Return the values that Vega will label on the value axes of all panels."""
+    limits = value_limits(panels, look)
+    return [tick for ends in limits for tick in value_ticks(*ends, _tick_count(look))]
 
 
 def sink_texts(capture: Capture) -> list[str]:
@@ -147,5 +223,5 @@ def sink_texts(capture: Capture) -> list[str]:
     decimals = 2 if capture.is_logits else 3
     plain = 10.0**-decimals * 5 <= largest < 1e7 or largest == 0
     style = f".{decimals}f" if plain else ".1e"
-    texts = (format(score, style) for score in sink_scores(capture))
-    return ["n/a" if t == "nan" else t.removeprefix("-") if float(t) == 0 else t for t in texts]
+    texts = (format(score, f"z{style}") for score in sink_scores(capture))
+    return ["n/a" if text == "nan" else text.replace("-", "\u2212") for text in texts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -18,7 +19,7 @@ from headgrid.errors import OptionError, check_choice
 from headgrid.notebook import Card
 from headgrid.options import PALETTES, SMALLEST_SPAN, ColorRange, FigureOptions
 from headgrid.tables.ranges import Ranged, resolve_color_range
-from headgrid.text import shorten_float
+from headgrid.text import shorten_float, write_number
 
 #: Colours are quantised to so many steps, as matplotlib's colour maps are.
 STEPS = 256
@@ -81,7 +82,8 @@ class ColorScale(Card):
     @property
     def text(self) -> str:
         """The range and its rule, for captions."""
-        return f"{self.range.low:g} to {self.range.high:g} ({self.range.rule})"
+        ends = write_number(self.range.low), write_number(self.range.high)
+        return f"{' to '.join(ends)} ({self.range.rule})"
 
     @property
     def meta(self) -> dict[str, object]:
@@ -260,6 +262,30 @@ def frame_ticks(count: int) -> list[int]:
     raise AssertionError(count)
 
 
+def frame_runs(frames: Sequence[int]) -> list[list[int]]:
+    """Return the frames in runs: a gap is where another frame, as near as the nearest two, fits.
+
+    Frames that nothing but gaps separates are one run.
+
+    >>> frame_runs([0, 1, 2, 15, 16]), frame_runs([0, 4, 9])
+    ([[0, 1, 2], [15, 16]], [[0, 4, 9]])
+    """
+    steps = [after - frame for frame, after in itertools.pairwise(frames)]
+    ends = [n + 1 for n, step in enumerate(steps) if step >= 2 * min(steps)]
+    if 2 * len(ends) > len(frames):
+        return [list(frames)]
+    return [list(frames[a:b]) for a, b in itertools.pairwise([0, *ends, len(frames)])]
+
+
+def frame_places(frames: Sequence[int], pixels: int = MAX_PIXELS) -> list[int]:
+    """Return what stands along an axis: the frames, and in each gap a frame that is left blank.
+
+    Small and pooled maps, of fewer pixels, have no room for gaps.
+    """
+    runs = frame_runs(frames) if pixels == MAX_PIXELS and len(frames) < pixels else [frames]
+    return [*itertools.chain(*([*run, run[-1] + 1] for run in runs))][:-1]
+
+
 def value_ticks(low: float, high: float, count: int) -> list[float]:
     """Return round values between two limits, about ``count`` of them, at steps of 1, 2 or 5.
 
@@ -334,12 +360,14 @@ def saturates(values: tuple[float, float], color_range: ColorRange) -> tuple[boo
     return values[0] < low, values[1] > high
 
 
-def count_saturated(capture: Capture, color_range: ColorRange) -> int:
-    """Return how many visible values lie beyond the colour range."""
+def count_saturated(
+    capture: Capture, color_range: ColorRange, heads: Sequence[int] | None = None
+) -> int:
+    """Return how many visible values, of all or of some heads, lie beyond the colour range."""
     if capture.full_frame_attention is None or not any(saturates(capture.value_range, color_range)):
         return 0
     low, high = _open_range(color_range)
-    matrices = map(capture.head_matrix, range(capture.num_heads))
+    matrices = map(capture.head_matrix, range(capture.num_heads) if heads is None else heads)
     return sum(int(np.count_nonzero((matrix > high) | (matrix < low))) for matrix in matrices)
 
 

@@ -124,17 +124,26 @@ def configure(look: Look) -> dict[str, Any]:
         "header": {"labelFontWeight": "bold", "labelPadding": look.header_padding, **ink},
         "legend": {
             "gradientThickness": look.bar_thickness,
+            "gradientStrokeColor": INK,
+            "gradientStrokeWidth": look.tick_width,
+            "gradientLabelOffset": look.tick_size
+            + look.label_padding,  # finished figures have ticks
             "labelFontSize": look.bar_label,
             "titleFontSize": look.bar_title,
             "titleFontWeight": "normal",
             "offset": look.bar_offset,
             **ink,
         },
+        # Vega would draw a frame up to half a point from its panel.
+        "style": {"cell": {"strokeOffset": 0}},
         "axis": {
             "domain": False,
+            # Ticks and grid stand at their values: Vega rounds them, and moves them half a point.
+            "tickRound": False,
+            "translate": 0,
             "gridColor": "#b0b0b0",
             "gridOpacity": 0.3,
-            **({} if look.grid_width == 1 else {"gridWidth": look.grid_width}),
+            "gridWidth": look.grid_width,
             "labelFontSize": look.tick_label,
             "labelPadding": look.label_padding,
             "tickColor": INK,
@@ -145,6 +154,7 @@ def configure(look: Look) -> dict[str, Any]:
             "titlePadding": look.title_padding,
             **ink,
         },
+        "axisBand": {"tickOffset": 0},
     }
 
 

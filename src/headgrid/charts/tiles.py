@@ -12,7 +12,7 @@ import numpy as np
 
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import Array
-from headgrid.charts.scales import MAX_PIXELS, ColorScale, pool_factor
+from headgrid.charts.scales import MAX_PIXELS, ColorScale, frame_places, pool_factor
 from headgrid.tables.tidy import round_values
 
 
@@ -36,8 +36,12 @@ def head_tile(capture: Capture, head: int, scale: ColorScale, pixels: int = MAX_
     """Return a head as a PNG in a data URI: query frame 0 at the bottom, nothing where unseen."""
     from PIL import Image
 
-    pools = (pool_factor(len(f), pixels) for f in (capture.query_frames, capture.key_frames))
-    upright = pool_extremes(capture.head_matrix(head), *pools)[::-1]
+    axes = capture.query_frames, capture.key_frames
+    pools = (pool_factor(len(frames), pixels) for frames in axes)
+    rows, columns = (np.searchsorted(frame_places(f, pixels), f) for f in axes)
+    places = np.full((rows[-1] + 1, columns[-1] + 1), np.nan)
+    places[np.ix_(rows, columns)] = capture.head_matrix(head)
+    upright = pool_extremes(places, *pools)[::-1]
     unseen = np.isnan(upright)
     # Rounded like every other value in a figure, so that both forms show the same colours.
     steps = scale.steps(round_values(np.where(unseen, 0.0, upright)))

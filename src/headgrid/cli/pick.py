@@ -16,6 +16,7 @@ from headgrid.cli.shared import (
     option,
     path_option,
     ppi_option,
+    profile_options,
     read_file,
     show_path,
     style_options,
@@ -58,6 +59,7 @@ files_option = path_option(
 @files_option
 @option("--figure heatmap|perhead|both", "Maps, profiles, or both in paired rows.", "heatmap")
 @style_options
+@profile_options
 @ppi_option
 def pick(
     inputs: tuple[str, ...],

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from headgrid.errors import HeadgridError, HeadgridWarning, OptionError, check_choice
-from headgrid.options import EMBEDS, FIGURES, FORMATS, parse_color_range
+from headgrid.options import (
+    BLOCKS,
+    EMBEDS,
+    FIGURES,
+    FORMATS,
+    parse_color_range,
+    read_numbers,
+)
 from headgrid.text import clean_text
 
 if TYPE_CHECKING:
@@ -127,6 +134,18 @@ style_options = add(
     option("--font sans|serif", "Typeface.", "sans"),
     option("--width LENGTH", "Exact width of the figure, such as 13.97cm, 140mm, 5.5in or 396pt."),
 )
+#: Of figures with profiles.
+profile_options = add(
+    option(
+        "--value-axis independent|shared",
+        "A value axis for each profile, or one for all; by default what the figure has.",
+    ),
+    option(
+        "--marks LIST",
+        "Thin lines at these frames, as in 3,10-12, and with blocks at the borders of blocks.",
+        check=lambda text: read_numbers("marks", text, (BLOCKS,)),
+    ),
+)
 #: The figures of a capture, and how they are drawn.
 figure_options = add(
     format_option,
@@ -145,6 +164,12 @@ figure_options = add(
         check=lambda names: check_list("figure", names or FIGURES, FIGURES),
     ),
     style_options,
+    profile_options,
+    option(
+        "--heads LIST",
+        "Only these heads, as in 0,3,7-9.",
+        check=lambda text: read_numbers("heads", text),
+    ),
 )
 #: Where work is done, and whether what is done is kept.
 run_options = add(

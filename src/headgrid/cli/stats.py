@@ -10,7 +10,7 @@ import click
 
 from headgrid.cli.shared import exit_with, inputs_argument, option, read_file
 from headgrid.errors import HeadgridError, check_choice
-from headgrid.text import clean_text
+from headgrid.text import clean_text, write_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,7 @@ _REPORTS: dict[str, Callable[[Sequence[Capture]], str]] = {
 
 
 def _number(value: Any, spec: str = ".3f") -> str:
-    return "n/a" if math.isnan(value) else format(value, spec)
+    return "n/a" if math.isnan(value) else write_number(value, spec)
 
 
 @click.command()

@@ -348,13 +348,16 @@
     }
 
     async drawProfile(values, layer, head) {
-      const { profiles, queries, statistic } = this.model;
+      const { keys, profiles, queries, statistic } = this.model;
       const { query } = this.state;
       const spec = profiles[fitMap(this.model.widths, this.profile.node.clientWidth)];
       const row = query === null ? values.last(head) : values.row(head, queries.indexOf(query));
       const about = `${layer} ${head} ${query}`;
       if (this.line?.about !== about) {
-        this.line = { about, rows: [{ panel: 0, layer, head, [statistic]: row }] };
+        // In a gap of the frames, the axis has a place that no key has.
+        const places = spec.spec.layer[0].encoding.x.scale.domain;
+        const shown = places.map((frame) => row[keys.indexOf(frame)] ?? null);
+        this.line = { about, rows: [{ panel: 0, layer, head, [statistic]: shown }] };
       }
       await this.profile.show(spec, this.line.rows, valueParameters(row));
     }

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from headgrid.capture.model import Capture
-from headgrid.charts.axes import INK, UNSEEN_COLOR, Look
+from headgrid.charts.axes import INK, KEY, UNSEEN_COLOR, Look
+from headgrid.charts.frames import GAPS
 from headgrid.charts.overview import draw_overview
 from headgrid.charts.panels import CELLS, Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles
@@ -109,6 +110,7 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
     cells["encoding"]["key"] = {"field": "pair"}
     # One text or table for a pair as it comes: to make one of five fields takes a third longer.
     cells["encoding"]["tooltip"] = {"field": "tooltip", "type": "nominal"}
+    cells["encoding"]["color"]["legend"]["gradientLength"] = spec["spec"]["height"]
     _follow_range(cells["encoding"]["color"], palette)
     row = {"x": {"value": 0}, "x2": {"value": spec["spec"]["width"]}}
     spec["spec"]["layer"] += [
@@ -126,13 +128,14 @@ def draw_live_profile(capture: Capture, width: int) -> Spec:
     Its parameters are ``value_low`` and ``value_high``, the ends of the value axis, which a
     row without values has too.
     """
-    look = replace(_LOOK, profile_width=float(map_width(capture, width)))
+    look = replace(_LOOK, profile_width=float(map_width(capture, width)), shared_values=True)
     spec = _complete(draw_profiles(_one_head(capture), look)[0], look)
     for part in spec["spec"]["layer"]:
         # There is no title over the panel that a label at its top would lift.
         value = part["encoding"]["y"]
         value["axis"]["labelExpr"] = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
+        value["scale"]["padding"] = look.profile_padding
     return _with_parameters(spec, value_low=0, value_high=1)
 
 
@@ -157,6 +160,9 @@ def _finish(spec: Spec) -> Spec:
     for name in ("title", "description", "usermeta"):
         spec.pop(name, None)
     spec["config"] = _follow_page({**configure(_LOOK), "background": "transparent"})
+    # A band over a gap has the white of paper.
+    panel = spec["spec"]
+    panel["layer"] = [part for part in panel["layer"] if part.get("name") not in (GAPS, KEY)]
     named = ("run", "layer", "head")
     spec["transform"] = [step for step in spec["transform"] if step.get("as") not in named]
     spec["data"]["name"] = "rows"

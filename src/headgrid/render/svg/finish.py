@@ -53,7 +53,11 @@ _ID = re.compile(r' id="([^"]*)"')
 # libxml2 refuses texts above 10 MB unless it is told.
 _HUGE = 5_000_000
 _PLACE = re.compile(r"translate\(([^(),]+),([^(),]+)\)")
+_BAR = re.compile(r"M0[ ,]0h([\d.]+)v")
+_TURNED = re.compile(r"translate\(([^(),]+),([^(),]+)\)rotate\(90\)")
+_ASIDE = re.compile(r"translate\(([^(),]+),([^(),]+)\) rotate\((-?90)\) translate\(0,([^(),]+)\)")
 _RULES = ("mark-rule role-axis-tick", "mark-rule role-axis-grid")
+_HIDDEN = "headgrid_hidden_"  # marks that a scale or a key needs, and that show nothing
 _ROLES = ("group mark container", "title")
 _TEXT_DEFAULTS = {"opacity": "1", "text-anchor": "start", "font-weight": "normal"}
 _INHERITED = ("text-anchor", "font-size", "font-weight", "font-style", "fill")
@@ -86,6 +90,8 @@ def finish(
         _tidy(root)
         marks.join_rows(root)
         _set_gradients(root, gradients)
+        for bar in root.iterfind(f".//{SVG}g[@class='mark-rect role-legend-gradient']"):
+            _dress_bar(bar.getparent().getparent())
     _write_head(root, clean_text(title), clean_text(description))
     _set_family(root, family, once=named)
     drawing = _name_ids(root, width)
@@ -134,7 +140,9 @@ def _tidy(element: etree._Element) -> None:
 
 
 def _tidy_mark(group: etree._Element, classes: str) -> None:
-    if classes.endswith("headgrid_labels_marks"):
+    if _HIDDEN in classes:
+        marks.remove(group)
+    elif classes.endswith("headgrid_labels_marks"):
         _tidy_labels(group)
     elif marks.merge_mark(group):
         _drop_noise(group)
@@ -149,6 +157,10 @@ def _tidy_group(group: etree._Element, classes: str) -> None:
         _tidy_texts(group)
     if group.tag == f"{SVG}g":
         _join_groups(group)
+    if classes == "mark-group role-axis":
+        texts = [part if "fill" in part.attrib else part[0] for part in group if len(part)]
+        if len(texts) > 1:
+            _hoist(group, texts, ("fill", "text-anchor"))  # ticks have no area to fill
 
 
 def _tidy_labels(group: etree._Element) -> None:
@@ -212,12 +224,18 @@ def _tidy_texts(group: etree._Element) -> None:
             _tidy_text(text)
         else:
             group.remove(text)  # a label or title that its expression left out
-    for name in _INHERITED:
-        values = {text.get(name) for text in group}
-        if len(group) > 1 and len(values) == 1 and None not in values and name not in group.attrib:
+    if len(group) > 1:
+        _hoist(group, list(group), _INHERITED)
+
+
+def _hoist(group: etree._Element, items: Sequence[etree._Element], names: Sequence[str]) -> None:
+    """Move what all of several items say to their group."""
+    for name in names:
+        values = {item.get(name) for item in items}
+        if len(values) == 1 and None not in values and name not in group.attrib:
             group.set(name, str(values.pop()))
-            for text in group:
-                _drop(text, name)
+            for item in items:
+                _drop(item, name)
 
 
 def _tidy_text(text: etree._Element) -> None:
@@ -225,7 +243,7 @@ def _tidy_text(text: etree._Element) -> None:
         if text.get(name) == default:
             _drop(text, name)
     if "transform" in text.attrib:
-        text.set("transform", shorten_numbers(text.get("transform", "")))
+        text.set("transform", shorten_numbers(_ASIDE.sub(_join_moves, text.get("transform", ""))))
     if "fill" in text.attrib:
         text.set("fill", shorten_color(text.get("fill", "")))
     place = _PLACE.fullmatch(text.get("transform", ""))
@@ -233,6 +251,12 @@ def _tidy_text(text: etree._Element) -> None:
         _drop(text, "transform")
         text.set("x", place[1])
         text.set("y", place[2])
+
+
+def _join_moves(match: re.Match[str]) -> str:
+    """Return what places an upright text as one move and a turn."""
+    aside = float(match[4]) * (1 if match[3] == "-90" else -1)
+    return f"translate({float(match[1]) + aside},{match[2]})rotate({match[3]})"
 
 
 def _drop(element: etree._Element, *names: str) -> None:
@@ -267,6 +291,39 @@ def _set_gradients(root: etree._Element, scales: Sequence[Stops]) -> None:
             for offset, color in stops:
                 place = f"{offset:.6f}".rstrip("0").rstrip(".")
                 etree.SubElement(gradient, f"{SVG}stop", {"offset": place, "stop-color": color})
+
+
+def _dress_bar(bar: etree._Element) -> None:
+    """Give a colour bar ticks, and let its title read upwards, which Vega turns downwards."""
+    box, *labels = [
+        *bar.iterfind(f".//{SVG}g[@class='mark-rect role-legend-gradient']/{SVG}path"),
+        *bar.iterfind(f".//{SVG}g[@class='mark-text role-legend-label']/{SVG}text[@y]"),
+    ]
+    found = _BAR.match(box.get("d", ""))
+    if found is None:
+        return
+    ticks = []
+    for label in labels:
+        size = _font_size(label) or _font_size(bar[0][1])
+        # The base line of a letter is so much below its middle, as Vega has it.
+        y = shorten_number(float(label.get("y", "")) - round(0.3 * size))
+        reach = 0.6 * (float(label.get("x", "")) - float(found[1]))
+        ticks.append(f"M{found[1]} {y}h{shorten_number(round(reach, 2))}")
+    _drop(box, "opacity")
+    look = {name: box.get(name, "") for name in ("stroke", "stroke-width")}
+    own = {"class": "mark-rule role-legend-tick", **look, "d": "".join(ticks)}
+    etree.SubElement(bar[0], f"{SVG}path", own)
+    for title in bar.iterfind(f"{SVG}g[@class='mark-text role-legend-title']/{SVG}text"):
+        turned = _TURNED.fullmatch(title.get("transform", ""))
+        if turned:
+            # Letters have 0.72 of their size above the base line and 0.21 below.
+            width = 0.51 * _font_size(title) - sum(float(line.get("dy", "0")) for line in title)
+            x = shorten_number(float(turned[1]) + width)
+            title.set("transform", f"translate({x},{turned[2]})rotate(-90)")
+
+
+def _font_size(element: etree._Element) -> float:
+    return float(element.get("font-size", "0px").removesuffix("px"))
 
 
 def _rgb(color: str) -> str:

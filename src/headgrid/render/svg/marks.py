@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -39,7 +39,7 @@ _PLAIN_COLOR = re.compile(r"#[0-9a-fA-F]{6}|#[0-9a-fA-F]{3}|[a-z]+|rgb\([\d, ]+\
 # A renderer's antialiasing samples at quarters of a pixel: with 2 decimals one edge in a
 # hundred falls on another sample, which shows as up to 68 levels in a pixel.
 _DECIMALS = 3
-_DOT_DECIMALS = 2
+_DOT_DECIMALS = _RULE_DECIMALS = 2
 
 _GROUP = re.compile(r'<g class="(mark-rect role-mark [\w-]*headgrid_cells_marks)"([^<>]*)>')
 _SIZE = re.compile(r'<path d="M\d{1,6},\d{1,6}h([1-9]\d{0,4})v([1-9]\d{0,4})h-')
@@ -246,6 +246,8 @@ def merge_mark(group: etree._Element) -> bool:
 def merge_rules(group: etree._Element) -> None:
     """Turn the group of parallel grid lines or ticks of one look into one path."""
     looks, segments, places = set(), [], set()
+    for item in [line for line in group if line.get("opacity") == "0"]:
+        group.remove(item)
     for item in group:
         look = {str(name): str(value) for name, value in item.attrib.items()}
         move = _MOVE.fullmatch(look.pop("transform", ""))
@@ -256,8 +258,9 @@ def merge_rules(group: etree._Element) -> None:
             return
         if NUMBER.fullmatch(end[upright]) is None:
             return
+        x, y = (_round(place, _RULE_DECIMALS) for place in move.groups())
         command = f"v{shorten_number(end[1])}" if upright else f"h{shorten_number(end[0])}"
-        segments.append(f"M{shorten_number(move[1])} {shorten_number(move[2])}{command}")
+        segments.append(f"M{x} {y}{command}")
         places.add((upright, move[1 if upright else 2]))
         looks.add(tuple(look.items()))
     # Lines that cross or lie on each other would show it where they are translucent.
@@ -279,13 +282,23 @@ def _merge_bars(group: etree._Element) -> None:
     ordered = sorted((x, x + width) for x, _, width, _ in bars)
     if any(end > start for (_, end), (start, _) in itertools.pairwise(ordered)):
         return
+    moves = _write_moves([bar[:2] for bar in bars], _DECIMALS)
     path = []
-    for x, y, width, height in bars:
+    for move, (_, y, width, height) in zip(moves, bars, strict=True):
         # Both ends are rounded, so that all bars keep one base line.
         tall = round(y + height, _DECIMALS) - round(y, _DECIMALS)
         wide = _round(width)
-        path.append(f"M{_round(x)} {_round(y)}h{wide}v{_round(tall)}h-{wide}z")
+        path.append(f"{move}h{wide}v{_round(tall)}h-{wide}z")
     _replace(group, {**look, "d": "".join(path)})
+
+
+def _write_moves(places: Sequence[tuple[float, ...]], decimals: int) -> Iterator[str]:
+    """Yield the way to each place from the one before, between rounded places: no error grows."""
+    x, y = 0.0, 0.0
+    for place in places:
+        before, (x, y) = (x, y), (round(number, decimals) for number in place)
+        across, down = _round(x - before[0], decimals), _round(y - before[1], decimals)
+        yield f"m{across}{down}" if down.startswith("-") else f"m{across} {down}"
 
 
 def _merge_points(group: etree._Element) -> None:
@@ -295,7 +308,8 @@ def _merge_points(group: etree._Element) -> None:
     circle = _CIRCLE.fullmatch((look or {}).get("d", ""))
     if look is None or circle is None or look.get("opacity", "1") != "1" or None in moves:
         return
-    dots = [f"M{_round(m[1], _DOT_DECIMALS)} {_round(m[2], _DOT_DECIMALS)}h0" for m in moves if m]
+    places = [(float(move[1]), float(move[2])) for move in moves if move]
+    dots = [f"{move}h0" for move in _write_moves(places, _DOT_DECIMALS)]
     pen = {"stroke-width": _round(2 * float(circle[1])), "stroke-linecap": "round"}
     _replace(group, {"stroke": look["fill"], **pen, "d": "".join(dots)})
 
@@ -311,6 +325,31 @@ def _shorten_paths(group: etree._Element) -> None:
         shorten_rectangle(item)
 
 
+def _merge_steps(group: etree._Element) -> None:
+    """Write the outlines of areas that only go along the axes without what lies on the way."""
+    for item in group:
+        path = item.get("d", "")
+        if not _POLYLINE.fullmatch(path):
+            continue
+        short = []
+        for part in filter(None, path.split("Z")):
+            points = [
+                (_round(x), _round(y)) for x, y in re.findall(f"({_NUMBER}),({_NUMBER})", part)
+            ]
+            kept = points[:1]
+            for at, after in itertools.pairwise([*points[1:], points[0]]):
+                if not any(kept[-1][i] == at[i] == after[i] for i in (0, 1)):
+                    kept.append(at)
+            short.append(f"M{kept[0][0]} {kept[0][1]}")
+            for before, (x, y) in itertools.pairwise(kept):
+                short.append(
+                    f"H{x}" if y == before[1] else f"V{y}" if x == before[0] else f"L{x} {y}"
+                )
+            short.append("z")
+        item.set("d", "".join(short))
+        _shorten_look(item)
+
+
 def shorten_rectangle(item: etree._Element) -> None:
     """Write a frame or a background with the same coordinates in fewer digits."""
     path = item.get("d", "")
@@ -321,6 +360,7 @@ def shorten_rectangle(item: etree._Element) -> None:
 
 _MERGES: dict[str, Callable[[etree._Element], None]] = {
     "rect bars": _merge_bars,
+    "area bars": _merge_steps,
     "rect frame": _shorten_paths,
     "line line": _shorten_paths,
     "line faint": _shorten_paths,

@@ -1,0 +1,200 @@
+"""Frames along an axis -> places, ticks, gaps and lines; the axes of maps and profiles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from headgrid.capture.model import Capture
+from headgrid.charts.axes import INK, NOWHERE, Look, show_where
+from headgrid.charts.scales import MAX_PIXELS, frame_places, frame_runs, frame_ticks, pool_factor
+from headgrid.errors import OptionError
+from headgrid.options import BLOCKS
+from headgrid.text import shorten_float, shorten_list
+
+#: Names of the lines at chosen frames, and of the bands in gaps.
+MARKS, GAPS = "headgrid_marks", "headgrid_gaps"
+
+
+def labeled_frames(frames: Sequence[int], places: Sequence[int], room: float) -> list[int]:
+    """Return the frames that have a tick, where a label takes the room of so many places.
+
+    All of up to 12 where they fit; else the ends of runs, and `frame_ticks` between them.
+    """
+    place = {frame: number for number, frame in enumerate(places)}
+    if len(frames) <= 12 and room <= 1:
+        return list(frames)
+    runs = [run for run in frame_runs(frames) if len(places) > len(frames)] or [list(frames)]
+    ends = [frames[0], frames[-1], *(end for run in runs for end in (run[0], run[-1]))]
+    ticks = [run[tick] for run in runs for tick in frame_ticks(len(run))]
+    chosen: list[int] = []
+    for frame in (*ends, *ticks):
+        if all(abs(place[frame] - place[other]) >= room for other in chosen):
+            chosen.append(frame)
+    return sorted(chosen)
+
+
+@dataclass(frozen=True)
+class FrameAxis:
+    """Frames along an axis so long: a place for each, and a blank one in each gap."""
+
+    frames: Sequence[int]
+    length: float
+    look: Look
+    upwards: bool = False
+    bars: bool = False
+    pixels: int = MAX_PIXELS
+
+    @cached_property
+    def places(self) -> list[int]:
+        """The frames, and a number between them for each gap."""
+        return frame_places(self.frames, self.pixels)
+
+    @property
+    def step(self) -> float:
+        """What a place takes, of as many as whole pools of pixels have."""
+        pool = pool_factor(len(self.places), self.pixels)
+        return self.length / (-(-len(self.places) // pool) * pool)
+
+    @property
+    def ticks(self) -> list[int]:
+        """The frames that have a tick."""
+        longest = max(len(str(frame)) for frame in (self.frames[0], self.frames[-1]))
+        letters = 1.2 if self.upwards else 0.56 * longest + 0.3
+        return labeled_frames(self.frames, self.places, letters * self.look.tick_label / self.step)
+
+    @property
+    def gaps(self) -> list[tuple[float, float]]:
+        """Start and end of each gap, in units from the left or the top."""
+        step, known = self.step, set(self.frames)
+        places = self.places[::-1] if self.upwards else self.places
+        numbers = [number for number, place in enumerate(places) if place not in known]
+        return [(shorten_float(n * step, 6), shorten_float((n + 1) * step, 6)) for n in numbers]
+
+    def lines(self, marks: Sequence[int | str], capture: Capture) -> list[float]:
+        """Return where marks are, in units from the left or the top."""
+        frames = sorted({*capture.query_frames, *capture.key_frames})
+        known, at = set(self.frames), []
+        for mark in marks:
+            if mark == BLOCKS:
+                ends = np.cumsum(_expect_blocks(capture))[:-1]
+                starts = {frames[end] for end in ends.tolist() if end < len(frames)}
+                at += [
+                    number
+                    for number, place in enumerate(self.places)
+                    if number and place in starts and self.places[number - 1] in known
+                ]
+            elif mark not in frames:
+                raise OptionError(
+                    f"{capture.source}: marks has {mark}, which is no frame, expected "
+                    f"{shorten_list(frames)} or {BLOCKS}"
+                )
+            elif mark in known:
+                at.append(self.places.index(mark) + 0.5)
+        places = (number * self.step for number in at)
+        return [shorten_float(self.length - x if self.upwards else x, 6) for x in places]
+
+
+def _expect_blocks(capture: Capture) -> Sequence[int]:
+    if capture.block_sizes is None:
+        raise OptionError(
+            f"{capture.source}: marks has {BLOCKS}, but nothing says which frames were generated "
+            "together; name frames, or give block_sizes"
+        )
+    return capture.block_sizes
+
+
+def frame_axis(
+    channel: Any,
+    axis: FrameAxis,
+    title: str | list[str],
+    shown: str = "",
+    *,
+    extent: float | None = None,
+) -> Any:
+    """Give a channel an axis of frames: a band for each, ticks at some, a grid behind bars.
+
+    ``shown`` is the expression of the panels that have ticks, labels and title; all where empty.
+    """
+    places, bars = axis.places, axis.bars
+    gaps = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
+    return (
+        channel.title(None if shown == NOWHERE else title)
+        .scale(domain=places[::-1] if axis.upwards else places, **gaps)
+        .axis(**_axis(axis.ticks, bars), **show_where(shown, "datum.label", extent))
+    )
+
+
+def tile_axis(
+    channel: Any,
+    axis: FrameAxis,
+    title: str | list[str],
+    shown: str = "",
+    *,
+    extent: float | None = None,
+) -> Any:
+    """Place a tile in the middle of an axis that counts frames from 0, whatever their numbers."""
+    pool, places = pool_factor(len(axis.frames), axis.pixels), axis.places
+    end = -(-len(places) // pool) * pool
+    ticks = {places.index(frame): frame for frame in axis.ticks}
+    label = f"{json.dumps({str(tick): frame for tick, frame in ticks.items()})}[datum.value]"
+    text = {"title": None if shown == NOWHERE else title, "labelExpr": label}
+    return (
+        channel(datum=(end - 1) / 2, type="quantitative")
+        .scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
+        .axis(**_axis([*ticks]), **{**text, **show_where(shown, label, extent)})
+    )
+
+
+def _axis(ticks: list[int], grid: bool = False) -> dict[str, Any]:
+    return {"grid": grid, "values": ticks, "labelAngle": 0, "labelOverlap": False, "zindex": 0}
+
+
+def span_frames(frames: Sequence[int]) -> str:
+    """Return the frames from first to last: ``0-20``, or ``0-2, 15-20`` where they have gaps."""
+    ends = ([run[0], run[-1]] for run in frame_runs(frames))
+    return shorten_list(["-".join(map(str, dict.fromkeys(run))) for run in ends])
+
+
+def tell_gaps(**axes: Sequence[int]) -> str:
+    """Return the sentence that says which frames are left out, if there are any."""
+    broken = [
+        f"{name} frames {span_frames(f)}" for name, f in axes.items() if len(frame_runs(f)) > 1
+    ]
+    return f"Axes are broken: {', '.join(broken)}." if broken else ""
+
+
+def draw_over(
+    axes: Sequence[FrameAxis],
+    size: tuple[float, float],
+    by: str,
+    marks: Sequence[int | str],
+    capture: Capture,
+) -> list[alt.Chart]:
+    """Return lines at chosen frames of a panel, and white bands that break it in its gaps."""
+    look, lines, bands = axes[0].look, "", ""
+    out = shorten_float(2 * look.frame_width, 4)  # a band breaks the frame as well
+    for axis in axes:
+        for at in axis.lines(marks, capture):
+            lines += f"M0 {at:g}h{size[0]:g}" if axis.upwards else f"M{at:g} 0v{size[1]:g}"
+        for start, end in axis.gaps:
+            (x, y), (w, h) = (start, -out), (end - start, size[1] + 2 * out)
+            if axis.upwards:
+                (x, y), (w, h) = (-out, start), (size[0] + 2 * out, end - start)
+            bands += f"M{x:g} {y:g}h{w:g}v{h:g}h{-w:g}z"
+    pen = {"filled": False, "stroke": INK, "strokeWidth": look.frame_width, "opacity": 0.6}
+    paths = (MARKS, lines, pen), (GAPS, bands, {"fill": "white", "strokeWidth": 0})
+    return [_draw_path(name, path, by, paint) for name, path, paint in paths if path]
+
+
+def _draw_path(name: str, path: str, by: str, paint: Mapping[str, Any]) -> alt.Chart:
+    """Return one mark in each panel, of a path in its units from its top left corner."""
+    look: dict[str, Any] = {"opacity": 1, **paint}
+    shape = alt.Chart(name=name).mark_point(shape=path, size=4, aria=False, **look)
+    return shape.transform_aggregate(groupby=[by]).encode(x=alt.XValue(0), y=alt.YValue(0))
