@@ -14,6 +14,7 @@ from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps, fit_profiles
+from headgrid.charts.grids import Stack
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import (
@@ -24,7 +25,7 @@ from headgrid.charts.profiles import (
     value_extent,
 )
 from headgrid.charts.scales import ColorScale, count_pixels, find_scale
-from headgrid.charts.spec import Records, Stack, fill, finish_chart, write_title
+from headgrid.charts.spec import Records, fill, finish_chart, write_title
 from headgrid.errors import CaptureError, OptionError, check_choice, near_miss
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.text import shorten_list, shorten_text

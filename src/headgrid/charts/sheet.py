@@ -14,6 +14,7 @@ from headgrid.capture.form import expect_alike, expected_layers
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import UNSEEN_COLOR, Look, color_channel, find_look, panel_width
+from headgrid.charts.grids import Grid
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import (
     CELLS,
@@ -34,7 +35,7 @@ from headgrid.charts.scales import (
     find_scale,
     pool_factor,
 )
-from headgrid.charts.spec import Grid, Records, finish_chart, write_title
+from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.charts.tiles import head_tile
 from headgrid.errors import CaptureError, OptionError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
