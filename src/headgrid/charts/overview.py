@@ -24,9 +24,7 @@ from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
 
 _SET_GAP = 24
-#: Place of the marginal means on an axis, behind an empty band.
-_GAP, _MEAN = " ", "mean"
-_MOST_TEXTS = 4_000
+_MOST_TEXTS, _SMALLEST_TEXT = 4_000, 6
 
 
 def overview(
@@ -99,11 +97,10 @@ def draw_overview(
     ends = float(values.min()), float(values.max())
     like = "logit" if measure_diverges(name, statistic) else "mass"
     scale = find_scale([_Values(ends, QuantileSketch.of(values), like)], options)
-    look = find_look(options)
-    width = set_width(options, summary, look.bar_offset + look.bar_thickness + look.bar_room)
     heads = sorted(int(head) for head in summary["head"].dropna().unique())
-    rows = list(layers if layers is not None else sorted(summary["layer"].unique()))
-    matrix = _Matrix(name, measure_title(name, statistic), rows, heads, scale, look, ends, width)
+    rows = [int(n) for n in (layers if layers is not None else sorted(summary["layer"].unique()))]
+    title, room = measure_title(name, statistic), _room(options, summary, len(heads))
+    matrix = _Matrix(name, title, rows, heads, scale, find_look(options), ends, *room)
     return finish_summary(
         matrix.draw(),
         _with_margins(summary),
@@ -125,6 +122,25 @@ class _Values(NamedTuple):
     statistic: str
 
 
+def _room(options: FigureOptions, summary: pd.DataFrame, heads: int) -> tuple[float | None, bool]:
+    """Return what a wanted width leaves for a panel, and whether the bar stands below it.
+
+    It does where cells beside it would be too narrow for their numbers.
+    """
+    width, look = set_width(options, summary), find_look(options)
+    if width is None:
+        return None, False
+    bar = look.bar_offset + look.bar_thickness + look.bar_room
+    beside = width - bar / summary["set"].nunique()
+    below = beside < _widest(look)[0] * (heads + 1)
+    return (width if below else beside), below
+
+
+def _widest(look: Look) -> tuple[int, int]:
+    """Return width and height of the largest cell, in whole points."""
+    return (20, 9) if look.border_axes else (28, 14)
+
+
 @dataclass(frozen=True)
 class _Matrix:
     """The overview's panel: a cell for each layer and head, and the margins."""
@@ -137,65 +153,115 @@ class _Matrix:
     look: Look
     values: tuple[float, float]
     width: float | None
+    below: bool  # whether the colour bar stands below the cells
 
     @property
     def _cell(self) -> tuple[int, int]:
         """Width and height of a cell in whole points, smaller where there are many."""
-        widest, highest = (20, 9) if self.look.border_axes else (28, 14)
-        width = round((1400 if self.width is None else self.width) / (len(self.heads) + 2))
-        height = min(highest, round(1400 / (len(self.layers) + 2)))
+        widest, highest = _widest(self.look)
+        width = round((1400 if self.width is None else self.width) / (len(self.heads) + 1.3))
+        height = min(highest, round(1400 / (len(self.layers) + 1.3)))
         return max(3, min(widest, width) if self.width is None else width), max(3, height)
 
     def draw(self) -> alt.LayerChart | alt.FacetChart:
         """Return the panel."""
         width, height = self._cell
-        x, across = self._axis(alt.X("column:N"), "Head", self.heads, width)
-        y, down = self._axis(alt.Y("row:N"), "Layer", self.layers, height)
+        x, across = self._axis(alt.X("x:Q"), "Head", self.heads, width)
+        y, down = self._axis(alt.Y("y:Q"), "Layer", self.layers, height)
         known, fields = f"isValid(datum.{self.name})", [f"{self.name}:Q", "std:Q", "runs:Q"]
-        base = alt.Chart().encode(x=x, y=y)
-        absent = base.mark_rect(fill=UNSEEN_COLOR, aria=False).transform_filter(f"!{known}")
-        size, color = height * down, alt.Color("color:Q")
-        color = color_channel(color, self.scale, self.title, self.values, size, self.look)
+        # In points as they are: a scale would add the noise of its division. The axes need one.
+        base = alt.Chart().encode(x=alt.X("x:Q", scale=None), y=alt.Y("y:Q", scale=None))
+        area = base.encode(x2="x2:Q", y2="y2:Q")
+        absent = area.mark_rect(fill=UNSEEN_COLOR, aria=False).encode(x=x, y=y)
         cells = (
-            base.mark_rect(aria=False)
+            area.mark_rect(aria=False)
             .transform_filter(known)
             .transform_calculate(color=self.scale.expression(self.name))
-            .encode(color=color, tooltip=["set:N", "layer:O", "head:O", *fields])
-            .properties(name=CELLS)
+            .encode(color=self._color(across if self.below else down))
+            .encode(tooltip=["set:N", "layer:O", "head:O", *fields])
         )
-        return alt.layer(absent, cells, *self._numbers(base, known)).properties(
-            width=width * across, height=size, view=alt.ViewBackground(stroke=None)
+        inner = "isValid(datum.head)&&isValid(datum.layer)"
+        panel = alt.layer(
+            absent.transform_filter(f"!{known}"),
+            cells.transform_filter(inner).properties(name=CELLS),
+            cells.transform_filter(f"!({inner})").properties(name=f"means_{CELLS}"),
+            *self._numbers(base, known),
+        )
+        return (
+            panel.transform_calculate(x=self._place("head", self.heads, width))
+            .transform_calculate(y=self._place("layer", self.layers, height))
+            .transform_calculate(x2=f"datum.x+{width}", y2=f"datum.y+{height}")
+            .properties(width=across, height=down, view=alt.ViewBackground(stroke=None))
         )
 
     def _axis(self, channel: Any, title: str, numbers: list[int], size: int) -> tuple[Any, int]:
-        """Give a channel an axis with the numbers that fit and the margin; count its places."""
+        """Give a channel an axis in points, with the numbers that fit; return its length."""
+        end, length = size * len(numbers), size * (len(numbers) + 1) + _gap(size)
         room = self.look.tick_label * (2.2 if title == "Head" else 1.15)
-        domain = [*map(str, numbers), _GAP, _MEAN]
-        values = [*map(str, numbers[:: max(1, -(-int(room) // size))]), _MEAN]
+        step = max(1, -(-int(room) // size))
+        labels = {size * n + size / 2: str(number) for n, number in enumerate(numbers)}
+        labels = dict(list(labels.items())[::step]) | {length - size / 2: "mean"}
+        shown = json.dumps({f"{place:g}": label for place, label in labels.items()})
+        middle = {"titleX" if title == "Head" else "titleY": end / 2}
+        domain = [0, length] if title == "Head" else [length, 0]
+        settings = {"labelExpr": f"{shown}[datum.value]", "labelOverlap": False, "zindex": 0}
         axis = (
             channel.title(title)
-            .scale(domain=domain, paddingInner=0, paddingOuter=0)
-            .axis(values=values, labelAngle=0, labelOverlap=False, ticks=False, zindex=0)
+            .scale(domain=domain, nice=False, zero=False)
+            .axis(values=list(labels), ticks=False, grid=False, **settings, **middle)
         )
-        return axis, len(domain)
+        return axis, length
+
+    def _place(self, field: str, numbers: list[int], size: int) -> str:
+        """Return where a cell starts: that of its number, or the margin's."""
+        margin = size * len(numbers) + _gap(size)
+        return f"isValid(datum.{field})?{size}*indexof({numbers},datum.{field}):{margin}"
+
+    def _color(self, length: float) -> Any:
+        """Return the color channel, its bar beside the cells or below them."""
+        color = alt.Color("color:Q")
+        color = color_channel(color, self.scale, self.title, self.values, length, self.look)
+        if self.below:
+            below = {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
+            for name, value in {**below, "titleAnchor": "middle", "titlePadding": 2}.items():
+                color["legend"][name] = value
+        return color
 
     def _numbers(self, base: alt.Chart, known: str) -> list[alt.Chart]:
         """Return the value in each cell, with all decimals that fit, white where it is dark."""
         (width, height), ends = self._cell, self.values
-        size = min(self.look.tick_label, height - 2)
-        styles = (".2f", ".1f", ".0f") if max(map(abs, ends)) >= 0.05 else (".1e", ".0e")
-        room = (width - 1) / (0.56 * size)
-        fitting = [f for f in styles if max(len(format(end, f)) for end in ends) <= room]
         many = (len(self.heads) + 2) * (len(self.layers) + 2) > _MOST_TEXTS
-        if height < 8 or many or not fitting:
+        largest = max(map(abs, ends))
+        styles = (".3f", ".2f", ".1f") if largest < 1 else (".2f", ".1f")
+        styles = (".1e", ".0e") if largest < 0.05 else (*styles, *[".0f"][: largest >= 100])
+        sizes = {min(self.look.tick_label, height - 2): None, _SMALLEST_TEXT: None}
+        fitting = [
+            (style, size)
+            for style in styles
+            for size in sizes
+            if max(_letters(format(end, style)) for end in ends) * size <= width - 0.8
+        ]
+        if height < _SMALLEST_TEXT + 2 or many or not fitting:
             return []
         limits = zip(("<", ">="), self.scale.dark_beyond(), strict=True)
         tests = [f"datum.{self.name}{sign}{end!r}" for sign, end in limits if np.isfinite(end)]
         ink, white = alt.value(INK), alt.value("white")
-        numbers = base.mark_text(fontSize=size, aria=False).transform_filter(known)
-        text = alt.Text(f"{self.name}:Q", format=fitting[0])
+        style, size = fitting[0]
+        middle = {"dx": width / 2, "dy": height / 2}
+        numbers = base.mark_text(fontSize=size, aria=False, **middle).transform_filter(known)
+        text = alt.Text(f"{self.name}:Q", format=style)
         color = alt.condition("||".join(tests), white, ink) if tests else ink
         return [numbers.encode(text=text, color=color)]
+
+
+def _gap(size: int) -> int:
+    """Return the gap before the means, in points, whole as the cells are."""
+    return max(3, size // 3)
+
+
+def _letters(number: str) -> float:
+    """Return the width of a number as a share of its size, in Arial."""
+    return 0.556 * len(number) - 0.278 * number.count(".") + 0.028 * number.count("-")
 
 
 def set_width(options: FigureOptions, summary: pd.DataFrame, bar: float = 0) -> float | None:
@@ -254,13 +320,12 @@ def finish_summary(
     look, name = find_look(options), meta["measure"]
     measure = measure_title(name, meta["statistic"])
     sets = list(dict.fromkeys(table["set"]))
-    names = json.dumps([shorten_text(name, 60) for name in sets])
-    header = alt.Header(title=None, labelExpr=f"{names}[datum.value]", labelFontSize=look.map_title)
-    chart: alt.FacetChart = (
-        facet_panels(panel, "panel", header, len(sets))
-        .transform_calculate(column="isValid(datum.head)?''+datum.head:'mean'")
-        .transform_calculate(row="isValid(datum.layer)?''+datum.layer:'mean'")
-    )
+    names = [shorten_text(name, 60) for name in sets]
+    label = f"{json.dumps(names)}[datum.value]"
+    bare: dict[str, Any] = {} if any(names) else {"labelPadding": 0}
+    size = look.map_title if any(names) else 0
+    header = alt.Header(title=None, labelExpr=label, labelFontSize=size, **bare)
+    chart = facet_panels(panel, "panel", header, len(sets))
     least, most = int(table["runs"].min()), int(table["runs"].max())
     runs = f"{most}" if least == most else f"{least} to {most}"
     own = [f"{measure} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])]
