@@ -99,8 +99,9 @@ def draw_overview(
     scale = find_scale([_Values(ends, QuantileSketch.of(values), like)], options)
     heads = sorted(int(head) for head in summary["head"].dropna().unique())
     rows = [int(n) for n in (layers if layers is not None else sorted(summary["layer"].unique()))]
-    title, room = measure_title(name, statistic), _room(options, summary, len(heads))
-    matrix = _Matrix(name, title, rows, heads, scale, find_look(options), ends, *room)
+    look, title = find_look(options), measure_title(name, statistic)
+    room, sets = _room(options, summary, len(heads)), summary["set"].nunique()
+    matrix = _Matrix(name, title, rows, heads, scale, look, ends, *room, sets)
     return finish_summary(
         matrix.draw(),
         _with_margins(summary),
@@ -154,6 +155,7 @@ class _Matrix:
     values: tuple[float, float]
     width: float | None
     below: bool  # whether the colour bar stands below the cells
+    sets: int
 
     @property
     def _cell(self) -> tuple[int, int]:
@@ -177,7 +179,7 @@ class _Matrix:
             area.mark_rect(aria=False)
             .transform_filter(known)
             .transform_calculate(color=self.scale.expression(self.name))
-            .encode(color=self._color(across if self.below else down))
+            .encode(color=self._color(across, down))
             .encode(tooltip=["set:N", "layer:O", "head:O", *fields])
         )
         inner = "isValid(datum.head)&&isValid(datum.layer)"
@@ -217,9 +219,10 @@ class _Matrix:
         margin = size * len(numbers) + _gap(size)
         return f"isValid(datum.{field})?{size}*indexof({numbers},datum.{field}):{margin}"
 
-    def _color(self, length: float) -> Any:
-        """Return the color channel, its bar beside the cells or below them."""
-        color = alt.Color("color:Q")
+    def _color(self, across: float, down: float) -> Any:
+        """Return the color channel, its bar beside the cells or below those of all sets."""
+        gaps = (self.sets - 1) * (_SET_GAP + self.look.left_room)
+        color, length = alt.Color("color:Q"), self.sets * across + gaps if self.below else down
         color = color_channel(color, self.scale, self.title, self.values, length, self.look)
         if self.below:
             below = {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
@@ -232,8 +235,8 @@ class _Matrix:
         (width, height), ends = self._cell, self.values
         many = (len(self.heads) + 2) * (len(self.layers) + 2) > _MOST_TEXTS
         largest = max(map(abs, ends))
-        styles = (".3f", ".2f", ".1f") if largest < 1 else (".2f", ".1f")
-        styles = (".1e", ".0e") if largest < 0.05 else (*styles, *[".0f"][: largest >= 100])
+        styles = (".3f", ".2f") if largest < 1 else (".2f", ".1f")  # no 0 for 0.3
+        styles = (".1e", ".0e") if largest < 0.05 else styles
         sizes = {min(self.look.tick_label, height - 2): None, _SMALLEST_TEXT: None}
         fitting = [
             (style, size)
