@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, cast
 
 import altair as alt
@@ -89,6 +89,7 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         expect_capture(capture)
         capture.head_matrix(0)  # says what is missing
     expect_comparable(a, b)
+    a, b = tell_apart(a, b)
     change = _Change.of(a, b)
     rule: ColorChoice = "quantile" if options.color_range == "quantile" else "symmetric"
     scales = [find_scale([a, b], options), find_scale([change], replace(options, color_range=rule))]
@@ -118,6 +119,18 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         meta={**meta, **scales[0].meta, **of_change},
         width=options.points,
     )
+
+
+def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
+    """Name two captures of one run and layer by the folders in which they differ."""
+    if (a.run, a.layer_index) != (b.run, b.layer_index):
+        return a, b
+    parts = [Path(capture.source).resolve().parent.parts[::-1] for capture in (a, b)]
+    depth = next((n for n, pair in enumerate(zip(*parts, strict=False)) if pair[0] != pair[1]), -1)
+    if depth < 0:
+        return a, b
+    named = ["/".join(reversed(folders[: depth + 1])) for folders in parts]
+    return a.replace(run=named[0]), b.replace(run=named[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +236,6 @@ def _name(capture: Capture) -> str:
     """Return what to call a capture: its run and layer, else its file, without its folder."""
     if capture.run:
         return f"{shorten_text(capture.run, 60)}, layer {capture.layer_index}"
-    name = PurePath(capture.source).name
+    name = Path(capture.source).name
     known = name not in ("", "array", "capture")
     return shorten_text(name, 60) if known else f"layer {capture.layer_index}"
