@@ -24,7 +24,7 @@ VALUE_AXES = {
     "independent": "Value axis independent for each head",
     "shared": "Value axis shared by all heads",
 }
-_COMPOSED = ("hconcat", "vconcat", "concat")
+_COMPOSED = ("hconcat", "vconcat", "concat", "spec")
 
 
 class _Ours:
@@ -104,9 +104,8 @@ def _parts(chart: Any) -> list[Any]:
     if isinstance(chart, _Ours):
         return [chart]
     inner = (getattr(chart, kind, None) for kind in _COMPOSED)
-    return [
-        part for charts in inner if isinstance(charts, list) for c in charts for part in _parts(c)
-    ]
+    charts = [c for found in inner for c in (found if isinstance(found, list) else [found])]
+    return [part for c in charts if isinstance(c, alt.TopLevelMixin) for part in _parts(c)]
 
 
 def _complete(spec: Spec, chart: Any, parts: Sequence[Any]) -> None:
@@ -131,9 +130,11 @@ def _complete(spec: Spec, chart: Any, parts: Sequence[Any]) -> None:
 
 def _captions(spec: Spec) -> list[str]:
     """Return the captions of the parts of a composition."""
-    inner = [part for kind in _COMPOSED for part in spec.get(kind, ())]
-    own = [spec["description"]] if isinstance(spec.get("description"), str) else []
-    return own or [caption for part in inner for caption in _captions(part)]
+    if isinstance(spec.get("description"), str):
+        return [spec["description"]]
+    inner = [spec[kind] for kind in _COMPOSED if kind in spec]
+    parts = [part for found in inner for part in (found if isinstance(found, list) else [found])]
+    return [caption for part in parts for caption in _captions(part)]
 
 
 def _tell_value_axes(spec: Spec) -> None:
