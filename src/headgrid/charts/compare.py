@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, cast
 
 import altair as alt
@@ -89,7 +89,6 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         expect_capture(capture)
         capture.head_matrix(0)  # says what is missing
     expect_comparable(a, b)
-    a, b = tell_apart(a, b)
     change = _Change.of(a, b)
     rule: ColorChoice = "quantile" if options.color_range == "quantile" else "symmetric"
     scales = [find_scale([a, b], options), find_scale([change], replace(options, color_range=rule))]
@@ -98,6 +97,8 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     panels = _find_panels((a, b, cast(Capture, shown)), options)
     count, size = count_pixels(len(a.key_frames)), find_look(options).map_panel / 2
     look = fit_maps(options, panels.columns, count, size)
+    if options.title is not None or not look.own_title:
+        panels = _name_runs(panels, a, b, look)  # which the figure's own title would tell
     cells = a.num_visible + b.num_visible + change.num_visible
     vectors = as_vectors(f"{a.source}: the comparison", a, cells, options.cells)
     chart, records = _draw(panels, change, scales, look, vectors)
@@ -119,18 +120,6 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         meta={**meta, **scales[0].meta, **of_change},
         width=options.points,
     )
-
-
-def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
-    """Name two captures of one run and layer by the folders in which they differ."""
-    if (a.run, a.layer_index) != (b.run, b.layer_index):
-        return a, b
-    parts = [Path(capture.source).resolve().parent.parts[::-1] for capture in (a, b)]
-    depth = next((n for n, pair in enumerate(zip(*parts, strict=False)) if pair[0] != pair[1]), -1)
-    if depth < 0:
-        return a, b
-    named = ["/".join(reversed(folders[: depth + 1])) for folders in parts]
-    return a.replace(run=named[0]), b.replace(run=named[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +180,17 @@ def _find_panels(parts: Sequence[Capture], options: FigureOptions) -> Panels:
     )
 
 
+def _name_runs(panels: Panels, a: Capture, b: Capture, look: Look) -> Panels:
+    """Return the panels with the run of A and B, or their layer, in their names if that fits."""
+    apart = (a.run, b.run) if a.run != b.run else (f"L{a.layer_index}", f"L{b.layer_index}")
+    told = [f" ({shorten_text(name, 24)})" if name else "" for name in apart]
+    if told[0] == told[1]:
+        return panels
+    names = [f"{name}{(*told, '')[n % 3]}" for n, name in enumerate(panels.names)]
+    fits = max(map(len, names)) * 0.6 * min(look.map_title, 9 / look.unit) <= look.map_panel
+    return replace(panels, names=names) if fits else panels
+
+
 def _draw(
     panels: Panels, change: _Change, scales: Sequence[ColorScale], look: Look, vectors: bool
 ) -> tuple[alt.FacetChart, Records]:
@@ -236,6 +236,6 @@ def _name(capture: Capture) -> str:
     """Return what to call a capture: its run and layer, else its file, without its folder."""
     if capture.run:
         return f"{shorten_text(capture.run, 60)}, layer {capture.layer_index}"
-    name = Path(capture.source).name
+    name = PurePath(capture.source).name
     known = name not in ("", "array", "capture")
     return shorten_text(name, 60) if known else f"layer {capture.layer_index}"

@@ -171,10 +171,9 @@ class _Matrix:
         x, across = self._axis(alt.X("x:Q"), "Head", self.heads, width)
         y, down = self._axis(alt.Y("y:Q"), "Layer", self.layers, height)
         known, fields = f"isValid(datum.{self.name})", [f"{self.name}:Q", "std:Q", "runs:Q"]
-        # In points as they are: a scale would add the noise of its division. The axes need one.
-        base = alt.Chart().encode(x=alt.X("x:Q", scale=None), y=alt.Y("y:Q", scale=None))
+        base = alt.Chart().encode(x=x, y=y)
         area = base.encode(x2="x2:Q", y2="y2:Q")
-        absent = area.mark_rect(fill=UNSEEN_COLOR, aria=False).encode(x=x, y=y)
+        absent = area.mark_rect(fill=UNSEEN_COLOR, aria=False)
         cells = (
             area.mark_rect(aria=False)
             .transform_filter(known)
@@ -200,17 +199,19 @@ class _Matrix:
         """Give a channel an axis in points, with the numbers that fit; return its length."""
         end, length = size * len(numbers), size * (len(numbers) + 1) + _gap(size)
         room = self.look.tick_label * (2.2 if title == "Head" else 1.15)
-        step = max(1, -(-int(room) // size))
-        labels = {size * n + size / 2: str(number) for n, number in enumerate(numbers)}
-        labels = dict(list(labels.items())[::step]) | {length - size / 2: "mean"}
-        shown = json.dumps({f"{place:g}": label for place, label in labels.items()})
-        middle = {"titleX" if title == "Head" else "titleY": end / 2}
-        domain = [0, length] if title == "Head" else [length, 0]
-        settings = {"labelExpr": f"{shown}[datum.value]", "labelOverlap": False, "zindex": 0}
+        step, domain = max(1, -(-int(room) // size)), [0, length][:: 1 if title == "Head" else -1]
+        labels = {size * n + size // 2: f"{number}" for n, number in enumerate(numbers)}
+        labels = dict(list(labels.items())[::step]) | {length - size + size // 2: "mean"}
+        shown = json.dumps({str(place): text for place, text in labels.items()})
+        settings: dict[str, Any] = {
+            "labelExpr": f"{shown}[datum.value]",
+            "labelOffset": size % 2 / 2,  # to the middle of the cell
+            "titleX" if title == "Head" else "titleY": end / 2,
+        }
         axis = (
             channel.title(title)
-            .scale(domain=domain, nice=False, zero=False)
-            .axis(values=list(labels), ticks=False, grid=False, **settings, **middle)
+            .scale(domain=domain, nice=False, zero=False, round=True)  # so that cells stay whole
+            .axis(values=list(labels), labelOverlap=False, ticks=False, grid=False, **settings)
         )
         return axis, length
 

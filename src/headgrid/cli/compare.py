@@ -48,7 +48,7 @@ def compare(
         raise OptionError(f"top is {top}, expected a whole number, at least 1")
     if table is not None and table.suffix.lower() != ".csv":
         raise OptionError(f"{table.name}: suffix is {table.suffix!r}, expected .csv")
-    captures = _load(a), _load(b)
+    captures = tell_apart(_load(a), _load(b))
     from headgrid.charts.compare import draw_comparison
     from headgrid.tables.changes import change_table
 
@@ -65,6 +65,18 @@ def compare(
     else:
         rows = changes.head(top).to_string(index=False, float_format="{:.4g}".format)
         click.echo(f"{title}\n{rows}")
+
+
+def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
+    """Name two captures of one run and layer by the folders in which they differ."""
+    if (a.run, a.layer_index) != (b.run, b.layer_index):
+        return a, b
+    parts = [Path(capture.source).resolve().parent.parts[::-1] for capture in (a, b)]
+    depth = next((n for n, pair in enumerate(zip(*parts, strict=False)) if pair[0] != pair[1]), -1)
+    if depth < 0:
+        return a, b
+    named = ["/".join(reversed(folders[: depth + 1])) for folders in parts]
+    return a.replace(run=named[0]), b.replace(run=named[1])
 
 
 def _load(path: str) -> Capture:
