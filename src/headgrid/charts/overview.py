@@ -251,7 +251,7 @@ class _Matrix:
         tests = [f"datum.{self.name}{sign}{end!r}" for sign, end in limits if np.isfinite(end)]
         ink, white = alt.value(INK), alt.value("white")
         style, size = fitting[0]
-        middle = {"dx": width / 2, "dy": height / 2}
+        middle: dict[str, Any] = {"dx": width / 2, "dy": height / 2}
         numbers = base.mark_text(fontSize=size, aria=False, **middle).transform_filter(known)
         text = alt.Text(f"{self.name}:Q", format=style)
         color = alt.condition("||".join(tests), white, ink) if tests else ink
