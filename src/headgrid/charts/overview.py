@@ -100,8 +100,8 @@ def draw_overview(
     heads = sorted(int(head) for head in summary["head"].dropna().unique())
     rows = [int(n) for n in (layers if layers is not None else sorted(summary["layer"].unique()))]
     look, title = find_look(options), measure_title(name, statistic)
-    room, sets = _room(options, summary, len(heads)), summary["set"].nunique()
-    matrix = _Matrix(name, title, rows, heads, scale, look, ends, *room, sets)
+    width, sets = set_width(options, summary), summary["set"].nunique()
+    matrix = _Matrix(name, title, rows, heads, scale, look, ends, sets, width)
     return finish_summary(
         matrix.draw(),
         _with_margins(summary),
@@ -123,25 +123,6 @@ class _Values(NamedTuple):
     statistic: str
 
 
-def _room(options: FigureOptions, summary: pd.DataFrame, heads: int) -> tuple[float | None, bool]:
-    """Return what a wanted width leaves for a panel, and whether the bar stands below it.
-
-    It does where cells beside it would be too narrow for their numbers.
-    """
-    width, look = set_width(options, summary), find_look(options)
-    if width is None:
-        return None, False
-    bar = look.bar_offset + look.bar_thickness + look.bar_room
-    beside = width - bar / summary["set"].nunique()
-    below = beside < _widest(look)[0] * (heads + 1)
-    return (width if below else beside), below
-
-
-def _widest(look: Look) -> tuple[int, int]:
-    """Return width and height of the largest cell, in whole points."""
-    return (20, 9) if look.border_axes else (28, 14)
-
-
 @dataclass(frozen=True)
 class _Matrix:
     """The overview's panel: a cell for each layer and head, and the margins."""
@@ -153,14 +134,13 @@ class _Matrix:
     scale: ColorScale
     look: Look
     values: tuple[float, float]
-    width: float | None
-    below: bool  # whether the colour bar stands below the cells
     sets: int
+    width: float | None  # the colour bar stands below where one is wanted, to leave room for cells
 
     @property
     def _cell(self) -> tuple[int, int]:
         """Width and height of a cell in whole points, smaller where there are many."""
-        widest, highest = _widest(self.look)
+        widest, highest = (20, 9) if self.look.border_axes else (28, 14)
         width = round((1400 if self.width is None else self.width) / (len(self.heads) + 1.3))
         height = min(highest, round(1400 / (len(self.layers) + 1.3)))
         return max(3, min(widest, width) if self.width is None else width), max(3, height)
@@ -223,9 +203,9 @@ class _Matrix:
     def _color(self, across: float, down: float) -> Any:
         """Return the color channel, its bar beside the cells or below those of all sets."""
         gaps = (self.sets - 1) * (_SET_GAP + self.look.left_room)
-        color, length = alt.Color("color:Q"), self.sets * across + gaps if self.below else down
+        color, length = alt.Color("color:Q"), self.sets * across + gaps if self.width else down
         color = color_channel(color, self.scale, self.title, self.values, length, self.look)
-        if self.below:
+        if self.width:
             below = {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
             for name, value in {**below, "titleAnchor": "middle", "titlePadding": 2}.items():
                 color["legend"][name] = value
@@ -260,7 +240,7 @@ class _Matrix:
 
 def _gap(size: int) -> int:
     """Return the gap before the means, in points, whole as the cells are."""
-    return max(3, size // 3)
+    return min(8, max(3, size // 3))
 
 
 def _letters(number: str) -> float:
@@ -268,12 +248,12 @@ def _letters(number: str) -> float:
     return 0.556 * len(number) - 0.278 * number.count(".") + 0.028 * number.count("-")
 
 
-def set_width(options: FigureOptions, summary: pd.DataFrame, bar: float = 0) -> float | None:
+def set_width(options: FigureOptions, summary: pd.DataFrame) -> float | None:
     """Return what a wanted width leaves for the panel of each set; None without one."""
     if options.points is None:
         return None
     look, sets = find_look(options), summary["set"].nunique()
-    fixed = sets * look.left_room + (sets - 1) * _SET_GAP + bar + 2 * look.padding
+    fixed = sets * look.left_room + (sets - 1) * _SET_GAP + 2 * look.padding
     return panel_width(options.points, fixed, sets, 60)
 
 

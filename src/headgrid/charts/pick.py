@@ -297,11 +297,7 @@ def _shorten_runs(runs: Sequence[str]) -> list[str]:
     if len({*map(len, parts)}) == 1:
         same = [len({*column}) == 1 for column in zip(*parts, strict=True)]
         parts = [[p for p, one in zip(part, same, strict=True) if not one] for part in parts]
-    apart = ["/".join(part) for part in parts]
-    short = [shorten_text(run, 24) for run in apart]
-    if len({*short}) < len({*apart}):
-        short = [f"\u2026{shorten_text(run[-22:], 24)}" for run in apart]
-    return short
+    return [shorten_text("/".join(part), 24) for part in parts]
 
 
 def _letter(number: int) -> str:
