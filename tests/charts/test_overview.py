@@ -10,7 +10,7 @@ from headgrid.charts.overview import draw_overview
 from headgrid.charts.scales import ColorScale, palette_for
 from headgrid.charts.trend import draw_trend
 from headgrid.render.convert import render
-from svgreader import read_svg
+from svgreader import parse_color, read_svg
 
 
 def summary(sets=("",), layers=(0, 1, 2), heads=3, runs=4, missing=()):
@@ -120,6 +120,61 @@ def test_tooltips_hold_every_number():
     assert fields == ["set", "layer", "head", "sink", "std", "runs"]
 
 
+def small_scores():
+    """Return a summary of 30 layers and 12 heads, with scores from -9.99 to 9.99."""
+    table = summary(layers=range(30), heads=12)
+    table["mean"] = np.linspace(-9.99, 9.99, len(table)) ** 3 / 9.99**2
+    return table
+
+
+PAPER = {"theme": "paper", "width": "8.4cm"}
+
+
+@pytest.mark.parametrize("options", [{}, {"theme": "paper"}, PAPER, {"width": "8.4cm"}])
+def test_labels_and_titles_stand_at_the_middle_of_the_cells_and_nothing_touches(options):
+    drawing = drawn(overview_of(small_scores(), **options))
+    *_, cells, means = drawing.marks["cells"]
+    boxes = [np.array([a for s in group for a in s.areas()]) for group in (cells, means)]
+    (x0, y0), (x1, y1) = boxes[0][:, :2].min(axis=0), boxes[0][:, 2:].max(axis=0)
+    step, down = (x1 - x0) / 12, (y1 - y0) / 30
+    middle = {f"{n}": x0 + (n + 0.5) * step for n in range(12)}
+    middle["mean"] = boxes[1][:, 2].max() - step / 2
+    rows = {f"{n}": y0 + (n + 0.5) * down for n in range(30)}
+    rows["mean"] = boxes[1][:, 3].max() - down / 2
+    labels = [t for t in drawing.texts if "role-axis-label" in t.classes]
+    assert len(labels) > 36
+    for text in labels:
+        if text.anchor == "middle":
+            assert text.x == pytest.approx(middle[text.content], abs=0.55)
+        else:  # Vega rounds the way from the middle of a letter to its base line
+            assert text.y - round(0.3 * text.size) == pytest.approx(rows[text.content], abs=0.55)
+    titles = {t.content: t for t in drawing.texts}
+    assert titles["Head"].x == pytest.approx((x0 + x1) / 2, abs=0.55)
+    assert titles["Layer"].y == pytest.approx((y0 + y1) / 2, abs=0.55)
+    if not options.get("theme"):  # no empty band under the title
+        assert y0 - titles["Mean over 4 Runs"].y < 25
+    boxes = np.array([t.box() for t in drawing.texts])
+    for n, (a, b, c, d) in enumerate(boxes):
+        x, y, right, low = boxes[n + 1 :].T
+        assert not (
+            (np.minimum(c, right) > np.maximum(a, x)) & (np.minimum(d, low) > np.maximum(b, y))
+        ).any()
+
+
+@pytest.mark.parametrize("heads", [4, 12, 14, 24])
+def test_numbers_keep_their_decimals_at_the_width_of_a_column_or_are_left_out(heads):
+    table = small_scores()
+    table = table[table["head"].isna() | (table["head"] < heads)] if heads < 12 else table
+    if heads > 12:
+        table = summary(layers=range(6), heads=heads)
+        table["mean"] = np.linspace(-4.99, 9.99, len(table))
+    drawing = drawn(overview_of(table, **PAPER))
+    numbers = [t.content for t in drawing.texts if "mark-text role-mark" in t.classes]
+    decimals = {len(number.partition(".")[2]) for number in numbers}
+    assert decimals == {4: {2}, 12: {2}, 14: {1}, 24: set()}[heads]
+    assert all(t.size >= 6 for t in drawing.texts)
+
+
 def test_many_layers_and_heads_get_smaller_cells_without_numbers_and_masses_are_viridis():
     table = summary(layers=range(60), heads=100)
     spec = overview_of(table, name="entropy", statistic="mass", color_range="minmax")
@@ -146,8 +201,8 @@ def test_an_unknown_measure_names_the_nearest(draw):
         draw(None, "snk")
 
 
-def trend_of(table):
-    return headgrid.to_spec(draw_trend(table, "sink", "logit", FigureOptions()))
+def trend_of(table, name="sink", statistic="logit", **options):
+    return headgrid.to_spec(draw_trend(table, name, statistic, FigureOptions(**options)))
 
 
 def scale_of(drawing):
@@ -171,6 +226,32 @@ def test_a_thick_line_is_the_mean_in_a_band_of_a_deviation_and_each_head_is_a_fa
     (band,) = [s for s in drawing.shapes if "area" in s.classes and s.filled]
     expected = [height(v) for v in (1.5, 12.5, 23.5, 18.5, 9.5, 0.5)]
     np.testing.assert_allclose(sorted(band.points[:, 1]), sorted(expected), atol=0.6)
+
+
+@pytest.mark.parametrize("theme", ["default", "paper"])
+@pytest.mark.parametrize(("name", "statistic"), [("period", "logit"), ("first", "mass")])
+def test_what_is_never_negative_starts_at_zero_also_its_band(name, statistic, theme):
+    table = summary()  # the band of layer 0 would reach from 0.5 to 1.5, that of layer 2 ...
+    table["std"] *= 9  # ... below zero
+    drawing = drawn(trend_of(table, name, statistic, theme=theme))
+    (frame,) = [s.box for s in drawing.shapes if "background" in s.classes and s.stroked]
+    (band,) = [s for s in drawing.shapes if "area" in s.classes and s.filled]
+    assert band.box[3] == pytest.approx(frame[3], abs=0.6)
+    zero = next(t for t in drawing.texts if t.content in ("0", "0.0") and t.anchor == "end")
+    assert scale_of(drawing)(0) == pytest.approx(frame[3], abs=0.6)
+    assert zero.y - frame[3] < 4
+
+
+@pytest.mark.parametrize("runs", [1, 4])
+def test_a_key_tells_the_mean_from_the_heads_by_their_own_colours(runs):
+    drawing = drawn(trend_of(summary(runs=runs)))
+    mean = "mean over heads" + (", \u00b1 1 standard deviation over runs" if runs > 1 else "")
+    for text, mark in ((mean, "line"), ("each head", "faint")):
+        label = next(t for t in drawing.texts if t.content == text)
+        symbols = [s for s in drawing.shapes if "role-legend-symbol" in s.classes]
+        symbol = min(symbols, key=lambda s: abs(s.box[2] - label.x))
+        shape = drawing.marks[mark][0][0]
+        assert parse_color(symbol.style["stroke"]) == parse_color(shape.style["stroke"])
 
 
 def test_without_spread_there_is_no_band_and_the_caption_says_so():

@@ -11,6 +11,7 @@ import headgrid
 from headgrid import Capture, CaptureError, OptionError, RenderError, resolve_color_range, sheet
 from headgrid.charts.scales import ColorScale, palette_for
 from headgrid.render.convert import render
+from headgrid.render.svg.finish import size
 from headgrid.tables.tidy import round_values
 from svgreader import read_svg
 from synthetic import block_capture, waves
@@ -129,6 +130,38 @@ def test_the_sheet_has_the_width_that_is_asked_for():
         sheet([])
     with pytest.raises(OptionError, match=r"leaves 0 pt for each of 40 panels"):
         sheet(captures(heads=40), width="5cm")
+
+
+@pytest.mark.parametrize("blocks", [(3,) * 7, (1,) * 72])
+@pytest.mark.parametrize("width", [None, "17cm"])
+def test_a_sheet_of_30_layers_and_12_heads_fits_a_page_with_its_labels_at_their_ticks(
+    blocks, width
+):
+    shown = captures(range(30), 12, blocks)
+    svg = svg_of(sheet(shown, theme="paper", width=width, cells="image"))
+    wide, high = size(svg)
+    assert wide <= 170 / 25.4 * 72 + 0.01
+    assert high <= 257 / 25.4 * 72
+    drawing = read_svg(svg)
+    point = drawing.width / wide
+    assert all(5.7 < text.size / point < 8.3 for text in drawing.texts)
+    ticks = [s.points.mean(axis=0) for s in drawing.shapes if "role-axis-tick" in s.classes]
+    labels = [t for t in drawing.texts if "role-axis-label" in t.classes]
+    assert len(labels) == 2 * 30 + 2 * 12
+    boxes = np.array([label.box() for label in labels])
+    for x0, y0, x1, y1 in boxes:
+        near = min(np.hypot((x0 + x1) / 2 - x, (y0 + y1) / 2 - y) for x, y in ticks)
+        assert near < 10 * point  # a letter's height, or the way past the tick
+        over = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
+        assert over.sum() == 1  # itself
+
+
+@pytest.mark.parametrize("rule", ["quantile", "symmetric", (-1, 2)])
+def test_the_range_of_a_survey_is_that_of_all_its_inputs(rule):
+    runs = [block_capture(2, (2, 3), scale=n, run=f"run_{n}") for n in (1.0, 5.0)]
+    found = resolve_color_range(rule, runs)
+    spec = headgrid.to_spec(sheet(headgrid.survey(runs), color_range=rule))
+    assert spec["usermeta"]["headgrid"]["color_range"] == [found.low, found.high]
 
 
 def test_the_real_sheets_keep_their_size(shared):

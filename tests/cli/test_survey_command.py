@@ -140,11 +140,22 @@ def test_figures_come_in_every_format_and_with_the_range_that_was_used(surveyed)
     sets, out, _ = surveyed
     color_range = survey(sets).color_range("quantile")
     spec = json.loads((out / "sheet.json").read_text(encoding="utf-8"))
+    of_cats = (out / "sheet/cats.json").read_text(encoding="utf-8")
+    assert of_cats == headgrid.to_json(headgrid.sheet(survey(sets), set="cats"))
     assert f"{color_range.low:g} to {color_range.high:g} (quantile)" in json.dumps(spec["usermeta"])
     manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     assert manifest["color_range"] == [color_range.low, color_range.high]
     assert (out / "trend.png").read_bytes().startswith(b"\x89PNG")
     assert (out / "overview.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_every_figure_has_the_width_that_is_asked_for(cli, tmp_path):
+    options = ["-o", tmp_path / "out", "--width", "12cm", "--theme", "paper"]
+    done = cli("survey", write_runs(tmp_path / "in", ["run_0"]), *options)
+    assert done.exit_code == 0
+    for name in FIGURES:
+        svg = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert float(svg.split('width="')[1].split("pt")[0]) == pytest.approx(120 / 25.4 * 72)
 
 
 def test_the_manifest_lists_every_input_with_its_digest(surveyed):

@@ -193,7 +193,7 @@ def test_what_altair_composes_of_charts_runs_nothing_and_shows_their_text(visit,
         told = str(chart.to_dict()).count(payload)
         for html in pages:
             assert not re.search("<!--|<script>window|</script><script>", html)
-            start = re.search(r'\{"(config|\$schema|usermeta)', html).start()
+            start = re.search(r'\{\s*"(config|\$schema|usermeta)', html).start()
             found, _ = json.JSONDecoder().raw_decode(html[start:])
             assert str(found).count(payload) == told > 0
     path = tmp_path / "b.html"

@@ -97,6 +97,8 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     panels = _find_panels((a, b, cast(Capture, shown)), options)
     size = find_look(options).map_panel / 2
     look = fit_maps(options, panels.columns, a.key_frames, size)
+    if options.title is not None or not look.own_title:
+        panels = _name_runs(panels, a, b, look)  # which the figure's own title would tell
     cells = a.num_visible + b.num_visible + change.num_visible
     vectors = as_vectors(f"{a.source}: the comparison", a, cells, options.cells)
     chart, records = _draw(panels, change, scales, look, vectors)
@@ -176,6 +178,17 @@ def _find_panels(parts: Sequence[Capture], options: FigureOptions) -> Panels:
         3 * min(max(1, options.columns // 2), len(heads)),
         fields={"head:O": "floor(datum.panel/3)", "part:N": f"{json.dumps(_PARTS)}[datum.panel%3]"},
     )
+
+
+def _name_runs(panels: Panels, a: Capture, b: Capture, look: Look) -> Panels:
+    """Return the panels with the run of A and B, or their layer, in their names if that fits."""
+    apart = (a.run, b.run) if a.run != b.run else (f"L{a.layer_index}", f"L{b.layer_index}")
+    told = [f" ({shorten_text(name, 24)})" if name else "" for name in apart]
+    if told[0] == told[1]:
+        return panels
+    names = [f"{name}{(*told, '')[n % 3]}" for n, name in enumerate(panels.names)]
+    fits = max(map(len, names)) * 0.6 * min(look.map_title, 9 / look.unit) <= look.map_panel
+    return replace(panels, names=names) if fits else panels
 
 
 def _draw(

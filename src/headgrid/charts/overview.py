@@ -24,9 +24,7 @@ from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
 
 _SET_GAP = 24
-#: Place of the marginal means on an axis, behind an empty band.
-_GAP, _MEAN = " ", "mean"
-_MOST_TEXTS = 4_000
+_MOST_TEXTS, _SMALLEST_TEXT = 4_000, 6
 
 
 def overview(
@@ -99,11 +97,11 @@ def draw_overview(
     ends = float(values.min()), float(values.max())
     like = "logit" if measure_diverges(name, statistic) else "mass"
     scale = find_scale([_Values(ends, QuantileSketch.of(values), like)], options)
-    look = find_look(options)
-    width = set_width(options, summary, look.bar_offset + look.bar_thickness + look.bar_room)
     heads = sorted(int(head) for head in summary["head"].dropna().unique())
-    rows = list(layers if layers is not None else sorted(summary["layer"].unique()))
-    matrix = _Matrix(name, measure_title(name, statistic), rows, heads, scale, look, ends, width)
+    rows = [int(n) for n in (layers if layers is not None else sorted(summary["layer"].unique()))]
+    look, title = find_look(options), measure_title(name, statistic)
+    width, sets = set_width(options, summary), summary["set"].nunique()
+    matrix = _Matrix(name, title, rows, heads, scale, look, ends, sets, width)
     return finish_summary(
         matrix.draw(),
         _with_margins(summary),
@@ -136,74 +134,126 @@ class _Matrix:
     scale: ColorScale
     look: Look
     values: tuple[float, float]
-    width: float | None
+    sets: int
+    width: float | None  # the colour bar stands below where one is wanted, to leave room for cells
 
     @property
     def _cell(self) -> tuple[int, int]:
         """Width and height of a cell in whole points, smaller where there are many."""
         widest, highest = (20, 9) if self.look.border_axes else (28, 14)
-        width = round((1400 if self.width is None else self.width) / (len(self.heads) + 2))
-        height = min(highest, round(1400 / (len(self.layers) + 2)))
+        width = round((1400 if self.width is None else self.width) / (len(self.heads) + 1.3))
+        height = min(highest, round(1400 / (len(self.layers) + 1.3)))
         return max(3, min(widest, width) if self.width is None else width), max(3, height)
 
     def draw(self) -> alt.LayerChart | alt.FacetChart:
         """Return the panel."""
         width, height = self._cell
-        x, across = self._axis(alt.X("column:N"), "Head", self.heads, width)
-        y, down = self._axis(alt.Y("row:N"), "Layer", self.layers, height)
+        x, across = self._axis(alt.X("x:Q"), "Head", self.heads, width)
+        y, down = self._axis(alt.Y("y:Q"), "Layer", self.layers, height)
         known, fields = f"isValid(datum.{self.name})", [f"{self.name}:Q", "std:Q", "runs:Q"]
         base = alt.Chart().encode(x=x, y=y)
-        absent = base.mark_rect(fill=UNSEEN_COLOR, aria=False).transform_filter(f"!{known}")
-        size, color = height * down, alt.Color("color:Q")
-        color = color_channel(color, self.scale, self.title, self.values, size, self.look)
+        area = base.encode(x2="x2:Q", y2="y2:Q")
+        absent = area.mark_rect(fill=UNSEEN_COLOR, aria=False)
         cells = (
-            base.mark_rect(aria=False)
+            area.mark_rect(aria=False)
             .transform_filter(known)
             .transform_calculate(color=self.scale.expression(self.name))
-            .encode(color=color, tooltip=["set:N", "layer:O", "head:O", *fields])
-            .properties(name=CELLS)
+            .encode(color=self._color(across, down))
+            .encode(tooltip=["set:N", "layer:O", "head:O", *fields])
         )
-        return alt.layer(absent, cells, *self._numbers(base, known)).properties(
-            width=width * across, height=size, view=alt.ViewBackground(stroke=None)
+        inner = "isValid(datum.head)&&isValid(datum.layer)"
+        panel = alt.layer(
+            absent.transform_filter(f"!{known}"),
+            cells.transform_filter(inner).properties(name=CELLS),
+            cells.transform_filter(f"!({inner})").properties(name=f"means_{CELLS}"),
+            *self._numbers(base, known),
+        )
+        return (
+            panel.transform_calculate(x=self._place("head", self.heads, width))
+            .transform_calculate(y=self._place("layer", self.layers, height))
+            .transform_calculate(x2=f"datum.x+{width}", y2=f"datum.y+{height}")
+            .properties(width=across, height=down, view=alt.ViewBackground(stroke=None))
         )
 
     def _axis(self, channel: Any, title: str, numbers: list[int], size: int) -> tuple[Any, int]:
-        """Give a channel an axis with the numbers that fit and the margin; count its places."""
+        """Give a channel an axis in points, with the numbers that fit; return its length."""
+        end, length = size * len(numbers), size * (len(numbers) + 1) + _gap(size)
         room = self.look.tick_label * (2.2 if title == "Head" else 1.15)
-        domain = [*map(str, numbers), _GAP, _MEAN]
-        values = [*map(str, numbers[:: max(1, -(-int(room) // size))]), _MEAN]
+        step, domain = max(1, -(-int(room) // size)), [0, length][:: 1 if title == "Head" else -1]
+        labels = {size * n + size // 2: f"{number}" for n, number in enumerate(numbers)}
+        labels = dict(list(labels.items())[::step]) | {length - size + size // 2: "mean"}
+        shown = json.dumps({str(place): text for place, text in labels.items()})
+        settings: dict[str, Any] = {
+            "labelExpr": f"{shown}[datum.value]",
+            "labelOffset": size % 2 / 2,  # to the middle of the cell
+            "titleX" if title == "Head" else "titleY": end / 2,
+        }
         axis = (
             channel.title(title)
-            .scale(domain=domain, paddingInner=0, paddingOuter=0)
-            .axis(values=values, labelAngle=0, labelOverlap=False, ticks=False, zindex=0)
+            .scale(domain=domain, nice=False, zero=False, round=True)  # so that cells stay whole
+            .axis(values=list(labels), labelOverlap=False, ticks=False, grid=False, **settings)
         )
-        return axis, len(domain)
+        return axis, length
+
+    def _place(self, field: str, numbers: list[int], size: int) -> str:
+        """Return where a cell starts: that of its number, or the margin's."""
+        margin = size * len(numbers) + _gap(size)
+        return f"isValid(datum.{field})?{size}*indexof({numbers},datum.{field}):{margin}"
+
+    def _color(self, across: float, down: float) -> Any:
+        """Return the color channel, its bar beside the cells or below those of all sets."""
+        gaps = (self.sets - 1) * (_SET_GAP + self.look.left_room)
+        color, length = alt.Color("color:Q"), self.sets * across + gaps if self.width else down
+        color = color_channel(color, self.scale, self.title, self.values, length, self.look)
+        if self.width:
+            below = {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
+            for name, value in {**below, "titleAnchor": "middle", "titlePadding": 2}.items():
+                color["legend"][name] = value
+        return color
 
     def _numbers(self, base: alt.Chart, known: str) -> list[alt.Chart]:
         """Return the value in each cell, with all decimals that fit, white where it is dark."""
         (width, height), ends = self._cell, self.values
-        size = min(self.look.tick_label, height - 2)
-        styles = (".2f", ".1f", ".0f") if max(map(abs, ends)) >= 0.05 else (".1e", ".0e")
-        room = (width - 1) / (0.56 * size)
-        fitting = [f for f in styles if max(len(format(end, f)) for end in ends) <= room]
         many = (len(self.heads) + 2) * (len(self.layers) + 2) > _MOST_TEXTS
-        if height < 8 or many or not fitting:
+        largest = max(map(abs, ends))
+        styles = (".3f", ".2f") if largest < 1 else (".2f", ".1f")  # no 0 for 0.3
+        styles = (".1e", ".0e") if largest < 0.05 else styles
+        sizes = {min(self.look.tick_label, height - 2): None, _SMALLEST_TEXT: None}
+        fitting = [
+            (style, size)
+            for style in styles
+            for size in sizes
+            if max(_letters(format(end, style)) for end in ends) * size <= width - 0.8
+        ]
+        if height < _SMALLEST_TEXT + 2 or many or not fitting:
             return []
         limits = zip(("<", ">="), self.scale.dark_beyond(), strict=True)
         tests = [f"datum.{self.name}{sign}{end!r}" for sign, end in limits if np.isfinite(end)]
         ink, white = alt.value(INK), alt.value("white")
-        numbers = base.mark_text(fontSize=size, aria=False).transform_filter(known)
-        text = alt.Text(f"{self.name}:Q", format=fitting[0])
+        style, size = fitting[0]
+        middle: dict[str, Any] = {"dx": width / 2, "dy": height / 2}
+        numbers = base.mark_text(fontSize=size, aria=False, **middle).transform_filter(known)
+        text = alt.Text(f"{self.name}:Q", format=style)
         color = alt.condition("||".join(tests), white, ink) if tests else ink
         return [numbers.encode(text=text, color=color)]
 
 
-def set_width(options: FigureOptions, summary: pd.DataFrame, bar: float = 0) -> float | None:
+def _gap(size: int) -> int:
+    """Return the gap before the means, in points, whole as the cells are."""
+    return min(8, max(3, size // 3))
+
+
+def _letters(number: str) -> float:
+    """Return the width of a number as a share of its size, in Arial."""
+    return 0.556 * len(number) - 0.278 * number.count(".") + 0.028 * number.count("-")
+
+
+def set_width(options: FigureOptions, summary: pd.DataFrame) -> float | None:
     """Return what a wanted width leaves for the panel of each set; None without one."""
     if options.points is None:
         return None
     look, sets = find_look(options), summary["set"].nunique()
-    fixed = sets * look.left_room + (sets - 1) * _SET_GAP + bar + 2 * look.padding
+    fixed = sets * look.left_room + (sets - 1) * _SET_GAP + 2 * look.padding
     return panel_width(options.points, fixed, sets, 60)
 
 
@@ -254,13 +304,12 @@ def finish_summary(
     look, name = find_look(options), meta["measure"]
     measure = measure_title(name, meta["statistic"])
     sets = list(dict.fromkeys(table["set"]))
-    names = json.dumps([shorten_text(name, 60) for name in sets])
-    header = alt.Header(title=None, labelExpr=f"{names}[datum.value]", labelFontSize=look.map_title)
-    chart: alt.FacetChart = (
-        facet_panels(panel, "panel", header, len(sets))
-        .transform_calculate(column="isValid(datum.head)?''+datum.head:'mean'")
-        .transform_calculate(row="isValid(datum.layer)?''+datum.layer:'mean'")
-    )
+    names = [shorten_text(name, 60) for name in sets]
+    label = f"{json.dumps(names)}[datum.value]"
+    bare: dict[str, Any] = {} if any(names) else {"labelPadding": 0}
+    size = look.map_title if any(names) else 0
+    header = alt.Header(title=None, labelExpr=label, labelFontSize=size, **bare)
+    chart = facet_panels(panel, "panel", header, len(sets))
     least, most = int(table["runs"].min()), int(table["runs"].max())
     runs = f"{most}" if least == most else f"{least} to {most}"
     own = [f"{measure} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])]

@@ -28,6 +28,7 @@ from headgrid.charts.axes import (
     unseen_key,
 )
 from headgrid.charts.frames import FrameAxis, draw_over, frame_axis, tile_axis
+from headgrid.charts.grids import Grid
 from headgrid.charts.scales import (
     MAX_PIXELS,
     ColorScale,
@@ -35,7 +36,7 @@ from headgrid.charts.scales import (
     count_pixels,
     frame_places,
 )
-from headgrid.charts.spec import Grid, Records
+from headgrid.charts.spec import Records
 from headgrid.charts.tiles import head_tile
 from headgrid.tables.tidy import panel_pairs
 from headgrid.text import fit_title, shorten_float, shorten_text

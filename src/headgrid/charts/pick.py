@@ -15,6 +15,7 @@ from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps
 from headgrid.charts.frames import tell_gaps
+from headgrid.charts.grids import Stack
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import (
@@ -26,7 +27,7 @@ from headgrid.charts.profiles import (
     value_limits,
 )
 from headgrid.charts.scales import ColorScale, find_scale
-from headgrid.charts.spec import Records, Stack, fill, finish_chart, write_title
+from headgrid.charts.spec import Records, fill, finish_chart, write_title
 from headgrid.errors import CaptureError, OptionError, check_choice, near_miss
 from headgrid.options import (
     CellsName,
@@ -212,9 +213,9 @@ def draw_pick(
     )
     first, statistic = captures[0], captures[0].statistic
     columns = min(options.columns, len(heads))
-    letters = [f"({_letter(number)})" for number in range(len(heads))]
+    letters = [f"({_letter(n)}) " for n in range(len(heads))] if len(heads) > 1 else [""]
     listed = [
-        f"{letter} {f'{shorten_text(capture.run, 60)}, ' if capture.run else ''}"
+        f"{letter}{f'{shorten_text(capture.run, 60)}, ' if capture.run else ''}"
         f"layer {capture.layer_index}, head {head}, sink {sink_texts(capture)[head]}"
         for letter, (capture, head) in zip(letters, heads, strict=True)
     ]
@@ -287,17 +288,35 @@ def _name_panels(
     size: float,
 ) -> Panels:
     """Return the panels with the longest names that fit into so many units of width."""
-    several = len({capture.run for capture, _ in heads}) > 1
-    forms: list[list[str]] = [[], [], [], letters]
-    for letter, (capture, head) in zip(letters, heads, strict=True):
-        layer = capture.layer_index
-        run = f"{shorten_text(capture.run, 24)}, " if capture.run and several else ""
-        forms[0].append(f"{letter} {run}Layer {layer}, Head {head}")
-        forms[1].append(f"{letter} {run.replace(',', '')}L{layer} H{head}")
-        forms[2].append(f"{letter} L{layer} H{head}")
+    runs = _shorten_runs([capture.run for capture, _ in heads])
+    shown = [(capture.layer_index, head) for capture, head in heads]
+    forms = [
+        [
+            f"{run and f'{run}, '}Layer {n}, Head {h}"
+            for run, (n, h) in zip(runs, shown, strict=True)
+        ],
+        [f"{run and f'{run} '}L{n} H{h}" for run, (n, h) in zip(runs, shown, strict=True)],
+        [f"L{n} H{h}" for n, h in shown],
+    ]
+    different = len({(capture.run, capture.layer_index, head) for capture, head in heads})
+    labels = [
+        [f"{letter}{name}" for letter, name in zip(letters, names, strict=True)]
+        for names in forms
+        if len({*names}) == different  # else some would read alike
+    ]
+    last = [letter.strip() or name for letter, name in zip(letters, forms[-1], strict=True)]
     # Average width of a bold letter, as a share of its size: measured on Liberation Sans.
-    fitting = (names for names in forms if max(map(len, names)) * 0.6 * size <= width)
-    return Panels(tuple(heads), next(fitting, forms[-1]), columns)  # one form for all panels
+    fitting = (names for names in labels if max(map(len, names)) * 0.6 * size <= width)
+    return Panels(tuple(heads), next(fitting, last), columns)  # one form for all panels
+
+
+def _shorten_runs(runs: Sequence[str]) -> list[str]:
+    """Return what tells runs apart of their names: nothing where all are of one."""
+    parts = [run.split("/") for run in runs]
+    if len({*map(len, parts)}) == 1:
+        same = [len({*column}) == 1 for column in zip(*parts, strict=True)]
+        parts = [[p for p, one in zip(part, same, strict=True) if not one] for part in parts]
+    return [shorten_text("/".join(part), 24) for part in parts]
 
 
 def _letter(number: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from headgrid.capture.form import expect_alike, expected_layers
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import UNSEEN_COLOR, Look, color_channel, find_look, panel_width
+from headgrid.charts.grids import Grid
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import (
     CELLS,
@@ -34,7 +36,7 @@ from headgrid.charts.scales import (
     find_scale,
     pool_factor,
 )
-from headgrid.charts.spec import Grid, Records, finish_chart, write_title
+from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.charts.tiles import head_tile
 from headgrid.errors import CaptureError, OptionError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
@@ -44,7 +46,9 @@ from headgrid.text import shorten_text
 
 #: Pixels along an axis of a small map beyond which frames are pooled.
 MAX_PIXELS = 72
-_PANEL, _GAP = 44, 4
+_PANEL, _GAP, _SMALLEST = 44, 4, 8
+#: Points from top to bottom of A4 within margins of 2 cm, which a sheet for a paper keeps to.
+_PAGE = 728
 
 
 def sheet(
@@ -70,8 +74,9 @@ def sheet(
     set : str, optional
         Which set of a survey; needed where there are several.
     color_range
-        Applied to all maps together. A few heads of the last layers are far larger than all
-        others, so that the usual range leaves the outermost 1 % of the values to its ends.
+        Applied to all maps together; of a survey, to all values of its inputs. A few heads of
+        the last layers are far larger than all others, so that the usual range leaves the
+        outermost 1 % of the values to its ends.
     columns, palette, title, cells, theme, font, width
         See `FigureOptions`. ``columns`` changes nothing here.
 
@@ -97,6 +102,7 @@ def sheet(
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     if isinstance(source, Survey):
+        options = replace(options, color_range=source.color_range(options.color_range))
         name = _choose_set(source.sets, set)
         of_set = {layer: c for (owner, layer), c in source.captures.items() if owner == name}
         where = f"set {shorten_text(name)}" if len(source.sets) > 1 else source.description
@@ -135,7 +141,8 @@ def draw_sheet(
         ["statistic", "num_heads", "query_frames", "key_frames"],
     )
     rows = tuple(layers) if layers is not None else expected_layers(captures)
-    maps = _Sheet(shown, rows, find_scale(shown, options), _fit(options, shown[0]))
+    look, gap, points = _fit(options, shown[0], rows)
+    maps = _Sheet(shown, rows, find_scale(shown, options), look, gap)
     vectors = as_vectors("the sheet", shown[0], maps.visible, options.cells, MAX_PIXELS)
     chart, records = maps.draw(vectors=vectors)
     meta = {"figure": "sheet", "statistic": shown[0].statistic, "layers": list(rows)}
@@ -145,9 +152,9 @@ def draw_sheet(
         maps.look,
         title=write_title(options, maps.look, maps.title(), shown, 100),
         caption=maps.caption(vectors, description),
-        spacing=maps.gap,
+        spacing={"row": maps.whole(_GAP), "column": maps.whole(gap)},
         meta={**meta, **maps.scale.meta},
-        width=options.points,
+        width=points,
     )
 
 
@@ -159,6 +166,7 @@ class _Sheet:
     layers: tuple[int, ...]
     scale: ColorScale
     look: Look
+    column_gap: float  # in points
 
     @property
     def first(self) -> Capture:
@@ -184,12 +192,15 @@ class _Sheet:
         return map_size(self.first, self.look, MAX_PIXELS)
 
     @property
-    def gap(self) -> float:
-        """Gap between maps: whole cells, so that the finishing stage can join their rows."""
+    def cell(self) -> int:
+        """Width of a cell in whole units."""
         width = self.size[0] * pool_factor(len(self.first.key_frames), MAX_PIXELS)
-        cell = max(1, width // len(self.first.key_frames))
-        gap = _GAP / self.look.unit
-        return gap if cell > 2 * gap else max(1, round(gap / cell)) * cell
+        return max(1, width // len(self.first.key_frames))
+
+    def whole(self, points: float) -> float:
+        """Return a gap between maps: whole cells, so that the finishing stage can join rows."""
+        gap = points / self.look.unit
+        return gap if self.cell > 2 * gap else max(1, round(gap / self.cell)) * self.cell
 
     def draw(self, *, vectors: bool) -> tuple[alt.FacetChart, Records]:
         """Draw every visible pair as a rectangle, or every map as one image."""
@@ -205,7 +216,8 @@ class _Sheet:
         marks = map_marks(panels, look, vectors=vectors, **options).transform_filter(known)
         marks.view = alt.Undefined
         self._keep_ends(marks, vectors)
-        length = len(self.layers) * (self.size[1] + self.gap) - self.gap
+        gap = self.whole(_GAP)
+        length = len(self.layers) * (self.size[1] + gap) - gap
         channel = alt.Color("color:Q") if vectors else alt.Fill("color:Q")
         title = STATISTICS[statistic].title
         color = color_channel(channel, self.scale, title, panels.value_range, length, look)
@@ -235,14 +247,14 @@ class _Sheet:
     def _keep_ends(self, marks: alt.Chart, vectors: bool) -> None:
         """Keep the first and the last tick of both axes: a small map has no room for more.
 
-        They stand inside the map's corners; the row of a missing layer has none.
+        The row of a missing layer has none.
         """
         encoding: Any = marks.encoding
-        axes = (encoding.x, self.first.key_frames), (encoding.y, self.first.query_frames)
-        for channel, frames in axes:
+        x, y = self.first.key_frames, self.first.query_frames
+        for channel, frames in ((encoding.x, x), (encoding.y, y)):
             ends = [frames[0], frames[-1]] if vectors else [0, len(frames) - 1]
             axis = {**dict(channel["axis"]), "values": [*dict.fromkeys(ends)], "title": None}
-            axis |= {"labelFlush": True, "labelFlushOffset": -2}
+            axis |= self._place_labels(frames, ends, upright=channel is encoding.y)
             if channel is encoding.y and self.missing:
                 shown = f"indexof({json.dumps(self.missing)},parent.layer)<0"
                 # Invisible labels keep the width that lines up the rows' names.
@@ -251,20 +263,38 @@ class _Sheet:
             if vectors:
                 channel["title"] = ""
 
+    def _place_labels(
+        self, frames: Sequence[int], ends: Sequence[int], *, upright: bool
+    ) -> dict[str, Any]:
+        """Return the settings of labels at their ticks, or inside of them where maps are close."""
+        size, gap = self.look.tick_label, self.whole(_GAP if upright else self.column_gap)
+        lengths = [0.75 * size if upright else 0.556 * size * len(f"{frames[n]}") for n in (0, -1)]
+        settings: dict[str, Any] = {"labelFlush": False}
+        if sum(lengths) + 1 > self.size[upright]:
+            return {**settings, "values": []}
+        if len({*ends}) > 1 and sum(lengths) / 2 + 1 > gap + self.cell:
+            name, first, last = (
+                ("labelBaseline", "alphabetic", "top")
+                if upright
+                else ("labelAlign", "left", "right")
+            )
+            test = {"test": f"datum.value=={ends[0]}", "value": first}
+            settings[name] = {"condition": test, "value": last}
+        return settings
+
     def _facet(self, layers: list[alt.Chart]) -> alt.FacetChart:
         width, height = self.size
         ground, size = alt.ViewBackground(stroke=None), self.look.bar_label
         panel = alt.layer(*layers).properties(width=width, height=height, view=ground)
         upright: dict[str, Any] = {"labelAngle": 0, "labelAlign": "left", "labelBaseline": "middle"}
-        label = "'Layer ' + datum.value"
-        row = alt.Header(title=None, labelExpr=label, labelFontSize=size, **upright)
-        longest = len(f"Head {self.first.num_heads - 1}") * 0.6 * size
-        spelled = longest <= width + self.gap - 2
-        header = (
-            alt.Header(title=None, labelExpr="'Head ' + datum.value", labelFontSize=size)
-            if spelled  # else the word once, the numbers over their columns
-            else alt.Header(title="Head", titleFontSize=size, titlePadding=2, labelFontSize=size)
+        row = alt.Header(
+            title=None, labelExpr="'Layer ' + datum.value", labelFontSize=size, **upright
         )
+        room = width + self.whole(self.column_gap) - 2
+        number = f"{self.first.num_heads - 1}"
+        fitting = (w for w in ("Head ", "H") if len(w + number) * 0.6 * size <= room)
+        label = f"'{next(fitting, '')}' + datum.value"
+        header = alt.Header(title=None, labelExpr=label, labelFontSize=size)
         down, across = alt.Row("layer:O").header(row), alt.Column("head:O").header(header)
         facet = alt.FacetMapping(row=down, column=across)
         return Grid(spec=panel, facet=facet, data=alt.InlineData(values=[]))
@@ -300,17 +330,33 @@ class _Sheet:
         return caption + (f" Missing layers: {missing}." if missing else "")
 
 
-def _fit(options: FigureOptions, capture: Capture) -> Look:
-    """Return the look of a sheet: that of the theme, with smaller maps."""
+def _fit(
+    options: FigureOptions, capture: Capture, layers: Sequence[int]
+) -> tuple[Look, float, float | None]:
+    """Return the look of small maps, the gap between columns, and the figure's width, in points.
+
+    A sheet for a paper is no higher than a page; what a wanted width leaves is then in the gaps.
+    """
     look = replace(find_look(options, _PANEL), tick_size=2, header_padding=4, tick_label=6)
-    look = replace(look, border_axes=False)
-    if options.points is None:
-        return look
-    across, count = capture.num_heads, count_pixels(len(capture.key_frames), MAX_PIXELS)
-    fixed = 64 + (across - 1) * _GAP + 60 + 2 * look.padding  # names of layers, and colour bar
-    panel = panel_width(options.points, fixed, across, 8)
+    look, paper = replace(look, border_axes=False), look.theme == "paper"
+    count, high = (
+        count_pixels(len(frames), MAX_PIXELS)
+        for frames in (capture.key_frames, capture.query_frames)
+    )
+    around = 7 * look.bar_label + 3 * look.figure_title * (options.title is not None)
+    tall = ((_PAGE - around) / len(layers) - _GAP) * count / high if paper else math.inf
+    if options.points is None and tall >= cell_size(count, _PANEL) * count:
+        return look, _GAP, None
+    across, tall = capture.num_heads, max(_SMALLEST, tall)
+    names = 0.6 * look.bar_label * len(f"Layer {layers[-1]}") + 0.556 * 6 * len(f"{high}")
+    beside = look.bar_offset + look.bar_thickness + look.bar_room + 2 * look.padding
+    fixed = names + look.header_padding + look.tick_size + look.label_padding + beside
+    points = options.points or fixed + across * (tall + _GAP) - _GAP
+    wide = panel_width(points, fixed + (across - 1) * _GAP, across, _SMALLEST)
+    panel = min(wide, tall)
     cells = cell_size(count, round(panel)) * count
-    return replace(look.divided(panel / cells), map_panel=float(cells))
+    look = replace(look.divided(panel / cells), map_panel=float(cells))
+    return look, _GAP + (wide - panel) * across / max(1, across - 1), points
 
 
 def _choose_set(sets: Sequence[str], wanted: str | None) -> str:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import altair as alt
 
 from headgrid.capture.model import Capture
-from headgrid.charts.axes import INK, Look, restore_look, store_look
+from headgrid.charts.axes import INK, Look, store_look
 from headgrid.errors import RenderError
-from headgrid.inert import make_altair_inert
 from headgrid.options import FigureOptions, fill_title
 from headgrid.text import shorten_list, shorten_text, wrap_text
-
-# Pages that altair writes of our charts, and of what it composes of them, hold our texts.
-make_altair_inert()
 
 Spec: TypeAlias = dict[str, Any]
 Records: TypeAlias = list[dict[str, Any]]
@@ -32,85 +27,6 @@ class ChartLike(Protocol):
 
     def to_dict(self, validate: bool = True) -> Spec:
         """Return a Vega-Lite specification."""
-
-
-class _Ours:
-    """A base before altair's own: a look under what a user configures.
-
-    ``configure_axis(labelFontSize=9)`` changes that one setting alone. A chart that is put beside
-    another leaves its look and its ``usermeta`` out: only the outermost chart may have them.
-    """
-
-    def to_dict(
-        self,
-        validate: bool = True,
-        *,
-        format: Literal["vega-lite", "vega"] = "vega-lite",
-        ignore: list[str] | None = None,
-        context: dict[str, Any] | None = None,
-    ) -> Spec:
-        """Return the Vega-Lite specification, as every altair chart does."""
-        parent: Any = super()
-        spec: Spec = parent.to_dict(validate, format=format, ignore=ignore, context=context)
-        if format != "vega-lite":  # altair has compiled what it got from a call without format
-            return spec
-        if not (context or {}).get("top_level", True):
-            spec.pop("usermeta", None)
-            _name_apart(spec)
-            return spec
-        found: Any = spec.get("usermeta")
-        stored = found.get("headgrid") if isinstance(found, dict) else None
-        own = configure(restore_look(stored if isinstance(stored, dict) else {}))
-        chosen = self.config  # type: ignore[attr-defined]
-        if not isinstance(chosen, dict):
-            chosen = {} if chosen is alt.Undefined else chosen.to_dict()
-        spec["config"] = _overlay(_overlay(spec.get("config") or {}, own), chosen)
-        return spec
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None, **options: Any) -> Any:
-        # headgrid's own, unless somebody has chosen a renderer of altair's, or options of one.
-        from altair import renderers
-
-        parent: Any = super()
-        if renderers.active == "default" and not renderers.options:
-            from headgrid.web.mimebundle import bundle_chart
-
-            chart: Any = self
-            if (bundle := bundle_chart(chart, include, exclude)) is not None:
-                return bundle
-        return parent._repr_mimebundle_(include, exclude, **options)
-
-    def __repr__(self) -> str:
-        # altair's own is the whole chart, data and all.
-        description = self.description  # type: ignore[attr-defined]
-        told = shorten_text(description, 100) if isinstance(description, str) else "no data"
-        return f"<{type(self).__name__} of {told}>"
-
-
-class Grid(_Ours, alt.FacetChart):
-    """An altair facet chart with headgrid's look under what a user configures."""
-
-
-class Stack(_Ours, alt.VConcatChart):
-    """Altair charts over each other, with headgrid's look under what a user configures."""
-
-
-def _name_apart(spec: Spec) -> None:
-    """Give the marks names of their own, as Vega-Lite mixes up parts whose marks share names."""
-    text = json.dumps(spec, sort_keys=True, default=str)
-    prefix = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).hexdigest()
-    for layer in (spec.get("spec") or {}).get("layer") or ():
-        if str(layer.get("name", "")).startswith("headgrid_"):
-            layer["name"] = f"p{prefix}_{layer['name']}"
-
-
-def _overlay(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Return one nested dictionary over another."""
-    merged = {**under, **over}
-    for key in under.keys() & over.keys():
-        if isinstance(under[key], dict) and isinstance(over[key], dict):
-            merged[key] = _overlay(under[key], over[key])
-    return merged
 
 
 def configure(look: Look) -> dict[str, Any]:
@@ -185,7 +101,7 @@ def finish_chart(
         usermeta={"headgrid": stored},
         spacing=spacing,
         # A grid has no size of its own in the layout of what stands over it.
-        bounds="full" if isinstance(chart, Stack) else "flush",
+        bounds="full" if isinstance(chart, alt.VConcatChart) else "flush",
     )
     return finished if records is None else fill(finished, records)
 

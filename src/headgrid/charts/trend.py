@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import altair as alt
@@ -14,10 +15,12 @@ from headgrid.charts.profiles import BAR_COLOR
 from headgrid.charts.scales import frame_ticks
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
-from headgrid.tables.measures import measure_title
+from headgrid.tables.measures import measure_diverges, measure_title
+from headgrid.text import shorten_float
 
 #: Name of marks that the finishing stage shortens like those of the profiles.
 FAINT = "headgrid_faint"
+_OPACITY = 0.45
 
 
 def trend(
@@ -83,7 +86,8 @@ def draw_trend(
     expect_values(summary, name, statistic)
     layers = sorted(int(layer) for layer in summary["layer"].unique())
     look, width = find_look(options), set_width(options, summary)
-    panel = _trend_panel(name, measure_title(name, statistic), layers, look, width)
+    domain = _value_domain(summary, signed=measure_diverges(name, statistic))
+    panel = _trend_panel(summary, name, measure_title(name, statistic), domain, look, width)
     band = "band: one standard deviation over runs of the mean over heads, to both sides"
     spread = band if summary["std"].notna().any() else "no spread, as there is one run"
     return finish_summary(
@@ -98,11 +102,26 @@ def draw_trend(
     )
 
 
+def _value_domain(summary: pd.DataFrame, *, signed: bool) -> tuple[float, float]:
+    """Return the ends of the value axis: zero, and a little beyond what lies on its sides."""
+    spread = summary["std"].where(summary["head"].isna()).fillna(0)
+    low = min(0.0, float((summary["mean"] - spread if signed else summary["mean"]).min()))
+    high = max(0.0, float((summary["mean"] + spread).max()))
+    room = 0.04 * (high - low or 1.0)
+    return shorten_float(low - room * (low < 0), 6), shorten_float(high + room * (high > 0), 6)
+
+
 def _trend_panel(
-    name: str, title: str, layers: list[int], look: Look, wanted: float | None
+    summary: pd.DataFrame,
+    name: str,
+    title: str,
+    domain: tuple[float, float],
+    look: Look,
+    wanted: float | None,
 ) -> alt.LayerChart | alt.FacetChart:
     width = wanted or (180 if look.border_axes else 480)
     height = min(width * 0.6, 270)
+    layers = sorted(int(layer) for layer in summary["layer"].unique())
     alone = len(layers) == 1  # then there is no line to draw
     count = layers[-1] - layers[0] + 1
     ticks = list(range(count)) if count <= 12 else frame_ticks(count)
@@ -112,29 +131,33 @@ def _trend_panel(
         .scale(domain=[layers[0] - alone, layers[-1] + alone], nice=False, padding=6)
         .axis(grid=False, values=[layers[0] + tick for tick in ticks])
     )
-    y = alt.Y(f"{name}:Q", title=title, scale=alt.Scale(zero=False, padding=6))
+    y = alt.Y(f"{name}:Q", title=title, scale=alt.Scale(domain=list(domain), nice=False))
+    spread = ", \u00b1 1 standard deviation over runs" if summary["std"].notna().any() else ""
+    names = [f"mean over heads{spread}", "each head"]
+    color = _key(names, look, "circle" if alone else "stroke")
     of_layer = "!isValid(datum.head)"
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
     base = alt.Chart(width=width, height=height, view=ground)
     tooltip = ["set:N", "layer:O", f"{name}:Q", "std:Q", "runs:Q"]
-    grey: dict[str, Any] = {"color": "#888888", "opacity": 0.45, "aria": False}
+    grey: dict[str, Any] = {"opacity": _OPACITY, "aria": False}
     thin = 0.8 * look.line_width
     faint = (
         (base.mark_point(**grey, size=12) if alone else base.mark_line(**grey, strokeWidth=thin))
         .transform_filter("isValid(datum.head)")
-        .encode(x=x, y=y, detail="head:N", tooltip=["head:O", *tooltip])
+        .encode(x=x, y=y, color=color, detail="head:N", tooltip=["head:O", *tooltip])
         .properties(name=FAINT)
     )
+    low = f"max({domain[0]!r},datum.{name}-datum.std)"  # a mass has no band below zero
     band = (
         base.mark_area(color=BAR_COLOR, opacity=0.25, aria=False)
         .transform_filter(f"{of_layer}&&isValid(datum.std)")
-        .transform_calculate(low=f"datum.{name}-datum.std", high=f"datum.{name}+datum.std")
+        .transform_calculate(low=low, high=f"datum.{name}+datum.std")
         .encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
     )
     line = (
-        base.mark_line(color=BAR_COLOR, strokeWidth=2 * look.line_width, aria=False)
+        base.mark_line(strokeWidth=2 * look.line_width, aria=False)
         .transform_filter(of_layer)
-        .encode(x=x, y=y)
+        .encode(x=x, y=y, color=color)
         .properties(name=LINE)
     )
     points = (
@@ -147,4 +170,21 @@ def _trend_panel(
         .transform_aggregate(groupby=["panel"])
         .encode(y=alt.datum(0))
     )
-    return alt.layer(faint, zero, band, line, points)
+    inside = [zero] if domain[0] < 0 < domain[1] else []
+    told = f"{json.dumps(names)}[isValid(datum.head)?1:0]"
+    return alt.layer(faint, *inside, band, line, points).transform_calculate(line=told)
+
+
+def _key(names: list[str], look: Look, symbol: str) -> alt.Color:
+    """Return the colours of the mean and of the heads, with a line over the panels that says so."""
+    legend = alt.Legend(
+        title=None,
+        orient="top",
+        direction="horizontal",
+        offset=look.title_offset / 4,
+        symbolType=symbol,
+        symbolStrokeWidth=2 * look.line_width,
+        symbolOpacity={"expr": f"datum.index?{_OPACITY}:1"},
+    )
+    scale = alt.Scale(domain=names, range=[BAR_COLOR, "#888888"])
+    return alt.Color("line:N", scale=scale, legend=legend)

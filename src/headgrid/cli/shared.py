@@ -107,6 +107,9 @@ format_option = option(
 )
 ppi_option = option("--ppi FLOAT", "Pixels per inch of a PNG.", 300, type=float, check=_check_ppi)
 palette_option = option("--palette rdbu|custom", "Colours.", "rdbu")
+width_option = option(
+    "--width LENGTH", "Exact width of each figure, such as 13.97cm, 140mm, 5.5in or 396pt."
+)
 
 #: How figures are drawn: the fields of `FigureOptions`.
 style_options = add(
@@ -132,7 +135,7 @@ style_options = add(
         "default",
     ),
     option("--font sans|serif", "Typeface.", "sans"),
-    option("--width LENGTH", "Exact width of the figure, such as 13.97cm, 140mm, 5.5in or 396pt."),
+    width_option,
 )
 #: Of figures with profiles.
 profile_options = add(

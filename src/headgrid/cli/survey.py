@@ -22,6 +22,7 @@ from headgrid.cli.shared import (
     run_options,
     show_outcome,
     stop,
+    width_option,
 )
 from headgrid.errors import CaptureError, OutputError, check_choice
 from headgrid.options import FigureOptions, parse_color_range
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     "The sheet's cells as vector shapes, or as one PNG tile per head.",
     "auto",
 )
+@width_option
 @run_options
 def survey(
     inputs: tuple[str, ...],

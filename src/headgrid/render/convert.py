@@ -34,7 +34,7 @@ _SCHEMA = re.compile(r"https://vega\.github\.io/schema/vega-lite/v\d+(\.\d+)*\.j
 _PNG = re.compile(re.escape(PNG_URI) + r"[A-Za-z0-9+/]*={0,2}")
 _PAINTS = ("fill", "stroke", "background", "range", "scheme")
 # Transforms that make no field but those that they name.
-_NAMED_TRANSFORMS = {"calculate", "as", "filter", "aggregate", "groupby"}
+_NAMED_TRANSFORMS = {"calculate", "as", "filter", "aggregate", "groupby", "flatten", "window"}
 #: Functions that make much of little: a few bytes are enough to fill the engine's heap.
 _GENERATOR = re.compile(r"\b(?:sequence|pad|timeSequence|utcSequence)\s*\(")
 _EXPRESSIONS = ("calculate", "expr", "labelExpr", "signal", "update", "filter", "test")
@@ -359,7 +359,7 @@ def _check_data(spec: Spec, nodes: Nodes) -> None:
                 "colours, or a scale; nothing is fetched"
             )
     fields = [node["url"]["field"] for _, node in nodes if _is_field(node.get("url"))]
-    made = {text for _, node in nodes for text in _texts(node.get("as"))}
+    made = {text for _, n in nodes for key in ("as", "flatten") for text in _texts(n.get(key))}
     kinds = {key for _, node in nodes for step in _steps(node) for key in step}
     plain = all(
         isinstance(source, Mapping)
@@ -368,7 +368,10 @@ def _check_data(spec: Spec, nodes: Nodes) -> None:
         for source in sources
     )
     computed = made.intersection(fields) or kinds - _NAMED_TRANSFORMS or not plain
-    found = [r.get(field) if isinstance(r, Mapping) else r for r in records for field in fields]
+    # The data of another part of a composition name no picture.
+    tables = [[r if isinstance(r, Mapping) else {} for r in _records([one])] for one in sources]
+    named = [t for t in tables if any(f in r for r in t for f in fields)] or tables
+    found = [record.get(field) for table in named for record in table for field in fields]
     if fields and (computed or not all(map(_is_png, found))):
         raise RenderError(
             f"the specification takes pictures from the field {quote_text(fields[0])}, expected "

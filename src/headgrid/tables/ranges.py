@@ -83,24 +83,7 @@ def resolve_color_range(
     checked = check_color_rule(rule)
     if isinstance(checked, tuple):
         return ColorRange(*checked, "fixed")
-    if checked == "head":
-        raise OptionError(
-            "color range is 'head', expected one range for all that the figure shows; heatmap and "
-            "pick (headgrid render, headgrid pick) draw maps on a scale for each head"
-        )
-    ends: list[float] = []
-    signed, sketch = True, None
-    for capture in captures:
-        ends += capture.value_range
-        signed = STATISTICS[capture.statistic].signed
-        if checked == "log" and signed:
-            raise OptionError(
-                f"color range is 'log', expected another one for {capture.statistic}, which has "
-                "two signs: symmetric, quantile, or head for each head its own"
-            )
-        if checked in ("quantile", "log"):
-            values = capture.value_sketch
-            sketch = sketch.merge(values) if sketch else values
+    ends, signed, sketch = _look_through(captures, checked)
     low, high = min(ends, default=0.0), max(ends, default=0.0)
     if checked == "log":
         return _find_decades(sketch.smallest_positive if sketch else 1.0, high)
@@ -117,6 +100,31 @@ def resolve_color_range(
     if not high - low > SMALLEST_SPAN:  # one value everywhere
         low, high = (-1.0 if signed else 0.0), (high if high > SMALLEST_SPAN else 1.0)
     return ColorRange(shorten_float(low), shorten_float(high), checked)
+
+
+def _look_through(
+    captures: Iterable[Ranged], rule: str
+) -> tuple[list[float], bool, QuantileSketch | None]:
+    """Return smallest and largest values, whether they have two signs, and a rule's sketch."""
+    if rule == "head":
+        raise OptionError(
+            "color range is 'head', expected one range for all that the figure shows; heatmap and "
+            "pick (headgrid render, headgrid pick) draw maps on a scale for each head"
+        )
+    ends: list[float] = []
+    signed, sketch = True, None
+    for capture in captures:
+        ends += capture.value_range
+        signed = STATISTICS[capture.statistic].signed
+        if rule == "log" and signed:
+            raise OptionError(
+                f"color range is 'log', expected another one for {capture.statistic}, which has "
+                "two signs: symmetric, quantile, or head for each head its own"
+            )
+        if rule in ("quantile", "log"):
+            values = capture.value_sketch
+            sketch = sketch.merge(values) if sketch else values
+    return ends, signed, sketch
 
 
 def _find_decades(smallest: float, largest: float) -> ColorRange:

@@ -18,6 +18,7 @@ from headgrid.charts.spec import ChartLike, to_json, to_spec
 from headgrid.errors import HeadgridError
 from headgrid.render.convert import render, render_svg
 from headgrid.render.svg import finish as svg
+from headgrid.text import shorten_text
 from headgrid.web import page
 from headgrid.web.assets import notebook_code
 
@@ -59,8 +60,9 @@ def bundle_chart(chart: ChartLike, include: Any = None, exclude: Any = None) -> 
     except HeadgridError:
         return None
     script = f"\n<script>{notebook_code(str(spec.get('$schema', '')))}</script>" if live else ""
+    told = shorten_text(str(spec.get("description", "no data")), 100)
     contents = {
-        "text/plain": repr(chart),
+        "text/plain": f"<{type(chart).__name__} of {told}>",
         VEGALITE: spec,
         kind: encoded if metadata else drawing,
         "text/html": html + script,
