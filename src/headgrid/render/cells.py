@@ -24,8 +24,7 @@ from headgrid.render.svg.marks import Cells
 
 Node: TypeAlias = Mapping[str, Any]
 
-#: Parts of a configuration that leave marks and scales alone.
-_CONFIG = {"aria", "background", "font", "header", "legend", "padding", "title", "view"}
+_CONFIG = {"aria", "background", "font", "header", "legend", "padding", "style", "title", "view"}
 _SHIFT = re.compile(r"datum\.position([+-]\d+)?")
 _LISTED = re.compile(r"(\[[\d, -]+\])\[datum\.position-1\]")
 #: Which panels a layer of cells is for: all, or those of a comparison.
@@ -85,24 +84,34 @@ def cut_cells(spec: Spec) -> tuple[Spec, Maps]:
 
     Where a map is not exactly as headgrid builds it, everything stays, and there are no maps.
     """
+    try:
+        return _cut(spec)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return spec, Maps([])  # not built by headgrid
+
+
+def _cut(spec: Spec) -> tuple[Spec, Maps]:
+    _expect(_is_plain(spec["config"]))
     stack = next((name for name in ("vconcat", "hconcat") if name in spec), "")
     parts: list[Any] = list(spec[stack]) if stack else [spec]
-    config, named = spec.get("config"), {**spec.get("datasets", {})}
-    known = isinstance(config, Mapping) and all(k in _CONFIG or k[:4] == "axis" for k in config)
-    grids = []
-    try:
-        for number, part in enumerate(parts):
-            if known and (layers := _read_grid(part)):
-                data = part["data"]
-                records = data["values"] if "values" in data else named.pop(data["name"])
-                grids.append((layers, records))
-                parts[number] = {**part, "data": {"values": _first_cells(records, layers[0])}}
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        grids = []  # not built by headgrid
+    named, grids = {**spec.get("datasets", {})}, []
+    for number, part in enumerate(parts):
+        if layers := _read_grid(part):
+            data = part["data"]
+            records = data["values"] if "values" in data else named.pop(data["name"])
+            grids.append((layers, records))
+            parts[number] = {**part, "data": {"values": _first_cells(records, layers[0])}}
     if not grids:
         return spec, Maps([])
     rest = {**spec, "datasets": named} if "datasets" in spec else spec
     return ({**rest, stack: parts} if stack else {**rest, **parts[0]}), Maps(grids)
+
+
+def _is_plain(config: Node) -> bool:
+    """Return whether a configuration leaves cells and their scales alone."""
+    return all(name in _CONFIG or name[:4] == "axis" for name in config) and (
+        "rect" not in config.get("style", {})
+    )
 
 
 def _read_grid(grid: Node) -> list[_Layer]:
