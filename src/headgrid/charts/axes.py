@@ -228,28 +228,51 @@ def color_channel(
     look: Look,
 ) -> Any:
     """Give a channel the colour scale, with a bar that says where values, from to, saturate."""
-    low, high = scale.range.low, scale.range.high
     length = min(max(length, _SHORTEST_BAR * look.bar_label), look.bar_length)
     count = max(1, min(_COLORBAR_TICKS, int(length / (2.2 * look.bar_label))))
-    ticks = value_ticks(low, high, count)
     legend: dict[str, Any] = {
         "title": fit_title(title, length, look.bar_title),
         "orient": "right",
         "gradientLength": length,
         "titleOrient": "right",
         "tickCount": count,
-        "labelExpr": short_label(ticks),
+        **(_own_ticks(scale, count, values) or _value_ticks(scale, count, values)),
     }
     if isinstance(legend["title"], list):  # the lines grow towards the labels
         legend["titlePadding"] = 5 + 1.2 * look.bar_title * (len(legend["title"]) - 1)
-    signs = zip((low, high), saturates(values, scale.range), "\u2264\u2265", strict=True)
-    ends = {end: f"{sign}\u2009" for end, beyond, sign in signs if beyond}
-    if ends:
-        legend |= _mark_ends(ends, ticks, scale)
     domain, colors = (list(part) for part in zip(*scale.stops, strict=True))
     return channel.scale(
         domain=domain, range=colors, interpolate="rgb", clamp=True, type="linear"
     ).legend(alt.Legend(**legend))
+
+
+def _own_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> dict[str, Any]:
+    """Return the ticks of a bar whose numbers are no values: shares of a largest, or decades."""
+    low, high = map(round, scale.ends)
+    if scale.units:
+        texts = {-1: "\u2212max", 0: "0", 1: "max"}
+        shown = {n: text for n, text in texts.items() if low <= n <= high}
+    elif scale.is_log:
+        whole = range(high, low - 1, -max(1, -(-(high - low) // count)))
+        shown = {n: write_number(10.0**n, "g") for n in whole}
+        below, above = saturates(values, scale.range)
+        if below:  # the foot of the bar stands for all that is less
+            shown[low] = f"\u2264\u2009{write_number(10.0**low, 'g')}"
+            shown[low] = f"0, {shown[low]}" if values[0] <= 0 else shown[low]
+        if above:
+            shown[high] = f"\u2265\u2009{shown[high]}"
+    else:
+        return {}
+    texts = json.dumps(shown, ensure_ascii=False)
+    return {"values": sorted(shown), "labelExpr": f"{texts}[datum.value]", "labelOverlap": False}
+
+
+def _value_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> dict[str, Any]:
+    low, high = scale.range.low, scale.range.high
+    ticks = value_ticks(low, high, count)
+    signs = zip((low, high), saturates(values, scale.range), "\u2264\u2265", strict=True)
+    ends = {end: f"{sign}\u2009" for end, beyond, sign in signs if beyond}
+    return _mark_ends(ends, ticks, scale) if ends else {"labelExpr": short_label(ticks)}
 
 
 def _mark_ends(

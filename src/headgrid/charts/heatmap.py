@@ -138,7 +138,9 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     heads = _find_heads(capture, options)
     names = [f"Head {head}" for _, head in heads]
     panels = _panels(capture, heads, names, options, "'Head ' + datum.value")
-    scale = find_scale([panels if options.heads else capture], options)
+    scale = find_scale([panels if options.heads else capture], options, heads, panels.field)
+    if scale.units:
+        panels = replace(panels, names=scale.names(names), label="")
     visible = sum(capture.head_visible(head) for _, head in heads)
     vectors = as_vectors(f"{capture.source}: the heatmap", capture, visible, options.cells)
     columns = min(options.columns, len(heads))
@@ -148,7 +150,8 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     own = f"Layer {capture.layer_index}: 2D Attention Maps ({_name_heads(options)})"
     frames = f"Query Frames: {queries}, Key Frames: {keys}"
     width = columns * (map_size(capture, look)[0] + 60) + 60
-    saturated = count_saturated(capture, scale.range, [head for _, head in heads])
+    numbers = [head for _, head in heads]
+    saturated = 0 if scale.units else count_saturated(capture, scale.range, numbers)
     total = len(heads) * len(capture.query_frames) * len(capture.key_frames)
     return finish_chart(
         chart,
@@ -161,6 +164,7 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
             f"query x key frame. Color range {scale.text}; {saturated:,} of {visible:,} values "
             f"saturate; {total - visible:,} of {total:,} pairs are unseen.",
             tell_gaps(query=capture.query_frames, key=capture.key_frames),
+            _count_zeros(capture, numbers) if scale.is_log else "",
             "" if vectors else _describe_tiles(capture),
         ),
         spacing={"row": look.map_row_gap, "column": look.map_column_gap},
@@ -281,6 +285,12 @@ def _describe(figure: str, capture: Capture) -> dict[str, Any]:
         "run": shorten_text(capture.run),
         "prompt": shorten_text(capture.prompt),
     }
+
+
+def _count_zeros(capture: Capture, heads: Sequence[int]) -> str:
+    """Return the sentence that names values without a magnitude."""
+    zeros = sum(int(np.count_nonzero(capture.head_matrix(head) == 0)) for head in heads)
+    return f"{count_noun(zeros, 'value')} of 0 have the color of the lowest." if zeros else ""
 
 
 def _describe_tiles(capture: Capture) -> str:

@@ -231,7 +231,7 @@ def draw_maps(
     width, height = map_size(panels.first, look)
     length = panels.bar_length(height, look)
     channel = alt.Color("color:Q") if vectors else alt.Fill("color:Q")
-    title = STATISTICS[panels.statistic].title
+    title = STATISTICS[panels.statistic].title + (", each head" if scale.units else "")
     color = color_channel(channel, scale, title, panels.value_range, length, look)
     color = color if legend else color.legend(None)
     marks = map_marks(panels, look, vectors=vectors)
@@ -248,7 +248,7 @@ def draw_maps(
         .encode(fill=color, fillOpacity=alt.FillOpacityValue(0))
     )
     records: Records = [
-        {panels.field: number, "tile": head_tile(owner, head, scale)}
+        {panels.field: number, "tile": head_tile(owner, head, scale.of_panel(number))}
         for number, (owner, head) in enumerate(panels.heads)
     ]
     chart = panels.facet_maps([marks], look, frame, has_key=legend)

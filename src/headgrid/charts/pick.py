@@ -233,11 +233,12 @@ def draw_pick(
     else:
         look = fit_maps(options, columns, first.key_frames)
         look = replace(look, shared_values=options.value_axis != "independent")
-        panels = _name_panels(heads, columns, letters, look.map_panel, look.map_title)
+        scale = find_scale([Panels(tuple(heads), [], columns)], options, heads, "panel")
+        panels = _name_panels(heads, columns, letters, look.map_panel, look.map_title, scale)
         panels = replace(panels, marks=options.marks)
-        scale = find_scale([panels], options)
         meta |= scale.meta
-        caption += f" One color range for all maps, {scale.text}."
+        of = "Color range" if scale.units else "One color range for all maps,"
+        caption += f" {of} {scale.text}."
         count = sum(capture.head_visible(head) for capture, head in heads)
         vectors = as_vectors(f"{first.source}: the figure", first, count, options.cells)
         draw = draw_maps if figure == "heatmap" else _draw_pairs
@@ -273,7 +274,8 @@ def _draw_pairs(
         names = [f"sink={sink_texts(capture)[head]}" for capture, head in row.heads]
         has_keys = not look.border_axes or below < len(row.heads)
         lower = replace(row, names=names, below=below, has_keys=has_keys)
-        maps, records = draw_maps(upper, scale, look, vectors=vectors, legend=start == 0)
+        own = scale.part(start, start + columns)
+        maps, records = draw_maps(upper, own, look, vectors=vectors, legend=start == 0)
         profiles, values = draw_profiles(lower, look)
         for grid, data in ((maps, records), (profiles, values)):
             rows.append(fill(grid.properties(spacing=gap, bounds="flush"), data))
@@ -286,6 +288,7 @@ def _name_panels(
     letters: list[str],
     width: float,
     size: float,
+    scale: ColorScale | None = None,
 ) -> Panels:
     """Return the panels with the longest names that fit into so many units of width."""
     runs = _shorten_runs([capture.run for capture, _ in heads])
@@ -305,6 +308,8 @@ def _name_panels(
         if len({*names}) == different  # else some would read alike
     ]
     last = [letter.strip() or name for letter, name in zip(letters, forms[-1], strict=True)]
+    if scale is not None:
+        last, *labels = map(scale.names, (last, *labels))
     # Average width of a bold letter, as a share of its size: measured on Liberation Sans.
     fitting = (names for names in labels if max(map(len, names)) * 0.6 * size <= width)
     return Panels(tuple(heads), next(fitting, last), columns)  # one form for all panels

@@ -82,13 +82,17 @@ class ColorScale(Card):
     @property
     def text(self) -> str:
         """The range and its rule, for captions."""
+        if self.units:
+            return "of each head its own (head)"
         ends = write_number(self.range.low), write_number(self.range.high)
         return f"{' to '.join(ends)} ({self.range.rule})"
 
     @property
     def meta(self) -> dict[str, object]:
-        """The range and its rule, for ``usermeta``."""
-        return {"color_range": [self.range.low, self.range.high], "color_rule": self.range.rule}
+        """The range and its rule, and what each panel's values are shares of, for ``usermeta``."""
+        units = {"color_units": list(self.units)} if self.units else {}
+        ends = [self.range.low, self.range.high]
+        return {"color_range": ends, "color_rule": self.range.rule, **units}
 
     @property
     def stops(self) -> list[tuple[float, str]]:
@@ -158,6 +162,17 @@ class ColorScale(Card):
     def of_panel(self, number: int) -> ColorScale:
         """Return the scale of one panel."""
         return replace(self, units=(), unit=self.units[number]) if self.units else self
+
+    def part(self, start: int, stop: int) -> ColorScale:
+        """Return the scale of some of the panels, numbered from 0."""
+        return replace(self, units=self.units[start:stop])
+
+    def names(self, panels: Sequence[str]) -> list[str]:
+        """Return the names of panels, each with the range of its scale if that is its own."""
+        ranges = [write_number(unit, ".3g") for unit in self.units] or [""] * len(panels)
+        form = "{} (±{})" if self.palette.diverging else "{} (0 to {})"
+        both = zip(panels, ranges, strict=True)
+        return [form.format(name, size) if size else name for name, size in both]
 
     @property
     def _pieces(self) -> list[tuple[tuple[float, float], tuple[float, float]]]:

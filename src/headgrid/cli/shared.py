@@ -119,7 +119,7 @@ style_options = add(
         "--color-range RULE|LO,HI",
         "symmetric around zero; shared: symmetric over all inputs, so that layers compare; "
         "quantile: the same without the outermost 1 % of all values; minmax: white stays at "
-        "zero; or two numbers.",
+        "zero; log: decades, of masses; head: each head on its own scale; or two numbers.",
         "symmetric",
         check=parse_color_range,
     ),

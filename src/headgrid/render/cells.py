@@ -58,7 +58,7 @@ class _Layer:
         row = np.repeat([self.rows[record["query"]] for record in records], lengths)
         within = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         seen = values == values
-        scale = self.scale.of_panel(panel[-1]) if self.scale.units else self.scale
+        scale = self.scale.of_panel(panel[-1])
         red, green, blue = scale.rgb(values[seen]).astype(np.int64).T
         color = (red << 16) + (green << 8) + blue
         return *self.size, np.stack([column[within[seen]], row[seen], color])

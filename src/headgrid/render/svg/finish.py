@@ -53,7 +53,7 @@ _ID = re.compile(r' id="([^"]*)"')
 # libxml2 refuses texts above 10 MB unless it is told.
 _HUGE = 5_000_000
 _PLACE = re.compile(r"translate\(([^(),]+),([^(),]+)\)")
-_BAR = re.compile(r"M0[ ,]0h([\d.]+)v")
+_BAR = re.compile(r"M0[ ,]0h([\d.]+)v([\d.]+)")
 _TURNED = re.compile(r"translate\(([^(),]+),([^(),]+)\)rotate\(90\)")
 _ASIDE = re.compile(r"translate\(([^(),]+),([^(),]+)\) rotate\((-?90)\) translate\(0,([^(),]+)\)")
 _RULES = ("mark-rule role-axis-tick", "mark-rule role-axis-grid")
@@ -305,8 +305,7 @@ def _dress_bar(bar: etree._Element) -> None:
     ticks = []
     for label in labels:
         size = _font_size(label) or _font_size(bar[0][1])
-        # The base line of a letter is so much below its middle, as Vega has it.
-        y = shorten_number(float(label.get("y", "")) - round(0.3 * size))
+        y = shorten_number(_tick_of(float(label.get("y", "")), size, float(found[2])))
         reach = 0.6 * (float(label.get("x", "")) - float(found[1]))
         ticks.append(f"M{found[1]} {y}h{shorten_number(round(reach, 2))}")
     _drop(box, "opacity")
@@ -320,6 +319,13 @@ def _dress_bar(bar: etree._Element) -> None:
             width = 0.51 * _font_size(title) - sum(float(line.get("dy", "0")) for line in title)
             x = shorten_number(float(turned[1]) + width)
             title.set("transform", f"translate({x},{turned[2]})rotate(-90)")
+
+
+def _tick_of(base: float, size: float, length: float) -> float:
+    """Return where the tick of a label with this base line is, by Vega's measures of letters."""
+    if base == round(0.79 * size):  # labels at the ends stay between them
+        return 0.0
+    return length if base == length - round(0.21 * size) else base - round(0.3 * size)
 
 
 def _font_size(element: etree._Element) -> float:
