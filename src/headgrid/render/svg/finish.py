@@ -86,8 +86,8 @@ def finish(
         _tidy(root)
         marks.join_rows(root)
         _set_gradients(root, gradients)
-        for bar in root.iterfind(f".//{SVG}g[@class='mark-rect role-legend-gradient']"):
-            _dress_bar(bar.getparent().getparent())
+        for bar in root.iterfind(f".//{SVG}g[@class='mark-group role-legend']"):
+            _dress_bar(bar)
     _write_head(root, clean_text(title), clean_text(description))
     _set_family(root, family, once=named)
     drawing = _name_ids(root, width)
@@ -290,15 +290,12 @@ def _set_gradients(root: etree._Element, scales: Sequence[Stops]) -> None:
 
 def _dress_bar(bar: etree._Element) -> None:
     """Give a colour bar ticks, and let its title read upwards, which Vega turns downwards."""
-    box, *labels = [
-        *bar.iterfind(f".//{SVG}g[@class='mark-rect role-legend-gradient']/{SVG}path"),
-        *bar.iterfind(f".//{SVG}g[@class='mark-text role-legend-label']/{SVG}text[@y]"),
-    ]
-    found = _BAR.match(box.get("d", ""))
-    if found is None:
+    box = bar.find(f".//{SVG}g[@class='mark-rect role-legend-gradient']/{SVG}path")
+    found = None if box is None else _BAR.match(box.get("d", ""))
+    if box is None or found is None:
         return
     ticks = []
-    for label in labels:
+    for label in bar.iterfind(f".//{SVG}g[@class='mark-text role-legend-label']/{SVG}text[@y]"):
         size = _font_size(label) or _font_size(bar[0][1])
         # The base line of a letter is so much below its middle, as Vega has it.
         y = shorten_number(float(label.get("y", "")) - round(0.3 * size))
