@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import operator
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
@@ -145,7 +144,7 @@ class FigureOptions:
     width: float | str | None = None
     value_axis: ValueAxisName | None = None
     heads: Numbers | None = None
-    marks: str | Sequence[int | str] | None = None
+    marks: str | Sequence[int | str] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, bool) or not isinstance(self.columns, int) or self.columns < 1:
@@ -162,7 +161,8 @@ class FigureOptions:
             check_choice("value axis", self.value_axis, VALUE_AXES)
         if self.heads is not None:
             object.__setattr__(self, "heads", read_numbers("heads", self.heads))
-        object.__setattr__(self, "marks", read_numbers("marks", self.marks or (), (BLOCKS,)))
+        marks = read_numbers("marks", self.marks, (BLOCKS,)) if self.marks else ()
+        object.__setattr__(self, "marks", marks)
         check_color_rule(self.color_range)
         if self.title is not None:
             _check_template(self.title)
@@ -237,31 +237,21 @@ def read_numbers(name: str, value: object, words: tuple[str, ...] = ()) -> tuple
     >>> read_numbers("heads", "0,3,7-9"), read_numbers("marks", ["blocks", 4], ("blocks",))
     ((0, 3, 7, 8, 9), ('blocks', 4))
     """
-    given = value.split(",") if isinstance(value, str) else value
     found: list[int | str] = []
-    for one in given if isinstance(given, Iterable) else [given]:
-        numbers = [one.strip()] if isinstance(one, str) and one.strip() in words else _span(one)
-        if not numbers:
-            raise OptionError(
-                f"{name} has {show_value(one)}, expected whole numbers or ranges of them"
-                f"{''.join(f' or {word}' for word in words)}, as in 0,3,7-9"
-            )
-        found += numbers
-    if not found and value != ():
-        raise OptionError(f"{name} is empty, expected at least one number, as in 0,3,7-9")
-    return tuple(dict.fromkeys(found))
-
-
-def _span(value: Any) -> Sequence[int | str]:
-    """Return the numbers that ``7`` or ``"7-9"`` means; none where it means nothing."""
-    if isinstance(value, str):
-        ends = _SPAN.fullmatch(value.strip())
-        numbers = range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else range(0)
-        return numbers if len(numbers) <= 100_000 else ()
-    with suppress(TypeError):
-        number = operator.index(value)
-        return [number] if 0 <= number < 10**9 and not isinstance(value, bool) else ()
-    return ()
+    with suppress(TypeError, ValueError):  # no sequence; a number with thousands of digits
+        for text in value.split(",") if isinstance(value, str) else map(str, value):  # type: ignore[call-overload]
+            ends = _SPAN.fullmatch(text.strip())
+            first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (1, 0)
+            numbers = [text.strip()] if text.strip() in words else range(first, last + 1)
+            if not 0 < len(numbers) <= 100_000:
+                raise ValueError
+            found += numbers
+        if found:
+            return tuple(dict.fromkeys(found))
+    raise OptionError(
+        f"{name} is {show_value(value)}, expected whole numbers or ranges of them"
+        f"{''.join(f' or {word}' for word in words)}, as in 0,3,7-9"
+    )
 
 
 def read_length(name: str, value: object) -> float:

@@ -61,7 +61,8 @@ def test_the_caption_tells_of_each_letter_and_of_the_one_color_range_of_chosen_h
     low, high = spec["usermeta"]["headgrid"]["color_range"]
     assert -low == high == pytest.approx(np.nanmax(np.abs(run[1].head_matrix(2))))
     assert "(a) run_001, layer 3, head 2" in spec["description"]
-    assert f"One color range for all maps, {low:g} to {high:g} (symmetric)" in spec["description"]
+    told = f"One color range for all maps, \u2212{high:.4g} to {high:.4g} (symmetric)"
+    assert told in spec["description"]
 
 
 def test_letters_go_on_behind_z():

@@ -30,7 +30,7 @@ def test_titles_are_those_published_and_name_the_frames_that_there_are():
         "Query: frames [18, 19, 20]",
     ]
     capture = Capture.from_array(waves(1, 1, 3), query_frames=[9], key_frames=[4, 5, 9])
-    assert title_of(heatmap(capture))[1] == "Query Frames: 9, Key Frames: 4-9"
+    assert title_of(heatmap(capture))[1] == "Query Frames: 9, Key Frames: 4-5, 9"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_title_of_several_captures_lists_layers_and_runs_and_keeps_a_shared_pr
             ["H0 (sink=3.50)", "H1 (sink=0.00)"],  # no negative zero
         ),
         ([[1.0, 2.0]], ["H0 (sink=n/a)"]),
-        ([[3e-5, 1e-5, 1e-5, 1e-5]], ["H0 (sink=2.0e-05)"]),
+        ([[3e-5, 1e-5, 1e-5, 1e-5]], ["H0 (sink=2.0e\u221205)"]),
         ([[3e20, 1e20, 1e20, 1e20]], ["H0 (sink=2.0e+20)"]),
     ],
 )
@@ -92,7 +92,7 @@ def test_the_caption_says_what_was_drawn_and_how():
     for part in (
         "run_007, layer 3: Attention Logits (mean over token pairs",
         "before the softmax), 2 heads, query x key frame. ",
-        f"Color range -0.5 to 0.5 (fixed); {beyond} of 24 values saturate; ",
+        f"Color range \u22120.5 to 0.5 (fixed); {beyond} of 24 values saturate; ",
         "8 of 32 pairs are unseen. Prompt: a cat",
     ):
         assert part in caption

@@ -311,7 +311,8 @@ def test_statistics_are_printed_in_the_seeds_line_format(cli, capture_file):
     layer = headgrid.layer_statistics(capture).iloc[0]
     result = cli("stats", path)
     assert result.exit_code == 0
-    lines = result.stdout.splitlines()
+    assert "\u2212" in result.stdout
+    lines = result.stdout.replace("\u2212", "-").splitlines()
     assert lines[0] == "run_002, layer 3 (logit)"
     assert f"{layer['diagonal_mean']:.3f}" in lines[1]
     assert f"{layer['first_key_mean']:.3f}" in lines[1]

@@ -304,7 +304,7 @@ def plain_label(ticks: Collection[float]) -> str:
     return "datum.label" if label is alt.Undefined else f"({label})"
 
 
-def unseen_key(by: str, look: Look) -> alt.Chart:
+def unseen_key(by: str, look: Look) -> Any:
     """Return an invisible mark whose legend, below the colour bar, says what grey means."""
     size = shorten_float((0.9 * look.bar_label) ** 2, 6)
     legend = alt.Legend(title=None, orient="right", symbolSize=size, labelOffset=look.tick_size)

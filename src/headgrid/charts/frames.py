@@ -22,24 +22,6 @@ from headgrid.text import shorten_float, shorten_list
 MARKS, GAPS = "headgrid_marks", "headgrid_gaps"
 
 
-def labeled_frames(frames: Sequence[int], places: Sequence[int], room: float) -> list[int]:
-    """Return the frames that have a tick, where a label takes the room of so many places.
-
-    All of up to 12 where they fit; else the ends of runs, and `frame_ticks` between them.
-    """
-    place = {frame: number for number, frame in enumerate(places)}
-    if len(frames) <= 12 and room <= 1:
-        return list(frames)
-    runs = [run for run in frame_runs(frames) if len(places) > len(frames)] or [list(frames)]
-    ends = [frames[0], frames[-1], *(end for run in runs for end in (run[0], run[-1]))]
-    ticks = [run[tick] for run in runs for tick in frame_ticks(len(run))]
-    chosen: list[int] = []
-    for frame in (*ends, *ticks):
-        if all(abs(place[frame] - place[other]) >= room for other in chosen):
-            chosen.append(frame)
-    return sorted(chosen)
-
-
 @dataclass(frozen=True)
 class FrameAxis:
     """Frames along an axis so long: a place for each, and a blank one in each gap."""
@@ -64,10 +46,19 @@ class FrameAxis:
 
     @property
     def ticks(self) -> list[int]:
-        """The frames that have a tick."""
-        longest = max(len(str(frame)) for frame in (self.frames[0], self.frames[-1]))
+        """The frames that have a tick: all of up to 12, else ends of runs and some between."""
+        frames, place = self.frames, {frame: n for n, frame in enumerate(self.places)}
+        longest = max(len(str(frame)) for frame in (frames[0], frames[-1]))
         letters = 1.2 if self.upwards else 0.56 * longest + 0.3
-        return labeled_frames(self.frames, self.places, letters * self.look.tick_label / self.step)
+        room = letters * self.look.tick_label / self.step
+        runs = frame_runs(frames) if len(place) > len(frames) else [frames]
+        ends = [frames[0], frames[-1], *(end for run in runs for end in (run[0], run[-1]))]
+        inner = [run[tick] for run in runs for tick in frame_ticks(len(run))]
+        chosen: list[int] = []
+        for frame in frames if len(frames) <= 12 and room <= 1 else (*ends, *inner):
+            if all(abs(place[frame] - place[other]) >= room for other in chosen):
+                chosen.append(frame)
+        return sorted(chosen)
 
     @property
     def gaps(self) -> list[tuple[float, float]]:
@@ -79,35 +70,26 @@ class FrameAxis:
 
     def lines(self, marks: Sequence[int | str], capture: Capture) -> list[float]:
         """Return where marks are, in units from the left or the top."""
-        frames = sorted({*capture.query_frames, *capture.key_frames})
-        known, at = set(self.frames), []
-        for mark in marks:
-            if mark == BLOCKS:
-                ends = np.cumsum(_expect_blocks(capture))[:-1]
-                starts = {frames[end] for end in ends.tolist() if end < len(frames)}
-                at += [
-                    number
-                    for number, place in enumerate(self.places)
-                    if number and place in starts and self.places[number - 1] in known
-                ]
-            elif mark not in frames:
-                raise OptionError(
-                    f"{capture.source}: marks has {mark}, which is no frame, expected "
-                    f"{shorten_list(frames)} or {BLOCKS}"
-                )
-            elif mark in known:
-                at.append(self.places.index(mark) + 0.5)
+        frames, at = sorted({*capture.query_frames, *capture.key_frames}), []
+        if unknown := [mark for mark in marks if mark not in (*frames, BLOCKS)]:
+            raise OptionError(
+                f"{capture.source}: marks has {unknown[0]}, which is no frame, expected "
+                f"{shorten_list(frames)} or {BLOCKS}"
+            )
+        if BLOCKS in marks and capture.block_sizes is None:
+            raise OptionError(
+                f"{capture.source}: marks has {BLOCKS}, but nothing says which frames were "
+                "generated together; name frames, or give block_sizes"
+            )
+        ends = np.cumsum(capture.block_sizes or ()).tolist() if BLOCKS in marks else []
+        starts = {frames[end] for end in ends if end < len(frames)}
+        for number, place in enumerate(self.places):
+            if number and place in starts and self.places[number - 1] in self.frames:
+                at.append(float(number))
+            if place in marks and place in self.frames:
+                at.append(number + 0.5)
         places = (number * self.step for number in at)
         return [shorten_float(self.length - x if self.upwards else x, 6) for x in places]
-
-
-def _expect_blocks(capture: Capture) -> Sequence[int]:
-    if capture.block_sizes is None:
-        raise OptionError(
-            f"{capture.source}: marks has {BLOCKS}, but nothing says which frames were generated "
-            "together; name frames, or give block_sizes"
-        )
-    return capture.block_sizes
 
 
 def frame_axis(
@@ -193,7 +175,7 @@ def draw_over(
     return [_draw_path(name, path, by, paint) for name, path, paint in paths if path]
 
 
-def _draw_path(name: str, path: str, by: str, paint: Mapping[str, Any]) -> alt.Chart:
+def _draw_path(name: str, path: str, by: str, paint: Mapping[str, Any]) -> Any:
     """Return one mark in each panel, of a path in its units from its top left corner."""
     look: dict[str, Any] = {"opacity": 1, **paint}
     shape = alt.Chart(name=name).mark_point(shape=path, size=4, aria=False, **look)

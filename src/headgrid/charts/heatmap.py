@@ -48,7 +48,7 @@ def heatmap(
     font: FontName = "sans",
     width: float | str | None = None,
     heads: Numbers | None = None,
-    marks: str | Sequence[int | str] | None = None,
+    marks: str | Sequence[int | str] = (),
 ) -> alt.FacetChart:
     """Draw every head's query x key matrix as a grid of heatmaps on one colour scale.
 
@@ -98,7 +98,7 @@ def perhead(
     width: float | str | None = None,
     value_axis: ValueAxisName | None = None,
     heads: Numbers | None = None,
-    marks: str | Sequence[int | str] | None = None,
+    marks: str | Sequence[int | str] = (),
 ) -> alt.FacetChart:
     """Draw every head's last-block row as bars with a line, the sink score over each.
 
@@ -135,13 +135,14 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     """Draw the heatmap grid with options that are built already."""
     expect_capture(capture)
     capture.head_matrix(0)  # says what is missing
-    heads = _find_heads(capture, options)
-    names = [f"Head {head}" for _, head in heads]
-    panels = _panels(capture, heads, names, options, "'Head ' + datum.value")
-    scale = find_scale([panels if options.heads else capture], options, heads, panels.field)
+    names = [f"Head {head}" for head in range(capture.num_heads)]
+    panels = _find_panels(capture, options, names, "'Head ' + datum.value")
+    heads = [head for _, head in panels.heads]
+    shown = [panels if options.heads else capture]
+    scale = find_scale(shown, options, panels.heads, panels.field)
     if scale.units:
-        panels = replace(panels, names=scale.names(names), label="")
-    visible = sum(capture.head_visible(head) for _, head in heads)
+        panels = replace(panels, names=scale.names(panels.names), label="")
+    visible = sum(map(capture.head_visible, heads))
     vectors = as_vectors(f"{capture.source}: the heatmap", capture, visible, options.cells)
     columns = min(options.columns, len(heads))
     look = fit_maps(options, columns, capture.key_frames)
@@ -150,8 +151,7 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     own = f"Layer {capture.layer_index}: 2D Attention Maps ({_name_heads(options)})"
     frames = f"Query Frames: {queries}, Key Frames: {keys}"
     width = columns * (map_size(capture, look)[0] + 60) + 60
-    numbers = [head for _, head in heads]
-    saturated = 0 if scale.units else count_saturated(capture, scale.range, numbers)
+    saturated = 0 if scale.units else count_saturated(capture, scale.range, heads)
     total = len(heads) * len(capture.query_frames) * len(capture.key_frames)
     return finish_chart(
         chart,
@@ -164,7 +164,7 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
             f"query x key frame. Color range {scale.text}; {saturated:,} of {visible:,} values "
             f"saturate; {total - visible:,} of {total:,} pairs are unseen.",
             tell_gaps(query=capture.query_frames, key=capture.key_frames),
-            _count_zeros(capture, numbers) if scale.is_log else "",
+            _count_zeros(capture, heads) if scale.is_log else "",
             "" if vectors else _describe_tiles(capture),
         ),
         spacing={"row": look.map_row_gap, "column": look.map_column_gap},
@@ -176,9 +176,8 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
 def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     """Draw the per-head grid with options that are built already."""
     expect_capture(capture)
-    heads = _find_heads(capture, options)
-    titles = sink_titles(capture)
-    panels = _panels(capture, heads, [titles[head] for _, head in heads], options)
+    panels = _find_panels(capture, options, sink_titles(capture))
+    heads = [head for _, head in panels.heads]
     look = fit_grid(options, panels)
     chart, records = draw_profiles(panels, look)
     which = "" if options.heads is None else f" ({_name_heads(options)})"
@@ -186,7 +185,7 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     frames = f"frames [{shorten_list(capture.last_block_query_frames, 8)}]"
     gaps = tell_gaps(key=capture.key_frames)
     told = f", Key Frames: {span_frames(capture.key_frames)}" if gaps else ""
-    rows = capture.last_block_rows[[head for _, head in heads]]
+    rows = capture.last_block_rows[heads]
     axis = "One value axis for all heads" if look.shared_values else "A value axis for each head"
     caption = (
         f"mean over query {frames} by key frame. {axis}; sink = value at key frame 0 minus the "
@@ -220,8 +219,10 @@ def as_vectors(
     return cells == "vector" or (cells == "auto" and count <= VECTOR_CELLS and longest <= pixels)
 
 
-def _find_heads(capture: Capture, options: FigureOptions) -> tuple[tuple[Capture, int], ...]:
-    """Return the heads that are asked for, if the capture has them."""
+def _find_panels(
+    capture: Capture, options: FigureOptions, names: Sequence[str], label: str = ""
+) -> Panels:
+    """Return the panels of the heads that are asked for; of all, they are numbered like these."""
     heads: Any = range(capture.num_heads) if options.heads is None else options.heads
     for head in heads:
         if head >= capture.num_heads:
@@ -229,20 +230,9 @@ def _find_heads(capture: Capture, options: FigureOptions) -> tuple[tuple[Capture
                 f"{capture.source}: there is no head {head} in layer {capture.layer_index}, "
                 f"expected 0 to {capture.num_heads - 1}; choose other heads (heads=, --heads)"
             )
-    return tuple((capture, head) for head in heads)
-
-
-def _panels(
-    capture: Capture,
-    heads: tuple[tuple[Capture, int], ...],
-    names: list[str],
-    options: FigureOptions,
-    label: str = "",
-) -> Panels:
-    """Return the panels of one capture, which are numbered as its heads are if these are all."""
-    all_heads = [head for _, head in heads] == list(range(capture.num_heads))
-    field, label = ("head", label) if all_heads else ("panel", "")
-    return Panels(heads, names, options.columns, field, label, marks=options.marks)
+    shown, some = [names[head] for head in heads], [*heads] != [*range(capture.num_heads)]
+    named = (shown, options.columns, "panel" if some else "head", "" if some else label)
+    return Panels(tuple((capture, head) for head in heads), *named, marks=options.marks)
 
 
 def _name_heads(options: FigureOptions) -> str:

@@ -97,7 +97,7 @@ def pick(
     font: FontName = "sans",
     width: float | str | None = None,
     value_axis: ValueAxisName = "shared",
-    marks: str | Sequence[int | str] | None = None,
+    marks: str | Sequence[int | str] = (),
 ) -> alt.TopLevelMixin:
     """Draw chosen heads of one or several captures side by side, on one scale, with letters.
 
@@ -248,8 +248,8 @@ def draw_pick(
     if figure != "heatmap":
         axis = "on one axis" if look.shared_values else "each on an axis of its own"
         caption += f" Profiles: mean over the last block's queries, by key frame, {axis}."
-    if gaps := tell_gaps(query=first.query_frames, key=first.key_frames):
-        caption += f" {gaps}"
+    if broken := tell_gaps(query=first.query_frames, key=first.key_frames):
+        caption += f" {broken}"
     title, width = write_title(options, look, [], captures, 90), options.points
     return finish_chart(
         chart, records, look, title=title, caption=caption, spacing=spacing, meta=meta, width=width

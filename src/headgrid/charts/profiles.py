@@ -98,7 +98,7 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     return panels.unfold(chart, []), mark_absent(records, panels)
 
 
-def _steps(area: alt.Chart, place: float) -> alt.Chart:
+def _steps(area: alt.Chart, place: float) -> Any:
     """Return bars without room between them as one outline: two corners for each value."""
     edges = area.transform_calculate(edge="[datum.position-1,datum.position]")
     corners = edges.transform_flatten(["edge"]).transform_calculate(
@@ -142,7 +142,7 @@ def _label_room(labels: Iterable[str], look: Look) -> float:
     return 0.56 * look.tick_label * max(map(len, labels)) + look.tick_size + look.label_padding
 
 
-def _value_ends(panels: Panels, look: Look) -> alt.Chart:
+def _value_ends(panels: Panels, look: Look) -> Any:
     """Return an invisible mark in each panel, which makes its value axis as long as it is."""
     lows, highs = (json.dumps(ends) for ends in zip(*value_limits(panels, look), strict=True))
     ends = alt.Chart(name=ENDS).mark_rule(opacity=0, aria=False)

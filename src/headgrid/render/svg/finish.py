@@ -13,18 +13,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
 from xml.sax.saxutils import escape
 
 from lxml import etree
 
 from headgrid.errors import RenderError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY
-from headgrid.render.svg import marks
+from headgrid.render.svg import bars, marks
+from headgrid.render.svg.bars import Stops
 from headgrid.render.svg.marks import SVG, shorten_color, shorten_number, shorten_numbers
 from headgrid.text import PNG_URI, clean_text, leads_out, quote_text
-
-Stops: TypeAlias = Sequence[tuple[float, str]]
 
 LAYOUT_FONT = "Liberation Sans"
 #: What pictures are drawn with: only the first of the second list may be missing on a machine.
@@ -53,8 +51,6 @@ _ID = re.compile(r' id="([^"]*)"')
 # libxml2 refuses texts above 10 MB unless it is told.
 _HUGE = 5_000_000
 _PLACE = re.compile(r"translate\(([^(),]+),([^(),]+)\)")
-_BAR = re.compile(r"M0[ ,]0h([\d.]+)v([\d.]+)")
-_TURNED = re.compile(r"translate\(([^(),]+),([^(),]+)\)rotate\(90\)")
 _ASIDE = re.compile(r"translate\(([^(),]+),([^(),]+)\) rotate\((-?90)\) translate\(0,([^(),]+)\)")
 _RULES = ("mark-rule role-axis-tick", "mark-rule role-axis-grid")
 _HIDDEN = "headgrid_hidden_"  # marks that a scale or a key needs, and that show nothing
@@ -89,9 +85,8 @@ def finish(
     if named:
         _tidy(root)
         marks.join_rows(root)
-        _set_gradients(root, gradients)
-        for bar in root.iterfind(f".//{SVG}g[@class='mark-rect role-legend-gradient']"):
-            _dress_bar(bar.getparent().getparent())
+        bars.set_gradients(root, gradients)
+        bars.dress_bars(root)
     _write_head(root, clean_text(title), clean_text(description))
     _set_family(root, family, once=named)
     drawing = _name_ids(root, width)
@@ -274,68 +269,6 @@ def _sharpen_background(cells: etree._Element) -> None:
     whole = re.fullmatch(r"M0 0h\d+v\d+h-\d+Z", background.get("d", ""))
     if background.get("class") == "background" and whole and "stroke" not in background.attrib:
         background.set("shape-rendering", "crispEdges")
-
-
-def _set_gradients(root: etree._Element, scales: Sequence[Stops]) -> None:
-    """Give each colour bar its true stops, where it is clear whose they are."""
-    gradients = list(root.iter(f"{SVG}linearGradient"))
-    if len(scales) == 1:
-        scales = [*scales] * len(gradients)
-    if len(scales) != len(gradients):
-        return
-    for gradient, stops in zip(gradients, scales, strict=True):
-        # Both ends tell whether the stops are of this scale.
-        ends = [stop.get("stop-color") for stop in gradient][:: max(len(gradient) - 1, 1)]
-        if ends == [_rgb(stops[0][1]), _rgb(stops[-1][1])]:
-            gradient[:] = []
-            for offset, color in stops:
-                place = f"{offset:.6f}".rstrip("0").rstrip(".")
-                etree.SubElement(gradient, f"{SVG}stop", {"offset": place, "stop-color": color})
-
-
-def _dress_bar(bar: etree._Element) -> None:
-    """Give a colour bar ticks, and let its title read upwards, which Vega turns downwards."""
-    box, *labels = [
-        *bar.iterfind(f".//{SVG}g[@class='mark-rect role-legend-gradient']/{SVG}path"),
-        *bar.iterfind(f".//{SVG}g[@class='mark-text role-legend-label']/{SVG}text[@y]"),
-    ]
-    found = _BAR.match(box.get("d", ""))
-    if found is None:
-        return
-    ticks = []
-    for label in labels:
-        size = _font_size(label) or _font_size(bar[0][1])
-        y = shorten_number(_tick_of(float(label.get("y", "")), size, float(found[2])))
-        reach = 0.6 * (float(label.get("x", "")) - float(found[1]))
-        ticks.append(f"M{found[1]} {y}h{shorten_number(round(reach, 2))}")
-    _drop(box, "opacity")
-    look = {name: box.get(name, "") for name in ("stroke", "stroke-width")}
-    own = {"class": "mark-rule role-legend-tick", **look, "d": "".join(ticks)}
-    etree.SubElement(bar[0], f"{SVG}path", own)
-    for title in bar.iterfind(f"{SVG}g[@class='mark-text role-legend-title']/{SVG}text"):
-        turned = _TURNED.fullmatch(title.get("transform", ""))
-        if turned:
-            # Letters have 0.72 of their size above the base line and 0.21 below.
-            width = 0.51 * _font_size(title) - sum(float(line.get("dy", "0")) for line in title)
-            x = shorten_number(float(turned[1]) + width)
-            title.set("transform", f"translate({x},{turned[2]})rotate(-90)")
-
-
-def _tick_of(base: float, size: float, length: float) -> float:
-    """Return where the tick of a label with this base line is, by Vega's measures of letters."""
-    if base == round(0.79 * size):  # labels at the ends stay between them
-        return 0.0
-    return length if base == length - round(0.21 * size) else base - round(0.3 * size)
-
-
-def _font_size(element: etree._Element) -> float:
-    return float(element.get("font-size", "0px").removesuffix("px"))
-
-
-def _rgb(color: str) -> str:
-    """Return ``#rrggbb`` as Vega writes it."""
-    channels = [str(int(digits, 16)) for digits in re.findall("[0-9a-fA-F]{2}", color)]
-    return f"rgb({', '.join(channels)})"
 
 
 def _write_head(root: etree._Element, title: str, description: str) -> None:

@@ -1,0 +1,85 @@
+"""Colour bars in Vega's SVG -> the same with true colours, ticks, and titles that read upwards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from lxml import etree
+
+from headgrid.render.svg.marks import SVG, shorten_number
+
+#: Offset, 0 to 1, and colour of each stop of a colour bar.
+Stops: TypeAlias = Sequence[tuple[float, str]]
+
+_BAR = re.compile(r"M0[ ,]0h([\d.]+)v([\d.]+)")
+_TURNED = re.compile(r"translate\(([^(),]+),([^(),]+)\)rotate\(90\)")
+
+
+def set_gradients(root: etree._Element, scales: Sequence[Stops]) -> None:
+    """Give each colour bar its true stops, where it is clear whose they are."""
+    gradients = list(root.iter(f"{SVG}linearGradient"))
+    if len(scales) == 1:
+        scales = [*scales] * len(gradients)
+    if len(scales) != len(gradients):
+        return
+    for gradient, stops in zip(gradients, scales, strict=True):
+        # Both ends tell whether the stops are of this scale.
+        ends = [stop.get("stop-color") for stop in gradient][:: max(len(gradient) - 1, 1)]
+        if ends == [_rgb(stops[0][1]), _rgb(stops[-1][1])]:
+            gradient[:] = []
+            for offset, color in stops:
+                place = f"{offset:.6f}".rstrip("0").rstrip(".")
+                etree.SubElement(gradient, f"{SVG}stop", {"offset": place, "stop-color": color})
+
+
+def dress_bars(root: etree._Element) -> None:
+    """Give colour bars ticks, and let their titles read upwards, which Vega turns downwards."""
+    for gradient in root.iterfind(f".//{SVG}g[@class='mark-rect role-legend-gradient']"):
+        entry = gradient.getparent()
+        bar = None if entry is None else entry.getparent()
+        if bar is not None:
+            _dress(bar)
+
+
+def _dress(bar: etree._Element) -> None:
+    box = bar.find(f".//{SVG}g[@class='mark-rect role-legend-gradient']/{SVG}path")
+    found = None if box is None else _BAR.match(box.get("d", ""))
+    if box is None or found is None:
+        return
+    ticks = []
+    for label in bar.iterfind(f".//{SVG}g[@class='mark-text role-legend-label']/{SVG}text[@y]"):
+        size = _font_size(label) or _font_size(bar[0][1])
+        y = shorten_number(_tick_of(float(label.get("y", "")), size, float(found[2])))
+        reach = 0.6 * (float(label.get("x", "")) - float(found[1]))
+        ticks.append(f"M{found[1]} {y}h{shorten_number(round(reach, 2))}")
+    box.attrib.pop("opacity", None)
+    look = {name: box.get(name, "") for name in ("stroke", "stroke-width")}
+    own = {"class": "mark-rule role-legend-tick", **look, "d": "".join(ticks)}
+    etree.SubElement(bar[0], f"{SVG}path", own)
+    for title in bar.iterfind(f"{SVG}g[@class='mark-text role-legend-title']/{SVG}text"):
+        turned = _TURNED.fullmatch(title.get("transform", ""))
+        if turned:
+            # Letters have 0.72 of their size above the base line and 0.21 below.
+            width = 0.51 * _font_size(title) - sum(float(line.get("dy", "0")) for line in title)
+            x = shorten_number(float(turned[1]) + width)
+            title.set("transform", f"translate({x},{turned[2]})rotate(-90)")
+
+
+def _tick_of(base: float, size: float, length: float) -> float:
+    """Return where the tick of a label with this base line is, by Vega's measures of letters."""
+    if abs(base - round(0.79 * size)) < 0.001:  # labels at the ends stay between them
+        return 0.0
+    at_foot = abs(base - length + round(0.21 * size)) < 0.001
+    return length if at_foot else base - round(0.3 * size)
+
+
+def _font_size(element: etree._Element) -> float:
+    return float(element.get("font-size", "0px").removesuffix("px"))
+
+
+def _rgb(color: str) -> str:
+    """Return ``#rrggbb`` as Vega writes it."""
+    channels = [str(int(digits, 16)) for digits in re.findall("[0-9a-fA-F]{2}", color)]
+    return f"rgb({', '.join(channels)})"
