@@ -279,6 +279,10 @@ def test_many_fragments_stand_on_one_page(count, loader, visit, tmp_path):
     assert [int(re.match(r"Layer (\d+):", title)[1]) for title in titles] == list(range(count))
     ids = seen.page.locator("[id]").evaluate_all("nodes => nodes.map(n => n.id)")
     assert len(ids) == len(set(ids))
+    bars = seen.page.locator(".role-legend-gradient path")
+    paints = bars.evaluate_all("bars => bars.map(bar => bar.getAttribute('fill'))")
+    assert len(paints) == -(-count // 2)
+    assert all(paint and "#gradient_" in paint for paint in paints)
     seen.assert_harmless(script.as_uri())
 
 

@@ -8,10 +8,12 @@
   };
   const paints = ["fill", "stroke", "style"];
   const risky = paints.map((name) => `[${name}*="url" i],[${name}*="image" i],[${name}*="\\\\"]`).join();
+  const own = `url(${location.href.split("#")[0]}#`;
   const clean = () => {
     for (const node of [view, ...view.querySelectorAll(risky)]) {
       for (const name of paints) {
-        if (/\\|(url|image|image-set|cross-fade)\((?!#)/i.test(node.getAttribute(name))) node.removeAttribute(name);
+        const paint = (node.getAttribute(name) || "").replaceAll(own, "url(#");
+        if (/\\|(url|image|image-set|cross-fade)\((?!#)/i.test(paint)) node.removeAttribute(name);
       }
     }
   };

@@ -41,10 +41,12 @@
   const ADDRESS = /\\|(url|image|image-set|cross-fade)\((?!#)/i;
 
   function refuseAddresses(view) {
+    const own = `url(${location.href.split("#")[0]}#`; // how Vega names a gradient
     const clean = () => {
       for (const node of [view, ...view.querySelectorAll(RISKY)]) {
         for (const name of PAINTS) {
-          if (ADDRESS.test(node.getAttribute(name))) node.removeAttribute(name);
+          const paint = (node.getAttribute(name) || "").replaceAll(own, "url(#");
+          if (ADDRESS.test(paint)) node.removeAttribute(name);
         }
       }
     };
