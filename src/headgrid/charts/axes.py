@@ -250,8 +250,8 @@ def _own_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> di
     """Return the ticks of a bar whose numbers are no values: shares of a largest, or decades."""
     low, high = map(round, scale.ends)
     if scale.units:
-        texts = {-1: "\u2212max", 0: "0", 1: "max"}
-        shown = {n: text for n, text in texts.items() if low <= n <= high}
+        words = {-1: "\u2212max", 0: "0", 1: "max"}
+        shown = {n: text for n, text in words.items() if low <= n <= high}
     elif scale.is_log:
         whole = range(high, low - 1, -max(1, -(-(high - low) // count)))
         shown = {n: write_number(10.0**n, "g") for n in whole}

@@ -20,6 +20,8 @@ Drawn = TypeVar("Drawn")
 
 #: V8's heap ends, and the process with it, between 0.6 and 1.39 million marks (vl-convert 1.9).
 MAX_MARKS = 400_000
+#: Levels of lists and dictionaries within each other; the engine reads JSON up to 128.
+_MAX_DEPTH = 100
 
 
 class ChartLike(Protocol):
@@ -134,6 +136,21 @@ def write_title(
     return wrap_text(fill_title(options.title, layer=layer, run=run, prompt=prompt), columns)
 
 
+def check_depth(spec: Any) -> None:
+    """Refuse what is nested so deep that neither the engine nor JSON can follow."""
+    level = [spec]
+    for _ in range(_MAX_DEPTH):
+        inner = [list(node.values()) if isinstance(node, Mapping) else node for node in level]
+        deeper = [v for values in inner for v in values if isinstance(v, (list, tuple, Mapping))]
+        level = list({id(value): value for value in deeper}.values())
+        if not level:
+            return
+    raise RenderError(
+        f"the specification is nested more than {_MAX_DEPTH} levels, expected a Vega-Lite "
+        "specification; figures have about 12"
+    )
+
+
 def to_spec(chart: ChartLike | Mapping[str, Any], *, validate: bool = True) -> Spec:
     """Return the canonical Vega-Lite specification of a chart.
 
@@ -169,6 +186,7 @@ def to_spec(chart: ChartLike | Mapping[str, Any], *, validate: bool = True) -> S
         raise RenderError(
             f"found {type(chart).__name__}, expected an altair chart or a Vega-Lite specification"
         )
+    check_depth(spec)
     try:
         return _with_inline_data(spec)
     except (TypeError, ValueError, RecursionError) as error:

@@ -18,12 +18,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeAlias
 
-from headgrid.charts.spec import MAX_MARKS, Spec, to_json
+from headgrid.charts.spec import MAX_MARKS, Spec, check_depth, to_json
 from headgrid.errors import RenderError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY
 from headgrid.render import vega as engine
 from headgrid.render.cells import cut_cells
 from headgrid.render.svg import finish as svg
+from headgrid.render.svg.bars import Stops
 from headgrid.render.svg.marks import Cells
 from headgrid.text import PNG_URI, clean_text, leads_out, quote_text, shorten_text
 
@@ -45,8 +46,6 @@ _LARGEST = {
     "stop": MAX_MARKS,  # of a sequence
     "order": 100,  # of a polynomial
 }
-#: Levels of lists and dictionaries within each other; the engine reads JSON up to 128.
-_MAX_DEPTH = 100
 _PANEL_MARKS = 150  # 150 kB of V8's heap, measured with 9,000 panels; a cell takes about 1 kB
 
 _MAX_PIXELS = 500_000_000
@@ -179,12 +178,12 @@ def _clean_escape(match: re.Match[str]) -> str:
     return json.dumps(clean_text(json.loads(f'"{escape}"')), ensure_ascii=False)[1:-1]
 
 
-def _gradients(spec: Spec) -> list[svg.Stops]:
+def _gradients(spec: Spec) -> list[Stops]:
     """Return offset and colour of the stops of the figure's colour bars, if they are ours.
 
     Vega samples a gradient at round values instead, up to 8 levels off.
     """
-    found: list[svg.Stops] = []
+    found: list[Stops] = []
     for _, node in walk_spec(spec):
         match node.get("scale"):
             case {"interpolate": "rgb", "domain": [low, *_, high] as stops, "range": [*colors]}:
@@ -205,7 +204,7 @@ def check_spec(spec: Spec) -> Spec:
     headgrid.errors.RenderError: the specification has 'https://example.org/a.csv' at data.url, \
 expected data inside the specification; nothing is fetched or linked
     """
-    _check_depth(spec)
+    check_depth(spec)
     schema = spec.get("$schema")
     if schema and not _SCHEMA.fullmatch(str(schema)):
         raise RenderError(
@@ -284,20 +283,6 @@ def walk_spec(spec: Spec) -> Nodes:
             continue
         rest += reversed(inner)
     return found
-
-
-def _check_depth(spec: Any) -> None:
-    level = [spec]
-    for _ in range(_MAX_DEPTH):
-        inner = [list(node.values()) if isinstance(node, Mapping) else node for node in level]
-        deeper = [v for values in inner for v in values if isinstance(v, (list, tuple, Mapping))]
-        level = list({id(value): value for value in deeper}.values())
-        if not level:
-            return
-    raise RenderError(
-        f"the specification is nested more than {_MAX_DEPTH} levels, expected a Vega-Lite "
-        "specification; figures have about 12"
-    )
 
 
 def _sources(spec: Spec, nodes: Nodes) -> list[Any]:

@@ -54,7 +54,7 @@ def _dress(bar: etree._Element) -> None:
         y = shorten_number(_tick_of(float(label.get("y", "")), size, float(found[2])))
         reach = 0.6 * (float(label.get("x", "")) - float(found[1]))
         ticks.append(f"M{found[1]} {y}h{shorten_number(round(reach, 2))}")
-    box.attrib.pop("opacity", None)
+    box.attrib.pop("opacity", "")
     look = {name: box.get(name, "") for name in ("stroke", "stroke-width")}
     own = {"class": "mark-rule role-legend-tick", **look, "d": "".join(ticks)}
     etree.SubElement(bar[0], f"{SVG}path", own)
