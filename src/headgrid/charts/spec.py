@@ -186,7 +186,6 @@ def to_spec(chart: ChartLike | Mapping[str, Any], *, validate: bool = True) -> S
         raise RenderError(
             f"found {type(chart).__name__}, expected an altair chart or a Vega-Lite specification"
         )
-    check_depth(spec)
     try:
         return _with_inline_data(spec)
     except (TypeError, ValueError, RecursionError) as error:
@@ -214,6 +213,7 @@ def to_json(chart: ChartLike | Mapping[str, Any]) -> str:
     }
     """
     spec = to_spec(chart)
+    check_depth(spec)
     data: Any = spec.get("data")
     records = data.get("values") if isinstance(data, Mapping) else None
     try:
