@@ -46,6 +46,7 @@ class Look:
     inside_labels: bool = False  # a panel's label stands inside it, not over it
     shared_values: bool = False  # all profiles have one value axis
     own_title: bool = True
+    vectors: bool = False  # maps have a whole point for every cell, however many
     unit: float = 1.0  # points that a unit of the chart stands for
     figure_title: float = 14
     title_offset: float = 16
@@ -159,10 +160,16 @@ def store_look(look: Look) -> dict[str, Any]:
 
 
 def fit_maps(
-    options: FigureOptions, columns: int, frames: Sequence[int], panel: float | None = None
+    options: FigureOptions,
+    columns: int,
+    frames: Sequence[int],
+    panel: float | None = None,
+    *,
+    vectors: bool = False,
 ) -> Look:
     """Return the look of maps of key frames, in the figure's width or else of that size."""
-    look, count = find_look(options, panel), count_pixels(len(frame_places(frames)))
+    look, count = replace(find_look(options, panel), vectors=vectors), len(frame_places(frames))
+    count = count if vectors else count_pixels(count)
     gap = max(look.map_column_gap, label_gap(frames, look, look.map_panel))
     look = replace(look, map_column_gap=shorten_float(gap, 4))
     if options.points is None:

@@ -95,12 +95,12 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     # The table of all panels has one column of values.
     shown = replace(change, statistic=a.statistic)
     panels = _find_panels((a, b, cast(Capture, shown)), options)
-    size = find_look(options).map_panel / 2
-    look = fit_maps(options, panels.columns, a.key_frames, size)
-    if options.title is not None or not look.own_title:
-        panels = _name_runs(panels, a, b, look)  # which the figure's own title would tell
     cells = a.num_visible + b.num_visible + change.num_visible
     vectors = as_vectors(f"{a.source}: the comparison", a, cells, options.cells)
+    size = find_look(options).map_panel / 2
+    look = fit_maps(options, panels.columns, a.key_frames, size, vectors=vectors)
+    if options.title is not None or not look.own_title:
+        panels = _name_runs(panels, a, b, look)  # which the figure's own title would tell
     chart, records = _draw(panels, change, scales, look, vectors)
     layers = sorted({a.layer_index, b.layer_index})
     which = f"Layer {layers[0]}" if len(layers) == 1 else f"Layers {a.layer_index} and {layers[-1]}"

@@ -145,7 +145,7 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     visible = sum(map(capture.head_visible, heads))
     vectors = as_vectors(f"{capture.source}: the heatmap", capture, visible, options.cells)
     columns = min(options.columns, len(heads))
-    look = fit_maps(options, columns, capture.key_frames)
+    look = fit_maps(options, columns, capture.key_frames, vectors=vectors)
     chart, records = draw_maps(panels, scale, look, vectors=vectors)
     queries, keys = (span_frames(frames) for frames in (capture.query_frames, capture.key_frames))
     own = f"Layer {capture.layer_index}: 2D Attention Maps ({_name_heads(options)})"

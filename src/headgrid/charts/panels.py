@@ -258,7 +258,7 @@ def draw_maps(
 def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """Return width and height of a map panel, whole cells (or pixels of tiles) each."""
     axes = (frame_places(f, pixels) for f in (capture.key_frames, capture.query_frames))
-    counts = (count_pixels(len(places), pixels) for places in axes)
+    counts = (len(p) if look.vectors else count_pixels(len(p), pixels) for p in axes)
     width, height = (cell_size(count, round(look.map_panel)) * count for count in counts)
     return width, height
 

@@ -231,7 +231,9 @@ def draw_pick(
         chart, records = draw_profiles(panels, look)
         spacing = {"row": look.profile_row_gap, "column": look.profile_column_gap}
     else:
-        look = fit_maps(options, columns, first.key_frames)
+        count = sum(capture.head_visible(head) for capture, head in heads)
+        vectors = as_vectors(f"{first.source}: the figure", first, count, options.cells)
+        look = fit_maps(options, columns, first.key_frames, vectors=vectors)
         look = replace(look, shared_values=options.value_axis != "independent")
         scale = find_scale([Panels(tuple(heads), [], columns)], options, heads, "panel")
         panels = _name_panels(heads, columns, letters, look.map_panel, look.map_title, scale)
@@ -239,8 +241,6 @@ def draw_pick(
         meta |= scale.meta
         of = "Color range" if scale.units else "One color range for all maps,"
         caption += f" {of} {scale.text}."
-        count = sum(capture.head_visible(head) for capture, head in heads)
-        vectors = as_vectors(f"{first.source}: the figure", first, count, options.cells)
         draw = draw_maps if figure == "heatmap" else _draw_pairs
         chart, records = draw(panels, scale, look, vectors=vectors)
         gaps = {"row": look.map_row_gap, "column": look.map_column_gap}
