@@ -131,6 +131,7 @@ def configure(look: Look) -> dict[str, Any]:
             "labelFontSize": look.bar_label,
             "titleFontSize": look.bar_title,
             "titleFontWeight": "normal",
+            "titlePadding": look.bar_title / 2,
             "offset": look.bar_offset,
             **ink,
         },
