@@ -178,10 +178,9 @@ def finish_chart(
     if width is not None:
         stored["width"] = width
     composed: Any = chart
-    if title:
-        text = alt.TitleParams(text=list(title), anchor="middle", offset=look.title_offset)
-        composed = composed.properties(title=text)
+    text = alt.TitleParams(text=list(title), anchor="middle", offset=look.title_offset)
     finished: Drawn = composed.properties(
+        **({"title": text} if title else {}),
         description=caption,
         usermeta={"headgrid": stored},
         spacing=spacing,
