@@ -272,16 +272,19 @@ def test_thin_bars_become_one_outline_that_gives_every_value_back():
     for group, values, line in zip(drawing.marks["bars"], row, drawing.marks["line"], strict=True):
         assert "mark-area" in group[0].classes
         points = np.concatenate([part.points for part in line])
-        y = line_through(*((values[n], points[n - 2][1]) for n in (2, 5)))
+        known = np.flatnonzero(~np.isnan(values))
+        joined = values[known[1:]]
+        y = line_through(*((joined[n], points[n][1]) for n in (joined.argmin(), joined.argmax())))
         bars = bars_of(group)
         step = 204 / 220
         left = frame_around(drawing, union(bars))[0]
-        known = np.flatnonzero(~np.isnan(values))
         assert [bar[0] - left for bar in bars] == pytest.approx(known * step, abs=0.01)
         for number, (x0, top, x1, bottom) in zip(known, bars, strict=True):
             assert x1 - x0 == pytest.approx(step, abs=0.01)
             end, foot = (top, bottom) if values[number] > 0 else (bottom, top)
-            assert (end, foot) == pytest.approx((y(str(values[number])), y("0")), abs=0.02)
+            assert (end, foot) == pytest.approx(
+                (y(str(values[number])), y("0")), abs=0.03
+            )  # four digits
 
 
 def chosen(capture, heads):

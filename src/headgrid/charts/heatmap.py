@@ -179,6 +179,11 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     panels = _find_panels(capture, options, sink_titles(capture))
     heads = [head for _, head in panels.heads]
     look = fit_grid(options, panels)
+    room, scores = look.profile_width, ""
+    room += 0 if look.inside_labels else look.profile_column_gap
+    if 0.56 * look.profile_title * max(map(len, panels.names)) > room:
+        scores = f"Panels: {', '.join(panels.names)}."
+        panels = replace(panels, names=[f"H{head}" for head in heads])
     chart, records = draw_profiles(panels, look)
     which = "" if options.heads is None else f" ({_name_heads(options)})"
     own = f"Layer {capture.layer_index}: Per-Head Attention Distribution{which}"
@@ -198,7 +203,7 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
         records,
         look,
         title=_title(options, look, own, f"Query: {frames}{told}", capture, width),
-        caption=_caption(capture, options, caption, gaps),
+        caption=_caption(capture, options, caption, gaps, scores),
         spacing={"row": look.profile_row_gap, "column": look.profile_column_gap},
         meta=_describe("perhead", capture),
         width=options.points,

@@ -145,7 +145,7 @@ class Panels:
         names = [*(self.lookups() or ["head:O"]), *fields, f"{self.statistic}:Q"]
         return [alt.Tooltip(name) for name in names]  # altair takes milliseconds for text
 
-    def facet(self, panel: Any, look: Look, size: float) -> alt.FacetChart:
+    def facet(self, panel: Any, look: Look, size: float, **scales: Any) -> alt.FacetChart:
         """Facet a panel, each with its own axes and with its name, of that size, over it."""
         if look.inside_labels:
             # Vega-Lite ignores `labels: false` for facets that wrap.
@@ -153,7 +153,7 @@ class Panels:
         else:
             label = self.label or f"{json.dumps(list(self.names))}[datum.value]"
             header = alt.Header(title=None, labelExpr=label, labelFontSize=size)
-        return facet_panels(panel, self.field, header, self.columns)
+        return facet_panels(panel, self.field, header, self.columns, **scales)
 
     def unfold(
         self, chart: alt.FacetChart, index: Sequence[str], scale: ColorScale | None = None
@@ -162,10 +162,10 @@ class Panels:
         names, whole = [self.field, *index], bool(self.absent)
         places = frame_places(self.first.key_frames)
         chart = unfold(chart, self.statistic, places, names, keep_unseen=whole)
-        if scale is not None:
-            chart = chart.transform_calculate(color=scale.expression(self.statistic))
-        for name, expression in self.lookups().items():
-            chart = chart.transform_calculate(**{name.partition(":")[0]: expression})
+        steps = {} if scale is None else {"color": scale.expression(self.statistic)}
+        steps |= {name.partition(":")[0]: text for name, text in self.lookups().items()}
+        for name, text in steps.items():
+            chart.transform.append(alt.CalculateTransform(calculate=text, **{"as": name}))
         return chart
 
     def facet_maps(
@@ -188,8 +188,7 @@ class Panels:
         upright = FrameAxis(self.first.query_frames, height, look, upwards=True)
         over = draw_over([across, upright], (width, height), self.field, self.marks, self.first)
         key = [unseen_key(self.field, look)] if has_key and self.unseen else []
-        panel = alt.layer(frame, *layers, *over, *labels, *key)
-        panel = panel.properties(width=width, height=height)
+        panel = alt.layer(frame, *layers, *over, *labels, *key, width=width, height=height)
         return self.facet(panel, look, size or look.map_title)
 
     def inside_labels(
@@ -214,14 +213,17 @@ class Panels:
         ]
 
 
-def facet_panels(panel: Any, field: str, header: alt.Header, columns: int) -> alt.FacetChart:
-    """Facet a panel by a field, each panel with its own axes."""
+def facet_panels(
+    panel: Any, field: str, header: alt.Header, columns: int, **scales: Any
+) -> alt.FacetChart:
+    """Facet a panel by a field, each panel with its own axes, and scales where that is said."""
     facet = alt.Facet(f"{field}:O", header=header)
     data = alt.InlineData(values=[])  # `finish_chart` puts the records in
-    grid: alt.FacetChart = Grid(spec=panel, facet=facet, data=data, columns=columns).resolve_axis(
-        x="independent", y="independent"
-    )
-    return grid
+    resolve = alt.Resolve(axis=alt.AxisResolveMap(x="independent", y="independent"))
+    if scales:
+        resolve.scale = alt.ScaleResolveMap(**scales)
+    # Not the chart's own methods: each of them copies the whole chart.
+    return Grid(spec=panel, facet=facet, data=data, columns=columns, resolve=resolve)
 
 
 def draw_maps(
@@ -387,7 +389,6 @@ def unfold(
     ]
     if "query" in index and not keep_unseen:
         steps.append(alt.FilterTransform(filter=f"isValid(datum.{statistic})"))
-    # Not the chart's own methods: each of them copies the whole chart.
     unfolded = chart.copy(deep=False)
     unfolded.transform = steps if chart.transform is alt.Undefined else [*chart.transform, *steps]
     return unfolded

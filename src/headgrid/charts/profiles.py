@@ -90,9 +90,8 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
         *panels.inside_labels(*corner, look),
         *words,
     )
-    chart = panels.facet(panel, look, look.profile_title)
-    if not look.shared_values:
-        chart = chart.resolve_scale(y="independent")
+    scales = {} if look.shared_values else {"y": "independent"}
+    chart = panels.facet(panel, look, look.profile_title, **scales)
     table, expected = panel_profiles(panels.heads, panels.field), range(len(panels.heads))
     records = nest(table, panels.statistic, keys, [panels.field], expected)
     return panels.unfold(chart, []), mark_absent(records, panels)

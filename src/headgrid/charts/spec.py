@@ -49,6 +49,7 @@ def configure(look: Look) -> dict[str, Any]:
             "labelFontSize": look.bar_label,
             "titleFontSize": look.bar_title,
             "titleFontWeight": "normal",
+            "titlePadding": look.bar_title / 2,
             "offset": look.bar_offset,
             **ink,
         },
@@ -95,10 +96,9 @@ def finish_chart(
     if width is not None:
         stored["width"] = width
     composed: Any = chart
-    if title:
-        text = alt.TitleParams(text=list(title), anchor="middle", offset=look.title_offset)
-        composed = composed.properties(title=text)
+    text = alt.TitleParams(text=list(title), anchor="middle", offset=look.title_offset)
     finished: Drawn = composed.properties(
+        **({"title": text} if title else {}),
         description=caption,
         usermeta={"headgrid": stored},
         spacing=spacing,
