@@ -157,7 +157,7 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     frames = f"frames [{shorten_list(capture.last_block_query_frames, 8)}]"
     unseen, pairs = int(np.isnan(capture.last_block_rows).sum()), capture.last_block_rows.size
     caption = (
-        f"mean over query {frames} by key frame. Value axis independent for each head; sink = "
+        f"mean over query {frames} by key frame. A value axis for each head; sink = "
         "value at key frame 0 minus the mean over the middle keys; "
         f"{unseen:,} of {pairs:,} pairs are unseen."
     )
