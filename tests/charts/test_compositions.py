@@ -112,28 +112,28 @@ def test_a_size_that_altair_would_set_is_refused_at_once(size):
 @pytest.mark.parametrize(
     ("change", "axes"),
     [
-        (lambda chart: chart, "independent for each head"),
-        (lambda chart: chart.resolve_scale(y="shared"), "shared by all heads"),
-        (lambda chart: chart.configure_axis(grid=False), "independent for each head"),
-        (lambda chart: perhead(SMALL, theme="paper"), "shared by all heads"),
+        (lambda chart: chart, "A value axis for each head"),
+        (lambda chart: chart.resolve_scale(y="shared"), "One value axis for all heads"),
+        (lambda chart: chart.configure_axis(grid=False), "A value axis for each head"),
+        (lambda chart: perhead(SMALL, theme="paper"), "One value axis for all heads"),
         # An axis with fixed ends stays the same for all.
         (
             lambda chart: perhead(SMALL, theme="paper").resolve_scale(y="independent"),
-            "shared by all heads",
+            "One value axis for all heads",
         ),
     ],
 )
 def test_the_caption_tells_of_the_value_axes_that_are_drawn(change, axes):
     chart = change(perhead(SMALL))
     spec = headgrid.to_spec(chart)
-    assert f"Value axis {axes};" in spec["description"]
+    assert f"{axes};" in spec["description"]
     assert spec["usermeta"]["headgrid"]["caption"] == spec["description"]
     svg = render(spec, "svg").decode()
-    assert f"Value axis {axes};" in svg.partition("<desc")[2].partition("</desc>")[0]
+    assert f"{axes};" in svg.partition("<desc")[2].partition("</desc>")[0]
     if chart.config is alt.Undefined:  # as altair wants it of parts
-        assert f"Value axis {axes};" in headgrid.to_spec(heatmap(SMALL) | chart)["description"]
+        assert f"{axes};" in headgrid.to_spec(heatmap(SMALL) | chart)["description"]
     ticks = Counter(t.content for t in read_svg(svg).texts if t.anchor == "end")
-    if axes.startswith("shared") and "paper" not in str(spec["usermeta"]):
+    if axes.startswith("One") and "paper" not in str(spec["usermeta"]):
         assert set(ticks.values()) == {3}  # the same labels in each panel
 
 

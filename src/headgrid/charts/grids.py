@@ -21,9 +21,11 @@ make_altair_inert()
 
 #: What captions say of the value axes of panels, by how their scale is resolved.
 VALUE_AXES = {
-    "independent": "Value axis independent for each head",
-    "shared": "Value axis shared by all heads",
+    "independent": "A value axis for each head",
+    "shared": "One value axis for all heads",
 }
+#: Channels with a legend, of which each part of a composition keeps its own.
+_CHANNELS = ("color", "fill", "opacity", "shape", "size", "stroke")
 _COMPOSED = ("hconcat", "vconcat", "concat", "spec")
 
 
@@ -76,9 +78,9 @@ def _extend_altair() -> None:
         whole = parts[0] is self
         if whole:
             _tell_value_axes(spec)
-        else:  # each has its own colours and its own bar
+        else:
             scales = spec.setdefault("resolve", {}).setdefault("scale", {})
-            spec["resolve"]["scale"] = {"color": "independent", "fill": "independent", **scales}
+            spec["resolve"]["scale"] = {**dict.fromkeys(_CHANNELS, "independent"), **scales}
         if (options.get("context") or {}).get("top_level", True):
             _complete(spec, self, parts)
         elif whole:

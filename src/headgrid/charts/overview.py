@@ -24,6 +24,7 @@ from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
 
 _SET_GAP = 24
+_MEAN = "mean"  # the place of marginal means on an axis
 _MOST_TEXTS, _SMALLEST_TEXT = 4_000, 6
 
 
@@ -147,71 +148,70 @@ class _Matrix:
 
     def draw(self) -> alt.LayerChart | alt.FacetChart:
         """Return the panel."""
-        width, height = self._cell
-        x, across = self._axis(alt.X("x:Q"), "Head", self.heads, width)
-        y, down = self._axis(alt.Y("y:Q"), "Layer", self.layers, height)
-        known, fields = f"isValid(datum.{self.name})", [f"{self.name}:Q", "std:Q", "runs:Q"]
+        (width, height), known = self._cell, f"isValid(datum.{self.name})"
+        x = self._axis(alt.X("column:N"), "Head", self.heads, width, offset=_gap(height))
+        y = self._axis(alt.Y("row:N"), "Layer", self.layers, height)
+        across, down = width * (len(self.heads) + 1), height * (len(self.layers) + 1)
+        # The means stand a little apart. They lie on no grid of whole cells then.
+        apart: dict[str, Any] = {
+            "xOffset": {"expr": f"isValid(datum.head)?0:{_gap(width)}"},
+            "yOffset": {"expr": f"isValid(datum.layer)?0:{_gap(height)}"},
+        }
         base = alt.Chart().encode(x=x, y=y)
-        area = base.encode(x2="x2:Q", y2="y2:Q")
-        absent = area.mark_rect(fill=UNSEEN_COLOR, aria=False)
-        cells = (
-            area.mark_rect(aria=False)
-            .transform_filter(known)
-            .transform_calculate(color=self.scale.expression(self.name))
-            .encode(color=self._color(across, down))
-            .encode(tooltip=["set:N", "layer:O", "head:O", *fields])
+        color = base.transform_filter(known)
+        color = color.transform_calculate(color=self.scale.expression(self.name)).encode(
+            color=self._color(across + _gap(width), down + _gap(height)),
+            tooltip=["set:N", "layer:O", "head:O", f"{self.name}:Q", "std:Q", "runs:Q"],
         )
         inner = "isValid(datum.head)&&isValid(datum.layer)"
-        panel = alt.layer(
-            absent.transform_filter(f"!{known}"),
-            cells.transform_filter(inner).properties(name=CELLS),
-            cells.transform_filter(f"!({inner})").properties(name=f"means_{CELLS}"),
-            *self._numbers(base, known),
-        )
-        return (
-            panel.transform_calculate(x=self._place("head", self.heads, width))
-            .transform_calculate(y=self._place("layer", self.layers, height))
-            .transform_calculate(x2=f"datum.x+{width}", y2=f"datum.y+{height}")
-            .properties(width=across, height=down, view=alt.ViewBackground(stroke=None))
-        )
+        layers = [
+            base.mark_rect(fill=UNSEEN_COLOR, aria=False, **apart).transform_filter(f"!{known}"),
+            color.mark_rect(aria=False).transform_filter(inner).properties(name=CELLS),
+            color.mark_rect(aria=False, **apart)
+            .transform_filter(f"!({inner})")
+            .properties(name=f"means_{CELLS}"),
+            *self._numbers(base, known, apart),
+        ]
+        size = {"width": across, "height": down}
+        return alt.layer(*layers).properties(**size, view=alt.ViewBackground(stroke=None))
 
-    def _axis(self, channel: Any, title: str, numbers: list[int], size: int) -> tuple[Any, int]:
-        """Give a channel an axis in points, with the numbers that fit; return its length."""
-        end, length = size * len(numbers), size * (len(numbers) + 1) + _gap(size)
+    def _axis(
+        self, channel: Any, title: str, numbers: list[int], size: int, offset: float = 0
+    ) -> Any:
+        """Give a channel an axis with the numbers that fit, its title over these, and the mean."""
         room = self.look.tick_label * (2.2 if title == "Head" else 1.15)
-        step, domain = max(1, -(-int(room) // size)), [0, length][:: 1 if title == "Head" else -1]
-        labels = {size * n + size // 2: f"{number}" for n, number in enumerate(numbers)}
-        labels = dict(list(labels.items())[::step]) | {length - size + size // 2: "mean"}
-        shown = json.dumps({str(place): text for place, text in labels.items()})
-        settings: dict[str, Any] = {
-            "labelExpr": f"{shown}[datum.value]",
-            "labelOffset": size % 2 / 2,  # to the middle of the cell
-            "titleX" if title == "Head" else "titleY": end / 2,
-        }
-        axis = (
+        domain = [*map(str, numbers), _MEAN]
+        values = [*map(str, numbers[:: max(1, -(-int(room) // size))]), _MEAN]
+        middle = {"titleX" if title == "Head" else "titleY": size * len(numbers) / 2}
+        moved = {"condition": {"test": f"datum.value=='{_MEAN}'", "value": _gap(size)}, "value": 0}
+        return (
             channel.title(title)
-            .scale(domain=domain, nice=False, zero=False, round=True)  # so that cells stay whole
-            .axis(values=list(labels), labelOverlap=False, ticks=False, grid=False, **settings)
+            .scale(domain=domain, paddingInner=0, paddingOuter=0)
+            .axis(
+                values=values,
+                labelAngle=0,
+                labelOffset=moved,
+                labelOverlap=False,
+                offset=offset,
+                ticks=False,
+                zindex=0,
+                **middle,
+            )
         )
-        return axis, length
-
-    def _place(self, field: str, numbers: list[int], size: int) -> str:
-        """Return where a cell starts: that of its number, or the margin's."""
-        margin = size * len(numbers) + _gap(size)
-        return f"isValid(datum.{field})?{size}*indexof({numbers},datum.{field}):{margin}"
 
     def _color(self, across: float, down: float) -> Any:
         """Return the color channel, its bar beside the cells or below those of all sets."""
         gaps = (self.sets - 1) * (_SET_GAP + self.look.left_room)
         color, length = alt.Color("color:Q"), self.sets * across + gaps if self.width else down
         color = color_channel(color, self.scale, self.title, self.values, length, self.look)
+        color["legend"]["offset"] = self.look.bar_offset + _gap(self._cell[0])
         if self.width:
             below = {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
             for name, value in {**below, "titleAnchor": "middle", "titlePadding": 2}.items():
                 color["legend"][name] = value
         return color
 
-    def _numbers(self, base: alt.Chart, known: str) -> list[alt.Chart]:
+    def _numbers(self, base: alt.Chart, known: str, apart: dict[str, Any]) -> list[alt.Chart]:
         """Return the value in each cell, with all decimals that fit, white where it is dark."""
         (width, height), ends = self._cell, self.values
         many = (len(self.heads) + 2) * (len(self.layers) + 2) > _MOST_TEXTS
@@ -231,8 +231,7 @@ class _Matrix:
         tests = [f"datum.{self.name}{sign}{end!r}" for sign, end in limits if np.isfinite(end)]
         ink, white = alt.value(INK), alt.value("white")
         style, size = fitting[0]
-        middle: dict[str, Any] = {"dx": width / 2, "dy": height / 2}
-        numbers = base.mark_text(fontSize=size, aria=False, **middle).transform_filter(known)
+        numbers = base.mark_text(fontSize=size, aria=False, **apart).transform_filter(known)
         text = alt.Text(f"{self.name}:Q", format=style)
         color = alt.condition("||".join(tests), white, ink) if tests else ink
         return [numbers.encode(text=text, color=color)]
@@ -309,7 +308,11 @@ def finish_summary(
     bare: dict[str, Any] = {} if any(names) else {"labelPadding": 0}
     size = look.map_title if any(names) else 0
     header = alt.Header(title=None, labelExpr=label, labelFontSize=size, **bare)
-    chart = facet_panels(panel, "panel", header, len(sets))
+    chart: alt.FacetChart = (
+        facet_panels(panel, "panel", header, len(sets))
+        .transform_calculate(column=f"isValid(datum.head)?''+datum.head:'{_MEAN}'")
+        .transform_calculate(row=f"isValid(datum.layer)?''+datum.layer:'{_MEAN}'")
+    )
     least, most = int(table["runs"].min()), int(table["runs"].max())
     runs = f"{most}" if least == most else f"{least} to {most}"
     own = [f"{measure} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])]

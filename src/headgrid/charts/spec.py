@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -18,6 +19,7 @@ Spec: TypeAlias = dict[str, Any]
 Records: TypeAlias = list[dict[str, Any]]
 Drawn = TypeVar("Drawn")
 
+_SCHEMA = re.compile(r"(/vega-lite/v\d+)\.[\d.]+json")
 #: V8's heap ends, and the process with it, between 0.6 and 1.39 million marks (vl-convert 1.9).
 MAX_MARKS = 400_000
 #: Levels of lists and dictionaries within each other; the engine reads JSON up to 128.
@@ -182,6 +184,9 @@ def to_spec(chart: ChartLike | Mapping[str, Any], *, validate: bool = True) -> S
         spec = dict(chart)
     elif hasattr(chart, "to_dict"):
         spec = chart.to_dict(validate=validate)
+        # Versions of altair name versions of Vega-Lite that draw the same.
+        if isinstance(schema := spec.get("$schema"), str):
+            spec["$schema"] = _SCHEMA.sub(r"\1.json", schema)
     else:
         raise RenderError(
             f"found {type(chart).__name__}, expected an altair chart or a Vega-Lite specification"

@@ -73,8 +73,10 @@ def draw_live_overview(
             part["mark"]["cursor"] = "pointer"
         for channel in "x", "y":
             encoding[channel]["axis"]["labelOverlap"] = "greedy"
-    shown = [one for one in cells["encoding"]["tooltip"] if one["field"] not in left_out]
-    cells["encoding"]["tooltip"] = shown
+            encoding[channel]["axis"].pop(f"title{channel.upper()}")  # the cells grow
+        if "tooltip" in encoding:
+            shown = [one for one in encoding["tooltip"] if one["field"] not in left_out]
+            encoding["tooltip"] = shown
     columns, rows = (len(cells["encoding"][channel]["scale"]["domain"]) for channel in "xy")
     # Cells grow, to hold that text; few rows grow to a height of 150 of all or 40 of each, as the
     # colour bar beside them has a title.
@@ -82,10 +84,11 @@ def draw_live_overview(
     row = round(panel["height"] / rows * 1.2)
     panel["height"] = rows * max(row, min(40, 150 // rows))
     spec["bounds"] = "full"
-    bar = cells["encoding"]["color"]["legend"]
-    # The title is on one line: there is room now.
-    bar |= {"gradientLength": panel["height"], "title": measure_title(name, statistic)}
-    bar.pop("titlePadding", None)
+    for part in panel["layer"]:
+        bar = part["encoding"]["color"].get("legend") if "tooltip" in part["encoding"] else {}
+        # The title is on one line: there is room now.
+        bar |= {"gradientLength": panel["height"], "title": measure_title(name, statistic)}
+        bar.pop("titlePadding", None)
     panel["layer"] += _rings(cells, {"x": "chosen_head", "y": "chosen_layer"})
     return _with_parameters(spec, chosen_layer=None, chosen_head=None)
 
