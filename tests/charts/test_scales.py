@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import headgrid
 from headgrid import (
     Capture,
     ColorRange,
@@ -26,6 +27,8 @@ from headgrid.charts.scales import (
     value_ticks,
 )
 from headgrid.options import parse_color_range
+from headgrid.render.convert import render_svg
+from svgreader import read_svg
 from synthetic import block_capture, waves
 
 # colorbrewer2.org, RdBu with 11 classes, blue to red.
@@ -206,7 +209,8 @@ def test_constant_values_still_give_a_range(rule, statistic, value):
     [
         (
             "symetric",
-            "expected one of symmetric, shared, minmax, quantile, log, head, LO,HI.*did you mean 'symmetric'",
+            "expected one of symmetric, shared, minmax, quantile, log, head, LO,HI.*"
+            "did you mean 'symmetric'",
         ),
         *((text, "expected two .*LO,HI with LO below HI") for text in ("5,-5", "nan,1", "0,inf")),
         *((text, "expected two .*numbers LO,HI") for text in ("1,1", "a,b", "1,2,3")),
@@ -271,3 +275,34 @@ def test_value_ticks_are_round_and_inside(low, share, count):
 
 def test_cells_are_whole_points():
     assert [cell_size(count) for count in (1, 21, 72, 108, 200, 4096)] == [216, 10, 3, 2, 1, 1]
+
+
+def test_heads_on_their_own_scales_say_which_and_reach_the_ends_of_the_palette():
+    values = np.array([[[1.0, -4.0]], [[0.25, 0.5]], [[np.nan, np.nan]]])
+    capture = Capture.from_array(values)
+    spec = headgrid.to_spec(headgrid.heatmap(capture, color_range="head"))
+    names = spec["facet"]["header"]["labelExpr"]
+    assert '"Head 0 (\\u00b14)", "Head 1 (\\u00b10.5)", "Head 2"' in names
+    assert spec["usermeta"]["headgrid"]["color_units"] == [4.0, 0.5, 1.0]
+    fills = re.findall(r'<path stroke="(#\w+)" d="m\d', render_svg(spec))
+    # The largest of both, the least of head 0, and halves and quarters of them.
+    assert {"#053061", "#67001f"} < set(fills)
+    assert len(fills) == 4
+
+
+def test_masses_by_magnitude_have_whole_decades_and_name_zeros():
+    capture = Capture.from_array([[[0.9, 0.002], [0.0, 3e-5]]], statistic="mass")
+    spec = headgrid.to_spec(headgrid.heatmap(capture, color_range="log"))
+    assert spec["usermeta"]["headgrid"]["color_range"] == [1e-5, 1.0]
+    assert "1 value of 0 has the color of the lowest" in spec["description"]
+    texts = [text.content for text in read_svg(render_svg(spec)).texts]
+    assert "0, ≤\u20091e−05" in texts
+    assert resolve_color_range("log", [capture]).low == 1e-5
+
+
+def test_ranges_that_a_figure_can_not_have_are_refused():
+    logits = Capture.from_array([[[1.0, -1.0]]])
+    with pytest.raises(headgrid.OptionError, match="which has two signs: symmetric"):
+        headgrid.heatmap(logits, color_range="log")
+    with pytest.raises(headgrid.OptionError, match=r"heatmap and pick .* a scale for each head"):
+        headgrid.sheet([logits], color_range="head")

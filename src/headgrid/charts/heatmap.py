@@ -13,6 +13,7 @@ from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps
 from headgrid.charts.frames import span_frames, tell_gaps
+from headgrid.charts.grids import VALUE_AXES
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles, fit_grid, sink_texts
 from headgrid.charts.scales import MAX_PIXELS, count_saturated, find_scale, pool_factor
@@ -141,7 +142,7 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     shown = [panels if options.heads else capture]
     scale = find_scale(shown, options, panels.heads, panels.field)
     if scale.units:
-        panels = replace(panels, names=scale.names(panels.names), label="")
+        panels = replace(panels, names=scale.names(panels.names, panels.absent), label="")
     visible = sum(map(capture.head_visible, heads))
     vectors = as_vectors(f"{capture.source}: the heatmap", capture, visible, options.cells)
     columns = min(options.columns, len(heads))
@@ -191,7 +192,7 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     gaps = tell_gaps(key=capture.key_frames)
     told = f", Key Frames: {span_frames(capture.key_frames)}" if gaps else ""
     rows = capture.last_block_rows[heads]
-    axis = "One value axis for all heads" if look.shared_values else "A value axis for each head"
+    axis = VALUE_AXES["shared" if look.shared_values else "independent"]
     caption = (
         f"mean over query {frames} by key frame. {axis}; sink = value at key frame 0 minus the "
         f"mean over the middle keys; {int(np.isnan(rows).sum()):,} of {rows.size:,} pairs are "
@@ -285,7 +286,8 @@ def _describe(figure: str, capture: Capture) -> dict[str, Any]:
 def _count_zeros(capture: Capture, heads: Sequence[int]) -> str:
     """Return the sentence that names values without a magnitude."""
     zeros = sum(int(np.count_nonzero(capture.head_matrix(head) == 0)) for head in heads)
-    return f"{count_noun(zeros, 'value')} of 0 have the color of the lowest." if zeros else ""
+    verb = "has" if zeros == 1 else "have"
+    return f"{count_noun(zeros, 'value')} of 0 {verb} the color of the lowest." if zeros else ""
 
 
 def _describe_tiles(capture: Capture) -> str:

@@ -309,7 +309,8 @@ def _name_panels(
     ]
     last = [letter.strip() or name for letter, name in zip(letters, forms[-1], strict=True)]
     if scale is not None:
-        last, *labels = map(scale.names, (last, *labels))
+        absent = Panels(tuple(heads), [], columns).absent
+        last, *labels = (scale.names(names, absent) for names in (last, *labels))
     # Average width of a bold letter, as a share of its size: measured on Liberation Sans.
     fitting = (names for names in labels if max(map(len, names)) * 0.6 * size <= width)
     return Panels(tuple(heads), next(fitting, last), columns)  # one form for all panels

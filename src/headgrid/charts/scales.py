@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -167,12 +167,12 @@ class ColorScale(Card):
         """Return the scale of some of the panels, numbered from 0."""
         return replace(self, units=self.units[start:stop])
 
-    def names(self, panels: Sequence[str]) -> list[str]:
-        """Return the names of panels, each with the range of its scale if that is its own."""
-        ranges = [write_number(unit, ".3g") for unit in self.units] or [""] * len(panels)
-        form = "{} (±{})" if self.palette.diverging else "{} (0 to {})"
-        both = zip(panels, ranges, strict=True)
-        return [form.format(name, size) if size else name for name, size in both]
+    def names(self, panels: Sequence[str], absent: Collection[int] = ()) -> list[str]:
+        """Return the names of panels, each with its own range, if it has one and any values."""
+        form = " (±{})" if self.palette.diverging else " (0 to {})"
+        ranges = [form.format(write_number(unit, ".3g")) for unit in self.units]
+        told = ["" if n in absent else text for n, text in enumerate(ranges or [""] * len(panels))]
+        return [name + text for name, text in zip(panels, told, strict=True)]
 
     @property
     def _pieces(self) -> list[tuple[tuple[float, float], tuple[float, float]]]:
