@@ -53,7 +53,7 @@ _ID = re.compile(r' id="([^"]*)"')
 # libxml2 refuses texts above 10 MB unless it is told.
 _HUGE = 5_000_000
 _PLACE = re.compile(r"translate\(([^(),]+),([^(),]+)\)")
-_BAR = re.compile(r"M0[ ,]0h([\d.]+)v")
+_BAR = re.compile(r"M0[ ,]0h([\d.]+)v([\d.]+)")
 _TURNED = re.compile(r"translate\(([^(),]+),([^(),]+)\)rotate\(90\)")
 _ASIDE = re.compile(r"translate\(([^(),]+),([^(),]+)\) rotate\((-?90)\) translate\(0,([^(),]+)\)")
 _RULES = ("mark-rule role-axis-tick", "mark-rule role-axis-grid")
@@ -297,10 +297,12 @@ def _dress_bar(bar: etree._Element) -> None:
     ticks = []
     for label in bar.iterfind(f".//{SVG}g[@class='mark-text role-legend-label']/{SVG}text[@y]"):
         size = _font_size(label) or _font_size(bar[0][1])
-        # The base line of a letter is so much below its middle, as Vega has it.
-        y = shorten_number(float(label.get("y", "")) - round(0.3 * size))
+        # How far below their place Vega has the base lines of labels; at the ends, inside the bar.
+        ends = {float(round(0.79 * size)): 0.0, float(found[2]) - round(0.21 * size): found[2]}
+        y = float(label.get("y", ""))
+        place = next((ends[end] for end in ends if abs(y - end) < 1e-4), y - round(0.3 * size))
         reach = 0.6 * (float(label.get("x", "")) - float(found[1]))
-        ticks.append(f"M{found[1]} {y}h{shorten_number(round(reach, 2))}")
+        ticks.append(f"M{found[1]} {shorten_number(place)}h{shorten_number(round(reach, 2))}")
     _drop(box, "opacity")
     look = {name: box.get(name, "") for name in ("stroke", "stroke-width")}
     own = {"class": "mark-rule role-legend-tick", **look, "d": "".join(ticks)}
