@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 
 import altair as alt
 import numpy as np
@@ -21,7 +22,7 @@ from headgrid import (
 )
 from headgrid.render.convert import render
 from headgrid.testing import read_table
-from svgreader import read_svg
+from svgreader import parse_number, read_svg
 from synthetic import block_capture, waves
 
 HOSTILE = "<b>&\"quotes\" 'single' \\ \n注意力 😀 שלום مرحبا </script><script>alert(1)</script> {x}"
@@ -226,6 +227,82 @@ def test_a_head_with_nothing_in_its_last_row_still_has_a_panel(draw):
     capture = Capture.from_array(values, last_block=np.array([[np.nan] * 3, [1.0, 2.0, 3.0]]))
     spec = spec_of(draw(capture))
     assert {record["head"] for record in spec["data"]["values"]} == {0, 1}
+
+
+@both
+def test_some_heads_are_drawn_on_a_scale_of_their_own(draw):
+    capture = block_capture(4, (2, 3), scale=2)
+    capture = Capture.from_array(
+        capture.full_frame_attention * np.array([1, 9, 1, 5])[:, None, None], block_sizes=[2, 3]
+    )
+    spec = spec_of(draw(capture, heads="3,0"))
+    drawing = read_svg(render(spec, "svg").decode())
+    titles = [t.content for t in drawing.texts if re.match(r"H(ead )?\d", t.content)]
+    assert [re.search(r"\d", title)[0] for title in titles] == ["3", "0"]
+    assert "heads 3, 0 of 4" in spec["description"]
+    assert "(Heads 3, 0)" in spec["title"]["text"][0]
+    if draw is heatmap:
+        largest = max(np.nanmax(np.abs(capture.head_matrix(head))) for head in (0, 3))
+        assert spec["usermeta"]["headgrid"]["color_range"][1] == pytest.approx(largest)
+        assert "12 of 50 pairs are unseen" in spec["description"]
+    with pytest.raises(OptionError, match="there is no head 4 in layer 0, expected 0 to 3"):
+        draw(capture, heads=[4])
+
+
+def test_marks_are_lines_at_borders_of_blocks_and_in_the_middle_of_frames():
+    capture = block_capture(1, (2, 3))
+    for draw, count in ((heatmap, 4), (perhead, 2)):
+        drawing = read_svg(render(spec_of(draw(capture, marks=["blocks", 4])), "svg").decode())
+        lines = [line for group in drawing.marks["marks"] for line in group]
+        assert len(lines) == count
+        labels = {t.content: t.x for t in drawing.texts if t.anchor == "middle" and t.size == 7}
+        found = sorted(line.points[0][0] for line in lines if np.ptp(line.points[:, 0]) == 0)
+        assert found == pytest.approx([(labels["1"] + labels["2"]) / 2, labels["4"]], abs=0.02)
+    with pytest.raises(OptionError, match="marks has 5, which is no frame, expected 0, 1, 2, 3, 4"):
+        heatmap(capture, marks=5 * [5])
+    with pytest.raises(OptionError, match="nothing says which frames were generated together"):
+        perhead(Capture.from_array(waves(1, 3, 3)), marks="blocks")
+
+
+@pytest.mark.parametrize("theme", ["default", "paper"])
+def test_value_axes_are_as_asked_for_and_the_caption_says_so(theme):
+    capture = Capture.from_array(last_block=waves(2, 1, 6)[:, 0] * np.array([[1.0], [10.0]]))
+    for axis, told in (("shared", "One value axis for all"), ("independent", "A value axis for")):
+        spec = spec_of(perhead(capture, theme=theme, value_axis=axis))
+        assert told in spec["description"]
+        drawing = read_svg(render(spec, "svg").decode())
+        small, large = (max(s.box[3] - s.box[1] for s in bars) for bars in drawing.marks["bars"])
+        assert (large > 5 * small) == (axis == "shared")
+        axes = [t for t in drawing.texts if "axis-label" in t.classes]
+        labels = {t.x for t in axes if t.anchor == "end"}
+        assert len(labels) == (1 if (theme, axis) == ("paper", "shared") else 2)
+
+
+def test_bars_that_are_all_positive_stand_on_the_frame():
+    drawing = read_svg(render(spec_of(perhead(block_capture(2, statistic="mass"))), "svg").decode())
+    frames = [s.box for s in drawing.shapes if "background" in s.classes]
+    for bars, frame in zip(drawing.marks["bars"], frames, strict=True):
+        assert {round(s.box[3], 2) for s in bars} == {round(frame[3], 2)}
+
+
+def test_a_colour_bar_has_ticks_at_its_values_and_a_title_that_reads_upwards():
+    capture = Capture.from_array([[[-6.0, 8.0], [2.0, 3.0]]], block_sizes=[1, 1])
+    drawing = read_svg(render(spec_of(heatmap(capture)), "svg").decode())
+    (bar,) = [s for s in drawing.shapes if "role-legend-gradient" in s.classes]
+    assert bar.stroked
+    ticks = sorted(s.points[0][1] for s in drawing.shapes if "role-legend-tick" in s.classes)
+    labels = [t.content for t in drawing.texts if "legend-label" in t.classes]
+    values = [parse_number(label) for label in labels if label != "not seen"]
+    low, high = spec_of(heatmap(capture))["usermeta"]["headgrid"]["color_range"]
+    _, top, _, bottom = bar.box
+    places = [bottom - (value - low) / (high - low) * (bottom - top) for value in values]
+    assert ticks == pytest.approx(sorted(places), abs=0.1)
+    assert len(ticks) > 3
+    (title,) = [t for t in drawing.texts if t.content == "Attention Logits"]
+    assert title.matrix[1, 0] == pytest.approx(-1)
+    assert "not seen" in {t.content for t in drawing.texts}
+    seen = read_svg(render(spec_of(heatmap(Capture.from_array(np.eye(2)[None]))), "svg").decode())
+    assert "not seen" not in {t.content for t in seen.texts}
 
 
 @both

@@ -33,6 +33,10 @@ def test_options_are_frozen():
         ("title", "{layer", "title is '{layer' .*write {{ and }} for braces"),
         ("title", "a } b", "write {{ and }} for braces"),
         ("title", 3, "title is 3, expected"),
+        ("value_axis", "shard", "value axis is 'shard', expected .*did you mean 'shared'"),
+        *(("heads", value, "heads is .*as in 0,3,7-9") for value in ("a", "3-1", (), 3, [True])),
+        ("heads", "0-999999999", "heads is '0-999999999', expected whole numbers"),
+        ("marks", "block", "marks is 'block', expected .* or blocks, as in"),
     ],
 )
 def test_other_values_are_refused_with_what_was_expected(field, value, message):
@@ -56,6 +60,7 @@ HUGE = 10**5000
         ("cells", "a\n\x1b[31m\ud800"),
         *(("title", value) for value in (b"x" * 5000, "{" + "x" * 5000 + "}", "x" * 5000 + "{")),
         *(("width", value) for value in (HUGE, "x" * 5000)),
+        *(("heads", value) for value in ((0, HUGE), "x" * 5000)),
         *(("color_range", value) for value in ((0, HUGE), ("x" * 5000, 1), "x" * 5000)),
     ],
     ids=lambda value: value[:9] if isinstance(value, str) else type(value).__name__,
@@ -65,6 +70,12 @@ def test_a_value_that_can_not_be_is_shown_short_and_printable(field, value):
         FigureOptions(**{field: value})
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
+
+
+def test_heads_and_marks_are_numbers_each_once():
+    options = FigureOptions(heads=" 0, 3,7-9,3", marks=["blocks", 4])
+    assert (options.heads, options.marks) == ((0, 3, 7, 8, 9), ("blocks", 4))
+    assert FigureOptions(heads=range(2)).heads == (0, 1)
 
 
 @pytest.mark.parametrize("text", ["13.97cm", "139.7 mm", "5.5in", "396pt", "396", 396, "13.97 CM"])
