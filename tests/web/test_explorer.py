@@ -153,10 +153,10 @@ def rgb(scale, value):
 
 
 def overview_cell(seen, layer, head, layers=3, heads=2):
-    x, y, width, height = seen.page.locator("#overview .headgrid_cells_marks").evaluate(
+    x, y, width, height = seen.page.locator("#overview .cell .background").first.evaluate(
         "n => { const b = n.getBoundingClientRect(); return [b.x, b.y, b.width, b.height] }"
     )
-    return x + width * (head + 0.5) / (heads + 2), y + height * (layer + 0.5) / (layers + 2)
+    return x + width * (head + 0.5) / (heads + 1), y + height * (layer + 0.5) / (layers + 1)
 
 
 def number(text):

@@ -291,7 +291,8 @@ def _name_panels(
     scale: ColorScale | None = None,
 ) -> Panels:
     """Return the panels with the longest names that fit into so many units of width."""
-    runs = _shorten_runs([capture.run for capture, _ in heads])
+    several = len({capture.run for capture, _ in heads}) > 1
+    runs = [shorten_text(capture.run, 24) if several else "" for capture, _ in heads]
     shown = [(capture.layer_index, head) for capture, head in heads]
     forms = [
         [
@@ -314,15 +315,6 @@ def _name_panels(
     # Average width of a bold letter, as a share of its size: measured on Liberation Sans.
     fitting = (names for names in labels if max(map(len, names)) * 0.6 * size <= width)
     return Panels(tuple(heads), next(fitting, last), columns)  # one form for all panels
-
-
-def _shorten_runs(runs: Sequence[str]) -> list[str]:
-    """Return what tells runs apart of their names: nothing where all are of one."""
-    parts = [run.split("/") for run in runs]
-    if len({*map(len, parts)}) == 1:
-        same = [len({*column}) == 1 for column in zip(*parts, strict=True)]
-        parts = [[p for p, one in zip(part, same, strict=True) if not one] for part in parts]
-    return [shorten_text("/".join(part), 24) for part in parts]
 
 
 def _letter(number: int) -> str:
