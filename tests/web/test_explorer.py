@@ -323,14 +323,19 @@ def test_the_map_is_read_with_the_keyboard(shown, run):
 
 
 @pytest.mark.parametrize("statistic", ["logit", "mass"])
-@pytest.mark.parametrize("rule", ["symmetric", "quantile", (-2.0, 6.0), (-4.0, 4.0), (1.0, 5.0)])
+@pytest.mark.parametrize("rule", ["symmetric", "head", "quantile", (-2.0, 6.0), (1.0, 5.0)])
 def test_the_range_switch_gives_the_colors_of_the_scale(rule, statistic, opened):
     captures = opened(statistic).captures
     seen = show(opened(statistic).seen, "#layer=1&head=1&range=symmetric&statistic=sink")
     if isinstance(rule, str):
         seen.page.check("[name=range][value=quantile]")
         seen.page.check(f"[name=range][value={rule}]")
-        color_range = resolve_color_range(rule, [captures[1]] if rule == "symmetric" else captures)
+        if rule == "head":
+            signed = statistic == "logit"
+            color_range = ColorRange.around_zero(*captures[1].head_range(1), signed, rule)
+        else:
+            whose = [captures[1]] if rule == "symmetric" else captures
+            color_range = resolve_color_range(rule, whose)
     else:
         seen.page.check("[name=range][value=fixed]")
         for id, end in zip(("#low", "#high"), rule, strict=True):
@@ -502,7 +507,7 @@ def test_wrong_options_and_what_is_too_large_are_refused(run, tmp_path, monkeypa
     page = tmp_path / "a.html"
     for options, match in [
         ({"statistic": "sinks"}, "did you mean 'sink'"),
-        ({"color_range": "shared"}, "expected one of symmetric, quantile, LO,HI"),
+        ({"color_range": "shared"}, "expected one of symmetric, head, quantile, LO,HI"),
         ({"color_range": (3, 1)}, "with low below high|LO below HI"),
         ({"palette": "rd"}, "palette"),
         ({"title": 3}, "title is 3, expected text"),

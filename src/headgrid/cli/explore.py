@@ -35,8 +35,8 @@ from headgrid.options import parse_color_range
 )
 @option(
     "--color-range RULE|LO,HI",
-    "Of the maps at first. symmetric: of the layer that is shown; quantile: of all layers, "
-    "without the outermost 1 %; or two numbers.",
+    "Of the maps at first. symmetric: of the layer that is shown; head: of the head; quantile: of "
+    "all layers, without the outermost 1 %; or two numbers.",
     "symmetric",
     check=lambda text: parse_color_range(text) if "," in text else text,
 )

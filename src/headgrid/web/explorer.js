@@ -80,7 +80,7 @@
 
   // -- What is shown, and its address --------------------------------------------------
 
-  const RANGES = ["symmetric", "quantile", "fixed"];
+  const RANGES = ["symmetric", "head", "quantile", "fixed"];
   const NUMBER = /^-?\d{1,15}(\.\d{1,15})?(e[+-]?\d{1,3})?$/;
   const WHOLE = /^\d{1,9}$/;
 
@@ -316,9 +316,10 @@
     }
 
     get range() {
-      const { low, high, layer, range } = this.state;
-      const { quantile, symmetric } = this.model.ranges;
-      return range === "fixed" ? [low, high] : range === "quantile" ? quantile : symmetric[layer];
+      const { low, high, layer, head, range } = this.state;
+      const { head: heads, quantile, symmetric } = this.model.ranges;
+      const known = { fixed: [low, high], head: heads[layer][head], quantile };
+      return known[range] ?? symmetric[layer];
     }
 
     async drawMap(values, layer, head) {
@@ -339,8 +340,9 @@
         this.records = { about, rows };
       }
       const [query, key] = this.pointed ?? [];
+      const own = this.state.range === "head"; // beyond which nothing of it lies
       await this.map.show(spec, this.records.rows, {
-        ...rangeParameters(this.range, this.model.extents[layer]),
+        ...rangeParameters(this.range, own ? this.range : this.model.extents[layer]),
         chosen_query: this.state.query,
         pointed_query: this.pointed ? queries[query] : null,
         pointed_key: this.pointed ? keys[key] : null,

@@ -48,9 +48,9 @@ def explore(
     statistic : str, optional
         The measure that the overview shows first, a column of ``Survey.statistics``; by
         default the sink score, or the first that has values.
-    color_range : {"symmetric", "quantile"} or (low, high)
-        Colour range of the maps when the page opens: of the layer that is shown, of all layers
-        without the outermost 1 % of their values, or fixed.
+    color_range : {"symmetric", "head", "quantile"} or (low, high)
+        Colour range of the maps when the page opens: of the layer or the head that is shown, of
+        all layers without the outermost 1 % of their values, or fixed.
     palette : {"rdbu", "custom"}
         Diverging palette of signed statistics.
     title : str, optional

@@ -61,7 +61,7 @@ class ExplorerOptions:
         if self.statistic is not None:
             check_choice("statistic", self.statistic, MEASURES)
         if isinstance(self.color_range, str):
-            known = ["symmetric", "quantile", "LO,HI (two numbers)"]
+            known = ["symmetric", "head", "quantile", "LO,HI (two numbers)"]
             check_choice("color range", self.color_range, known)
         if self.title is not None and not isinstance(self.title, str):
             raise OptionError(f"title is {self.title!r}, expected text")
@@ -215,6 +215,7 @@ def _describe_model(shown: _Shown) -> dict[str, Any]:
                 str(layer): _ends(resolve_color_range("symmetric", [capture]))
                 for layer, capture in captures.items()
             },
+            "head": {str(layer): _head_ends(capture) for layer, capture in captures.items()},
             "quantile": _ends(quantile),
         },
         "extents": {str(layer): list(capture.value_range) for layer, capture in captures.items()},
@@ -244,6 +245,13 @@ def _draw_measures(shown: _Shown) -> dict[str, Any]:
             "spec": draw_live_overview(summary, name, statistic, options, found.layers),
         }
     return measures
+
+
+def _head_ends(capture: Capture) -> list[list[float]]:
+    signed = STATISTICS[capture.statistic].signed
+    ranges = [capture.head_range(head) for head in range(capture.num_heads)]
+    seen = [(low, high) if low <= high else (0.0, 0.0) for low, high in ranges]
+    return [_ends(ColorRange.around_zero(*ends, signed, "head")) for ends in seen]
 
 
 def _ends(color_range: ColorRange) -> list[float]:
