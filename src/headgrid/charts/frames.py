@@ -105,7 +105,8 @@ def frame_axis(
     ``shown`` is the expression of the panels that have ticks, labels and title; all where empty.
     """
     places, bars = axis.places, axis.bars
-    gaps = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
+    gaps: dict[str, Any] = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
+    gaps |= {"type": "band"} if bars else {}  # without bars, Vega-Lite would take points
     return (
         channel.title(None if shown == NOWHERE else title)
         .scale(domain=places[::-1] if axis.upwards else places, **gaps)
