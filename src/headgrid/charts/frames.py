@@ -41,7 +41,7 @@ class FrameAxis:
     @property
     def step(self) -> float:
         """What a place takes, of as many as whole pools of pixels have."""
-        pool = pool_factor(len(self.places), self.pixels)
+        pool = 1 if self.bars else pool_factor(len(self.places), self.pixels)
         return self.length / (-(-len(self.places) // pool) * pool)
 
     @property
