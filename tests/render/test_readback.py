@@ -244,6 +244,16 @@ def test_no_text_is_cut_and_no_two_texts_overlap(name, figure):
     assert_texts_fit(drawing_of(name, figure))
 
 
+@pytest.mark.parametrize("draw_figure", [heatmap, perhead])
+@pytest.mark.parametrize(
+    "look", [{"width": "17.4cm"}, {"theme": "paper", "width": "17.4cm"}, {"theme": "paper"}]
+)
+def test_long_frame_numbers_of_neighbours_never_touch(draw_figure, look):
+    queries, keys = range(1979, 1991), range(1791, 1991)
+    capture = Capture.from_array(waves(8, 12, 200), query_frames=queries, key_frames=keys)
+    assert_texts_fit(draw(draw_figure(capture, **look)))
+
+
 @pytest.mark.parametrize("make", [heatmap, perhead])
 @pytest.mark.parametrize(("heads", "columns"), [(1, 4), (2, 1)])
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import headgrid
 from headgrid import Capture, compare, heatmap, overview, perhead, pick, sheet, survey, trend
 from headgrid.render.convert import render
 from headgrid.render.svg.finish import size
+from headgrid.testing import read_table
 from svgreader import parse_number, read_svg
 from synthetic import block_capture, waves
 
@@ -236,7 +237,7 @@ def test_at_gaps_of_frames_which_break_panels(look):
         assert {len(group) for group in drawn.marks["gaps"]} == {bands}
         labels = {t.content for t in drawn.texts if "role-axis-label" in t.classes}
         assert {"0", "2", "15", "20"} <= labels
-    table = headgrid.testing.read_table(chart)
+    table = read_table(chart)
     for query, row in zip(BROKEN.query_frames, BROKEN.head_matrix(1), strict=True):
         found = table[(table["head"] == 1) & (table["query"] == query)].set_index("key")["logit"]
         assert found.to_dict() == pytest.approx(
@@ -279,6 +280,8 @@ def test_thin_bars_become_one_outline_that_gives_every_value_back():
         step = 204 / 220
         left = frame_around(drawing, union(bars))[0]
         assert [bar[0] - left for bar in bars] == pytest.approx(known * step, abs=0.01)
+        middles = left + (known[1:] + 0.5) * step
+        assert points[:, 0] == pytest.approx(middles, abs=0.01)
         for number, (x0, top, x1, bottom) in zip(known, bars, strict=True):
             assert x1 - x0 == pytest.approx(step, abs=0.01)
             end, foot = (top, bottom) if values[number] > 0 else (bottom, top)

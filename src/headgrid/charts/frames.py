@@ -41,7 +41,7 @@ class FrameAxis:
     @property
     def step(self) -> float:
         """What a place takes, of as many as whole pools of pixels have."""
-        pool = pool_factor(len(self.places), self.pixels)
+        pool = 1 if self.bars else pool_factor(len(self.places), self.pixels)
         return self.length / (-(-len(self.places) // pool) * pool)
 
     @property
@@ -105,7 +105,8 @@ def frame_axis(
     ``shown`` is the expression of the panels that have ticks, labels and title; all where empty.
     """
     places, bars = axis.places, axis.bars
-    gaps = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
+    gaps: dict[str, Any] = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
+    gaps |= {"type": "band"} if bars else {}  # without bars, Vega-Lite would take points
     return (
         channel.title(None if shown == NOWHERE else title)
         .scale(domain=places[::-1] if axis.upwards else places, **gaps)

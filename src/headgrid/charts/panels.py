@@ -19,23 +19,10 @@ import pandas as pd
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import (
-    INK,
-    NOWHERE,
-    UNSEEN_COLOR,
-    Look,
-    color_channel,
-    unseen_key,
-)
+from headgrid.charts.axes import INK, NOWHERE, UNSEEN_COLOR, Look, color_channel, unseen_key
 from headgrid.charts.frames import FrameAxis, draw_over, frame_axis, tile_axis
 from headgrid.charts.grids import Grid
-from headgrid.charts.scales import (
-    MAX_PIXELS,
-    ColorScale,
-    cell_size,
-    count_pixels,
-    frame_places,
-)
+from headgrid.charts.scales import MAX_PIXELS, ColorScale, cell_size, count_pixels, frame_places
 from headgrid.charts.spec import Records
 from headgrid.charts.tiles import head_tile
 from headgrid.tables.tidy import panel_pairs

@@ -12,25 +12,9 @@ import numpy as np
 
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import (
-    INK,
-    Look,
-    fit_profiles,
-    label_gap,
-    plain_label,
-    show_where,
-)
+from headgrid.charts.axes import INK, Look, fit_profiles, label_gap, plain_label, show_where
 from headgrid.charts.frames import FrameAxis, draw_over, frame_axis
-from headgrid.charts.panels import (
-    BARS,
-    ENDS,
-    LINE,
-    POINTS,
-    Panels,
-    absent_marks,
-    mark_absent,
-    nest,
-)
+from headgrid.charts.panels import BARS, ENDS, LINE, POINTS, Panels, absent_marks, mark_absent, nest
 from headgrid.charts.scales import value_ticks
 from headgrid.charts.spec import Records
 from headgrid.options import SMALLEST_SPAN, FigureOptions
@@ -110,9 +94,10 @@ def fit_grid(options: FigureOptions, panels: Panels, *, shared: bool = False) ->
     """Return the look of a grid of profiles, its columns apart by what stands between them."""
     columns = min(panels.columns, len(panels.heads))
     look = fit_profiles(options, columns)
-    shared = (
-        (shared or look.shared_values) if not options.value_axis else options.value_axis == "shared"
-    )
+    if options.value_axis is None:
+        shared = shared or look.shared_values
+    else:
+        shared = options.value_axis == "shared"
     gap = profile_gap(panels, replace(look, shared_values=shared))
     return replace(fit_profiles(options, columns, gap), shared_values=shared)
 
@@ -199,7 +184,8 @@ def _pad(low: float, high: float, look: Look) -> tuple[float, float]:
     """Return the ends of an axis with room around values; bars stand on its end at zero."""
     padding, span = look.profile_padding, high - low if high - low > SMALLEST_SPAN else 1.0
     above = padding + (1.6 * look.profile_title if look.inside_labels else 0)
-    point = span / (look.profile_height - above - (padding if low < 0 else 0))
+    height = look.profile_height - above - (padding if low < 0 else 0)
+    point = span / max(height, 0.2 * look.profile_height)
     bottom = low - padding * point if low < 0 else low
     top = low + span + above * point
     # Half of a label at the very top would stand over the panel.

@@ -12,14 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from headgrid.errors import HeadgridError, HeadgridWarning, OptionError, check_choice
-from headgrid.options import (
-    BLOCKS,
-    EMBEDS,
-    FIGURES,
-    FORMATS,
-    parse_color_range,
-    read_numbers,
-)
+from headgrid.options import BLOCKS, EMBEDS, FIGURES, FORMATS, parse_color_range, read_numbers
 from headgrid.text import clean_text
 
 if TYPE_CHECKING:
