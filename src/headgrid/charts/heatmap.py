@@ -185,11 +185,11 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     gaps = tell_gaps(key=capture.key_frames)
     told = f", Key Frames: {span_frames(capture.key_frames)}" if gaps else ""
     rows = capture.last_block_rows[heads]
-    axis = "One value axis for all heads" if look.shared_values else "A value axis for each head"
+    # Of axes that are not one, nothing is said: a user may make them one.
+    axis = "One value axis for all heads; sink" if look.shared_values else "Sink"
     caption = (
-        f"mean over query {frames} by key frame. {axis}; sink = value at key frame 0 minus the "
-        f"mean over the middle keys; {int(np.isnan(rows).sum()):,} of {rows.size:,} pairs are "
-        "unseen."
+        f"mean over query {frames} by key frame. {axis} = value at key frame 0 minus the mean over "
+        f"the middle keys; {int(np.isnan(rows).sum()):,} of {rows.size:,} pairs are unseen."
     )
     width = min(options.columns, len(heads)) * (look.profile_width + 46) + 10
     return finish_chart(
