@@ -246,8 +246,8 @@ def draw_pick(
         gaps = {"row": look.map_row_gap, "column": look.map_column_gap}
         spacing = gaps if figure == "heatmap" else look.stack_gap
     if figure != "heatmap":
-        axis = "on one axis" if look.shared_values else "each on an axis of its own"
-        caption += f" Profiles: mean over the last block's queries, by key frame, {axis}."
+        axis = ", on one axis" if look.shared_values else ""
+        caption += f" Profiles: mean over the last block's queries, by key frame{axis}."
     if broken := tell_gaps(query=first.query_frames, key=first.key_frames):
         caption += f" {broken}"
     title, width = write_title(options, look, [], captures, 90), options.points

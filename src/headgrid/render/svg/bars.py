@@ -46,14 +46,20 @@ def dress_bars(root: etree._Element) -> None:
 def _dress(bar: etree._Element) -> None:
     box = bar.find(f".//{SVG}g[@class='mark-rect role-legend-gradient']/{SVG}path")
     found = None if box is None else _BAR.match(box.get("d", ""))
-    if box is None or found is None:
-        return
+    if box is None or found is None or float(box.get("stroke-width", "0")) == 0:
+        return  # a user wants no outline
+    wide, high = float(found[1]), float(found[2])
     ticks = []
     for label in bar.iterfind(f".//{SVG}g[@class='mark-text role-legend-label']/{SVG}text[@y]"):
-        size = _font_size(label) or _font_size(bar[0][1])
-        y = shorten_number(_tick_of(float(label.get("y", "")), size, float(found[2])))
-        reach = 0.6 * (float(label.get("x", "")) - float(found[1]))
-        ticks.append(f"M{found[1]} {y}h{shorten_number(round(reach, 2))}")
+        x, y = float(label.get("x", "0")), float(label.get("y", "0"))
+        if not wide < min(x, high):  # a bar that lies, or labels at its left
+            return
+        size = _font_size(label)
+        # How far below their place Vega has the base lines of labels; at the ends, inside the bar.
+        ends = {float(round(0.79 * size)): 0.0, high - round(0.21 * size): high}
+        place = next((ends[end] for end in ends if abs(y - end) < 1e-4), y - round(0.3 * size))
+        reach = shorten_number(round(0.6 * (x - wide), 2))
+        ticks.append(f"M{found[1]} {shorten_number(place)}h{reach}")
     box.attrib.pop("opacity", "")
     look = {name: box.get(name, "") for name in ("stroke", "stroke-width")}
     own = {"class": "mark-rule role-legend-tick", **look, "d": "".join(ticks)}
@@ -63,20 +69,14 @@ def _dress(bar: etree._Element) -> None:
         if turned:
             # Letters have 0.72 of their size above the base line and 0.21 below.
             width = 0.51 * _font_size(title) - sum(float(line.get("dy", "0")) for line in title)
-            x = shorten_number(float(turned[1]) + width)
-            title.set("transform", f"translate({x},{turned[2]})rotate(-90)")
+            left = shorten_number(float(turned[1]) + width)
+            title.set("transform", f"translate({left},{turned[2]})rotate(-90)")
 
 
-def _tick_of(base: float, size: float, length: float) -> float:
-    """Return where the tick of a label with this base line is, by Vega's measures of letters."""
-    if abs(base - round(0.79 * size)) < 0.001:  # labels at the ends stay between them
-        return 0.0
-    at_foot = abs(base - length + round(0.21 * size)) < 0.001
-    return length if at_foot else base - round(0.3 * size)
-
-
-def _font_size(element: etree._Element) -> float:
-    return float(element.get("font-size", "0px").removesuffix("px"))
+def _font_size(text: etree._Element) -> float:
+    parent = text.getparent()
+    own = text.get("font-size") or (None if parent is None else parent.get("font-size"))
+    return float(own.removesuffix("px")) if own else 0.0
 
 
 def _rgb(color: str) -> str:
