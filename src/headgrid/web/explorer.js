@@ -305,7 +305,7 @@
       const about = `${statistic} ${node.clientWidth}`;
       if (this.fitted?.about === about) return this.overview.show(this.fitted.spec, null, chosen);
       let beside = 130; // axis and colour bar, about: their labels are measured by drawing them
-      for (const last of [false, true]) {
+      for (const last of [false, false, true]) {
         this.fitted = { about, spec: fitOverview(spec, node.clientWidth, beside) };
         await this.overview.show(this.fitted.spec, null, chosen);
         const more = node.scrollWidth - node.clientWidth;
