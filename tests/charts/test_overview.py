@@ -145,12 +145,12 @@ def test_labels_and_titles_stand_at_the_middle_of_the_cells_and_nothing_touches(
     assert len(labels) > 36
     for text in labels:
         if text.anchor == "middle":
-            assert text.x == pytest.approx(middle[text.content], abs=0.55)
+            assert text.x == pytest.approx(middle[text.content], abs=0.1)
         else:  # Vega rounds the way from the middle of a letter to its base line
-            assert text.y - round(0.3 * text.size) == pytest.approx(rows[text.content], abs=0.55)
+            assert text.y - round(0.3 * text.size) == pytest.approx(rows[text.content], abs=0.1)
     titles = {t.content: t for t in drawing.texts}
-    assert titles["Head"].x == pytest.approx((x0 + x1) / 2, abs=0.55)
-    assert titles["Layer"].y == pytest.approx((y0 + y1) / 2, abs=0.55)
+    assert titles["Head"].x == pytest.approx((x0 + x1) / 2, abs=0.1)
+    assert titles["Layer"].y == pytest.approx((y0 + y1) / 2, abs=0.1)
     if not options.get("theme"):  # no empty band under the title
         assert y0 - titles["Mean over 4 Runs"].y < 25
     boxes = np.array([t.box() for t in drawing.texts])

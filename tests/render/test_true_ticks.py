@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import headgrid
-from headgrid import Capture, compare, heatmap, overview, perhead, pick, sheet, survey, trend
+from headgrid import Capture, compare, heatmap, perhead, pick, sheet, survey, trend
 from headgrid.render.convert import render
 from headgrid.render.svg.finish import size
 from headgrid.testing import read_table
@@ -329,19 +329,3 @@ def test_in_trends(look):
     drawing, (panel,) = check(trend(found, **look), panels)
     (zero,) = [s for s in drawing.shapes if "mark-rule role-mark" in s.classes]
     assert zero.points[:, 1] == pytest.approx(panel.y("0"), abs=OFF)
-
-
-@every_look
-def test_in_overviews(look):
-    svg = render(headgrid.to_spec(overview(summary_of_runs(), **look), validate=False), "svg")
-    drawing = read_svg(svg.decode())
-    x0, y0, x1, y1 = union(areas(s for group in drawing.marks["cells"] for s in group))
-    x = bands(x0, x1, [*map(str, range(6)), " ", "mean"])
-    y = bands(y0, y1, [*map(str, range(5)), " ", "mean"])
-    labels = [t for t in drawing.texts if "role-axis-label" in t.classes]
-    assert len(labels) > 4
-    for text in labels:
-        if text.anchor == "middle":
-            assert text.x == pytest.approx(x(text.content), abs=OFF)
-        else:
-            assert text.y - round(0.3 * text.size) == pytest.approx(y(text.content), abs=OFF)

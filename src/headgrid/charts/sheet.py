@@ -15,6 +15,7 @@ from headgrid.capture.form import expect_alike, expected_layers
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import UNSEEN_COLOR, Look, color_channel, find_look, panel_width
+from headgrid.charts.frames import span_frames
 from headgrid.charts.grids import Grid
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import (
@@ -308,8 +309,8 @@ class _Sheet:
         queries, keys = self.first.query_frames, self.first.key_frames
         return [
             f"Layer{ends}: 2D Attention Maps (All Heads){of}",
-            f"Query Frames: {queries[0]}-{queries[-1]} (upwards), "
-            f"Key Frames: {keys[0]}-{keys[-1]} (to the right)",
+            f"Query Frames: {span_frames(queries)} (upwards), "
+            f"Key Frames: {span_frames(keys)} (to the right)",
         ]
 
     def caption(self, vectors: bool, description: str) -> str:

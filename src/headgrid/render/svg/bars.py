@@ -52,9 +52,13 @@ def _dress(bar: etree._Element) -> None:
     ticks = []
     for label in bar.iterfind(f".//{SVG}g[@class='mark-text role-legend-label']/{SVG}text[@y]"):
         x, y = float(label.get("x", "0")), float(label.get("y", "0"))
-        if not wide < min(x, high):  # a bar that lies, or labels at its left
-            return
         size = _font_size(label)
+        if wide > high:  # the bar lies below the figure
+            reach = shorten_number(round(0.6 * (y - 0.79 * size - high), 2))
+            ticks.append(f"M{shorten_number(x)} {found[2]}v{reach}")
+            continue
+        if not wide < x:  # labels at its left
+            return
         # How far below their place Vega has the base lines of labels; at the ends, inside the bar.
         ends = {float(round(0.79 * size)): 0.0, high - round(0.21 * size): high}
         place = next((ends[end] for end in ends if abs(y - end) < 1e-4), y - round(0.3 * size))
