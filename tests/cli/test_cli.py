@@ -304,6 +304,24 @@ def test_names_that_are_too_long_and_a_folder_that_is_gone_are_one_sentence(
 # stats
 
 
+def test_some_heads_are_rendered_with_marks_on_one_value_axis(cli, capture_file, tmp_path):
+    path, more = capture_file("layer3.npz"), ["--marks", "blocks,1", "--value-axis", "shared"]
+    result = cli("render", path, "-o", tmp_path / "out", "--heads", "1", *more)
+    assert (result.exit_code, result.stderr) == (0, "")
+    profiles = (tmp_path / "out/layer3_perhead_grid.svg").read_text("utf-8")
+    assert "One value axis for all heads" in profiles
+    assert "H1 (sink" in profiles
+    assert "H0 (sink" not in profiles
+    assert "headgrid_marks" in (tmp_path / "out/layer3_2d_heatmap.svg").read_text("utf-8")
+    for heads, code, told in (
+        ("9", 1, "there is no head 9 in layer 3"),
+        ("9-", 2, "as in 0,3,7-9"),
+    ):
+        result = cli("render", path, "-o", tmp_path / "out", "--heads", heads)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (code, 1)
+        assert told in result.stderr
+
+
 def test_statistics_are_printed_in_the_seeds_line_format(cli, capture_file):
     path = capture_file("run_002/layer3.npz")
     capture = headgrid.load_capture(path)
