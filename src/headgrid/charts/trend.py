@@ -129,7 +129,7 @@ def _trend_panel(
         alt.X("layer:Q")
         .title("Layer")
         .scale(domain=[layers[0] - alone, layers[-1] + alone], nice=False, padding=6)
-        .axis(grid=False, values=[layers[0] + tick for tick in ticks])
+        .axis(grid=False, values=[layers[0] + tick for tick in ticks], format="d")
     )
     y = alt.Y(f"{name}:Q", title=title, scale=alt.Scale(domain=list(domain), nice=False))
     spread = ", \u00b1 1 standard deviation over runs" if summary["std"].notna().any() else ""
