@@ -142,7 +142,8 @@ def test_figures_come_in_every_format_and_with_the_range_that_was_used(surveyed)
     spec = json.loads((out / "sheet.json").read_text(encoding="utf-8"))
     of_cats = (out / "sheet/cats.json").read_text(encoding="utf-8")
     assert of_cats == headgrid.to_json(headgrid.sheet(survey(sets), set="cats"))
-    assert f"{color_range.low:g} to {color_range.high:g} (quantile)" in json.dumps(spec["usermeta"])
+    told = f"\u2212{-color_range.low:.4g} to {color_range.high:.4g} (quantile)"
+    assert told in spec["usermeta"]["headgrid"]["caption"]
     manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     assert manifest["color_range"] == [color_range.low, color_range.high]
     assert (out / "trend.png").read_bytes().startswith(b"\x89PNG")
