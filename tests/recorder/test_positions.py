@@ -271,6 +271,7 @@ FRAMES_12, ROLLED = [(12, 12)], [(4, 4), (4, 8), (4, 8), (4, 8)]
         ),
         (FRAMES_12, {"tokens_per_frame": 5}, r"12 query tokens .* 5 tokens .*3, 4 or 6 tokens"),
         (FRAMES_12, {"tokens_per_frame": None, "segments": [0, 5, 14]}, r"end at 12 would fit"),
+        (FRAMES_12, {"tokens_per_frame": None}, "frames are not given, and no running module"),
         (FRAMES_12, {"layers": 3}, r"layers=3 matches none of the 1 layers"),
         (FRAMES_12, CROSS, r"no cross-attention was seen; .*mix \(scaled_dot"),
     ],
@@ -343,7 +344,9 @@ class Guided(nn.Module):
 def test_two_caches_that_alternate_are_an_error_until_a_stream_is_chosen() -> None:
     model, blocks = Guided(), torch.randn(3, 2, 1, 4, 4)
     with (
-        pytest.raises(RecordError, match=r"two caches alternate .*pass stream=0 or stream=1"),
+        pytest.raises(
+            RecordError, match=r"two caches alternate .*pass stream=0, stream=1 or stream='both'"
+        ),
         record(model, tokens_per_frame=4, forwards="last"),
     ):
         model(blocks)
@@ -390,7 +393,6 @@ def test_one_module_that_does_both_kinds_is_an_error() -> None:
         ({"layers": []}, "layer numbers from 0"),
         ({"segments": [0, 4]}, "both given"),
         ({"tokens_per_frame": 0}, "whole number, at least 1"),
-        ({"tokens_per_frame": None}, "frames are not given"),
         ({"attention": "cross"}, "key_tokens_per_frame=1"),
         ({"attention": "both"}, "expected one of self, cross"),
         ({"shard": "rows"}, "expected one of queries, sequence, heads"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import runpy
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,8 +51,15 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) ->
 def _layers(
     _: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> list[int | str] | None:
-    items = [part.strip() for value in values for part in value.split(",")]
-    return [int(item) if item.isdigit() else item for item in items] or None
+    """Read ``0,5``, ``0-2`` and globs."""
+    found: list[int | str] = []
+    for item in (part.strip() for value in values for part in value.split(",")):
+        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, -1)
+        if ends and first > last:
+            raise click.BadParameter(f"{item!r}, expected layers from the lower to the higher, 0-2")
+        found += range(first, last + 1) if ends else [item]
+    return found or None
 
 
 def _number_or_word(_: click.Context, parameter: click.Parameter, value: str | None) -> Any:
@@ -73,8 +82,13 @@ def _functions(
 _OPTIONS: tuple[Callable[..., Any], ...] = (
     click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR"),
     click.option("-m", "--module", metavar="NAME", help="Run a module instead of a script."),
-    click.option("--model", metavar="CLASS", help="Class of the model, where several run."),
-    click.option("--tokens-per-frame", type=int, metavar="N", help="Tokens of one frame."),
+    click.option("--model", metavar="CLASS", help="Class of the model; else that of most layers."),
+    click.option(
+        "--tokens-per-frame",
+        type=int,
+        metavar="N",
+        help="Tokens of one frame, where the model does not state them.",
+    ),
     click.option("--segments", callback=_numbers, metavar="0,12,30", help="Frame boundaries."),
     click.option("--query-segments", callback=_numbers, metavar="0,12,30"),
     click.option("--key-segments", callback=_numbers, metavar="0,12,30"),
@@ -83,7 +97,7 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         "--layers",
         multiple=True,
         callback=_layers,
-        metavar="N|GLOB",
+        metavar="N|N-N|GLOB",
         help="Layers by number or module path; all by default.",
     ),
     click.option("--attention", default="self", metavar="self|cross", show_default=True),
@@ -118,7 +132,12 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
     click.option("--sample", type=int, metavar="N", help="Query tokens a frame to estimate from."),
     click.option("--irregular-mask", default="error", metavar="error|mean|ignore"),
     click.option("--gaps", default="error", metavar="error|keep"),
-    click.option("--stream", type=int, metavar="0|1", help="Which of two alternating forwards."),
+    click.option(
+        "--stream",
+        callback=_number_or_word,
+        metavar="0|1|both",
+        help="Which of two alternating forwards.",
+    ),
     click.option("--check-keys/--no-check-keys", default=True, help="Stop if a cache rolled."),
     click.option(
         "--function",
@@ -129,12 +148,12 @@ _OPTIONS: tuple[Callable[..., Any], ...] = (
         help="One more attention function, and the reader of its arguments.",
     ),
     click.option("--shard", metavar="queries|sequence|heads", help="What torchrun has cut."),
-    click.option("--prompt", default="", help="Written into the captures."),
+    click.option("--prompt", default="", help="Written into the captures; fills {prompt}."),
     click.option(
         "--prompts",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         metavar="FILE",
-        help="Run once a line; {prompt}, {seed}, {run} in ARGS are filled in.",
+        help="Run once a line; {prompt}, {prompt_file}, {seed}, {run} in ARGS are filled in.",
     ),
     click.option(
         "--seed", "seeds", multiple=True, type=int, help="Fills {seed}; one, or one each."
@@ -190,40 +209,66 @@ def _record(
 ) -> None:
     name, arguments, is_module = _split_script(script, module)
     from headgrid.recorder import session
+    from headgrid.recorder.captures import summarize
 
     for axis in ("query_position", "key_position"):
         options[axis] = _find_callable(options[axis], axis)
-    if prompts is not None and not any("{prompt}" in argument for argument in arguments):
-        raise OptionError(
-            "--prompts is given, but no argument of the script holds {prompt}, so that all runs "
-            "would be the same; expected something like --prompt '{prompt}' behind the script"
-        )
+    output = output.absolute()  # the script may go to another folder
     if prompts is None:
-        _refuse_mixture(output, [])
-        run = session.Run(0, prompt, seeds[0] if seeds else 0)
-        with session.record(model, prompt=prompt, **options) as recording:
-            _run_script(name, fill_arguments(arguments, run), module=is_module)
-        paths = recording.save(output)
-        if paths:
-            folder, last = paths[0].parent, paths[-1].name
-            click.echo(f"{folder}: {len(paths)} captures, {paths[0].name} to {last}")
-        return
-    lines = [line.strip() for line in prompts.read_text(encoding="utf-8").splitlines()]
-    planned = session.plan_runs(
-        [line for line in lines if line],
-        seeds[0] if len(seeds) == 1 else list(seeds) or 0,
-        every_process=options["shard"] is not None,
-    )
-    _refuse_mixture(output, [run.name for run in planned])
+        if "{prompt" not in " ".join(arguments):
+            prompt = prompt or _find_prompt(arguments)
+        planned = [session.Run(0, prompt, seeds[0] if seeds else 0)]
+    else:
+        lines = [line.strip() for line in prompts.read_text(encoding="utf-8").splitlines()]
+        planned = session.plan_runs(
+            [line for line in lines if line],
+            seeds[0] if len(seeds) == 1 else list(seeds) or 0,
+            every_process=options["shard"] is not None,
+        )
+        if not any("{prompt" in argument for argument in arguments):
+            raise OptionError(
+                "--prompts is given, but no argument of the script holds {prompt} or "
+                "{prompt_file}, so that all runs would be the same; expected something like "
+                "--prompt '{prompt}' behind the script"
+            )
+    _check_output(output, [run.name for run in planned] if prompts else [])
     for run in planned:
-        with session.record(model, prompt=run.prompt, **options) as recording:
-            _run_script(name, fill_arguments(arguments, run), module=is_module)
-        folder = session.save_run(recording, run, output, script=name, arguments=arguments)
-        click.echo(f"{folder}: {len(recording.captures)} layers")
+        with (
+            tempfile.TemporaryDirectory(prefix="headgrid-") as scratch,
+            session.record(model, prompt=run.prompt, **options) as recording,
+        ):
+            filled = fill_arguments(arguments, run, Path(scratch) / "prompt.txt")
+            _run_script(name, filled, module=is_module)
+        if prompts is None:
+            recording.save(output)
+        elif len(recording.runs) > 1:
+            raise RecordError(
+                f"{run.name}: the script ran the model {len(recording.runs)} times, as the first "
+                "block came again after later ones or for another prompt; expected one run for "
+                "each line of --prompts: leave it out where the script itself reads many prompts, "
+                "and each gets a folder"
+            )
+        else:
+            session.save_run(recording, run, output, script=name, arguments=arguments)
+        for number, captures in enumerate(recording.runs):
+            several = [f"run_{number:03d}"] if len(recording.runs) > 1 else []
+            folder = output.joinpath(*([run.name] if prompts else several))
+            click.echo(f"{os.path.relpath(folder)}: {summarize(captures)}")
 
 
-def _refuse_mixture(folder: Path, runs: list[str]) -> None:
-    """Refuse a folder in which an earlier recording would stand beside this one."""
+def _find_prompt(arguments: list[str]) -> str:
+    """Return what stands after ``--prompt`` among the script's arguments."""
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=False):
+        if argument == "--prompt" or argument.startswith("--prompt="):
+            return argument.partition("=")[2] or after
+    return ""
+
+
+def _check_output(folder: Path, runs: list[str]) -> None:
+    """Refuse what is no folder, and one in which an earlier recording would stand beside this."""
+    near = next(path for path in (folder, *folder.parents) if path.exists())
+    if not near.is_dir() or not os.access(near, os.W_OK):
+        raise OptionError(f"{near} is no folder that can be written, expected one as -o")
     found = sorted([*folder.glob("layer*.pt"), *folder.glob("*/layer*.pt")])
     if runs:  # other processes may have written theirs
         found = [path for path in found if path.parent == folder or path.parent.name in runs]
@@ -234,10 +279,14 @@ def _refuse_mixture(folder: Path, runs: list[str]) -> None:
         )
 
 
-def fill_arguments(arguments: list[str], run: Run) -> list[str]:
-    """Return a script's arguments with ``{prompt}``, ``{seed}`` and ``{run}`` filled in."""
-    known = [text.replace("{seed}", str(run.seed)).replace("{run}", run.name) for text in arguments]
-    return [text.replace("{prompt}", run.prompt) for text in known]
+def fill_arguments(arguments: list[str], run: Run, prompt_file: Path | None = None) -> list[str]:
+    """Return a script's arguments with what stands in braces filled in."""
+    words = {"{prompt}": run.prompt, "{seed}": str(run.seed), "{run}": run.name}
+    if prompt_file is not None:
+        prompt_file.write_text(f"{run.prompt}\n", encoding="utf-8")
+        words["{prompt_file}"] = str(prompt_file)
+    pattern = re.compile("|".join(map(re.escape, words)))
+    return [pattern.sub(lambda found: words[found[0]], text) for text in arguments]
 
 
 def _split_script(script: list[str], module: str | None) -> tuple[str, list[str], bool]:
@@ -271,7 +320,7 @@ def _run_script(script: str, arguments: list[str], *, module: bool) -> None:
     """Run a script as Python would, and return when it is done."""
     if not module and not Path(script).is_file():
         raise OptionError(f"{script}: there is no such script; use -m for a module's name")
-    argv, path = list(sys.argv), list(sys.path)
+    argv, path, folder = list(sys.argv), list(sys.path), Path.cwd()
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(Path.cwd()) if module else str(Path(script).resolve().parent))
     try:
@@ -298,3 +347,4 @@ def _run_script(script: str, arguments: list[str], *, module: bool) -> None:
             ) from None
     finally:
         sys.argv, sys.path[:] = argv, path
+        os.chdir(folder)

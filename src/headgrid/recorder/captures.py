@@ -17,7 +17,7 @@ from headgrid.recorder.layer import LayerRecord, name_frames
 from headgrid.recorder.options import RecordOptions
 from headgrid.recorder.place.segments import Segments, fitting_frame_sizes
 from headgrid.recorder.sum.matrix import Matrix
-from headgrid.text import shorten_list
+from headgrid.text import count_noun, quote_text, shorten_list
 
 Array = npt.NDArray[Any]
 
@@ -129,7 +129,7 @@ def _make_capture(
         block_sizes=blocks,
         statistic=options.statistic,
         run="_".join(names),
-        prompt=options.prompt,
+        prompt=layer.prompt,
         metadata=metadata,
     )
 
@@ -149,6 +149,7 @@ def _describe(
         "observation": options.describe(),
         **layer.facts,
         "calls": layer.calls,
+        "forwards_a_block": sorted({*layer.seen.values()}),
         "packages": {"headgrid": __version__, **versions},
     }
     if size is not None:
@@ -177,6 +178,33 @@ def infer_blocks(seen: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:
         sizes.append(end - start)
         start = end
     return tuple(sizes)
+
+
+def summarize(captures: Sequence[Capture]) -> str:
+    """Return what one run's captures hold, in a sentence."""
+    facts, first = captures[0].metadata, captures[0]
+    kept, times = facts["observation"]["forwards"], facts["forwards_a_block"]
+    layers = {one.layer_index: one.metadata["calls"] for one in captures}
+    parts = [f"{count_noun(len(layers), 'layer')} x {count_noun(first.num_heads, 'head')}"]
+    if blocks := first.block_sizes:
+        sizes = sorted({*blocks[:-1]} or {*blocks})
+        frames = count_noun(sizes[0], "frame") if len(sizes) == 1 else "several sizes"
+        parts.append(f"{count_noun(len(blocks), 'block')} of {frames}")
+    if times[-1] > 1:
+        counts = "-".join(str(times[place]) for place in sorted({0, len(times) - 1}))
+        parts.append(f"{counts} forwards a block ({kept} kept)")
+    parts.append(count_noun(sum(layers.values()), "call"))
+    tokens = f" of {facts['tokens_per_frame']:,} tokens" if "tokens_per_frame" in facts else ""
+    stated = tokens if facts["frames_stated"] == "none" else f" ({facts['frames_stated']})"
+    parts.append(f"{len(first.query_frames)} x {len(first.key_frames)} frames{stated}")
+    if facts["observation"]["key_position"].startswith("sink"):
+        parts.append(facts["observation"]["key_position"])
+    prompt = f"; prompt {quote_text(first.prompt)}" if first.prompt else ""
+    others = ", ".join(facts["other_models"])
+    return (
+        f"{facts['model_class']}: {', '.join(parts)}{prompt}"
+        f"{others and f'; ran too and was not recorded: {others}'}"
+    )
 
 
 def _check_coverage(layer: LayerRecord, segments: Segments, gaps: str, seen: str) -> None:

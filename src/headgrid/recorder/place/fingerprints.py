@@ -18,11 +18,14 @@ from headgrid.text import shorten_list
 #: Numbers kept of each pooled key: random projections, so that no frame pair collides.
 WIDTH = 4
 
-#: How to declare a cache that does not only grow.
-HOW_TO_DECLARE = (
-    "pass key_position='sink:1,window:6' (frames the cache holds) with "
-    "query_position='counted:5' (forwards of a block) or 'argument:current_start'"
-)
+
+def how_to_declare(window: int, sink: int, name: str = "current_start") -> str:
+    """Return how to declare a cache that holds so many frames, and sinks among them."""
+    held = f"sink:{sink},window:{window}" if sink else f"window:{window}"
+    return (
+        f"pass key_position='{held}' (frames the cache holds, as seen) with "
+        f"query_position='argument:{name}' (in tokens) or 'counted:5' (forwards of a block)"
+    )
 
 
 class Fingerprints:
@@ -31,7 +34,9 @@ class Fingerprints:
     def __init__(self) -> None:
         self._marks: dict[int, torch.Tensor] = {}
         self._before: dict[int, torch.Tensor] = {}  # those that the latest replaced
-        self._suspects: dict[tuple[int, ...], torch.Tensor] = {}  # on devices that run ahead
+        self._suspects: dict[
+            tuple[tuple[int, ...], int], torch.Tensor
+        ] = {}  # on devices that run ahead
 
     def check(
         self,
@@ -52,7 +57,8 @@ class Fingerprints:
             new = torch.stack([marks[frame] for frame in frames])
             off = _differ(old, new, dtype)
             if runs_ahead(off.device):
-                self._suspects[frames] = self._suspects.get(frames, off) | off
+                key = (frames, len(marks))
+                self._suspects[key] = self._suspects.get(key, off) | off
                 return marks
             if off.any() and all(frame in self._before for frame in frames):
                 before = torch.stack([self._before[frame] for frame in frames])
@@ -60,9 +66,9 @@ class Fingerprints:
                     raise RecordError(
                         f"{path}: two caches alternate (conditional and unconditional?): the keys "
                         f"of frames {shorten_list(frames)} are those seen two calls before; pass "
-                        "stream=0 or stream=1 for one of them"
+                        "stream=0, stream=1 or stream='both'"
                     )
-            _raise_changed(path, frames, off)
+            _raise_changed(path, frames, off, len(marks))
         return marks
 
     def store(self, marks: dict[int, torch.Tensor]) -> None:
@@ -72,8 +78,8 @@ class Fingerprints:
 
     def check_deferred(self, path: str) -> None:
         """Raise what a device that runs ahead has found by now."""
-        for frames, off in self._suspects.items():
-            _raise_changed(path, frames, off)
+        for (frames, window), off in self._suspects.items():
+            _raise_changed(path, frames, off, window)
 
 
 def _differ(old: torch.Tensor, new: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -81,12 +87,13 @@ def _differ(old: torch.Tensor, new: torch.Tensor, dtype: torch.dtype) -> torch.T
     return (new - old).abs().amax(1) > tolerance * old.abs().amax(1) + 1e-12
 
 
-def _raise_changed(path: str, frames: tuple[int, ...], off: torch.Tensor) -> None:
+def _raise_changed(path: str, frames: tuple[int, ...], off: torch.Tensor, window: int) -> None:
     wrong = [frame for frame, bad in zip(frames, off.tolist(), strict=True) if bad]
     if wrong:
         raise RecordError(
             f"{path}: the keys of frames {shorten_list(wrong)} are not those seen before: the "
-            f"cache has rolled, or its frames were encoded again; {HOW_TO_DECLARE}, or "
+            "cache has rolled, or its frames were encoded again; "
+            f"{how_to_declare(window, frames.index(wrong[0]))}, or "
             "check_keys=False if the model encodes its cache again on purpose"
         )
 

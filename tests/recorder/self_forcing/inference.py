@@ -1,0 +1,34 @@
+"""Generate a video for every line of a file."""
+
+import argparse
+import os
+
+import torch
+from pipeline import CausalInferencePipeline
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--data_path")
+parser.add_argument("--output_folder")
+parser.add_argument("--num_output_frames", type=int, default=12)
+parser.add_argument("--local_attn_size", type=int, default=-1)
+parser.add_argument("--sink_size", type=int, default=0)
+parser.add_argument("--guidance", action="store_true")
+parser.add_argument("--seed", type=int, default=0)
+args = parser.parse_args()
+
+torch.manual_seed(args.seed)
+torch.set_grad_enabled(False)
+pipeline = CausalInferencePipeline(
+    window=args.local_attn_size, sink=args.sink_size, guidance=args.guidance
+)
+with open(args.data_path) as file:
+    prompts = [line.strip() for line in file]
+os.makedirs(args.output_folder, exist_ok=True)
+os.chdir(args.output_folder)
+
+for index, prompt in enumerate(prompts):
+    noise = torch.randn([1, args.num_output_frames, 4, 8, 12])
+    video = pipeline.inference(noise=noise, text_prompts=[prompt])
+    torch.save(video, f"{index}.pt")
+torch.set_grad_enabled(True)
+print("videos are written")
