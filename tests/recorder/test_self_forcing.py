@@ -117,7 +117,7 @@ def test_guidance_with_two_caches_is_an_error_until_a_stream_is_chosen(
     result = run(tmp_path, script=("--guidance",))
     assert result.exit_code == 1
     assert "two caches alternate" in result.output
-    assert "--stream 0, --stream 1 or --stream both" in result.output
+    assert "--stream 0 or --stream 1 for one of them, or --stream both" in result.output
     tap.clear()
     result = run(tmp_path, "--stream", "both", script=("--guidance",))
     assert result.exit_code == 0, result.output

@@ -33,7 +33,7 @@ from headgrid.recorder.sum.masks import PlanCache
 from headgrid.recorder.sum.matrix import Matrix, PairSums
 from headgrid.recorder.sum.softmax import sum_softmax
 from headgrid.recorder.watch.sites import CallSite
-from headgrid.recorder.watch.statements import find_prompt
+from headgrid.recorder.watch.statements import find_prompt, find_time
 
 #: Where queries and keys lie: those of the whole call, and those of this process.
 Places = list[tuple[Spans, Spans]]
@@ -53,10 +53,12 @@ class LayerRecord:
     generator: torch.Generator
     facts: dict[str, Any]
     prompt: str = ""
+    first: bool = False  # of the model's layers: it looks at the time steps for all
     calls: int = 0
     seen: dict[Spans, int] = field(default_factory=dict)
     newest: Spans = ()
     positions: dict[Spans, dict[str, int]] = field(default_factory=dict)
+    times: dict[Spans, list[Any]] = field(default_factory=dict)
     covered: Spans = ()
     matrices: dict[int, Matrix] = field(default_factory=dict)
     latest: dict[Spans, PairSums] = field(default_factory=dict)
@@ -113,6 +115,8 @@ class LayerRecord:
                 self._add(forward if options.forwards == "all" else 0, sums)
             self.newest = all_queries
             self.positions.setdefault(block, site.positions())
+            if self.first:
+                self.times.setdefault(block, []).append(find_time(site))
             self.fingerprints.store(marks)
 
         return commit
@@ -225,18 +229,41 @@ class LayerRecord:
             )
 
     def _check_repeats(self) -> None:
-        """Refuse a last block with more forwards than any other, which may be several blocks."""
-        *earlier, last = sorted(self.seen)
-        most = max((self.seen[block] for block in earlier), default=0)
+        """Refuse forwards that may be those of several blocks, prompts or streams."""
+        *earlier, last = blocks = sorted(self.seen)
+        counts = [self.seen[block] for block in blocks]
         told = not self.options.query_position_inferred or any(self.positions.values())
-        if earlier and self.seen[last] > most and not told:
-            held = self.options.key_segments.slice_frames(((0, last[-1][1]),)).frames
-            raise RecordError(
-                f"{self.path}: {name_frames(self.options.query_segments, last)} came "
-                f"{self.seen[last]} times, the blocks before at most {most} times: more forwards, "
-                "or several blocks in a cache that holds one and its sinks. For the first, pass "
-                f"query_position='growing'; for the second, {self._declare(last, held)}"
-            )
+        if earlier and counts[-1] > max(counts[:-1]) and not told:
+            self._raise_repeats(last, f"the blocks before at most {max(counts[:-1])} times")
+        timed = any(time is not None for times in self.times.values() for time in times)
+        after = max(counts[1:], default=0)
+        if self.first and not timed and 1 < after < counts[0] and counts[0] % after == 0:
+            self._raise_repeats(blocks[0], f"the blocks after at most {after} times")
+        for block, found in self.times.items():
+            times = [float(time) for time in found if time is not None]
+            left = next((n for n, time in enumerate(times) if time != times[0]), len(times))
+            if times and times[0] in times[left:]:
+                self._raise_repeats(block, f"and time step {times[0]:g} came back after others")
+            paired = len(times) > 1 and times[::2] == times[1::2]
+            if paired and self.options.stream is None and self.options.forwards in ("last", "mean"):
+                raise RecordError(
+                    f"{self.path}: {name_frames(self.options.query_segments, block)} came twice "
+                    "with each time step (conditional and unconditional?); pass stream=0 or "
+                    "stream=1 for one of them, stream='both', or the number of a forward"
+                )
+
+    def _raise_repeats(self, block: Spans, found: str) -> None:
+        options = self.options
+        if str(options.query_position) == "growing" and not options.query_position_inferred:
+            return  # as the user says
+        held = options.key_segments.slice_frames(((0, block[-1][1]),)).frames
+        raise RecordError(
+            f"{self.path}: {name_frames(options.query_segments, block)} came "
+            f"{self.seen[block]} times, {found}: more forwards, another prompt, or several blocks "
+            "in a cache that holds one and its sinks. For the first, pass query_position="
+            "'growing'; for the second, make a recording for each prompt (--prompts); for the "
+            f"third, {self._declare(block, held)}"
+        )
 
     def _count_forward(self, block: Spans, keys: FrameSlices) -> int:
         """Return which forward of a block this is, from 0."""

@@ -162,8 +162,9 @@ class ModelRecord:
     def _make_layer(self, number: int, path: str) -> LayerRecord:
         prompt = self.options.prompt or find_prompt()
         facts = dict(self._facts)
+        first = path == next(iter(self._layers))[0]
         return LayerRecord(
-            number, path, self.options, self._plans, self._generator, facts, prompt=prompt
+            number, path, self.options, self._plans, self._generator, facts, prompt, first
         )
 
     def _number_layer(self, root: torch.nn.Module, path: str) -> int:

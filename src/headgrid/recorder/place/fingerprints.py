@@ -56,19 +56,15 @@ class Fingerprints:
             old = torch.stack([self._marks[frame] for frame in frames])
             new = torch.stack([marks[frame] for frame in frames])
             off = _differ(old, new, dtype)
-            if runs_ahead(off.device):
-                key = (frames, len(marks))
-                self._suspects[key] = self._suspects.get(key, off) | off
-                return marks
-            if off.any() and all(frame in self._before for frame in frames):
+            back = torch.zeros_like(off[0])  # whether the keys are those of two calls before
+            if all(frame in self._before for frame in frames):
                 before = torch.stack([self._before[frame] for frame in frames])
-                if not _differ(before, new, dtype).any():
-                    raise RecordError(
-                        f"{path}: two caches alternate (conditional and unconditional?): the keys "
-                        f"of frames {shorten_list(frames)} are those seen two calls before; pass "
-                        "stream=0, stream=1 or stream='both'"
-                    )
-            _raise_changed(path, frames, off, len(marks))
+                back = ~_differ(before, new, dtype).any()
+            key = (frames, len(marks))
+            earlier = self._suspects.get(key, (torch.zeros_like(off), back))
+            self._suspects[key] = (earlier[0] | off, earlier[1] | (off.any() & back))
+            if not runs_ahead(off.device):
+                self.check_deferred(path)
         return marks
 
     def store(self, marks: dict[int, torch.Tensor]) -> None:
@@ -78,8 +74,9 @@ class Fingerprints:
 
     def check_deferred(self, path: str) -> None:
         """Raise what a device that runs ahead has found by now."""
-        for (frames, window), off in self._suspects.items():
-            _raise_changed(path, frames, off, window)
+        for (frames, window), (off, back) in self._suspects.items():
+            _raise_changed(path, frames, off, window, bool(back))
+        self._suspects.clear()
 
 
 def _differ(old: torch.Tensor, new: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -87,8 +84,16 @@ def _differ(old: torch.Tensor, new: torch.Tensor, dtype: torch.dtype) -> torch.T
     return (new - old).abs().amax(1) > tolerance * old.abs().amax(1) + 1e-12
 
 
-def _raise_changed(path: str, frames: tuple[int, ...], off: torch.Tensor, window: int) -> None:
+def _raise_changed(
+    path: str, frames: tuple[int, ...], off: torch.Tensor, window: int, back: bool
+) -> None:
     wrong = [frame for frame, bad in zip(frames, off.tolist(), strict=True) if bad]
+    if wrong and back:
+        raise RecordError(
+            f"{path}: two caches alternate (conditional and unconditional?): the keys of frames "
+            f"{shorten_list(frames)} are those seen two calls before; pass stream=0 or stream=1 "
+            "for one of them, or stream='both'"
+        )
     if wrong:
         raise RecordError(
             f"{path}: the keys of frames {shorten_list(wrong)} are not those seen before: the "
