@@ -128,7 +128,11 @@ class LayerRecord:
         """
         if places[0][0][0][0] > 0 or not self.newest:
             return False
-        return self.newest[0][0] > 0 or (self.options.prompt or find_prompt()) != self.prompt
+        return self.newest[0][0] > 0 or self.has_other_prompt()
+
+    def has_other_prompt(self) -> bool:
+        """Return whether the script has gone on to another prompt."""
+        return (self.options.prompt or find_prompt()) != self.prompt
 
     def find_places(self, call: AttentionCall, site: CallSite, last: Spans | None) -> Places:
         """Ask the policies where queries and keys lie: of the whole call, and of this process."""

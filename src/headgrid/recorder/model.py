@@ -23,6 +23,7 @@ from headgrid.recorder.options import (
     fits_layer,
     match_path,
 )
+from headgrid.recorder.place.positions import Counted
 from headgrid.recorder.place.segments import Segments, Spans
 from headgrid.recorder.read.call import AttentionCall, choose_batch
 from headgrid.recorder.sum.masks import PlanCache
@@ -132,9 +133,11 @@ class ModelRecord:
         chosen = choose_batch(call, self.options.batch)
         key = (path, turn % 2 if stream == "both" else 0)
         runs = self._layers.setdefault(key, [])
-        if not runs:
+        last = self._latest.get(threading.get_ident())
+        counted = isinstance(self.options.query_position, Counted)  # and would count on
+        if not runs or (counted and runs[-1].has_other_prompt()):
             runs.append(self._make_layer(number, path))
-        places = runs[-1].find_places(chosen, site, self._latest.get(threading.get_ident()))
+        places = runs[-1].find_places(chosen, site, last)
         if runs[-1].begins_again(places):
             runs.append(self._make_layer(number, path))
         return runs[-1].prepare(chosen, site, places)
