@@ -166,7 +166,7 @@ def test_the_model_may_be_given_as_what_holds_it(tap: list[Any], how: str) -> No
         (
             ["--layers", "blokcs.*"],
             1,
-            "matches none of the 45 module paths of CausalInferencePipeline",
+            "none of the 45 module paths of CausalInferencePipeline",
         ),
         (["--prompts", "prompts.txt"], 2, "holds {prompt} or {prompt_file}"),
         (["--tokens-per-frame", "20"], 1, "frames; the model states 24 tokens, grid_sizes"),

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from pathlib import Path
 
 import torch
 from pipeline import CausalInferencePipeline
@@ -21,9 +22,8 @@ torch.set_grad_enabled(False)
 pipeline = CausalInferencePipeline(
     window=args.local_attn_size, sink=args.sink_size, guidance=args.guidance
 )
-with open(args.data_path) as file:
-    prompts = [line.strip() for line in file]
-os.makedirs(args.output_folder, exist_ok=True)
+prompts = Path(args.data_path).read_text().splitlines()
+Path(args.output_folder).mkdir(parents=True, exist_ok=True)
 os.chdir(args.output_folder)
 
 for index, prompt in enumerate(prompts):

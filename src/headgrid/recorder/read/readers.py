@@ -99,9 +99,15 @@ def _read_heads_first(
 
 
 def _read_heads_last(
-    query: torch.Tensor, key: torch.Tensor, attn_mask: Any = None, **more: Any
+    query: torch.Tensor,
+    key: torch.Tensor,
+    attn_mask: Any = None,
+    attention_kwargs: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim)."""
+    more |= {k: v for k, v in (attention_kwargs or {}).items() if k != "return_lse"}
+    _check_square(more.get("is_causal"), query.shape[1] == key.shape[1])
     mask, function = split_mask(attn_mask)
     if mask is not None and mask.ndim == 2 and mask.shape == (query.shape[0], key.shape[1]):
         mask = mask[:, None, None]
@@ -109,6 +115,31 @@ def _read_heads_last(
         query.transpose(1, 2), key.transpose(1, 2), mask, function="dispatch_attention_fn", **more
     )
     return replace(call, mask_function=function)
+
+
+def _check_square(causal: Any, square: bool) -> None:
+    if causal and not square:
+        raise RecordError(
+            "a causal call has fewer queries than keys, and which of them a query sees depends on "
+            "the kernel behind it; pass functions={path: reader} with a reader of your own"
+        )
+
+
+def _read_sage(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    tensor_layout: str = "HND",
+    is_causal: bool = False,
+    sm_scale: float | None = None,
+    scale: float | None = None,
+) -> AttentionCall:
+    """Read (batch, heads, tokens, dim), or "NHD" with tokens before heads; a mask is an error."""
+    if tensor_layout not in ("HND", "NHD"):
+        raise RecordError(f"tensor_layout is {tensor_layout!r}, expected 'HND' or 'NHD'")
+    query, key = (part.transpose(1, 2) if tensor_layout == "NHD" else part for part in (q, k))
+    _check_square(is_causal, query.shape[2] == key.shape[2])
+    given = sm_scale if scale is None else scale
+    return _read_heads_first(query, key, is_causal=is_causal, scale=given, function="sageattn")
 
 
 def split_mask(mask: Any) -> tuple[torch.Tensor | None, Callable[..., Any] | None]:
@@ -121,13 +152,14 @@ def _read_flash(
     k: torch.Tensor,
     softmax_scale: float | None = None,
     causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
+    window_size: tuple[int | None, int | None] = (-1, -1),
     softcap: float = 0.0,
     q_scale: float | None = None,
+    learnable_sink: torch.Tensor | None = None,
     function: str = "flash_attn",
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim), causal from the last tokens."""
-    left, right = window_size
+    left, right = (-1 if side is None else side for side in window_size)
     return AttentionCall(
         q.transpose(1, 2),
         k.transpose(1, 2),
@@ -136,6 +168,7 @@ def _read_flash(
         upper=0 if causal else (right if right >= 0 else None),
         from_end=True,
         softcap=softcap or None,
+        sink_logits=learnable_sink,
         function=function,
     )
 
@@ -153,6 +186,33 @@ def _read_varlen(
     call = _read_flash(q[None], k[None], **more)
     queries = _used(cu_seqlens_q.tolist(), seqused_q)
     return _pack(call, queries, _used(cu_seqlens_k.tolist(), seqused_k))
+
+
+def _read_packed(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    starts: torch.Tensor,
+    key_starts: torch.Tensor,
+    scale: float | None = None,
+    is_causal: bool = False,
+    **more: Any,
+) -> AttentionCall:
+    """Read as `_read_varlen`, under the names that torch and SageAttention have."""
+    return _read_varlen(q, k, starts, key_starts, softmax_scale=scale, causal=is_causal, **more)
+
+
+def _read_torch_varlen(
+    query: torch.Tensor, key: torch.Tensor, cu_seq_q: Any, cu_seq_k: Any, **more: Any
+) -> AttentionCall:
+    return _read_packed(query, key, cu_seq_q, cu_seq_k, function="varlen_attn", **more)
+
+
+def _read_sage_varlen(
+    q: torch.Tensor, k: torch.Tensor, cu_seqlens_q: Any, cu_seqlens_k: Any, **more: Any
+) -> AttentionCall:
+    _check_square(more.get("is_causal"), torch.equal(cu_seqlens_q, cu_seqlens_k))
+    more["scale"] = more.pop("sm_scale", None)
+    return _read_packed(q, k, cu_seqlens_q, cu_seqlens_k, function="sageattn_varlen", **more)
 
 
 def _used(starts: Sequence[int], used: torch.Tensor | None) -> list[tuple[int, int]]:
@@ -245,8 +305,17 @@ _SEQUENCES = "q k v cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k"
 _FLASH = "deterministic return_attn_probs max_seqlen_q max_seqlen_k"
 _FLASH3 = f"{_FLASH} num_splits pack_gqa sm_margin"
 
-#: Ready readers, by the name that an option can give: of torch, diffusers, flash-attn 2 and 3,
-#: flex_attention, xformers, and ``attention`` of Wan.
+_SAGE = "return_lse smooth_k smooth_v qk_quant_gran pv_accum_dtype quantization_backend"
+_SPARGE = (
+    "smooth_k simthreshd1 cdfthreshd topk pvthreshd attention_sink output_dtype return_sparsity "
+    "return_lse"
+)
+_FLASH4 = (
+    "softmax_scale causal window_size learnable_sink softcap num_splits pack_gqa deterministic"
+)
+
+#: Ready readers, by the name that an option can give: of torch, diffusers, flash-attn 2 to 4,
+#: SageAttention, SpargeAttn, flex_attention, xformers, and ``attention`` of Wan.
 READERS: Mapping[str, Reader] = {
     "sdpa": _in_order(
         "query key value attn_mask dropout_p is_causal", _read_heads_first, "enable_gqa"
@@ -254,7 +323,7 @@ READERS: Mapping[str, Reader] = {
     "heads_last": _in_order(
         "query key value attn_mask dropout_p is_causal scale enable_gqa",
         _read_heads_last,
-        "enable_gqa attention_kwargs backend parallel_config",
+        "enable_gqa backend parallel_config",
     ),
     "flash": _in_order(f"q k v {_SETTINGS}", _read_flash, _FLASH),
     "flash_packed": _in_order(f"qkv {_SETTINGS}", _read_flash_packed, _FLASH),
@@ -268,6 +337,33 @@ READERS: Mapping[str, Reader] = {
     "flash3_varlen": _in_order(
         f"{_SEQUENCES} seqused_q seqused_k softmax_scale causal", _read_varlen, _FLASH3
     ),
+    "flash4": _in_order(
+        f"q k v qv gather_kv_indices {_FLASH4}", _read_flash, f"{_FLASH3} return_lse"
+    ),
+    "flash4_varlen": _in_order(
+        "q k v qv cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k min_seqlen_k seqused_q "
+        f"seqused_k gather_kv_indices page_table {_FLASH4}",
+        _read_varlen,
+        f"{_FLASH3} min_seqlen_k return_lse",
+    ),
+    "varlen": _in_order(
+        "query key value cu_seq_q cu_seq_k max_q max_k is_causal return_aux",
+        _read_torch_varlen,
+        "max_q max_k return_aux enable_gqa num_splits",
+    ),
+    "sage": _in_order("q k v tensor_layout is_causal sm_scale return_lse", _read_sage, _SAGE),
+    "sage_cuda": _in_order(
+        "q k v tensor_layout is_causal qk_quant_gran sm_scale pv_accum_dtype smooth_k",
+        _read_sage,
+        _SAGE,
+    ),
+    "sage_triton": _in_order(
+        "q k v tensor_layout quantization_backend is_causal sm_scale smooth_k", _read_sage, _SAGE
+    ),
+    "sage_varlen": _in_order(
+        f"{_SEQUENCES} is_causal sm_scale smooth_k", _read_sage_varlen, f"{_SAGE} {_FLASH}"
+    ),
+    "sparge": _in_order("q k v attn_mask dropout_p is_causal scale", _read_sage, _SPARGE),
     "flex": _in_order(
         "query key value score_mod block_mask scale enable_gqa",
         _read_heads_first,
