@@ -8,12 +8,13 @@ import re
 import runpy
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from headgrid.cli.shared import add, option, path_option
 from headgrid.errors import HeadgridError, OptionError, RecordError
 
 if TYPE_CHECKING:
@@ -33,10 +34,8 @@ The script stays as it is: put it, and its own arguments, behind two dashes.
 """
 
 
-def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> list[Any] | None:
+def _numbers(value: str) -> list[Any]:
     """Read ``0,12,30`` or ``0-12,14-30``."""
-    if value is None:
-        return None
     try:
         items = [item.strip() for item in value.split(",")]
         if any("-" in item for item in items):
@@ -48,9 +47,7 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) ->
         ) from None
 
 
-def _layers(
-    _: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> list[int | str] | None:
+def _layers(values: tuple[str, ...]) -> list[int | str] | None:
     """Read ``0,5``, ``0-2`` and globs."""
     found: list[int | str] = []
     for item in (part.strip() for value in values for part in value.split(",")):
@@ -62,15 +59,11 @@ def _layers(
     return found or None
 
 
-def _number_or_word(_: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-    if value is None:
-        return None
+def _number_or_word(value: str) -> int | str:
     return int(value) if value.lstrip("-").isdigit() else value
 
 
-def _functions(
-    _: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
+def _functions(values: tuple[str, ...]) -> dict[str, str]:
     for value in values:
         if "=" not in value:
             raise click.BadParameter(
@@ -79,92 +72,53 @@ def _functions(
     return dict(value.split("=", 1) for value in values)
 
 
-_OPTIONS: tuple[Callable[..., Any], ...] = (
-    click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR"),
-    click.option("-m", "--module", metavar="NAME", help="Run a module instead of a script."),
-    click.option("--model", metavar="CLASS", help="Class of the model; else that of most layers."),
-    click.option(
-        "--tokens-per-frame",
-        type=int,
-        metavar="N",
-        help="Tokens of one frame, where the model does not state them.",
+_with_options = add(
+    path_option("-o --output DIR", "", required=True),
+    option("-m --module NAME", "Run a module instead of a script."),
+    option("--model CLASS", "Class of the model; else the one of most layers."),
+    option("--tokens-per-frame N", "Tokens of a frame, if the model does not say.", type=int),
+    option("--segments 0,12,30", "Frame boundaries.", check=_numbers),
+    option("--query-segments 0,12,30", "", check=_numbers),
+    option("--key-segments 0,12,30", "", check=_numbers),
+    option("--key-tokens-per-frame N", "For cross-attention.", type=int),
+    option(
+        "--layers N|N-N|GLOB", "By number or module path; else all.", multiple=True, check=_layers
     ),
-    click.option("--segments", callback=_numbers, metavar="0,12,30", help="Frame boundaries."),
-    click.option("--query-segments", callback=_numbers, metavar="0,12,30"),
-    click.option("--key-segments", callback=_numbers, metavar="0,12,30"),
-    click.option("--key-tokens-per-frame", type=int, metavar="N", help="For cross-attention."),
-    click.option(
-        "--layers",
-        multiple=True,
-        callback=_layers,
-        metavar="N|N-N|GLOB",
-        help="Layers by number or module path; all by default.",
+    option("--attention self|cross", "", "self"),
+    option(
+        "--forwards first|last|mean|all|N",
+        "Which of repeated forwards of a block count.",
+        check=_number_or_word,
     ),
-    click.option("--attention", default="self", metavar="self|cross", show_default=True),
-    click.option(
-        "--forwards",
-        callback=_number_or_word,
-        metavar="first|last|mean|all|N",
-        help="Which of repeated forwards of a block count.",
+    option("--batch N|mean|all", "Which batch element counts.", check=_number_or_word),
+    option(
+        "--query-position POLICY",
+        "growing, whole, counted:5, argument:current_start, or call:package.function.",
     ),
-    click.option(
-        "--batch",
-        callback=_number_or_word,
-        metavar="N|mean|all",
-        help="Which batch element counts.",
+    option(
+        "--key-position POLICY",
+        "growing, whole, window:6, sink:1,window:6, or call:package.function.",
     ),
-    click.option(
-        "--query-position",
-        metavar="POLICY",
-        help="growing, whole, counted:5, argument:current_start, or call:package.function.",
-    ),
-    click.option(
-        "--key-position",
-        metavar="POLICY",
-        help="growing, whole, window:6, sink:1,window:6, or call:package.function.",
-    ),
-    click.option(
-        "--statistic",
-        default="logit",
-        metavar="logit|mass|entropy|max_logit",
-        show_default=True,
-    ),
-    click.option("--sample", type=int, metavar="N", help="Query tokens a frame to estimate from."),
-    click.option("--irregular-mask", default="error", metavar="error|mean|ignore"),
-    click.option("--gaps", default="error", metavar="error|keep"),
-    click.option(
-        "--stream",
-        callback=_number_or_word,
-        metavar="0|1|both",
-        help="Which of two alternating forwards.",
-    ),
+    option("--statistic logit|mass|entropy|max_logit", "", "logit"),
+    option("--sample N", "Query tokens a frame to estimate from.", type=int),
+    option("--irregular-mask error|mean|ignore", "", "error"),
+    option("--gaps error|keep", "", "error"),
+    option("--stream 0|1|both", "Which of two alternating forwards.", check=_number_or_word),
     click.option("--check-keys/--no-check-keys", default=True, help="Stop if a cache rolled."),
-    click.option(
-        "--function",
-        "functions",
+    option(
+        "--function functions PATH=READER",
+        "One more attention function, and the reader of its arguments.",
         multiple=True,
-        callback=_functions,
-        metavar="PATH=READER",
-        help="One more attention function, and the reader of its arguments.",
+        check=_functions,
     ),
-    click.option("--shard", metavar="queries|sequence|heads", help="What torchrun has cut."),
+    option("--shard queries|sequence|heads", "What torchrun has cut."),
     click.option("--prompt", default="", help="Written into the captures; fills {prompt}."),
-    click.option(
-        "--prompts",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        metavar="FILE",
-        help="Run once a line; {prompt}, {prompt_file}, {seed}, {run} in ARGS are filled in.",
+    path_option(
+        "--prompts FILE",
+        "Run once a line; {prompt}, {prompt_file}, {seed}, {run} in ARGS are filled in.",
     ),
-    click.option(
-        "--seed", "seeds", multiple=True, type=int, help="Fills {seed}; one, or one each."
-    ),
+    option("--seed seeds N", "Fills {seed}; one, or one each.", multiple=True, type=int),
 )
-
-
-def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
 
 
 @click.command("record", help=_HELP, options_metavar="[OPTIONS] -o DIR --")
@@ -219,6 +173,8 @@ def _record(
             prompt = prompt or _find_prompt(arguments)
         planned = [session.Run(0, prompt, seeds[0] if seeds else 0)]
     else:
+        if not prompts.is_file():
+            raise OptionError(f"{prompts}: there is no such file, expected prompts, one a line")
         lines = [line.strip() for line in prompts.read_text(encoding="utf-8").splitlines()]
         planned = session.plan_runs(
             [line for line in lines if line],
@@ -240,7 +196,7 @@ def _record(
             filled = fill_arguments(arguments, run, Path(scratch) / "prompt.txt")
             _run_script(name, filled, module=is_module)
         if prompts is None:
-            recording.save(output)
+            folders = [path.parent for path in recording.save(output)]
         elif len(recording.runs) > 1:
             raise RecordError(
                 f"{run.name}: the script ran the model {len(recording.runs)} times, as the first "
@@ -249,10 +205,10 @@ def _record(
                 "and each gets a folder"
             )
         else:
-            session.save_run(recording, run, output, script=name, arguments=arguments)
-        for number, captures in enumerate(recording.runs):
+            folders = [session.save_run(recording, run, output, script=name, arguments=arguments)]
+        for number, captures in enumerate(recording.runs if folders else []):
             several = [f"run_{number:03d}"] if len(recording.runs) > 1 else []
-            folder = output.joinpath(*([run.name] if prompts else several))
+            folder = folders[0] if prompts else output.joinpath(*several)
             click.echo(f"{os.path.relpath(folder)}: {summarize(captures)}")
 
 

@@ -182,28 +182,28 @@ def infer_blocks(seen: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:
 
 def summarize(captures: Sequence[Capture]) -> str:
     """Return what one run's captures hold, in a sentence."""
-    facts, first = captures[0].metadata, captures[0]
-    kept, times = facts["observation"]["forwards"], facts["forwards_a_block"]
-    layers = {one.layer_index: one.metadata["calls"] for one in captures}
+    first, facts = captures[0], captures[0].metadata
+    observed, times = facts["observation"], facts["forwards_a_block"]
+    calls = {(c.metadata["stream"], c.layer_index): c.metadata["calls"] for c in captures}
+    streams, layers = ({*part} for part in zip(*calls, strict=True))
     parts = [f"{count_noun(len(layers), 'layer')} x {count_noun(first.num_heads, 'head')}"]
+    parts += [f"{len(streams)} streams"] * (len(streams) > 1)
     if blocks := first.block_sizes:
-        sizes = sorted({*blocks[:-1]} or {*blocks})
-        frames = count_noun(sizes[0], "frame") if len(sizes) == 1 else "several sizes"
-        parts.append(f"{count_noun(len(blocks), 'block')} of {frames}")
+        sizes = "-".join(str(size) for size in sorted({*blocks}))
+        parts.append(f"{count_noun(len(blocks), 'block')} of {sizes} frame{'s' * (sizes != '1')}")
     if times[-1] > 1:
-        counts = "-".join(str(times[place]) for place in sorted({0, len(times) - 1}))
-        parts.append(f"{counts} forwards a block ({kept} kept)")
-    parts.append(count_noun(sum(layers.values()), "call"))
-    tokens = f" of {facts['tokens_per_frame']:,} tokens" if "tokens_per_frame" in facts else ""
-    stated = tokens if facts["frames_stated"] == "none" else f" ({facts['frames_stated']})"
-    parts.append(f"{len(first.query_frames)} x {len(first.key_frames)} frames{stated}")
-    if facts["observation"]["key_position"].startswith("sink"):
-        parts.append(facts["observation"]["key_position"])
-    prompt = f"; prompt {quote_text(first.prompt)}" if first.prompt else ""
+        each = "-".join(str(count) for count in times)
+        parts.append(f"{each} forwards a block ({observed['forwards']} kept)")
+    parts.append(count_noun(sum(calls.values()), "call"))
+    size, stated = facts.get("tokens_per_frame", 0), facts["frames_stated"]
+    told = f" ({stated})" if stated != "none" else f" of {size:,} tokens" if size else ""
+    parts.append(f"{len(first.query_frames)} x {len(first.key_frames)} frames{told}")
+    parts += [observed["key_position"]] * observed["key_position"].startswith("sink")
     others = ", ".join(facts["other_models"])
     return (
-        f"{facts['model_class']}: {', '.join(parts)}{prompt}"
-        f"{others and f'; ran too and was not recorded: {others}'}"
+        f"{facts['model_class']}: {', '.join(parts)}"
+        + (f"; prompt {quote_text(first.prompt)}" if first.prompt else "")
+        + (f"; ran too and was not recorded: {others}" if others else "")
     )
 
 

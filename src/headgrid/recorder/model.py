@@ -37,7 +37,7 @@ from headgrid.recorder.watch.sites import (
     state_kind,
 )
 from headgrid.recorder.watch.statements import find_frame_size, find_prompt
-from headgrid.text import count_noun, shorten_list
+from headgrid.text import shorten_list
 
 
 class NoFramesError(MisfitError, OptionError):
@@ -131,7 +131,7 @@ class ModelRecord:
         if not self.options.wants(number, path) or stream not in (None, "both", turn % 2):
             return None
         chosen = choose_batch(call, self.options.batch)
-        key = (path, turn % 2 if stream == "both" else 0)
+        key = (path, 0 if stream is None else turn % 2)
         runs = self._layers.setdefault(key, [])
         last = self._latest.get(threading.get_ident())
         counted = isinstance(self.options.query_position, Counted)  # and would count on
@@ -185,10 +185,6 @@ class ModelRecord:
         """Whether attention of the kind that is recorded was seen."""
         return bool(self._numbers)
 
-    def describe(self) -> str:
-        """Return the model and its layers in a few words."""
-        return f"{self.name} ({count_noun(self.size, 'layer')})"
-
     def list_sites(self) -> str:
         """Return the attention calls that were seen, for the end of a message."""
         counted = [f"{site} x{times}" for site, times in self.sites.items()]
@@ -203,31 +199,22 @@ class ModelRecord:
         given, stated = self.options.query_segments.tokens_per_frame, self._facts["frames_stated"]
         if given and self.states_frames and not stated.startswith(f"{given} "):
             _warn(f"tokens_per_frame is {given}, but a frame of the model has {stated}")
-        streams: list[list[list[LayerRecord]]] = []
-        for stream in sorted({stream for _, stream in self._layers}):
-            ran = [runs for (_, own), runs in self._layers.items() if own == stream]
-            kept = ([layer for layer in runs if layer.calls] for runs in ran)
-            runs = [[one for one in run if one] for run in itertools.zip_longest(*kept)]
-            streams.append(runs)
-        return [
-            self._build(number, streams, others)
-            for number in range(max(map(len, streams), default=0))
-        ]
+        runs = range(max(map(len, self._layers.values()), default=0))
+        return [self._build(run, f"run_{run:03d}" * (len(runs) > 1), others) for run in runs]
 
-    def _build(
-        self, number: int, streams: list[list[list[LayerRecord]]], others: list[str]
-    ) -> list[Capture]:
+    def _build(self, run: int, name: str, others: list[str]) -> list[Capture]:
         """Return one run's captures, those of each stream under its name."""
         captures: list[Capture] = []
-        for stream, runs in enumerate(streams):
-            names = [f"run_{number:03d}"] if max(map(len, streams)) > 1 else []
-            names += [f"stream_{stream}"] if self.options.stream == "both" else []
-            for layer in itertools.chain(*runs):
-                layer.facts["other_models"] = others
-            layers = sorted(runs[number] if number < len(runs) else [], key=lambda one: one.number)
+        for stream in sorted({stream for _, stream in self._layers}):
+            kept = [runs[run : run + 1] for (_, own), runs in self._layers.items() if own == stream]
+            layers = [layer for layer in itertools.chain(*kept) if layer.calls]
+            for layer in layers:
+                layer.facts |= {"other_models": others, "stream": stream}
+            layers.sort(key=lambda layer: layer.number)
+            names = [name, f"stream_{stream}" * (self.options.stream == "both")]
             for capture in build_captures(layers, self.options, self.list_sites()):
-                run = "_".join([*names, *filter(None, [capture.run])])
-                captures.append(capture.replace(run=run) if names else capture)
+                full = "_".join(filter(None, [*names, capture.run]))
+                captures.append(capture.replace(run=full))
         return captures
 
     def _check_layers(self) -> None:
@@ -243,17 +230,16 @@ class ModelRecord:
 
     def _warn_of_unseen(self) -> None:
         unseen = [path for path in self._siblings if path not in self._numbers]
-        if unseen and self.options.layers is None:
-            kernel, root = "", self.root()
-            if root is not None:
-                parts = {module_path(root, part): part for part in root.modules()}
-                kernel = name_kernel(parts[unseen[0]])
-            called = f"functions= (--function) with a reader of {kernel}, which they call"
-            _warn(
-                f"{len(unseen)} of {len(self._siblings)} layers were not seen and have no capture: "
-                f"{shorten_list(unseen)}; pass "
-                f"{called if kernel else 'functions= to name the function that they call'}"
-            )
+        if not unseen or self.options.layers is not None:
+            return
+        root = self.root()
+        parts = {} if root is None else {module_path(root, part): part for part in root.modules()}
+        kernel = name_kernel(parts[unseen[0]]) if parts else ""
+        what = f"with a reader of {kernel}, which they call" if kernel else "to name what they call"
+        _warn(
+            f"{len(unseen)} of {len(self._siblings)} layers were not seen and have no capture: "
+            f"{shorten_list(unseen)}; pass functions= (--function) {what}"
+        )
 
 
 def _warn(text: str) -> None:

@@ -22,6 +22,7 @@ from headgrid.recorder.sum import shards
 from headgrid.recorder.watch.intercept import Commit
 from headgrid.recorder.watch.sites import CallSite, find_site, unwrap
 from headgrid.recorder.watch.targets import find_missing
+from headgrid.text import count_noun
 
 #: A model, a module that holds it, the name of its class (a glob), or None for whichever runs.
 Model: TypeAlias = "torch.nn.Module | str | None"
@@ -177,7 +178,8 @@ class Recording(Card):
             Where nothing was recorded, frames are missing, or a cache changed.
         """
         record = self._choose()
-        others = [other.describe() for other in self._models if other is not record]
+        left = [other for other in self._models if other is not record]
+        others = [f"{other.name} ({count_noun(other.size, 'layer')})" for other in left]
         self._runs = record.finish(others)
         self.options = record.options
         # Nothing is kept that refers to the model and its tensors.

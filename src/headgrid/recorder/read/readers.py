@@ -26,16 +26,20 @@ def _in_order(order: str, read: Reader, ignored: str = "", **fixed: Any) -> Read
     """Return the reader of a function whose positional arguments come in this order.
 
     What changes no logit is ignored, and so is what is switched off; `read` refuses any other
-    keyword that it does not know.
+    keyword that it does not know. A name may stand as `own=read's`.
     """
-    names, dropped = order.split(), {"value", "v", "dropout_p", *ignored.split()}
+    pairs = [name.partition("=") for name in order.split()]
+    names, dropped = [pair[0] for pair in pairs], {"value", "v", "dropout_p", *ignored.split()}
+    renamed = {own: other for own, _, other in pairs if other}
 
     def read_arguments(*args: Any, **kwargs: Any) -> AttentionCall:
         if len(args) > len(names):
             raise TypeError(f"{len(args)} positional arguments, expected at most {len(names)}")
         given = dict(zip(names, args, strict=False)) | kwargs
-        kept = {k: v for k, v in given.items() if k not in dropped and not is_off(v)}
-        return read(**kept, **fixed)
+        kept = {
+            renamed.get(k, k): v for k, v in given.items() if k not in dropped and not is_off(v)
+        }
+        return read(**fixed | kept)
 
     return read_arguments
 
@@ -107,7 +111,6 @@ def _read_heads_last(
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim)."""
     more |= {k: v for k, v in (attention_kwargs or {}).items() if k != "return_lse"}
-    _check_square(more.get("is_causal"), query.shape[1] == key.shape[1])
     mask, function = split_mask(attn_mask)
     if mask is not None and mask.ndim == 2 and mask.shape == (query.shape[0], key.shape[1]):
         mask = mask[:, None, None]
@@ -115,31 +118,6 @@ def _read_heads_last(
         query.transpose(1, 2), key.transpose(1, 2), mask, function="dispatch_attention_fn", **more
     )
     return replace(call, mask_function=function)
-
-
-def _check_square(causal: Any, square: bool) -> None:
-    if causal and not square:
-        raise RecordError(
-            "a causal call has fewer queries than keys, and which of them a query sees depends on "
-            "the kernel behind it; pass functions={path: reader} with a reader of your own"
-        )
-
-
-def _read_sage(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    tensor_layout: str = "HND",
-    is_causal: bool = False,
-    sm_scale: float | None = None,
-    scale: float | None = None,
-) -> AttentionCall:
-    """Read (batch, heads, tokens, dim), or "NHD" with tokens before heads; a mask is an error."""
-    if tensor_layout not in ("HND", "NHD"):
-        raise RecordError(f"tensor_layout is {tensor_layout!r}, expected 'HND' or 'NHD'")
-    query, key = (part.transpose(1, 2) if tensor_layout == "NHD" else part for part in (q, k))
-    _check_square(is_causal, query.shape[2] == key.shape[2])
-    given = sm_scale if scale is None else scale
-    return _read_heads_first(query, key, is_causal=is_causal, scale=given, function="sageattn")
 
 
 def split_mask(mask: Any) -> tuple[torch.Tensor | None, Callable[..., Any] | None]:
@@ -156,9 +134,18 @@ def _read_flash(
     softcap: float = 0.0,
     q_scale: float | None = None,
     learnable_sink: torch.Tensor | None = None,
+    tensor_layout: str = "NHD",
+    square: bool = False,
     function: str = "flash_attn",
 ) -> AttentionCall:
-    """Read (batch, tokens, heads, dim), causal from the last tokens."""
+    """Read (batch, tokens, heads, dim), or "HND"; causal from the last tokens."""
+    if tensor_layout != "NHD":
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
+    if causal and square and q.shape[1] != k.shape[1]:
+        raise RecordError(
+            f"{function} was called causally with {q.shape[1]} query and {k.shape[1]} key tokens, "
+            "expected as many; pass functions={path: reader} that says which a query sees"
+        )
     left, right = (-1 if side is None else side for side in window_size)
     return AttentionCall(
         q.transpose(1, 2),
@@ -186,33 +173,6 @@ def _read_varlen(
     call = _read_flash(q[None], k[None], **more)
     queries = _used(cu_seqlens_q.tolist(), seqused_q)
     return _pack(call, queries, _used(cu_seqlens_k.tolist(), seqused_k))
-
-
-def _read_packed(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    starts: torch.Tensor,
-    key_starts: torch.Tensor,
-    scale: float | None = None,
-    is_causal: bool = False,
-    **more: Any,
-) -> AttentionCall:
-    """Read as `_read_varlen`, under the names that torch and SageAttention have."""
-    return _read_varlen(q, k, starts, key_starts, softmax_scale=scale, causal=is_causal, **more)
-
-
-def _read_torch_varlen(
-    query: torch.Tensor, key: torch.Tensor, cu_seq_q: Any, cu_seq_k: Any, **more: Any
-) -> AttentionCall:
-    return _read_packed(query, key, cu_seq_q, cu_seq_k, function="varlen_attn", **more)
-
-
-def _read_sage_varlen(
-    q: torch.Tensor, k: torch.Tensor, cu_seqlens_q: Any, cu_seqlens_k: Any, **more: Any
-) -> AttentionCall:
-    _check_square(more.get("is_causal"), torch.equal(cu_seqlens_q, cu_seqlens_k))
-    more["scale"] = more.pop("sm_scale", None)
-    return _read_packed(q, k, cu_seqlens_q, cu_seqlens_k, function="sageattn_varlen", **more)
 
 
 def _used(starts: Sequence[int], used: torch.Tensor | None) -> list[tuple[int, int]]:
@@ -305,14 +265,14 @@ _SEQUENCES = "q k v cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k"
 _FLASH = "deterministic return_attn_probs max_seqlen_q max_seqlen_k"
 _FLASH3 = f"{_FLASH} num_splits pack_gqa sm_margin"
 
-_SAGE = "return_lse smooth_k smooth_v qk_quant_gran pv_accum_dtype quantization_backend"
-_SPARGE = (
-    "smooth_k simthreshd1 cdfthreshd topk pvthreshd attention_sink output_dtype return_sparsity "
-    "return_lse"
-)
 _FLASH4 = (
     "softmax_scale causal window_size learnable_sink softcap num_splits pack_gqa deterministic"
 )
+_SAGE = (
+    f"{_FLASH} return_lse smooth_k smooth_v qk_quant_gran pv_accum_dtype quantization_backend "
+    "simthreshd1 cdfthreshd topk pvthreshd attention_sink output_dtype return_sparsity"
+)
+_SAGE_SCALE = "is_causal=causal sm_scale=softmax_scale"
 
 #: Ready readers, by the name that an option can give: of torch, diffusers, flash-attn 2 to 4,
 #: SageAttention, SpargeAttn, flex_attention, xformers, and ``attention`` of Wan.
@@ -347,23 +307,31 @@ READERS: Mapping[str, Reader] = {
         f"{_FLASH3} min_seqlen_k return_lse",
     ),
     "varlen": _in_order(
-        "query key value cu_seq_q cu_seq_k max_q max_k is_causal return_aux",
-        _read_torch_varlen,
+        "query=q key=k value cu_seq_q=cu_seqlens_q cu_seq_k=cu_seqlens_k max_q max_k "
+        "is_causal=causal return_aux scale=softmax_scale",
+        _read_varlen,
         "max_q max_k return_aux enable_gqa num_splits",
+        function="varlen_attn",
     ),
-    "sage": _in_order("q k v tensor_layout is_causal sm_scale return_lse", _read_sage, _SAGE),
-    "sage_cuda": _in_order(
-        "q k v tensor_layout is_causal qk_quant_gran sm_scale pv_accum_dtype smooth_k",
-        _read_sage,
+    "sage": _in_order(
+        f"q k v tensor_layout {_SAGE_SCALE}",
+        _read_flash,
         _SAGE,
-    ),
-    "sage_triton": _in_order(
-        "q k v tensor_layout quantization_backend is_causal sm_scale smooth_k", _read_sage, _SAGE
+        tensor_layout="HND",
+        square=True,
+        function="sageattn",
     ),
     "sage_varlen": _in_order(
-        f"{_SEQUENCES} is_causal sm_scale smooth_k", _read_sage_varlen, f"{_SAGE} {_FLASH}"
+        f"{_SEQUENCES} {_SAGE_SCALE}", _read_varlen, _SAGE, square=True, function="sageattn_varlen"
     ),
-    "sparge": _in_order("q k v attn_mask dropout_p is_causal scale", _read_sage, _SPARGE),
+    "sparge": _in_order(
+        "q k v attn_mask dropout_p is_causal=causal scale=softmax_scale",
+        _read_flash,
+        _SAGE,
+        tensor_layout="HND",
+        square=True,
+        function="SpargeAttn",
+    ),
     "flex": _in_order(
         "query key value score_mod block_mask scale enable_gqa",
         _read_heads_first,

@@ -42,24 +42,17 @@ _FLASH4: Mapping[str, Reader] = {
     "flash_attn_func": READERS["flash4"],
     "flash_attn_varlen_func": READERS["flash4_varlen"],
 }
+_INT8 = ("fp16_triton", "fp16_cuda", "fp8_cuda", "fp8_cuda_sm90")
 _SAGE: Mapping[str, Reader] = {
     "sageattn": READERS["sage"],
     "sageattn_varlen": READERS["sage_varlen"],
-    "sageattn_qk_int8_pv_fp16_triton": READERS["sage_triton"],
-    "sageattn_qk_int8_pv_fp16_cuda": READERS["sage_cuda"],
-    "sageattn_qk_int8_pv_fp8_cuda": READERS["sage_cuda"],
-    "sageattn_qk_int8_pv_fp8_cuda_sm90": READERS["sage_cuda"],
+    **{f"sageattn_qk_int8_pv_{kind}": READERS["sage"] for kind in _INT8},
 }
-_SPARGE: Mapping[str, Reader] = dict.fromkeys(
-    (
-        "spas_sage_attn_meansim_cuda",
-        "spas_sage_attn_meansim_topk_cuda",
-        "spas_sage2_attn_meansim_cuda",
-        "spas_sage2_attn_meansim_topk_cuda",
-        "block_sparse_sage2_attn_cuda",
-    ),
-    READERS["sparge"],
-)
+_SPARSE = ("spas_sage{}_attn_meansim_cuda", "spas_sage{}_attn_meansim_topk_cuda")
+_SPARGE: Mapping[str, Reader] = {
+    **{name.format(version): READERS["sparge"] for name in _SPARSE for version in ("", "2")},
+    "block_sparse_sage2_attn_cuda": READERS["sparge"],
+}
 
 #: Functions that are known by name: module, attribute path in it, reader.
 KNOWN: Mapping[str, Mapping[str, Reader]] = {
