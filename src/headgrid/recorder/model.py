@@ -54,7 +54,7 @@ class ModelRecord:
         self.error: Exception | None = None
         self.states_frames = False
         self.sites: dict[str, int] = {}
-        self.size = 0
+        self._size = 0
         self._facts: dict[str, Any] = {"model_class": self.name, "frames_stated": "none"}
         self._layers: dict[tuple[str, int], list[LayerRecord]] = {}  # by stream; one a run
         self._numbers: dict[str, int] = {}
@@ -76,7 +76,7 @@ class ModelRecord:
         path = path or self.name
         name = f"{path} ({call.function} at {site.place})"
         if name not in self.sites:
-            self.size = max(self.size, len(sibling_paths(root, path)), 1)
+            self._size = max(self._size, len(sibling_paths(root, path)), 1)
         self.sites[name] = self.sites.get(name, 0) + 1
         kind = self._tell_kind(root, site, path, call)
         if kind != self.options.attention:
@@ -184,6 +184,11 @@ class ModelRecord:
     def found(self) -> bool:
         """Whether attention of the kind that is recorded was seen."""
         return bool(self._numbers)
+
+    @property
+    def size(self) -> int:
+        """Number of layers: of those seen, or of those like one that was seen."""
+        return max(self._size, len(self._numbers))
 
     def list_sites(self) -> str:
         """Return the attention calls that were seen, for the end of a message."""
