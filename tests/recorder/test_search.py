@@ -52,7 +52,7 @@ def cases(draw: Any) -> Case:
     options: dict[str, Any] = {
         "forwards": draw(st.sampled_from([None, "first", "last", "mean", 1])),
         "batch": draw(st.sampled_from([None, 0, "mean"])) if batch > 1 else None,
-        "stream": draw(st.sampled_from([None, 0, 1, "both"])) if guided else None,
+        "stream": draw(st.sampled_from([None, 0, 1, "both"] if guided else [None] * 4 + [0])),
     }
     if draw(st.booleans()):
         held = {} if window is None else {"key_position": f"sink:{sink},window:{window}"}
@@ -198,9 +198,10 @@ def looks_like_more_forwards(case: Case) -> bool:
     counted_on = (
         case.window == case.block and len(case.prompts) > 1 and stated and case.position == "none"
     )
+    no_stream = not case.guided and case.options["stream"] == 0
     untimed = not case.time or case.forwards == 1
     return (
-        (untimed and (another_prompt or another_block or another_stream))
+        (untimed and (another_prompt or another_block or another_stream or no_stream))
         or (another_stream and case.options["forwards"] == 1)
         or (counted_on and not case.named)
     )

@@ -36,7 +36,7 @@ from headgrid.recorder.watch.sites import (
     sibling_paths,
     state_kind,
 )
-from headgrid.recorder.watch.statements import find_frame_size, find_prompt
+from headgrid.recorder.watch.statements import find_frame_size, find_prompt, find_time
 from headgrid.text import shorten_list
 
 
@@ -61,6 +61,9 @@ class ModelRecord:
         self._siblings: list[str] = []  # of the layer that was seen first
         self._kinds: dict[str, str] = {}
         self._turns: dict[str, int] = {}  # calls of each layer, those of both streams
+        self._forwards: list[
+            tuple[Any, Any]
+        ] = []  # of the first layer, where streams are told apart
         self._latest: dict[int, Spans] = {}
         self._plans = PlanCache()
         self._generator = torch.Generator().manual_seed(options.seed)
@@ -128,6 +131,9 @@ class ModelRecord:
         number = self._number_layer(root, path)
         turn = self._turns[path] = self._turns.get(path, -1) + 1
         stream = self.options.stream
+        if stream is not None and path == next(iter(self._numbers)):
+            sizes = call.query.shape[2], call.key.shape[2]
+            self._forwards.append((find_time(site), (*sizes, site.positions())))
         if not self.options.wants(number, path) or stream not in (None, "both", turn % 2):
             return None
         chosen = choose_batch(call, self.options.batch)
@@ -200,6 +206,7 @@ class ModelRecord:
         if self.error is not None:
             raise self.error
         self._check_layers()
+        self._check_streams()
         self._warn_of_unseen()
         given, stated = self.options.query_segments.tokens_per_frame, self._facts["frames_stated"]
         if given and self.states_frames and not stated.startswith(f"{given} "):
@@ -221,6 +228,17 @@ class ModelRecord:
                 full = "_".join(filter(None, [*names, capture.run]))
                 captures.append(capture.replace(run=full))
         return captures
+
+    def _check_streams(self) -> None:
+        """Raise where forwards do not come in pairs, one of each stream."""
+        times = [None if time is None else float(time) for time, _ in self._forwards]
+        calls = [(time, *call) for time, (_, call) in zip(times, self._forwards, strict=True)]
+        if calls[::2] != calls[1::2]:
+            raise RecordError(
+                f"stream is {self.options.stream!r}, but the {len(calls)} forwards of {self.name} "
+                "do not come in pairs of one time step and place, one of each stream; leave stream "
+                "out if the model runs once a step"
+            )
 
     def _check_layers(self) -> None:
         """Raise where a layer that is asked for was not seen."""
