@@ -333,7 +333,9 @@ def test_a_layer_whose_attention_is_not_seen_keeps_its_number_and_is_named() -> 
     recorder = record(model, tokens_per_frame=4)
     recording = recorder.__enter__()
     model(torch.randn(1, 8, 4))
-    text = r"1 of 3 layers .*no capture: 1; .* a reader of test_positions\.fused_attention, which"
+    text = (
+        r"1 of 3 layers .*no capture: 1; pass functions=\{'test_positions.fused_attention': reader"
+    )
     with pytest.warns(HeadgridWarning, match=text):
         recorder.__exit__(None, None, None)
     assert [capture.layer_index for capture in recording.captures] == [0, 2]

@@ -76,7 +76,7 @@ def test_the_script_is_recorded_without_a_word_about_it(tmp_path: Path, tap: lis
     assert (captures[0].prompt, captures[0].block_sizes) == ("an eagle", (3, 3, 3, 3))
     assert result.output.splitlines()[-1] == (
         "out: WanDiffusionWrapper: 3 layers x 2 heads, 4 blocks of 3 frames, 5 forwards a block "
-        "(last kept), 60 calls, 12 x 12 frames (24 tokens, grid_sizes of CausalWanSelfAttention)"
+        "(last kept), 60 calls, 12 x 12 frames of 24 tokens (grid_sizes of CausalWanSelfAttention)"
         "; prompt 'an eagle'; ran too and was not recorded: WanTextEncoder (4 layers), Sequential "
         "(1 layer)"
     )
@@ -169,7 +169,7 @@ def test_the_model_may_be_given_as_what_holds_it(tap: list[Any], how: str) -> No
             "none of the 45 module paths of CausalInferencePipeline",
         ),
         (["--prompts", "prompts.txt"], 2, "holds {prompt} or {prompt_file}"),
-        (["--tokens-per-frame", "20"], 1, "frames; the model states 24 tokens, grid_sizes"),
+        (["--tokens-per-frame", "20"], 1, "frames; the model states 24 tokens (grid_sizes"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_videos_are_made(

@@ -8,6 +8,7 @@ import re
 import runpy
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgrid.cli.shared import add, option, path_option
-from headgrid.errors import HeadgridError, OptionError, RecordError
+from headgrid.errors import HeadgridError, HeadgridWarning, OptionError, RecordError
 
 if TYPE_CHECKING:
     from headgrid.recorder.session import Run
@@ -126,8 +127,16 @@ _with_options = add(
 @click.argument("script", nargs=-1, type=click.UNPROCESSED, metavar=_SCRIPT_HELP)
 def record(script: tuple[str, ...], **options: Any) -> None:
     """Run a script under the recorder."""
+    shown = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *where: Any) -> None:
+        ours = issubclass(category, HeadgridWarning)
+        shown(_speak(str(message), options) if ours else message, category, *where)
+
     try:
-        _record(list(script), **options)
+        with warnings.catch_warnings():
+            warnings.showwarning = show  # type: ignore[assignment]
+            _record(list(script), **options)
     except OptionError as error:
         raise click.UsageError(_speak(str(error), options)) from None
     except HeadgridError as error:

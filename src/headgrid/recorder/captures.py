@@ -195,9 +195,10 @@ def summarize(captures: Sequence[Capture]) -> str:
         each = "-".join(str(count) for count in times)
         parts.append(f"{each} forwards a block ({observed['forwards']} kept)")
     parts.append(count_noun(sum(calls.values()), "call"))
-    size, stated = facts.get("tokens_per_frame", 0), facts["frames_stated"]
-    told = f" ({stated})" if stated != "none" else f" of {size:,} tokens" if size else ""
-    parts.append(f"{len(first.query_frames)} x {len(first.key_frames)} frames{told}")
+    size, stated = facts.get("tokens_per_frame"), facts["frames_stated"]
+    told = stated if stated.startswith(f"{size} ") else f"{size} tokens"
+    frames = f"{len(first.query_frames)} x {len(first.key_frames)} frames"
+    parts.append(f"{frames} of {told}" if size else frames)
     parts += [observed["key_position"]] * observed["key_position"].startswith("sink")
     others = ", ".join(facts["other_models"])
     return (

@@ -152,7 +152,7 @@ class ModelRecord:
         """Find the frames that the options leave to the model, and the layers that they name."""
         options = self.options
         stated, source, self.states_frames = find_frame_size(site)
-        self._facts["frames_stated"] = f"{stated} tokens, {source}" if source else "none"
+        self._facts["frames_stated"] = f"{stated} tokens ({source})" if source else "none"
         if options.query_segments.is_open:
             if stated is None:
                 raise NoFramesError(
@@ -258,10 +258,10 @@ class ModelRecord:
         root = self.root()
         parts = {} if root is None else {module_path(root, part): part for part in root.modules()}
         kernel = name_kernel(parts[unseen[0]]) if parts else ""
-        what = f"with a reader of {kernel}, which they call" if kernel else "to name what they call"
+        reader = f"{{'{kernel}': reader}}" if kernel else ""
         _warn(
             f"{len(unseen)} of {len(self._siblings)} layers were not seen and have no capture: "
-            f"{shorten_list(unseen)}; pass functions= (--function) {what}"
+            f"{shorten_list(unseen)}; pass functions={reader} to name the function that they call"
         )
 
 

@@ -180,7 +180,10 @@ class Recording(Card):
         record = self._choose()
         left = [other for other in self._models if other is not record]
         others = [f"{other.name} ({count_noun(other.size, 'layer')})" for other in left]
-        self._runs = record.finish(others)
+        runs = record.finish(others)
+        if not any(runs):
+            raise RecordError(f"no attention call ran to its end; {record.list_sites()}")
+        self._runs = runs
         self.options = record.options
         # Nothing is kept that refers to the model and its tensors.
         self._models.clear()
