@@ -32,6 +32,7 @@ def tap(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     found: list[Any] = importlib.import_module("wan.modules.causal_model").TAP
     found.clear()
     yield found
+    torch.set_grad_enabled(True)
     for name in [*sys.modules]:
         if name.partition(".")[0] in ("wan", "pipeline"):
             del sys.modules[name]

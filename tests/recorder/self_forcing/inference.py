@@ -30,5 +30,4 @@ for index, prompt in enumerate(prompts):
     noise = torch.randn([1, args.num_output_frames, 4, 8, 12])
     video = pipeline.inference(noise=noise, text_prompts=[prompt])
     torch.save(video, f"{index}.pt")
-torch.set_grad_enabled(True)
 print("videos are written")
