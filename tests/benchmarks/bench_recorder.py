@@ -6,6 +6,8 @@ frames against 21 key frames of 390 tokens, 12 heads of 128.
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 import timeit
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from headgrid.recorder import record
+from headgrid.recorder import RecordError, record
 from headgrid.recorder.place.segments import Segments
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum.logits import sum_logits
@@ -116,14 +118,30 @@ def compare_layers(count: int, repeats: int) -> None:
         seconds["none"].append(best(lambda: model(q, k), 1))
         seconds["one"].append(run_layers(model, q, k, 0))
         seconds["all"].append(run_layers(model, q, k, None))
-    none, one, every = (min(seconds[name]) for name in ("none", "one", "all"))
-    print(
-        f"{count} layers: bare {none:.3f} s, one recorded {one:.3f} s, all recorded {every:.3f} s: "
-        f"all cost {every / one - 1:+.1%} of one, {every / none - 1:+.1%} of none"
+    none = statistics.median(seconds["none"])
+    one, every = (
+        statistics.median(b - a for a, b in zip(seconds["none"], seconds[name], strict=True))
+        for name in ("one", "all")
     )
+    print(
+        f"{count} layers: bare {none:.3f} s, one recorded {one / none:+.1%}, all recorded "
+        f"{every / none:+.1%} (medians of pairs, opening and closing included)"
+    )
+
+
+def compare_opening(repeats: int) -> None:
+    """Print what opening and closing cost without a call."""
+    seconds = timeit.repeat(_open_and_close, number=1, repeat=repeats)
+    print(f"opening and closing: {statistics.median(seconds) * 1e3:.0f} ms")
+
+
+def _open_and_close() -> None:
+    with contextlib.suppress(RecordError), record(tokens_per_frame=1):
+        pass
 
 
 if __name__ == "__main__":
     with torch.no_grad():
         compare_pooling(repeats=3)
-        compare_layers(6, repeats=3)
+        compare_opening(repeats=9)
+        compare_layers(6, repeats=5)

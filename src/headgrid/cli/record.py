@@ -19,6 +19,7 @@ from headgrid.cli.shared import add, option, path_option
 from headgrid.errors import HeadgridError, HeadgridWarning, OptionError, RecordError
 
 if TYPE_CHECKING:
+    from headgrid.capture.model import Capture
     from headgrid.recorder.session import Run
 
 #: Files whose frames stand between Python and the script.
@@ -172,30 +173,17 @@ def _record(
 ) -> None:
     name, arguments, is_module = _split_script(script, module)
     from headgrid.recorder import session
-    from headgrid.recorder.captures import summarize
 
     for axis in ("query_position", "key_position"):
         options[axis] = _find_callable(options[axis], axis)
     output = output.absolute()  # the script may go to another folder
     if prompts is None:
-        if "{prompt" not in " ".join(arguments):
-            prompt = prompt or _find_prompt(arguments)
-        planned = [session.Run(0, prompt, seeds[0] if seeds else 0)]
+        given = prompt or ("" if "{prompt" in " ".join(arguments) else _find_prompt(arguments))
+        planned = [session.Run(0, given, seeds[0] if seeds else 0)]
     else:
-        if not prompts.is_file():
-            raise OptionError(f"{prompts}: there is no such file, expected prompts, one a line")
-        lines = [line.strip() for line in prompts.read_text(encoding="utf-8").splitlines()]
-        planned = session.plan_runs(
-            [line for line in lines if line],
-            seeds[0] if len(seeds) == 1 else list(seeds) or 0,
-            every_process=options["shard"] is not None,
-        )
-        if not any("{prompt" in argument for argument in arguments):
-            raise OptionError(
-                "--prompts is given, but no argument of the script holds {prompt} or "
-                "{prompt_file}, so that all runs would be the same; expected something like "
-                "--prompt '{prompt}' behind the script"
-            )
+        every = options["shard"] is not None
+        seed = seeds[0] if len(seeds) == 1 else list(seeds) or 0
+        planned = session.plan_runs(_read_prompts(prompts, arguments), seed, every_process=every)
     _check_output(output, [run.name for run in planned] if prompts else [])
     for run in planned:
         with (
@@ -205,20 +193,42 @@ def _record(
             filled = fill_arguments(arguments, run, Path(scratch) / "prompt.txt")
             _run_script(name, filled, module=is_module)
         if prompts is None:
-            folders = [path.parent for path in recording.save(output)]
-        elif len(recording.runs) > 1:
+            _report(output if recording.save(output) else None, recording.runs)
+            continue
+        if len(recording.runs) > 1:
             raise RecordError(
                 f"{run.name}: the script ran the model {len(recording.runs)} times, as the first "
                 "block came again after later ones or for another prompt; expected one run for "
                 "each line of --prompts: leave it out where the script itself reads many prompts, "
                 "and each gets a folder"
             )
-        else:
-            folders = [session.save_run(recording, run, output, script=name, arguments=arguments)]
-        for number, captures in enumerate(recording.runs if folders else []):
-            several = [f"run_{number:03d}"] if len(recording.runs) > 1 else []
-            folder = folders[0] if prompts else output.joinpath(*several)
-            click.echo(f"{os.path.relpath(folder)}: {summarize(captures)}")
+        folder = session.save_run(recording, run, output, script=name, arguments=arguments)
+        _report(folder, recording.runs)
+
+
+def _read_prompts(file: Path, arguments: list[str]) -> list[str]:
+    """Return the lines of a file, which the script must be told."""
+    if not file.is_file():
+        raise OptionError(f"{file}: there is no such file, expected prompts, one a line")
+    if not any("{prompt" in argument for argument in arguments):
+        raise OptionError(
+            "--prompts is given, but no argument of the script holds {prompt} or {prompt_file}, "
+            "so that all runs would be the same; expected something like --prompt '{prompt}' "
+            "behind the script"
+        )
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line]
+
+
+def _report(folder: Path | None, runs: list[list[Capture]]) -> None:
+    """Print a line for each run that this process has written."""
+    from headgrid.recorder.captures import summarize
+
+    if folder is None:
+        return
+    for number, captures in enumerate(runs):
+        own = f"run_{number:03d}" if len(runs) > 1 else ""
+        click.echo(f"{os.path.relpath(folder / own)}: {summarize(captures)}")
 
 
 def _find_prompt(arguments: list[str]) -> str:
