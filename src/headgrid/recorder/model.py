@@ -151,7 +151,7 @@ class ModelRecord:
     def _begin(self, root: torch.nn.Module, site: CallSite, call: AttentionCall) -> None:
         """Find the frames that the options leave to the model, and the layers that they name."""
         options = self.options
-        stated, source, self.states_frames = find_frame_size(site)
+        stated, source, self.states_frames = find_frame_size(site, int(call.query.shape[2]))
         self._facts["frames_stated"] = f"{stated} tokens ({source})" if source else "none"
         if options.query_segments.is_open:
             if stated is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,8 +16,11 @@ _TIMES = ("timestep", "timesteps", "t", "sigma")
 _PROMPTS = ("text_prompts", "prompts", "prompt")
 
 
-def find_frame_size(site: CallSite) -> tuple[int | None, str, bool]:
-    """Return the tokens of a frame as they are stated, where, and whether the model does it."""
+def find_frame_size(site: CallSite, tokens: int) -> tuple[int | None, str, bool]:
+    """Return the tokens of a frame as they are stated, where, and whether the model does it.
+
+    A latent states them only if it has as many ``tokens`` as the call has queries.
+    """
     running = [*zip(reversed(site.modules), reversed(site.arguments), strict=True)]
     for part, given in running:
         grid = given.get("grid_sizes")  # of Wan: frames, rows and columns of each batch element
@@ -25,10 +29,12 @@ def find_frame_size(site: CallSite) -> tuple[int | None, str, bool]:
             return size, _name("grid_sizes", part), True
     for part, given in running:
         patch = getattr(part, "patch_size", getattr(getattr(part, "config", None), "patch_size", 0))
-        sides = _latent_sides(given)
-        if isinstance(patch, Sequence) and len(patch) == 3 and sides is not None:
-            size = (sides[0] // patch[1]) * (sides[1] // patch[2])
-            return size, _name("patch size and latent shape", part), True
+        for latent in map(_latent_shape, given.values()):
+            if not isinstance(patch, Sequence) or len(patch) != 3 or latent is None:
+                continue
+            frames, *sides = (side // one for side, one in zip(latent, patch, strict=True))
+            if frames * math.prod(sides) == tokens:
+                return math.prod(sides), _name("patch size and latent shape", part), True
     for owner in [*site.modules[::-1], *_look_up(("self",))]:
         size = getattr(owner, "frame_seq_length", None)
         if isinstance(size, int) and size > 0:
@@ -41,13 +47,11 @@ def _name(what: str, owner: Any) -> str:
     return f"{what} of {type(owner).__name__}"
 
 
-def _latent_sides(given: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return height and width of the video latent among a module's arguments."""
-    for value in given.values():
-        first = value[0] if isinstance(value, list) and value else value
-        if isinstance(first, torch.Tensor) and first.ndim == 5 - isinstance(value, list):
-            return int(first.shape[-2]), int(first.shape[-1])
-    return None
+def _latent_shape(value: Any) -> tuple[int, ...] | None:
+    """Return frames, height and width of a video latent, or None."""
+    first = value[0] if isinstance(value, list) and value else value  # of Wan: one of a batch
+    fits = isinstance(first, torch.Tensor) and first.ndim == 5 - isinstance(value, list)
+    return tuple(first.shape[-3:]) if fits else None
 
 
 def find_time(site: CallSite) -> torch.Tensor | float | None:
@@ -85,6 +89,12 @@ def _look_up(names: Sequence[str]) -> list[Any]:
         frame.f_locals.get(name)
         for frame in frames
         for name in names
-        if name in frame.f_code.co_varnames or frame.f_code.co_name == "<module>"
+        if name in _variables(frame.f_code)
     ]
     return [value for value in found if value is not None and not isinstance(value, type)]
+
+
+def _variables(code: types.CodeType) -> tuple[str, ...]:
+    """Return the names that a function holds, or that a script's own lines use."""
+    own = code.co_names if code.co_name == "<module>" else ()
+    return (*code.co_varnames, *code.co_cellvars, *code.co_freevars, *own)
