@@ -28,7 +28,9 @@ def find_frame_size(site: CallSite, tokens: int) -> tuple[int | None, str, bool]
             size = math.prod(grid.reshape(-1, 3)[0, 1:].tolist())
             return size, _name("grid_sizes", part), True
     for part, given in running:
-        patch = getattr(part, "patch_size", getattr(getattr(part, "config", None), "patch_size", 0))
+        # diffusers warns of attributes of a model that are its configuration's
+        patch = vars(part).get("patch_size")
+        patch = getattr(getattr(part, "config", None), "patch_size", patch)
         for latent in map(_latent_shape, given.values()):
             if not isinstance(patch, Sequence) or len(patch) != 3 or latent is None:
                 continue
@@ -36,7 +38,7 @@ def find_frame_size(site: CallSite, tokens: int) -> tuple[int | None, str, bool]
             if frames * math.prod(sides) == tokens:
                 return math.prod(sides), _name("patch size and latent shape", part), True
     for owner in [*site.modules[::-1], *_look_up(("self",))]:
-        size = getattr(owner, "frame_seq_length", None)
+        size = getattr(owner, "__dict__", {}).get("frame_seq_length")
         if isinstance(size, int) and size > 0:
             own = any(owner is part for part in site.modules)
             return size, _name("frame_seq_length", owner), own
