@@ -20,6 +20,7 @@ import torch
 _CALL_CODE = torch.nn.Module._call_impl.__code__
 _CROSS = re.compile(r"cross|attn_?2$|enc(oder)?_?dec(oder)?|encoder_attn|multihead_attn", re.I)
 _SELF = re.compile(r"self|attn_?1$", re.I)
+_NUMBER = re.compile(r"(?<!\d)(?<!attn)(?<!attn_)(?<!attention)\d+")
 _KERNEL = re.compile(r"att(ention|n)|sage|flash", re.I)
 _POSITION = re.compile(r"(^|_)(start|offset|pos|positions?)(_|$)")
 _OWN = str(Path(__file__).parent.parent)
@@ -125,8 +126,11 @@ def module_path(root: torch.nn.Module, module: torch.nn.Module) -> str:
 
 
 def sibling_paths(root: torch.nn.Module, path: str) -> list[str]:
-    """Return the module paths that differ from this one in their numbers only, in order."""
-    numbered = re.compile(r"\d+".join(map(re.escape, re.split(r"\d+", path))))
+    """Return the module paths that differ from this one in their numbers only, in order.
+
+    Those of ``attn1`` and ``attn2`` are names.
+    """
+    numbered = re.compile(r"\d+".join(map(re.escape, _NUMBER.split(path))))
     module_path(root, root)
     return [other for other in dict.fromkeys(_PATHS[root].values()) if numbered.fullmatch(other)]
 
