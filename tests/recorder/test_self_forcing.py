@@ -171,6 +171,7 @@ def test_the_model_may_be_given_as_what_holds_it(tap: list[Any], how: str) -> No
         ),
         (["--prompts", "prompts.txt"], 2, "holds {prompt} or {prompt_file}"),
         (["--tokens-per-frame", "20"], 1, "frames; the model states 24 tokens (grid_sizes"),
+        (["--batch", "1"], 1, "batch is 1, but flash_attention was called with a batch of 1"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_videos_are_made(
@@ -179,6 +180,7 @@ def test_what_is_wrong_is_said_before_the_videos_are_made(
     result = run(tmp_path, *flags)
     assert (result.exit_code, text in result.output) == (code, True), result.output
     assert "Traceback" not in result.output
+    assert "videos are written" not in result.output
 
 
 def test_an_error_of_the_model_that_is_meant_is_not_hidden_by_one_that_fits(

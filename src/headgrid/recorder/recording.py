@@ -132,7 +132,7 @@ class Recording(Card):
     def _guard(self, record: ModelRecord, step: Callable[[], Any]) -> Any:
         """Take a step unless the model has failed; the first error is kept for the end.
 
-        It is raised at once where no other model can be the one that is meant.
+        It is raised at once where the model is given, or states its frames: it is the one meant.
         """
         if record.error is not None:
             return None  # the model may have gone on as though nothing had happened
@@ -140,9 +140,11 @@ class Recording(Card):
             return step()
         except Exception as error:
             record.error = error
-            if isinstance(self._model, str) or record.root() is self._model:
+            given = isinstance(self._model, str) or record.root() is self._model
+            unknown = isinstance(error, UnknownLayerError)
+            if given or (record.states_frames and not unknown):
                 raise
-            if isinstance(error, UnknownLayerError):
+            if unknown:
                 self._check_globs()
             return None
 
