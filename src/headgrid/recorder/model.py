@@ -61,9 +61,7 @@ class ModelRecord:
         self._siblings: list[str] = []  # of the layer that was seen first
         self._kinds: dict[str, str] = {}
         self._turns: dict[str, int] = {}  # calls of each layer, those of both streams
-        self._forwards: list[
-            tuple[Any, Any]
-        ] = []  # of the first layer, where streams are told apart
+        self._forwards: list[tuple[Any, Any]] = []  # of the first layer, to pair streams
         self._latest: dict[int, Spans] = {}
         self._plans = PlanCache()
         self._generator = torch.Generator().manual_seed(options.seed)

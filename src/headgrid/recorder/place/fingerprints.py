@@ -34,9 +34,9 @@ class Fingerprints:
     def __init__(self) -> None:
         self._marks: dict[int, torch.Tensor] = {}
         self._before: dict[int, torch.Tensor] = {}  # those that the latest replaced
-        self._suspects: dict[
-            tuple[tuple[int, ...], int], torch.Tensor
-        ] = {}  # on devices that run ahead
+        # Which frames have changed, and whether to keys of two calls before: by the frames
+        # compared and the number held. Devices that run ahead are asked at the end.
+        self._suspects: dict[tuple[tuple[int, ...], int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def check(
         self,
