@@ -415,6 +415,10 @@ def test_two_models_without_a_choice_are_an_error_and_a_class_name_chooses() -> 
     with record("Plain", tokens_per_frame=4) as recording:
         run_both()
     assert recording.captures[0].metadata["model_class"] == "Plain"
+    with record("Plain:1", tokens_per_frame=4) as recording:
+        run_both()
+        Plain((12, 12))()
+    assert len(recording.captures[0].query_frames) == 3
 
 
 def test_a_pipeline_is_not_a_model_and_its_part_is_named() -> None:

@@ -36,7 +36,9 @@ class Recording(Card):
 
     def __init__(self, model: Model, options: RecordOptions) -> None:
         self.options = options
-        self._model = unwrap(model) if isinstance(model, torch.nn.Module) else model
+        name, _, place = model.partition(":") if isinstance(model, str) else ("", "", "")
+        self._model = unwrap(model) if isinstance(model, torch.nn.Module) else name or model
+        self._place = int(place) if place.isdigit() else None  # among the models of a class
         self._models: list[ModelRecord] = []
         self._by_root: weakref.WeakKeyDictionary[torch.nn.Module, ModelRecord] = (
             weakref.WeakKeyDictionary()
@@ -140,7 +142,8 @@ class Recording(Card):
             return step()
         except Exception as error:
             record.error = error
-            given = isinstance(self._model, str) or record.root() is self._model
+            only = isinstance(self._model, str) and self._place is None
+            given = only or record.root() is self._model
             unknown = isinstance(error, UnknownLayerError)
             if given or (record.states_frames and not unknown):
                 raise
@@ -208,12 +211,18 @@ class Recording(Card):
                 "calls a function that headgrid does not know; pass functions={'package.module."
                 "attention': 'heads_last'} to name it"
             )
+        if self._place is not None and self._place >= len(self._models):
+            raise RecordError(
+                f"model is '{self._model}:{self._place}', but {len(self._models)} of this class "
+                "ran, counted from 0"
+            )
         ranked = sorted(self._models, key=_rank)
-        best = ranked[-1]
-        if len(ranked) > 1 and _rank(ranked[-2]) == _rank(best):
+        best = ranked[-1] if self._place is None else self._models[self._place]
+        if self._place is None and len(ranked) > 1 and _rank(ranked[-2]) == _rank(best):
             raise RecordError(
                 f"attention runs in two models, {ranked[-2].name} and {best.name}; "
-                "pass model= (a module, or its class name) to say which"
+                "pass model= (a module, or its class name; of two of a class, in order of their "
+                f"first calls, model='{best.name}:0' or model='{best.name}:1') to say which"
             ) from ranked[-2].error or best.error
         if best.error is None and not best.found:
             raise RecordError(
