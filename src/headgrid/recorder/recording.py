@@ -195,22 +195,8 @@ class Recording(Card):
         self._model = None
 
     def _choose(self) -> ModelRecord:
-        """Return the model that fits the options and has most layers."""
-        missing = find_missing(self.options.functions)
-        seen = "; ".join(record.list_sites() for record in self._models if record.sites)
-        if missing:
-            raise RecordError(
-                f"functions names {', '.join(missing)}, but no module that was loaded has it; "
-                f"expected the path under which the model's code defines it; {seen}"
-            )
-        if not seen and not any(record.error for record in self._models):
-            name = self._model if isinstance(self._model, str) else type(self._model).__name__
-            where = "in the block" if self._model is None else f"inside {name}"
-            raise RecordError(
-                f"no attention call was seen {where}: the model was not run, has no attention, or "
-                "calls a function that headgrid does not know; pass functions={'package.module."
-                "attention': 'heads_last'} to name it"
-            )
+        """Return the model that is named, or the one that states its frames, or has most layers."""
+        self._check_seen()
         if self._place is not None and self._place >= len(self._models):
             raise RecordError(
                 f"model is '{self._model}:{self._place}', but {len(self._models)} of this class "
@@ -226,10 +212,30 @@ class Recording(Card):
             ) from ranked[-2].error or best.error
         if best.error is None and not best.found:
             raise RecordError(
-                f"no {self.options.attention}-attention was seen; {seen}; pass attention= "
-                "'self' or 'cross', or layers= with a glob of module paths"
+                f"no {self.options.attention}-attention was seen; {self._list_sites()}; pass "
+                "attention= 'self' or 'cross', or layers= with a glob of module paths"
             )
         return best
+
+    def _list_sites(self) -> str:
+        return "; ".join(record.list_sites() for record in self._models if record.sites)
+
+    def _check_seen(self) -> None:
+        """Raise where no call was seen, or not the function that was named."""
+        missing = find_missing(self.options.functions)
+        if missing:
+            raise RecordError(
+                f"functions names {', '.join(missing)}, but no module that was loaded has it; "
+                "expected the path under which the model's code defines it; " + self._list_sites()
+            )
+        if not any(record.sites or record.error for record in self._models):
+            name = self._model if isinstance(self._model, str) else type(self._model).__name__
+            where = "in the block" if self._model is None else f"inside {name}"
+            raise RecordError(
+                f"no attention call was seen {where}: the model was not run, has no attention, or "
+                "calls a function that headgrid does not know; pass functions={'package.module."
+                "attention': 'heads_last'} to name it"
+            )
 
 
 def _rank(record: ModelRecord) -> tuple[bool, bool, bool, int]:
