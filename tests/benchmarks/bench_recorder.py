@@ -6,6 +6,8 @@ frames against 21 key frames of 390 tokens, 12 heads of 128.
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 import timeit
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from headgrid.recorder import record
+from headgrid.recorder import RecordError, record
 from headgrid.recorder.place.segments import Segments
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum.logits import sum_logits
@@ -123,7 +125,19 @@ def compare_layers(count: int, repeats: int) -> None:
     )
 
 
+def compare_opening(repeats: int) -> None:
+    """Print what opening and closing cost without a call."""
+    seconds = timeit.repeat(_open_and_close, number=1, repeat=repeats)
+    print(f"opening and closing: {statistics.median(seconds) * 1e3:.0f} ms")
+
+
+def _open_and_close() -> None:
+    with contextlib.suppress(RecordError), record(tokens_per_frame=1):
+        pass
+
+
 if __name__ == "__main__":
     with torch.no_grad():
         compare_pooling(repeats=3)
-        compare_layers(6, repeats=3)
+        compare_opening(repeats=9)
+        compare_layers(6, repeats=5)

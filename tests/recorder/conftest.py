@@ -3,3 +3,6 @@
 import torch
 
 torch.set_num_threads(1)
+
+#: A script and its model, which tests run.
+collect_ignore = ["self_forcing"]

@@ -14,7 +14,10 @@ from recorder_brute import all_logits, assert_exact, causal, equal_frames, mean_
 
 from headgrid.recorder import record
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.filterwarnings("error::headgrid.errors.HeadgridWarning"),
+]
 
 TOKENS, FRAMES = 12, 5
 LENGTH = 32
@@ -84,6 +87,7 @@ def test_wan_is_exact_though_the_text_is_as_long_as_a_frame(
     keys = equal_frames(1 if cross else FRAMES, TOKENS)
     names = [capture.metadata["module_path"] for capture in recording.captures]
     assert names == [f"blocks.{i}.attn{2 if cross else 1}" for i in range(3)]
+    assert [capture.layer_index for capture in recording.captures] == [0, 1, 2]
     found = wan_logits(wan, cross)
     queries = equal_frames(FRAMES, TOKENS)
     assert_exact(recording.captures, [mean_by_frame(logits, queries, keys) for logits in found])

@@ -1,6 +1,7 @@
 """Readers of libraries that need a GPU -> right layouts, tested with stand-ins.
 
-Calls are those of flash-attn 2.8, FlashAttention 3, xformers 0.0.32 and Wan 2.1.
+Calls are those of flash-attn 2.8, FlashAttention 3 and 4, SageAttention 2.2, SpargeAttn 0.1,
+torch 2.13, xformers 0.0.32 and Wan 2.1.
 """
 
 import sys
@@ -48,13 +49,49 @@ def attend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def call(path: str, *args: Any, options: Any = None, **kwargs: Any) -> Any:
         library, _, name = path.rpartition(".")
         module: Any = types.ModuleType(library)
-        setattr(module, name, lambda *args, **kwargs: None)
+        signature = SIGNATURES.get(name if "cute" not in library else f"cute.{name}")
+        setattr(module, name, eval(f"lambda {signature or '*args, **kwargs'}: None"))
         monkeypatch.setitem(sys.modules, library, module)
         with record(**{"tokens_per_frame": TOKENS, **(options or {})}) as recording:
             getattr(module, name)(*args, **kwargs)
         return recording.captures[0]
 
     return call
+
+
+_SAGE = "q, k, v, tensor_layout='HND', is_causal=False, "
+_SPARGE = (
+    "q, k, v, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, smooth_k=True, "
+    "simthreshd1=0.6, cdfthreshd=0.98, {}pvthreshd=50, attention_sink=False, tensor_layout='HND', "
+    "output_dtype=None, return_sparsity=False, return_lse=False"
+)
+_CUTE = (
+    "softmax_scale=None, causal=False, window_size=(None, None), learnable_sink=None, softcap=0.0, "
+    "num_splits=1, pack_gqa=None, deterministic=False, score_mod=None, score_mod_bwd=None, "
+    "mask_mod=None, aux_tensors=None, block_sparse_tensors=None, return_lse=False"
+)
+#: As the packages publish them.
+SIGNATURES = {
+    "sageattn": _SAGE + "sm_scale=None, return_lse=False, **kwargs",
+    "sageattn_varlen": "q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, "
+    "is_causal=False, sm_scale=None, smooth_k=True, **kwargs",
+    "sageattn_qk_int8_pv_fp16_triton": "q, k, v, tensor_layout='HND', "
+    "quantization_backend='triton', is_causal=False, sm_scale=None, smooth_k=True, "
+    "return_lse=False, **kwargs",
+    "sageattn_qk_int8_pv_fp8_cuda_sm90": _SAGE + "qk_quant_gran='per_thread', sm_scale=None, "
+    "pv_accum_dtype='fp32+fp32', smooth_k=True, return_lse=False, **kwargs",
+    "spas_sage2_attn_meansim_cuda": _SPARGE.format(""),
+    "spas_sage2_attn_meansim_topk_cuda": _SPARGE.format("topk=0.35, "),
+    "block_sparse_sage2_attn_cuda": "q, k, v, mask_id=None, dropout_p=0.0, scale=None, "
+    "smooth_k=True, pvthreshd=50, attention_sink=False, tensor_layout='HND'",
+    "varlen_attn": "query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, return_aux=None, "
+    "scale=None, window_size=(-1, -1), enable_gqa=False, seqused_k=None, block_table=None, "
+    "num_splits=None",
+    "cute.flash_attn_func": f"q, k, v, qv=None, gather_kv_indices=None, {_CUTE}",
+    "cute.flash_attn_varlen_func": "q, k, v, qv=None, cu_seqlens_q=None, cu_seqlens_k=None, "
+    "max_seqlen_q=None, max_seqlen_k=None, min_seqlen_k=None, seqused_q=None, seqused_k=None, "
+    f"gather_kv_indices=None, page_table=None, {_CUTE}",
+}
 
 
 class LowerTriangularMask:
@@ -90,6 +127,10 @@ WINDOW = CAUSAL & ~causal(LENGTH, LENGTH, -6)
 PACKED = (LONG_Q[0], LONG_K[0], LONG_K[0], *SEQUENCES)
 ADDED = torch.where(CAUSAL, 0.0, -torch.inf)[None, None]
 UNPADDED = (LONG_Q[:, :LENGTH], LONG_K[:, :LENGTH])
+SAGE, SPARGE = "sageattention.sageattn", "spas_sage_attn.spas_sage2_attn_meansim"
+TORCH, CUTE = "torch.nn.attention.varlen.varlen_attn", "flash_attn.cute.flash_attn"
+FIRST = tuple(part.transpose(1, 2) for part in (Q, K, K))  # heads first
+SECOND_ALONE = {"options": {"batch": 1}}
 MIX = "my_model.layers.mix"
 CALLS = {
     "grouped heads": case(FLASH, Q, GROUPED, GROUPED, expected=(Q, GROUPED)),
@@ -111,6 +152,50 @@ CALLS = {
     "groups": case(XFORMERS, Q.unflatten(2, (2, 2)), PAIR, PAIR, p=0.1, expected=(Q, GROUPED)),
     "padding": case(WAN, LONG_Q, LONG_K, LONG_K, **LENGTHS, expected=UNPADDED),
     "scaled": case(WAN, Q, K, K, q_scale=2.0, expected=(2 * Q, K)),
+    "sage": case(SAGE, *FIRST, sm_scale=1.0, expected=(Q * DIM**0.5, K)),
+    "sage, tokens first": case(SAGE, Q, K, K, "NHD", True, expected=(Q, K, CAUSAL)),
+    "sage on sm86": case(f"{SAGE}_qk_int8_pv_fp16_triton", *FIRST, "HND", "cuda", expected=(Q, K)),
+    "sage on sm90": case(
+        f"{SAGE}_qk_int8_pv_fp8_cuda_sm90",
+        *FIRST,
+        "HND",
+        True,
+        "per_warp",
+        1.0,
+        expected=(Q * DIM**0.5, K, CAUSAL),
+    ),
+    "sage sequences": case(
+        f"{SAGE}_varlen", *PACKED, True, **SECOND_ALONE, expected=(*SECOND, CAUSAL)
+    ),
+    "sparge": case(f"{SPARGE}_cuda", *FIRST, is_causal=True, pvthreshd=20, expected=(Q, K, CAUSAL)),
+    "sparge, the best": case(
+        f"{SPARGE}_topk_cuda",
+        Q,
+        K,
+        K,
+        topk=0.5,
+        scale=1.0,
+        tensor_layout="NHD",
+        expected=(Q * DIM**0.5, K),
+    ),
+    "torch's sequences": case(
+        TORCH, *PACKED, window_size=(-1, 0), **SECOND_ALONE, expected=(*SECOND, CAUSAL)
+    ),
+    "flash-attn 4": case(
+        f"{CUTE}_func", Q, GROUPED, GROUPED, causal=True, expected=(Q, GROUPED, CAUSAL)
+    ),
+    "flash-attn 4, a window": case(
+        f"{CUTE}_func",
+        Q,
+        K,
+        K,
+        window_size=(5, 0),
+        learnable_sink=torch.ones(HEADS),
+        expected=(Q, K, WINDOW),
+    ),
+    "flash-attn 4 sequences": case(
+        f"{CUTE}_varlen_func", *PACKED[:3], None, *SEQUENCES, **SECOND_ALONE, expected=SECOND
+    ),
     "the user's reader": case(
         MIX, Q, context=K, options={"functions": {MIX: read_mix}}, expected=(Q * DIM**0.5, K)
     ),
@@ -133,6 +218,24 @@ ERRORS = {
     ),
     "unexpected keyword argument 'sm_scale'": case(
         MIX, Q, K, K, sm_scale=1.0, options={"functions": {MIX: "heads_last"}}
+    ),
+    "unexpected keyword argument 'attn_mask'": case(SAGE, *FIRST, attn_mask=ADDED),
+    "unexpected keyword argument 'mask_id'": case(
+        "spas_sage_attn.block_sparse_sage2_attn_cuda", *FIRST, torch.ones(1)
+    ),
+    "unexpected keyword argument 'score_mod'": case(f"{CUTE}_func", Q, K, K, score_mod=max),
+    "unexpected keyword argument 'page_table'": case(
+        f"{CUTE}_varlen_func", *PACKED[:3], None, *SEQUENCES, page_table=ENDS
+    ),
+    "called causally with 8 query and 12 key tokens, expected as many": case(
+        SAGE, FIRST[0][:, :, 4:], *FIRST[1:], "HND", True
+    ),
+    "unexpected keyword argument 'softmax_bias'": case(
+        "diffusers.models.attention_dispatch.dispatch_attention_fn",
+        Q,
+        K,
+        K,
+        attention_kwargs={"softmax_bias": 1.0},
     ),
     "unexpected keyword argument 'alibi_slopes'": case(
         FLASH, Q, K, K, alibi_slopes=torch.ones(HEADS)

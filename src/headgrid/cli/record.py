@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import runpy
 import sys
-from collections.abc import Callable, Mapping
+import tempfile
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgrid.errors import HeadgridError, OptionError, RecordError
+from headgrid.cli.shared import add, option, path_option
+from headgrid.errors import HeadgridError, HeadgridWarning, OptionError, RecordError
 
 if TYPE_CHECKING:
+    from headgrid.capture.model import Capture
     from headgrid.recorder.session import Run
 
 #: Files whose frames stand between Python and the script.
@@ -31,10 +36,8 @@ The script stays as it is: put it, and its own arguments, behind two dashes.
 """
 
 
-def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) -> list[Any] | None:
+def _numbers(value: str) -> list[Any]:
     """Read ``0,12,30`` or ``0-12,14-30``."""
-    if value is None:
-        return None
     try:
         items = [item.strip() for item in value.split(",")]
         if any("-" in item for item in items):
@@ -46,22 +49,23 @@ def _numbers(_: click.Context, parameter: click.Parameter, value: str | None) ->
         ) from None
 
 
-def _layers(
-    _: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> list[int | str] | None:
-    items = [part.strip() for value in values for part in value.split(",")]
-    return [int(item) if item.isdigit() else item for item in items] or None
+def _layers(values: tuple[str, ...]) -> list[int | str] | None:
+    """Read ``0,5``, ``0-2`` and globs."""
+    found: list[int | str] = []
+    for item in (part.strip() for value in values for part in value.split(",")):
+        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, -1)
+        if ends and first > last:
+            raise click.BadParameter(f"{item!r}, expected layers from the lower to the higher, 0-2")
+        found += range(first, last + 1) if ends else [item]
+    return found or None
 
 
-def _number_or_word(_: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-    if value is None:
-        return None
+def _number_or_word(value: str) -> int | str:
     return int(value) if value.lstrip("-").isdigit() else value
 
 
-def _functions(
-    _: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
+def _functions(values: tuple[str, ...]) -> dict[str, str]:
     for value in values:
         if "=" not in value:
             raise click.BadParameter(
@@ -70,82 +74,53 @@ def _functions(
     return dict(value.split("=", 1) for value in values)
 
 
-_OPTIONS: tuple[Callable[..., Any], ...] = (
-    click.option("-o", "--output", required=True, type=click.Path(path_type=Path), metavar="DIR"),
-    click.option("-m", "--module", metavar="NAME", help="Run a module instead of a script."),
-    click.option("--model", metavar="CLASS", help="Class of the model, where several run."),
-    click.option("--tokens-per-frame", type=int, metavar="N", help="Tokens of one frame."),
-    click.option("--segments", callback=_numbers, metavar="0,12,30", help="Frame boundaries."),
-    click.option("--query-segments", callback=_numbers, metavar="0,12,30"),
-    click.option("--key-segments", callback=_numbers, metavar="0,12,30"),
-    click.option("--key-tokens-per-frame", type=int, metavar="N", help="For cross-attention."),
-    click.option(
-        "--layers",
-        multiple=True,
-        callback=_layers,
-        metavar="N|GLOB",
-        help="Layers by number or module path; all by default.",
+_with_options = add(
+    path_option("-o --output DIR", "", required=True),
+    option("-m --module NAME", "Run a module instead of a script."),
+    option("--model CLASS", "Class of the model; else the one of most layers."),
+    option("--tokens-per-frame N", "Tokens of a frame, if the model does not say.", type=int),
+    option("--segments 0,12,30", "Frame boundaries.", check=_numbers),
+    option("--query-segments 0,12,30", "", check=_numbers),
+    option("--key-segments 0,12,30", "", check=_numbers),
+    option("--key-tokens-per-frame N", "For cross-attention.", type=int),
+    option(
+        "--layers N|N-N|GLOB", "By number or module path; else all.", multiple=True, check=_layers
     ),
-    click.option("--attention", default="self", metavar="self|cross", show_default=True),
-    click.option(
-        "--forwards",
-        callback=_number_or_word,
-        metavar="first|last|mean|all|N",
-        help="Which of repeated forwards of a block count.",
+    option("--attention self|cross", "", "self"),
+    option(
+        "--forwards first|last|mean|all|N",
+        "Which of repeated forwards of a block count.",
+        check=_number_or_word,
     ),
-    click.option(
-        "--batch",
-        callback=_number_or_word,
-        metavar="N|mean|all",
-        help="Which batch element counts.",
+    option("--batch N|mean|all", "Which batch element counts.", check=_number_or_word),
+    option(
+        "--query-position POLICY",
+        "growing, whole, counted:5, argument:current_start, or call:package.function.",
     ),
-    click.option(
-        "--query-position",
-        metavar="POLICY",
-        help="growing, whole, counted:5, argument:current_start, or call:package.function.",
+    option(
+        "--key-position POLICY",
+        "growing, whole, window:6, sink:1,window:6, or call:package.function.",
     ),
-    click.option(
-        "--key-position",
-        metavar="POLICY",
-        help="growing, whole, window:6, sink:1,window:6, or call:package.function.",
-    ),
-    click.option(
-        "--statistic",
-        default="logit",
-        metavar="logit|mass|entropy|max_logit",
-        show_default=True,
-    ),
-    click.option("--sample", type=int, metavar="N", help="Query tokens a frame to estimate from."),
-    click.option("--irregular-mask", default="error", metavar="error|mean|ignore"),
-    click.option("--gaps", default="error", metavar="error|keep"),
-    click.option("--stream", type=int, metavar="0|1", help="Which of two alternating forwards."),
+    option("--statistic logit|mass|entropy|max_logit", "", "logit"),
+    option("--sample N", "Query tokens a frame to estimate from.", type=int),
+    option("--irregular-mask error|mean|ignore", "", "error"),
+    option("--gaps error|keep", "", "error"),
+    option("--stream 0|1|both", "Which of two alternating forwards.", check=_number_or_word),
     click.option("--check-keys/--no-check-keys", default=True, help="Stop if a cache rolled."),
-    click.option(
-        "--function",
-        "functions",
+    option(
+        "--function functions PATH=READER",
+        "One more attention function, and the reader of its arguments.",
         multiple=True,
-        callback=_functions,
-        metavar="PATH=READER",
-        help="One more attention function, and the reader of its arguments.",
+        check=_functions,
     ),
-    click.option("--shard", metavar="queries|sequence|heads", help="What torchrun has cut."),
-    click.option("--prompt", default="", help="Written into the captures."),
-    click.option(
-        "--prompts",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        metavar="FILE",
-        help="Run once a line; {prompt}, {seed}, {run} in ARGS are filled in.",
+    option("--shard queries|sequence|heads", "What torchrun has cut."),
+    click.option("--prompt", default="", help="Written into the captures; fills {prompt}."),
+    path_option(
+        "--prompts FILE",
+        "Run once a line; {prompt}, {prompt_file}, {seed}, {run} in ARGS are filled in.",
     ),
-    click.option(
-        "--seed", "seeds", multiple=True, type=int, help="Fills {seed}; one, or one each."
-    ),
+    option("--seed seeds N", "Fills {seed}; one, or one each.", multiple=True, type=int),
 )
-
-
-def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_OPTIONS):
-        function = option(function)
-    return function
 
 
 @click.command("record", help=_HELP, options_metavar="[OPTIONS] -o DIR --")
@@ -153,8 +128,16 @@ def _with_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("script", nargs=-1, type=click.UNPROCESSED, metavar=_SCRIPT_HELP)
 def record(script: tuple[str, ...], **options: Any) -> None:
     """Run a script under the recorder."""
+    shown = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *where: Any) -> None:
+        ours = issubclass(category, HeadgridWarning)
+        shown(_speak(str(message), options) if ours else message, category, *where)
+
     try:
-        _record(list(script), **options)
+        with warnings.catch_warnings():
+            warnings.showwarning = show  # type: ignore[assignment]
+            _record(list(script), **options)
     except OptionError as error:
         raise click.UsageError(_speak(str(error), options)) from None
     except HeadgridError as error:
@@ -193,37 +176,74 @@ def _record(
 
     for axis in ("query_position", "key_position"):
         options[axis] = _find_callable(options[axis], axis)
-    if prompts is not None and not any("{prompt}" in argument for argument in arguments):
-        raise OptionError(
-            "--prompts is given, but no argument of the script holds {prompt}, so that all runs "
-            "would be the same; expected something like --prompt '{prompt}' behind the script"
-        )
+    output = output.absolute()  # the script may go to another folder
     if prompts is None:
-        _refuse_mixture(output, [])
-        run = session.Run(0, prompt, seeds[0] if seeds else 0)
-        with session.record(model, prompt=prompt, **options) as recording:
-            _run_script(name, fill_arguments(arguments, run), module=is_module)
-        paths = recording.save(output)
-        if paths:
-            folder, last = paths[0].parent, paths[-1].name
-            click.echo(f"{folder}: {len(paths)} captures, {paths[0].name} to {last}")
-        return
-    lines = [line.strip() for line in prompts.read_text(encoding="utf-8").splitlines()]
-    planned = session.plan_runs(
-        [line for line in lines if line],
-        seeds[0] if len(seeds) == 1 else list(seeds) or 0,
-        every_process=options["shard"] is not None,
-    )
-    _refuse_mixture(output, [run.name for run in planned])
+        given = prompt or ("" if "{prompt" in " ".join(arguments) else _find_prompt(arguments))
+        planned = [session.Run(0, given, seeds[0] if seeds else 0)]
+    else:
+        every = options["shard"] is not None
+        seed = seeds[0] if len(seeds) == 1 else list(seeds) or 0
+        planned = session.plan_runs(_read_prompts(prompts, arguments), seed, every_process=every)
+    _check_output(output, [run.name for run in planned] if prompts else [])
     for run in planned:
-        with session.record(model, prompt=run.prompt, **options) as recording:
-            _run_script(name, fill_arguments(arguments, run), module=is_module)
+        with (
+            tempfile.TemporaryDirectory(prefix="headgrid-") as scratch,
+            session.record(model, prompt=run.prompt, **options) as recording,
+        ):
+            filled = fill_arguments(arguments, run, Path(scratch) / "prompt.txt")
+            _run_script(name, filled, module=is_module)
+        if prompts is None:
+            _report(output if recording.save(output) else None, recording.runs)
+            continue
+        if len(recording.runs) > 1:
+            raise RecordError(
+                f"{run.name}: the script ran the model {len(recording.runs)} times, as the first "
+                "block came again after later ones or for another prompt; expected one run for "
+                "each line of --prompts: leave it out where the script itself reads many prompts, "
+                "and each gets a folder"
+            )
         folder = session.save_run(recording, run, output, script=name, arguments=arguments)
-        click.echo(f"{folder}: {len(recording.captures)} layers")
+        _report(folder, recording.runs)
 
 
-def _refuse_mixture(folder: Path, runs: list[str]) -> None:
-    """Refuse a folder in which an earlier recording would stand beside this one."""
+def _read_prompts(file: Path, arguments: list[str]) -> list[str]:
+    """Return the lines of a file, which the script must be told."""
+    if not file.is_file():
+        raise OptionError(f"{file}: there is no such file, expected prompts, one a line")
+    if not any("{prompt" in argument for argument in arguments):
+        raise OptionError(
+            "--prompts is given, but no argument of the script holds {prompt} or {prompt_file}, "
+            "so that all runs would be the same; expected something like --prompt '{prompt}' "
+            "behind the script"
+        )
+    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line]
+
+
+def _report(folder: Path | None, runs: list[list[Capture]]) -> None:
+    """Print a line for each run that this process has written."""
+    from headgrid.recorder.captures import summarize
+
+    if folder is None:
+        return
+    for number, captures in enumerate(runs):
+        own = f"run_{number:03d}" if len(runs) > 1 else ""
+        click.echo(f"{os.path.relpath(folder / own)}: {summarize(captures)}")
+
+
+def _find_prompt(arguments: list[str]) -> str:
+    """Return what stands after ``--prompt`` among the script's arguments."""
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=False):
+        if argument == "--prompt" or argument.startswith("--prompt="):
+            return argument.partition("=")[2] or after
+    return ""
+
+
+def _check_output(folder: Path, runs: list[str]) -> None:
+    """Refuse what is no folder, and one in which an earlier recording would stand beside this."""
+    near = next(path for path in (folder, *folder.parents) if path.exists())
+    if not near.is_dir() or not os.access(near, os.W_OK):
+        raise OptionError(f"{near} is no folder that can be written, expected one as -o")
     found = sorted([*folder.glob("layer*.pt"), *folder.glob("*/layer*.pt")])
     if runs:  # other processes may have written theirs
         found = [path for path in found if path.parent == folder or path.parent.name in runs]
@@ -234,10 +254,14 @@ def _refuse_mixture(folder: Path, runs: list[str]) -> None:
         )
 
 
-def fill_arguments(arguments: list[str], run: Run) -> list[str]:
-    """Return a script's arguments with ``{prompt}``, ``{seed}`` and ``{run}`` filled in."""
-    known = [text.replace("{seed}", str(run.seed)).replace("{run}", run.name) for text in arguments]
-    return [text.replace("{prompt}", run.prompt) for text in known]
+def fill_arguments(arguments: list[str], run: Run, prompt_file: Path | None = None) -> list[str]:
+    """Return a script's arguments with what stands in braces filled in."""
+    words = {"{prompt}": run.prompt, "{seed}": str(run.seed), "{run}": run.name}
+    if prompt_file is not None:
+        prompt_file.write_text(f"{run.prompt}\n", encoding="utf-8")
+        words["{prompt_file}"] = str(prompt_file)
+    pattern = re.compile("|".join(map(re.escape, words)))
+    return [pattern.sub(lambda found: words[found[0]], text) for text in arguments]
 
 
 def _split_script(script: list[str], module: str | None) -> tuple[str, list[str], bool]:
@@ -271,7 +295,7 @@ def _run_script(script: str, arguments: list[str], *, module: bool) -> None:
     """Run a script as Python would, and return when it is done."""
     if not module and not Path(script).is_file():
         raise OptionError(f"{script}: there is no such script; use -m for a module's name")
-    argv, path = list(sys.argv), list(sys.path)
+    argv, path, folder = list(sys.argv), list(sys.path), Path.cwd()
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(Path.cwd()) if module else str(Path(script).resolve().parent))
     try:
@@ -298,3 +322,4 @@ def _run_script(script: str, arguments: list[str], *, module: bool) -> None:
             ) from None
     finally:
         sys.argv, sys.path[:] = argv, path
+        os.chdir(folder)

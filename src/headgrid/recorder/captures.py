@@ -17,7 +17,7 @@ from headgrid.recorder.layer import LayerRecord, name_frames
 from headgrid.recorder.options import RecordOptions
 from headgrid.recorder.place.segments import Segments, fitting_frame_sizes
 from headgrid.recorder.sum.matrix import Matrix
-from headgrid.text import shorten_list
+from headgrid.text import count_noun, quote_text, shorten_list
 
 Array = npt.NDArray[Any]
 
@@ -129,7 +129,7 @@ def _make_capture(
         block_sizes=blocks,
         statistic=options.statistic,
         run="_".join(names),
-        prompt=options.prompt,
+        prompt=layer.prompt,
         metadata=metadata,
     )
 
@@ -149,6 +149,7 @@ def _describe(
         "observation": options.describe(),
         **layer.facts,
         "calls": layer.calls,
+        "forwards_a_block": sorted({*layer.seen.values()}),
         "packages": {"headgrid": __version__, **versions},
     }
     if size is not None:
@@ -177,6 +178,34 @@ def infer_blocks(seen: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:
         sizes.append(end - start)
         start = end
     return tuple(sizes)
+
+
+def summarize(captures: Sequence[Capture]) -> str:
+    """Return what one run's captures hold, in a sentence."""
+    first, facts = captures[0], captures[0].metadata
+    observed, times = facts["observation"], facts["forwards_a_block"]
+    calls = {(c.metadata["stream"], c.layer_index): c.metadata["calls"] for c in captures}
+    streams, layers = ({*part} for part in zip(*calls, strict=True))
+    parts = [f"{count_noun(len(layers), 'layer')} x {count_noun(first.num_heads, 'head')}"]
+    parts += [f"{len(streams)} streams"] * (len(streams) > 1)
+    if blocks := first.block_sizes:
+        sizes = "-".join(str(size) for size in sorted({*blocks}))
+        parts.append(f"{count_noun(len(blocks), 'block')} of {sizes} frame{'s' * (sizes != '1')}")
+    if times[-1] > 1:
+        each = "-".join(str(count) for count in times)
+        parts.append(f"{each} forwards a block ({observed['forwards']} kept)")
+    parts.append(count_noun(sum(calls.values()), "call"))
+    size, stated = facts.get("tokens_per_frame"), facts["frames_stated"]
+    told = stated if stated.startswith(f"{size} ") else f"{size} tokens"
+    frames = f"{len(first.query_frames)} x {len(first.key_frames)} frames"
+    parts.append(f"{frames} of {told}" if size else frames)
+    parts += [observed["key_position"]] * observed["key_position"].startswith("sink")
+    others = ", ".join(facts["other_models"])
+    return (
+        f"{facts['model_class']}: {', '.join(parts)}"
+        + (f"; prompt {quote_text(first.prompt)}" if first.prompt else "")
+        + (f"; ran too and was not recorded: {others}" if others else "")
+    )
 
 
 def _check_coverage(layer: LayerRecord, segments: Segments, gaps: str, seen: str) -> None:

@@ -7,15 +7,15 @@ option ``forwards`` says which of them count.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from headgrid.errors import RecordError
-from headgrid.recorder.options import RecordOptions
-from headgrid.recorder.place.fingerprints import HOW_TO_DECLARE, Fingerprints
+from headgrid.recorder.options import MisfitError, RecordOptions
+from headgrid.recorder.place.fingerprints import Fingerprints, how_to_declare
 from headgrid.recorder.place.positions import CallInfo
 from headgrid.recorder.place.segments import (
     FrameSlices,
@@ -33,6 +33,7 @@ from headgrid.recorder.sum.masks import PlanCache
 from headgrid.recorder.sum.matrix import Matrix, PairSums
 from headgrid.recorder.sum.softmax import sum_softmax
 from headgrid.recorder.watch.sites import CallSite
+from headgrid.recorder.watch.statements import find_prompt, find_time
 
 #: Where queries and keys lie: those of the whole call, and those of this process.
 Places = list[tuple[Spans, Spans]]
@@ -51,10 +52,13 @@ class LayerRecord:
     plans: PlanCache
     generator: torch.Generator
     facts: dict[str, Any]
+    prompt: str = ""
+    first: bool = False  # of the model's layers: it looks at the time steps for all
     calls: int = 0
     seen: dict[Spans, int] = field(default_factory=dict)
     newest: Spans = ()
     positions: dict[Spans, dict[str, int]] = field(default_factory=dict)
+    times: dict[Spans, list[Any]] = field(default_factory=dict)
     covered: Spans = ()
     matrices: dict[int, Matrix] = field(default_factory=dict)
     latest: dict[Spans, PairSums] = field(default_factory=dict)
@@ -92,8 +96,8 @@ class LayerRecord:
             )
         block = own_queries if options.shard == "queries" else all_queries
         if options.query_position_inferred:
-            self._check_moved(block, site)
-        forward = self._count_forward(block)
+            self._check_moved(block, site, keys)
+        forward = self._count_forward(block, keys)
         sums = None
         wanted = 0 if options.forwards in (None, "first") else options.forwards
         if wanted in (forward, "last", "mean", "all"):
@@ -111,14 +115,24 @@ class LayerRecord:
                 self._add(forward if options.forwards == "all" else 0, sums)
             self.newest = all_queries
             self.positions.setdefault(block, site.positions())
+            if self.first:
+                self.times.setdefault(block, []).append(find_time(site))
             self.fingerprints.store(marks)
 
         return commit
 
     def begins_again(self, places: Places) -> bool:
-        """Return whether the first block comes after later ones: another run of the model."""
-        start = places[0][0][0][0]
-        return start == 0 and bool(self.newest) and self.newest[0][0] > 0
+        """Return whether the first block comes after later ones, or for another prompt.
+
+        Then another run of the model begins.
+        """
+        if places[0][0][0][0] > 0 or not self.newest:
+            return False
+        return self.newest[0][0] > 0 or self.has_other_prompt()
+
+    def has_other_prompt(self) -> bool:
+        """Return whether the script has gone on to another prompt."""
+        return (self.options.prompt or find_prompt()) != self.prompt
 
     def find_places(self, call: AttentionCall, site: CallSite, last: Spans | None) -> Places:
         """Ask the policies where queries and keys lie: of the whole call, and of this process."""
@@ -161,7 +175,7 @@ class LayerRecord:
         """Refuse tokens that lie in no frame, or frames that no later call can complete."""
         path, tokens, slices = self.path, count_tokens(spans), segments.slice_frames(own)
         if not len(slices):
-            raise RecordError(
+            raise MisfitError(
                 f"{path}: the call's {tokens} {name} tokens (from {spans[0][0]}) lie in none of "
                 f"the {segments.describe()}; pass segments that cover them"
             )
@@ -172,18 +186,21 @@ class LayerRecord:
             return slices
         size = segments.tokens_per_frame
         if size is None:
-            raise RecordError(
+            raise MisfitError(
                 f"{path}: the call's {name} tokens ({spans[0][0]} to {spans[-1][1]}) end inside a "
                 f"segment, and there are {segments.describe()}; boundaries that end at "
                 f"{spans[-1][1]} would fit"
             )
-        raise RecordError(
+        stated = self.facts["frames_stated"]
+        stated = "" if stated == "none" else f"; the model states {stated}"
+        raise MisfitError(
             f"{path}: {tokens} {name} tokens from token {spans[0][0]} are no whole frames of "
-            f"{size} tokens ({tokens / size:.2f} frames); {fitting_frame_sizes(tokens, size)}, or "
-            f"pass segments=, or model= if {self.facts['model_class']} is not the one to record"
+            f"{size} tokens ({tokens / size:.2f} frames{stated}); "
+            f"{fitting_frame_sizes(tokens, size)}, or pass segments=, or model= if "
+            f"{self.facts['model_class']} is not the one to record"
         )
 
-    def _check_moved(self, block: Spans, site: CallSite) -> None:
+    def _check_moved(self, block: Spans, site: CallSite, keys: FrameSlices) -> None:
         """Refuse a block that comes again where a running module says that it is another."""
         now = site.positions()
         for name, before in self.positions.get(block, {}).items():
@@ -191,10 +208,14 @@ class LayerRecord:
                 raise RecordError(
                     f"{self.path}: {name_frames(self.options.query_segments, block)} came again, "
                     f"but {name} has moved from {before} to {now[name]}: the cache holds one block "
-                    "and its sinks, so the number of tokens does not say which they are; pass "
-                    f"query_position='argument:{name}' (in tokens) or 'counted:5' (forwards of a "
-                    "block), and key_position='sink:1,window:6' (frames the cache holds)"
+                    "and its sinks, so the number of tokens does not say which they are; "
+                    f"{self._declare(block, keys.frames, name)}"
                 )
+
+    def _declare(self, block: Spans, held: Sequence[int], name: str = "current_start") -> str:
+        """Return how to declare a cache that holds a block and its sinks."""
+        own = self.options.query_segments.slice_frames(block).frames
+        return how_to_declare(len(held), len({*held} - {*own}), name)
 
     def _check_own_keys(self, call: AttentionCall, sums: PairSums) -> None:
         """Refuse a growing cache in which no query frame sees its own keys: it is not its end."""
@@ -212,20 +233,43 @@ class LayerRecord:
             )
 
     def _check_repeats(self) -> None:
-        """Refuse a last block with more forwards than any other, which may be several blocks."""
-        *earlier, last = sorted(self.seen)
-        most = max((self.seen[block] for block in earlier), default=0)
+        """Refuse forwards that may be those of several blocks, prompts or streams."""
+        *earlier, last = blocks = sorted(self.seen)
+        counts = [self.seen[block] for block in blocks]
         told = not self.options.query_position_inferred or any(self.positions.values())
-        if earlier and self.seen[last] > most and not told:
-            raise RecordError(
-                f"{self.path}: {name_frames(self.options.query_segments, last)} came "
-                f"{self.seen[last]} times, the blocks before at most {most} times: more forwards, "
-                "or several blocks in a cache that holds one and its sinks. Pass query_position="
-                "'growing' for the first, 'counted:5' (forwards of a block) or 'argument:"
-                "current_start' with key_position='sink:1,window:6' for the second"
-            )
+        if earlier and counts[-1] > max(counts[:-1]) and not told:
+            self._raise_repeats(last, f"the blocks before at most {max(counts[:-1])} times")
+        timed = any(time is not None for times in self.times.values() for time in times)
+        after = max(counts[1:], default=0)
+        if self.first and not timed and 1 < after < counts[0] and counts[0] % after == 0:
+            self._raise_repeats(blocks[0], f"the blocks after at most {after} times")
+        for block, found in self.times.items():
+            times = [float(time) for time in found if time is not None]
+            left = next((n for n, time in enumerate(times) if time != times[0]), len(times))
+            if times and times[0] in times[left:]:
+                self._raise_repeats(block, f"and time step {times[0]:g} came back after others")
+            paired = len(times) > 1 and times[::2] == times[1::2]
+            if paired and self.options.stream is None and self.options.forwards in ("last", "mean"):
+                raise RecordError(
+                    f"{self.path}: {name_frames(self.options.query_segments, block)} came twice "
+                    "with each time step (conditional and unconditional?); pass stream=0 or "
+                    "stream=1 for one of them, stream='both', or the number of a forward"
+                )
 
-    def _count_forward(self, block: Spans) -> int:
+    def _raise_repeats(self, block: Spans, found: str) -> None:
+        options = self.options
+        if str(options.query_position) == "growing" and not options.query_position_inferred:
+            return  # as the user says
+        held = options.key_segments.slice_frames(((0, block[-1][1]),)).frames
+        raise RecordError(
+            f"{self.path}: {name_frames(options.query_segments, block)} came "
+            f"{self.seen[block]} times, {found}: more forwards, another prompt, or several blocks "
+            "in a cache that holds one and its sinks. For the first, pass query_position="
+            "'growing'; for the second, make a recording for each prompt (--prompts); for the "
+            f"third, {self._declare(block, held)}"
+        )
+
+    def _count_forward(self, block: Spans, keys: FrameSlices) -> int:
         """Return which forward of a block this is, from 0."""
         path, segments = self.path, self.options.query_segments
         if block in self.seen:
@@ -242,7 +286,7 @@ class LayerRecord:
                 raise RecordError(
                     f"{path}: {name_frames(segments, block)} overlap queries seen before (tokens "
                     f"{low} to {high}) without being the same block; the cache has rolled, or "
-                    f"positions are wrong: {HOW_TO_DECLARE}"
+                    f"positions are wrong: {how_to_declare(len(keys.frames), 1)}"
                 )
         return 0
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headgrid.errors import OptionError, check_choice, near_miss
+from headgrid.errors import OptionError, RecordError, check_choice, near_miss
 from headgrid.recorder.place.positions import CallInfo, Policy, read_policy
 from headgrid.recorder.place.segments import Segments
 from headgrid.recorder.read.readers import Reader
@@ -24,6 +24,14 @@ _FORWARDS = ("first", "last", "mean", "all")
 
 #: A policy, its spelling (``"counted:5"``), or a function of a `CallInfo`.
 Position = str | Policy | Callable[[CallInfo], Any]
+
+
+class MisfitError(RecordError):
+    """A model has other frames than the options say: it may be another that is meant."""
+
+
+class UnknownLayerError(MisfitError):
+    """A model has no such layers."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,7 @@ class RecordOptions:
     seed: int
     irregular_mask: str
     gaps: str
-    stream: int | None
+    stream: int | str | None
     check_keys: bool
     functions: Mapping[str, Reader]
     shard: str | None
@@ -116,19 +124,17 @@ def read_options(
             f"batch is {batch!r}, expected a whole number, 'mean' or 'all'"
             f"{near_miss(str(batch), ('mean', 'all'))}"
         )
-    if given["stream"] not in (None, 0, 1):
-        raise OptionError(f"stream is {given['stream']!r}, expected 0 or 1, in order of calls")
+    if given["stream"] not in (None, 0, 1, "both"):
+        raise OptionError(
+            f"stream is {given['stream']!r}, expected 0 or 1, in order of calls, or 'both'"
+        )
     _check_sample(given["sample"], given["statistic"])
     cross = given["attention"] == "cross"
     both = _choose("tokens_per_frame", tokens_per_frame, "segments", segments)
     queries = _choose("tokens_per_frame", None, "query_segments", query_segments) or both
     keys = _choose("key_tokens_per_frame", key_tokens_per_frame, "key_segments", key_segments)
-    if queries is None:
-        raise OptionError(
-            "the frames are not given, expected tokens_per_frame=1560, or boundaries "
-            "segments=[0, 12, 30]"
-        )
-    keys = keys or (None if cross else both)
+    queries = queries or Segments()  # to be found in the model
+    keys = keys or (None if cross else both or Segments())
     if keys is None:
         raise OptionError(
             "the frames of the keys are not given, expected key_tokens_per_frame=1 (each text "

@@ -1,43 +1,30 @@
-"""Attention calls of a running model, one after the other -> captures of its layers."""
+"""A ``with`` block in which models run -> the captures of the one that is recorded."""
 
 from __future__ import annotations
 
-import itertools
+import gc
 import threading
-import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
 from headgrid.capture.model import Capture
 from headgrid.capture.store import save_capture
-from headgrid.errors import HeadgridWarning, near_miss
 from headgrid.errors import RecordError as RecordError
 from headgrid.notebook import Card
-from headgrid.recorder.captures import build_captures
-from headgrid.recorder.layer import LayerRecord
-from headgrid.recorder.options import RecordOptions, fits_layer, match_path
-from headgrid.recorder.place.segments import Spans
-from headgrid.recorder.read.call import AttentionCall, choose_batch
+from headgrid.recorder.model import ModelRecord, explain_unknown
+from headgrid.recorder.options import MisfitError, RecordOptions, UnknownLayerError, match_path
+from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum import shards
-from headgrid.recorder.sum.masks import PlanCache
 from headgrid.recorder.watch.intercept import Commit
-from headgrid.recorder.watch.sites import (
-    CallSite,
-    find_site,
-    has_context,
-    hint_kind,
-    module_path,
-    sibling_paths,
-    state_kind,
-    unwrap,
-)
+from headgrid.recorder.watch.sites import CallSite, find_site, unwrap
 from headgrid.recorder.watch.targets import find_missing
-from headgrid.text import shorten_list
+from headgrid.text import count_noun
 
-#: A model, the name of its class (a glob), or None for the only one that runs.
+#: A model, a module that holds it, the name of its class (a glob), or None for whichever runs.
 Model: TypeAlias = "torch.nn.Module | str | None"
 
 #: Stands for the model where attention is called outside any module.
@@ -49,20 +36,15 @@ class Recording(Card):
 
     def __init__(self, model: Model, options: RecordOptions) -> None:
         self.options = options
-        self._model = unwrap(model) if isinstance(model, torch.nn.Module) else model
-        self._root: torch.nn.Module | None = None
-        self._layers: dict[str, list[LayerRecord]] = {}  # one for each run
-        self._numbers: dict[str, int] = {}
-        self._siblings: list[str] = []  # of the layer that was seen first
-        self._kinds: dict[str, str] = {}
-        self._turns: dict[str, int] = {}  # calls of each layer, those of both streams
-        self._sites: dict[str, int] = {}
-        self._latest: dict[int, Spans] = {}
-        self._plans = PlanCache()
+        name, _, place = model.partition(":") if isinstance(model, str) else ("", "", "")
+        self._model = unwrap(model) if isinstance(model, torch.nn.Module) else name or model
+        self._place = int(place) if place.isdigit() else None  # among the models of a class
+        self._models: list[ModelRecord] = []
+        self._by_root: weakref.WeakKeyDictionary[torch.nn.Module, ModelRecord] = (
+            weakref.WeakKeyDictionary()
+        )
         self._lock = threading.RLock()
-        self._generator = torch.Generator().manual_seed(options.seed)
         self._runs: list[list[Capture]] | None = None
-        self._error: Exception | None = None
 
     def __repr__(self) -> str:
         found = self.finished
@@ -130,132 +112,67 @@ class Recording(Card):
     def prepare(self, read: Callable[[], AttentionCall]) -> Commit | None:
         """Look at one attention call before it runs; called by the interceptor."""
         with self._lock:
-            if self._error is not None:
+            site = find_site()
+            root = self._find_root(site)
+            if root is None:
                 return None
-            try:
-                return self._prepare(read)
-            except Exception as error:
-                self._error = error  # the model may go on as though nothing had happened
-                raise
-
-    def _prepare(self, read: Callable[[], AttentionCall]) -> Commit | None:
-        site = find_site()
-        root = self._find_root(site)
-        if root is None:
+            record = self._by_root.get(root)
+            if record is None:
+                record = self._by_root[root] = ModelRecord(root, self.options)
+                self._models.append(record)
+            commit = self._guard(record, lambda: record.prepare(root, site, read))
+        if commit is None:
             return None
-        call = read()
-        if call.query.is_meta:
-            return None  # a run for shapes only
-        path = self._name_site(root, site, call)
-        kind = self._tell_kind(root, site, path, call)
-        if kind != self.options.attention:
-            queries, keys = int(call.query.shape[2]), int(call.key.shape[2])
-            if kind == "self" and keys >= queries:  # cross-attention has its queries there
-                self._latest[threading.get_ident()] = ((keys - queries, keys),)
-            return None
-        return self._prepare_layer(site, root, path, call)
-
-    def _find_root(self, site: CallSite) -> torch.nn.Module | None:
-        """Return the model that the call belongs to, or None if it is not the one recorded."""
-        wanted = self._model
-        if isinstance(wanted, torch.nn.Module):
-            return wanted if any(part is wanted for part in site.modules) else None
-        fits = [p for p in site.modules if wanted is None or match_path(type(p).__name__, wanted)]
-        if wanted is not None and not fits:
-            return None
-        found = unwrap(fits[0]) if fits else _NO_MODEL
-        if self._root is not None and found is not self._root:
-            raise RecordError(
-                f"attention runs in two models, {type(self._root).__name__} and "
-                f"{type(found).__name__}; pass model= (a module, or its class name) to say which"
-            )
-        self._root = found
-        return found
-
-    def _name_site(self, root: torch.nn.Module, site: CallSite, call: AttentionCall) -> str:
-        path = module_path(root, site.modules[-1]) if site.modules else site.place
-        path = path or type(root).__name__
-        name = f"{path} ({call.function} at {site.place})"
-        self._sites[name] = self._sites.get(name, 0) + 1
-        return path
-
-    def _tell_kind(
-        self, root: torch.nn.Module, site: CallSite, path: str, call: AttentionCall
-    ) -> str:
-        """Tell self- from cross-attention: by option, module, then by keys."""
-        if self.options.names_exactly(path):
-            return self.options.attention
-        stated = state_kind(site)
-        if stated is not None:
-            return stated
-        hint = hint_kind(root, site)
-        queries, keys = call.query.shape[2], call.key.shape[2]
-        known = self._kinds.get(path)
-        # A name is no proof: "cross" may be across frames, and "attn2" may have no context.
-        told = known != "self" and (keys != queries or has_context(site))
-        if hint == "self" or (hint == "cross" and told):
-            return hint
-        if keys == queries:
-            return self._kinds.setdefault(path, "self")
-        if known == "self" and keys < queries:
-            raise RecordError(
-                f"{path} has computed self-attention, and now {queries} query and {keys} key "
-                "tokens: it computes both self- and cross-attention, which cannot be told apart "
-                "by module; name the function of one of them in functions=, or record its parent"
-            )
-        if known is not None or keys < queries:
-            return self._kinds.setdefault(path, "cross")
-        if self.options.names(path) or self.options.shard is not None:
-            return self.options.attention
-        raise RecordError(
-            f"{path} ({type(site.modules[-1]).__name__ if site.modules else call.function}) has "
-            f"{queries} query and {keys} key tokens, which may be a cache or cross-attention, and "
-            f"its name does not say; pass layers='{path}' (or a glob) to name what to record"
-        )
-
-    def _prepare_layer(
-        self, site: CallSite, root: torch.nn.Module, path: str, call: AttentionCall
-    ) -> Commit | None:
-        number = self._number_layer(root, path)
-        turn = self._turns[path] = self._turns.get(path, -1) + 1
-        stream = self.options.stream
-        if not self.options.wants(number, path) or stream not in (None, turn % 2):
-            return None
-        facts = {"model_class": type(root).__name__}
-        fresh = LayerRecord(number, path, self.options, self._plans, self._generator, facts)
-        runs = self._layers.setdefault(path, [fresh])
-        chosen = choose_batch(call, self.options.batch)
-        last = self._latest.get(threading.get_ident())
-        places = runs[-1].find_places(chosen, site, last)
-        if runs[-1].begins_again(places):
-            runs.append(fresh)
-        commit = runs[-1].prepare(chosen, site, places)
+        entered = commit
 
         def enter() -> None:
             with self._lock:
-                commit()
+                self._guard(record, entered)
 
         return enter
 
-    def _number_layer(self, root: torch.nn.Module, path: str) -> int:
-        """Return a layer's place among its siblings, as long as only these are seen."""
-        if path not in self._numbers:
-            if not self._numbers:
-                self._siblings = sibling_paths(root, path)
-            alone = path in self._siblings and self._numbers.keys() <= set(self._siblings)
-            after = max(self._numbers.values(), default=-1) + 1
-            self._numbers[path] = self._siblings.index(path) if alone else after
-        return self._numbers[path]
+    def _guard(self, record: ModelRecord, step: Callable[[], Any]) -> Any:
+        """Take a step unless the model has failed; the first error is kept for the end.
 
-    def _warn_of_unseen(self) -> None:
-        unseen = [path for path in self._siblings if path not in self._numbers]
-        if unseen and self.options.layers is None:
-            warnings.warn(
-                f"{len(unseen)} of {len(self._siblings)} layers were not seen and have no capture: "
-                f"{shorten_list(unseen)}; pass functions= to name the function that they call",
-                HeadgridWarning,
-                stacklevel=4,
-            )
+        It is raised at once where the model is given, or states its frames: it is the one meant.
+        """
+        if record.error is not None:
+            return None  # the model may have gone on as though nothing had happened
+        try:
+            return step()
+        except Exception as error:
+            record.error = error
+            only = isinstance(self._model, str) and self._place is None
+            given = only or record.root() is self._model
+            unknown = isinstance(error, UnknownLayerError)
+            if given or (record.states_frames and not unknown):
+                raise
+            if unknown:
+                self._check_globs()
+            return None
+
+    def _check_globs(self) -> None:
+        """Raise where ``layers`` has a glob that fits no module of any model there is."""
+        found = [part for part in gc.get_objects() if issubclass(type(part), torch.nn.Module)]
+        for wanted in (one for one in self.options.layers or () if isinstance(one, str)):
+            if any(match_path(name, wanted) for part in found for name, _ in part.named_modules()):
+                continue
+            largest = max(found, key=lambda part: sum(1 for _ in part.modules()))
+            names = [name for name, _ in largest.named_modules()]
+            raise UnknownLayerError(explain_unknown(wanted, names, type(largest).__name__))
+
+    def _find_root(self, site: CallSite) -> torch.nn.Module | None:
+        """Return the model that the call belongs to, or None if it is not one to record."""
+        wanted, running = self._model, site.modules
+        if isinstance(wanted, torch.nn.Module):
+            if any(part is wanted for part in running):
+                return wanted
+            inside = bool(running) and any(part is running[0] for part in wanted.modules())
+            return unwrap(running[0]) if inside else None
+        fits = [p for p in running if wanted is None or match_path(type(p).__name__, wanted)]
+        if wanted is not None and not fits:
+            return None
+        return unwrap(fits[0]) if fits else _NO_MODEL
 
     def finish(self) -> None:
         """Turn what was recorded into captures; called when the block ends.
@@ -265,40 +182,53 @@ class Recording(Card):
         RecordError
             Where nothing was recorded, frames are missing, or a cache changed.
         """
-        if self._error is not None:
-            raise self._error
-        ran = [[layer for layer in runs if layer.calls] for runs in self._layers.values()]
-        runs = [[layer for layer in run if layer] for run in itertools.zip_longest(*ran)]
-        self._check_found(runs[0] if runs else [])
-        self._warn_of_unseen()
-        self._runs = []
-        for run in runs:
-            layers = sorted(run, key=lambda layer: layer.number)
-            captures = build_captures(layers, self.options, self._list_sites())
-            if len(runs) > 1:
-                name = f"run_{len(self._runs):03d}"
-                captures = [c.replace(run=f"{name}_{c.run}".strip("_")) for c in captures]
-            self._runs.append(captures)
+        record = self._choose()
+        left = [other for other in self._models if other is not record]
+        others = [f"{other.name} ({count_noun(other.size, 'layer')})" for other in left]
+        runs = record.finish(others)
+        if not any(runs):
+            raise RecordError(f"no attention call ran to its end; {record.list_sites()}")
+        self._runs = runs
+        self.options = record.options
         # Nothing is kept that refers to the model and its tensors.
-        self._layers.clear()
-        self._latest.clear()
-        self._plans.clear()
-        self._model = self._root = None
+        self._models.clear()
+        self._model = None
+
+    def _choose(self) -> ModelRecord:
+        """Return the model that is named, or the one that states its frames, or has most layers."""
+        self._check_seen()
+        if self._place is not None and self._place >= len(self._models):
+            raise RecordError(
+                f"model is '{self._model}:{self._place}', but {len(self._models)} of this class "
+                "ran, counted from 0"
+            )
+        ranked = sorted(self._models, key=_rank)
+        best = ranked[-1] if self._place is None else self._models[self._place]
+        if self._place is None and len(ranked) > 1 and _rank(ranked[-2]) == _rank(best):
+            raise RecordError(
+                f"attention runs in two models, {ranked[-2].name} and {best.name}; "
+                "pass model= (a module, or its class name; of two of a class, in order of their "
+                f"first calls, model='{best.name}:0' or model='{best.name}:1') to say which"
+            ) from ranked[-2].error or best.error
+        if best.error is None and not best.found:
+            raise RecordError(
+                f"no {self.options.attention}-attention was seen; {self._list_sites()}; pass "
+                "attention= 'self' or 'cross', or layers= with a glob of module paths"
+            )
+        return best
 
     def _list_sites(self) -> str:
-        """Return the attention calls that were seen, for the end of a message."""
-        counted = [f"{site} x{times}" for site, times in self._sites.items()]
-        return f"attention calls seen: {shorten_list(counted)}"
+        return "; ".join(record.list_sites() for record in self._models if record.sites)
 
-    def _check_found(self, layers: list[LayerRecord]) -> None:
-        seen = self._list_sites()
+    def _check_seen(self) -> None:
+        """Raise where no call was seen, or not the function that was named."""
         missing = find_missing(self.options.functions)
         if missing:
             raise RecordError(
                 f"functions names {', '.join(missing)}, but no module that was loaded has it; "
-                f"expected the path under which the model's code defines it; {seen}"
+                "expected the path under which the model's code defines it; " + self._list_sites()
             )
-        if not self._sites:
+        if not any(record.sites or record.error for record in self._models):
             name = self._model if isinstance(self._model, str) else type(self._model).__name__
             where = "in the block" if self._model is None else f"inside {name}"
             raise RecordError(
@@ -306,17 +236,11 @@ class Recording(Card):
                 "calls a function that headgrid does not know; pass functions={'package.module."
                 "attention': 'heads_last'} to name it"
             )
-        if not self._numbers:
-            raise RecordError(
-                f"no {self.options.attention}-attention was seen; {seen}; pass attention= "
-                "'self' or 'cross', or layers= with a glob of module paths"
-            )
-        for wanted in self.options.layers or ():
-            if any(fits_layer(wanted, layer.number, layer.path) for layer in layers):
-                continue
-            names = list(self._numbers)
-            raise RecordError(
-                f"layers={wanted!r} matches none of the {len(names)} layers with "
-                f"{self.options.attention}-attention (0 to {len(names) - 1}: {names[0]} ... "
-                f"{names[-1]}){near_miss(str(wanted), names)}; {seen}"
-            )
+
+
+def _rank(record: ModelRecord) -> tuple[bool, bool, bool, int]:
+    """Return how likely a model is the one that is meant."""
+    error = record.error
+    named = (record.found or error is not None) and not isinstance(error, UnknownLayerError)
+    fits = named and not isinstance(error, MisfitError)
+    return named, record.states_frames, fits, record.size

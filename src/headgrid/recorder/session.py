@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from headgrid.errors import OptionError, near_miss
+from headgrid.errors import OptionError
+from headgrid.recorder.model import explain_unknown
 from headgrid.recorder.options import Position, RecordOptions, match_path, read_options
 from headgrid.recorder.recording import Model, Recording
 from headgrid.recorder.sum import shards
@@ -40,7 +41,7 @@ def record(
     seed: int = 0,
     irregular_mask: str = "error",
     gaps: str = "error",
-    stream: int | None = None,
+    stream: int | str | None = None,
     check_keys: bool = True,
     functions: Mapping[str, Any] | None = None,
     shard: str | None = None,
@@ -55,9 +56,10 @@ def record(
     Parameters
     ----------
     model : torch.nn.Module, str or None
-        The model, the name of its class (a glob), or None for the only one that runs.
+        The model, a module that holds it, the name of its class (a glob), or None for the one
+        with most layers among those that run and have such frames.
     tokens_per_frame : int, optional
-        Tokens of one frame. This or ``segments`` is needed.
+        Tokens of one frame; not needed where the model states them (Wan and its like).
     segments, query_segments, key_segments : sequence, optional
         Boundaries ``[0, 12, 30]`` of frames in tokens, or pairs of them; for one axis or both.
     key_tokens_per_frame : int, optional
@@ -88,9 +90,9 @@ def record(
         stop, take the exact mean over visible token pairs, or leave masks out.
     gaps : {"error", "keep"}
         What to do where query frames are missing or incomplete.
-    stream : {0, 1}, optional
+    stream : {0, 1, "both"}, optional
         Which of two forwards counts that alternate, each with a cache of its own (conditional
-        and unconditional).
+        and unconditional); both are captures of ``stream_0`` and ``stream_1``.
     check_keys : bool
         Stop where a cached frame's keys change (a cache that rolled or was encoded again).
     functions : mapping of dotted path to reader, optional
@@ -147,11 +149,7 @@ def _check_model(model: object, options: RecordOptions) -> None:
     paths = [module_path(model, part) for part in unwrap(model).modules()]
     for wanted in options.layers or ():
         if isinstance(wanted, str) and not any(match_path(path, wanted) for path in paths):
-            raise OptionError(
-                f"layers={wanted!r} matches none of the {len(paths)} module paths of "
-                f"{type(unwrap(model)).__name__} (such as {', '.join(paths[1:4])})"
-                f"{near_miss(wanted, paths)}"
-            )
+            raise OptionError(explain_unknown(wanted, paths, type(unwrap(model)).__name__))
 
 
 @dataclass(frozen=True, repr=False)

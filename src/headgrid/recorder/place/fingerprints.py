@@ -18,11 +18,17 @@ from headgrid.text import shorten_list
 #: Numbers kept of each pooled key: random projections, so that no frame pair collides.
 WIDTH = 4
 
-#: How to declare a cache that does not only grow.
-HOW_TO_DECLARE = (
-    "pass key_position='sink:1,window:6' (frames the cache holds) with "
-    "query_position='counted:5' (forwards of a block) or 'argument:current_start'"
-)
+#: Calls with cached keys after which two caches that alternate have shown themselves.
+LOOKS = 4
+
+
+def how_to_declare(window: int, sink: int, name: str = "current_start") -> str:
+    """Return how to declare a cache that holds so many frames, and sinks among them."""
+    held = f"sink:{sink},window:{window}" if sink else f"window:{window}"
+    return (
+        f"pass key_position='{held}' (frames the cache holds, as seen) with "
+        f"query_position='argument:{name}' (in tokens) or 'counted:5' (forwards of a block)"
+    )
 
 
 class Fingerprints:
@@ -31,7 +37,10 @@ class Fingerprints:
     def __init__(self) -> None:
         self._marks: dict[int, torch.Tensor] = {}
         self._before: dict[int, torch.Tensor] = {}  # those that the latest replaced
-        self._suspects: dict[tuple[int, ...], torch.Tensor] = {}  # on devices that run ahead
+        self._compared = 0
+        # Which frames have changed, and whether to keys of two calls before: by the frames
+        # compared and the number held. Devices that run ahead are asked at the end.
+        self._suspects: dict[tuple[tuple[int, ...], int], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def check(
         self,
@@ -51,18 +60,16 @@ class Fingerprints:
             old = torch.stack([self._marks[frame] for frame in frames])
             new = torch.stack([marks[frame] for frame in frames])
             off = _differ(old, new, dtype)
-            if runs_ahead(off.device):
-                self._suspects[frames] = self._suspects.get(frames, off) | off
-                return marks
-            if off.any() and all(frame in self._before for frame in frames):
+            back = torch.zeros_like(off[0])  # whether the keys are those of two calls before
+            self._compared += 1
+            if self._compared <= LOOKS and all(frame in self._before for frame in frames):
                 before = torch.stack([self._before[frame] for frame in frames])
-                if not _differ(before, new, dtype).any():
-                    raise RecordError(
-                        f"{path}: two caches alternate (conditional and unconditional?): the keys "
-                        f"of frames {shorten_list(frames)} are those seen two calls before; pass "
-                        "stream=0 or stream=1 for one of them"
-                    )
-            _raise_changed(path, frames, off)
+                back = ~_differ(before, new, dtype).any()
+            key = (frames, len(marks))
+            earlier = self._suspects.get(key, (torch.zeros_like(off), back))
+            self._suspects[key] = (earlier[0] | off, earlier[1] | (off.any() & back))
+            if not runs_ahead(off.device):
+                self.check_deferred(path)
         return marks
 
     def store(self, marks: dict[int, torch.Tensor]) -> None:
@@ -72,8 +79,9 @@ class Fingerprints:
 
     def check_deferred(self, path: str) -> None:
         """Raise what a device that runs ahead has found by now."""
-        for frames, off in self._suspects.items():
-            _raise_changed(path, frames, off)
+        for (frames, window), (off, back) in self._suspects.items():
+            _raise_changed(path, frames, off, window, bool(back))
+        self._suspects.clear()
 
 
 def _differ(old: torch.Tensor, new: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -81,12 +89,21 @@ def _differ(old: torch.Tensor, new: torch.Tensor, dtype: torch.dtype) -> torch.T
     return (new - old).abs().amax(1) > tolerance * old.abs().amax(1) + 1e-12
 
 
-def _raise_changed(path: str, frames: tuple[int, ...], off: torch.Tensor) -> None:
+def _raise_changed(
+    path: str, frames: tuple[int, ...], off: torch.Tensor, window: int, back: bool
+) -> None:
     wrong = [frame for frame, bad in zip(frames, off.tolist(), strict=True) if bad]
+    if wrong and back:
+        raise RecordError(
+            f"{path}: two caches alternate (conditional and unconditional?): the keys of frames "
+            f"{shorten_list(frames)} are those seen two calls before; pass stream=0 or stream=1 "
+            "for one of them, or stream='both'"
+        )
     if wrong:
         raise RecordError(
             f"{path}: the keys of frames {shorten_list(wrong)} are not those seen before: the "
-            f"cache has rolled, or its frames were encoded again; {HOW_TO_DECLARE}, or "
+            "cache has rolled, or its frames were encoded again; "
+            f"{how_to_declare(window, frames.index(wrong[0]))}, or "
             "check_keys=False if the model encodes its cache again on purpose"
         )
 

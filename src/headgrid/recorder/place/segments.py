@@ -70,6 +70,11 @@ class Segments:
     tokens_per_frame: int | None = None
     bounds: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the frames are not known yet."""
+        return self.tokens_per_frame is None and not self.bounds
+
     @classmethod
     def equal(cls, tokens_per_frame: int, name: str = "tokens_per_frame") -> Segments:
         """Every frame has so many tokens."""
@@ -118,6 +123,8 @@ class Segments:
         """Return the segments in a few words."""
         if self.tokens_per_frame is not None:
             return f"{self.tokens_per_frame} tokens per frame"
+        if self.is_open:
+            return "the frames that the model states"
         return (
             f"{len(self.bounds)} segments over tokens {self.bounds[0][0]} to {self.bounds[-1][1]}"
         )

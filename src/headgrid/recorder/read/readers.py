@@ -26,16 +26,20 @@ def _in_order(order: str, read: Reader, ignored: str = "", **fixed: Any) -> Read
     """Return the reader of a function whose positional arguments come in this order.
 
     What changes no logit is ignored, and so is what is switched off; `read` refuses any other
-    keyword that it does not know.
+    keyword that it does not know. A name may stand as `own=read's`.
     """
-    names, dropped = order.split(), {"value", "v", "dropout_p", *ignored.split()}
+    pairs = [name.partition("=") for name in order.split()]
+    names, dropped = [pair[0] for pair in pairs], {"value", "v", "dropout_p", *ignored.split()}
+    renamed = {own: other for own, _, other in pairs if other}
 
     def read_arguments(*args: Any, **kwargs: Any) -> AttentionCall:
         if len(args) > len(names):
             raise TypeError(f"{len(args)} positional arguments, expected at most {len(names)}")
         given = dict(zip(names, args, strict=False)) | kwargs
-        kept = {k: v for k, v in given.items() if k not in dropped and not is_off(v)}
-        return read(**kept, **fixed)
+        kept = {
+            renamed.get(k, k): v for k, v in given.items() if k not in dropped and not is_off(v)
+        }
+        return read(**fixed | kept)
 
     return read_arguments
 
@@ -99,9 +103,14 @@ def _read_heads_first(
 
 
 def _read_heads_last(
-    query: torch.Tensor, key: torch.Tensor, attn_mask: Any = None, **more: Any
+    query: torch.Tensor,
+    key: torch.Tensor,
+    attn_mask: Any = None,
+    attention_kwargs: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim)."""
+    more |= {k: v for k, v in (attention_kwargs or {}).items() if k != "return_lse"}
     mask, function = split_mask(attn_mask)
     if mask is not None and mask.ndim == 2 and mask.shape == (query.shape[0], key.shape[1]):
         mask = mask[:, None, None]
@@ -121,13 +130,23 @@ def _read_flash(
     k: torch.Tensor,
     softmax_scale: float | None = None,
     causal: bool = False,
-    window_size: tuple[int, int] = (-1, -1),
+    window_size: tuple[int | None, int | None] = (-1, -1),
     softcap: float = 0.0,
     q_scale: float | None = None,
+    learnable_sink: torch.Tensor | None = None,
+    tensor_layout: str = "NHD",
+    square: bool = False,
     function: str = "flash_attn",
 ) -> AttentionCall:
-    """Read (batch, tokens, heads, dim), causal from the last tokens."""
-    left, right = window_size
+    """Read (batch, tokens, heads, dim), or "HND"; causal from the last tokens."""
+    if tensor_layout != "NHD":
+        q, k = q.transpose(1, 2), k.transpose(1, 2)
+    if causal and square and q.shape[1] != k.shape[1]:
+        raise RecordError(
+            f"{function} was called causally with {q.shape[1]} query and {k.shape[1]} key tokens, "
+            "expected as many; pass functions={path: reader} that says which a query sees"
+        )
+    left, right = (-1 if side is None else side for side in window_size)
     return AttentionCall(
         q.transpose(1, 2),
         k.transpose(1, 2),
@@ -136,6 +155,7 @@ def _read_flash(
         upper=0 if causal else (right if right >= 0 else None),
         from_end=True,
         softcap=softcap or None,
+        sink_logits=learnable_sink,
         function=function,
     )
 
@@ -245,8 +265,17 @@ _SEQUENCES = "q k v cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k"
 _FLASH = "deterministic return_attn_probs max_seqlen_q max_seqlen_k"
 _FLASH3 = f"{_FLASH} num_splits pack_gqa sm_margin"
 
-#: Ready readers, by the name that an option can give: of torch, diffusers, flash-attn 2 and 3,
-#: flex_attention, xformers, and ``attention`` of Wan.
+_FLASH4 = (
+    "softmax_scale causal window_size learnable_sink softcap num_splits pack_gqa deterministic"
+)
+_SAGE = (
+    f"{_FLASH} return_lse smooth_k smooth_v qk_quant_gran pv_accum_dtype quantization_backend "
+    "simthreshd1 cdfthreshd topk pvthreshd attention_sink output_dtype return_sparsity"
+)
+_SAGE_SCALE = "is_causal=causal sm_scale=softmax_scale"
+
+#: Ready readers, by the name that an option can give: of torch, diffusers, flash-attn 2 to 4,
+#: SageAttention, SpargeAttn, flex_attention, xformers, and ``attention`` of Wan.
 READERS: Mapping[str, Reader] = {
     "sdpa": _in_order(
         "query key value attn_mask dropout_p is_causal", _read_heads_first, "enable_gqa"
@@ -254,7 +283,7 @@ READERS: Mapping[str, Reader] = {
     "heads_last": _in_order(
         "query key value attn_mask dropout_p is_causal scale enable_gqa",
         _read_heads_last,
-        "enable_gqa attention_kwargs backend parallel_config",
+        "enable_gqa backend parallel_config",
     ),
     "flash": _in_order(f"q k v {_SETTINGS}", _read_flash, _FLASH),
     "flash_packed": _in_order(f"qkv {_SETTINGS}", _read_flash_packed, _FLASH),
@@ -267,6 +296,41 @@ READERS: Mapping[str, Reader] = {
     "flash3": _in_order("q k v softmax_scale causal", _read_flash, _FLASH3),
     "flash3_varlen": _in_order(
         f"{_SEQUENCES} seqused_q seqused_k softmax_scale causal", _read_varlen, _FLASH3
+    ),
+    "flash4": _in_order(
+        f"q k v qv gather_kv_indices {_FLASH4}", _read_flash, f"{_FLASH3} return_lse"
+    ),
+    "flash4_varlen": _in_order(
+        "q k v qv cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k min_seqlen_k seqused_q "
+        f"seqused_k gather_kv_indices page_table {_FLASH4}",
+        _read_varlen,
+        f"{_FLASH3} min_seqlen_k return_lse",
+    ),
+    "varlen": _in_order(
+        "query=q key=k value cu_seq_q=cu_seqlens_q cu_seq_k=cu_seqlens_k max_q max_k "
+        "is_causal=causal return_aux scale=softmax_scale",
+        _read_varlen,
+        "max_q max_k return_aux enable_gqa num_splits",
+        function="varlen_attn",
+    ),
+    "sage": _in_order(
+        f"q k v tensor_layout {_SAGE_SCALE}",
+        _read_flash,
+        _SAGE,
+        tensor_layout="HND",
+        square=True,
+        function="sageattn",
+    ),
+    "sage_varlen": _in_order(
+        f"{_SEQUENCES} {_SAGE_SCALE}", _read_varlen, _SAGE, square=True, function="sageattn_varlen"
+    ),
+    "sparge": _in_order(
+        "q k v attn_mask dropout_p is_causal=causal scale=softmax_scale",
+        _read_flash,
+        _SAGE,
+        tensor_layout="HND",
+        square=True,
+        function="SpargeAttn",
     ),
     "flex": _in_order(
         "query key value score_mod block_mask scale enable_gqa",

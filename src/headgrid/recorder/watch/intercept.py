@@ -174,20 +174,20 @@ class ImportWatcher(MetaPathFinder):
             loader.exec_module = execute_and_notify
 
 
-def _rebind(changes: Sequence[tuple[Any, Any]], *, tables: bool = False) -> None:
+def _rebind(changes: Sequence[tuple[Any, Any]], *, tables: bool = False) -> list[Any]:
     """Let every reference to an old object lead to its new one, as the garbage collector sees it.
 
     References in local variables of running functions, in tuples and behind
-    slots cannot be changed, and are left alone.
+    slots cannot be changed, and are left alone. Returns what refers to the objects.
     """
     new = {id(old): fresh for old, fresh in changes}
     olds = [old for old, _ in changes]
-    for referrer in gc.get_referrers(*olds) if olds else ():
-        if referrer is olds:
-            continue
+    referrers = [one for one in gc.get_referrers(*olds) if one is not olds] if olds else []
+    for referrer in referrers:
         _rebind_referrer(referrer, new)
         if tables:
             _rebind_keys(referrer, new)
+    return referrers
 
 
 def _rebind_keys(referrer: Any, new: Mapping[int, Any]) -> None:
@@ -227,9 +227,11 @@ def _rebind_dict(referrer: dict[Any, Any], new: Mapping[int, Any]) -> None:
 
 def _rebind_static(held: Any, new: Mapping[int, Any]) -> None:
     """Give the classes that hold a static method another one; it cannot be changed itself."""
-    if id(held.__func__) not in new:
+    function = held.__func__
+    of_class = isinstance(function, types.BuiltinFunctionType) and "." in function.__qualname__
+    if id(function) not in new or of_class:  # a class of C cannot be changed
         return
-    fresh = new[id(held.__func__)]
+    fresh = new[id(function)]
     for namespace in gc.get_referrers(held):
         owner = _class_of(namespace) if isinstance(namespace, dict) else None
         if owner is None:
@@ -260,6 +262,8 @@ class _Patches:
 
     def __init__(self) -> None:
         self.pairs: list[tuple[Target, Any]] = []
+        self.counts: list[int] = []  # references to each stand-in before it was put in place
+        self.referrers: list[Any] = []
         self.extra: list[Mapping[str, Reader]] = []
         self.watcher = ImportWatcher(self.after_import)
         self.stance: contextlib.AbstractContextManager[Any] | None = None
@@ -270,12 +274,13 @@ class _Patches:
         readers = {path: reader for mapping in self.extra for path, reader in mapping.items()}
         fresh = [target for target in find_targets(readers) if id(target.original) not in known]
         pairs = [(target, _watch(target)) for target in fresh]
-        _rebind([(target.original, stand_in) for target, stand_in in pairs])
+        self.pairs += pairs
+        self.counts += [sys.getrefcount(stand_in) for _, stand_in in pairs]
+        self.referrers += _rebind([(target.original, stand_in) for target, stand_in in pairs])
         for target, stand_in in pairs:
             name = target.name.rpartition(".")[2]
             if target.owner is not None and getattr(target.owner, name) is not stand_in:
                 setattr(target.owner, name, stand_in)
-        self.pairs += pairs
         loaded = sys.modules.get("torch._dynamo")
         set_stance = getattr(torch.compiler, "set_stance", None)
         if self.stance is None and set_stance is not None and hasattr(loaded, "eval_frame"):
@@ -284,8 +289,16 @@ class _Patches:
 
     def remove(self) -> None:
         """Put every original back."""
-        _rebind([(stand_in, target.original) for target, stand_in in self.pairs], tables=True)
+        back = {id(stand_in): target.original for target, stand_in in self.pairs}
+        for referrer in self.referrers:
+            _rebind_referrer(referrer, back)
+        self.referrers.clear()
+        counted = [sys.getrefcount(stand_in) for _, stand_in in self.pairs]
+        if any(now > before for now, before in zip(counted, self.counts, strict=True)):
+            # Something has come to refer to stand-ins while they were there.
+            _rebind([(stand_in, target.original) for target, stand_in in self.pairs], tables=True)
         self.pairs.clear()
+        self.counts.clear()
         if self.stance is not None:
             self.stance.__exit__(None, None, None)
             self.stance = None

@@ -20,6 +20,8 @@ import torch
 _CALL_CODE = torch.nn.Module._call_impl.__code__
 _CROSS = re.compile(r"cross|attn_?2$|enc(oder)?_?dec(oder)?|encoder_attn|multihead_attn", re.I)
 _SELF = re.compile(r"self|attn_?1$", re.I)
+_NUMBER = re.compile(r"(?<!\d)(?<!attn)(?<!attn_)(?<!attention)\d+")
+_KERNEL = re.compile(r"att(ention|n)|sage|flash", re.I)
 _POSITION = re.compile(r"(^|_)(start|offset|pos|positions?)(_|$)")
 _OWN = str(Path(__file__).parent.parent)
 _DYNAMO = "torch/_dynamo"
@@ -74,18 +76,40 @@ def find_site() -> CallSite:
     file, line = "", 0
     frame: Any = sys._getframe(1)
     while frame is not None:
-        code = frame.f_code
-        if code is _CALL_CODE:
-            given = frame.f_locals
-            modules.insert(0, given["self"])
-            forward = getattr(given["self"].forward, "__code__", None)
-            names = () if forward is None else forward.co_varnames[1 : forward.co_argcount]
-            positional = dict(zip(names, given.get("args") or (), strict=False))
-            arguments.insert(0, positional | (given.get("kwargs") or {}))
-        elif not file and not code.co_filename.startswith(_OWN) and _DYNAMO not in code.co_filename:
+        code, found = frame.f_code, _module_of(frame)
+        if found is not None:
+            module, given = found
+            if not modules or modules[0] is not module:
+                modules.insert(0, module)
+                arguments.insert(0, given)
+            elif code is _CALL_CODE:
+                arguments[0] = given
+        ours = code is _CALL_CODE or code.co_filename.startswith(_OWN)
+        if not file and not ours and _DYNAMO not in code.co_filename:
             file, line = code.co_filename, frame.f_lineno
         frame = frame.f_back
     return CallSite(tuple(modules), tuple(arguments), file, line)
+
+
+def _module_of(frame: Any) -> tuple[torch.nn.Module, Mapping[str, Any]] | None:
+    """Return the module that a frame calls and its arguments; ``model.forward(x)`` counts too."""
+    code = frame.f_code
+    if code is _CALL_CODE:
+        module, given = frame.f_locals["self"], frame.f_locals
+        inner = getattr(module.forward, "__code__", None)
+        names = () if inner is None else inner.co_varnames[1 : inner.co_argcount]
+        positional = dict(zip(names, given.get("args") or (), strict=False))
+        return module, positional | (given.get("kwargs") or {})
+    if code.co_name != "forward" or code.co_varnames[:1] != ("self",):
+        return None
+    # Looking at a frame's variables keeps them alive, so it is done where it must be.
+    callers = frame.f_back, getattr(frame.f_back, "f_back", None)
+    if any(caller is not None and caller.f_code is _CALL_CODE for caller in callers):
+        return None
+    module = frame.f_locals.get("self")
+    names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
+    given = {name: frame.f_locals[name] for name in names if name in frame.f_locals}
+    return (module, given) if isinstance(module, torch.nn.Module) else None
 
 
 _PATHS: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = weakref.WeakKeyDictionary()
@@ -102,8 +126,11 @@ def module_path(root: torch.nn.Module, module: torch.nn.Module) -> str:
 
 
 def sibling_paths(root: torch.nn.Module, path: str) -> list[str]:
-    """Return the module paths that differ from this one in their numbers only, in order."""
-    numbered = re.compile(r"\d+".join(map(re.escape, re.split(r"\d+", path))))
+    """Return the module paths that differ from this one in their numbers only, in order.
+
+    Those of ``attn1`` and ``attn2`` are names.
+    """
+    numbered = re.compile(r"\d+".join(map(re.escape, _NUMBER.split(path))))
     module_path(root, root)
     return [other for other in dict.fromkeys(_PATHS[root].values()) if numbered.fullmatch(other)]
 
@@ -137,3 +164,14 @@ def hint_kind(root: torch.nn.Module, site: CallSite) -> str | None:
         if any(pattern.search(word) for word in words):
             return kind
     return None
+
+
+def name_kernel(module: torch.nn.Module) -> str:
+    """Return the path of an attention function that a module's own code names, or nothing."""
+    for function in vars(type(module)).values():
+        code = getattr(function, "__code__", None)
+        for name in () if code is None else code.co_names:
+            found = function.__globals__.get(name)
+            if _KERNEL.search(name) and callable(found) and not isinstance(found, type):
+                return f"{getattr(found, '__module__', None) or function.__module__}.{name}"
+    return ""

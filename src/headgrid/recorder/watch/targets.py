@@ -5,9 +5,10 @@ Only modules that are in `sys.modules` are looked at: nothing is imported.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from headgrid.errors import OptionError, near_miss
@@ -37,10 +38,27 @@ _FLASH: Mapping[str, Reader] = {
     "flash_attn_varlen_func": READERS["flash_varlen"],
 }
 
+_FLASH4: Mapping[str, Reader] = {
+    "flash_attn_func": READERS["flash4"],
+    "flash_attn_varlen_func": READERS["flash4_varlen"],
+}
+_INT8 = ("fp16_triton", "fp16_cuda", "fp8_cuda", "fp8_cuda_sm90")
+_SAGE: Mapping[str, Reader] = {
+    "sageattn": READERS["sage"],
+    "sageattn_varlen": READERS["sage_varlen"],
+    **{f"sageattn_qk_int8_pv_{kind}": READERS["sage"] for kind in _INT8},
+}
+_SPARSE = ("spas_sage{}_attn_meansim_cuda", "spas_sage{}_attn_meansim_topk_cuda")
+_SPARGE: Mapping[str, Reader] = {
+    **{name.format(version): READERS["sparge"] for name in _SPARSE for version in ("", "2")},
+    "block_sparse_sage2_attn_cuda": READERS["sparge"],
+}
+
 #: Functions that are known by name: module, attribute path in it, reader.
 KNOWN: Mapping[str, Mapping[str, Reader]] = {
     "torch.nn.functional": {"scaled_dot_product_attention": _SDPA},
     "torch.nn.attention.flex_attention": {"flex_attention": READERS["flex"]},
+    "torch.nn.attention.varlen": {"varlen_attn": READERS["varlen"]},
     "torch.nn.modules.activation": {"MultiheadAttention.forward": modules.read_multihead},
     "torch": {
         _ATEN: _SDPA,
@@ -57,6 +75,12 @@ KNOWN: Mapping[str, Mapping[str, Reader]] = {
         "flash_attn_func": READERS["flash3"],
         "flash_attn_varlen_func": READERS["flash3_varlen"],
     },
+    "flash_attn.cute.interface": _FLASH4,
+    "flash_attn.cute": _FLASH4,
+    "sageattention.core": _SAGE,
+    "sageattention": _SAGE,
+    "spas_sage_attn.core": _SPARGE,
+    "spas_sage_attn": _SPARGE,
     "xformers.ops.fmha": {"memory_efficient_attention": _XFORMERS},
     "xformers.ops": {"memory_efficient_attention": _XFORMERS},
     "wan.modules.attention": {"attention": _WAN, "flash_attention": _WAN},
@@ -79,7 +103,8 @@ def _iterate(extra: Mapping[str, Reader]) -> Iterator[Target]:
         yield from _resolve(*split_path(path), reader)
     for module, functions in KNOWN.items():
         for attribute, reader in functions.items():
-            yield from _resolve(module, attribute, reader)
+            for target in _resolve(module, attribute, reader):
+                yield replace(target, reader=_by_name(target.original, reader))
     interface = getattr(sys.modules.get(_REGISTRY), "AttentionInterface", None)
     registered = dict(getattr(interface, "_global_mapping", {}))
     named = [(f"transformers {name}", name, function) for name, function in registered.items()]
@@ -89,6 +114,25 @@ def _iterate(extra: Mapping[str, Reader]) -> Iterator[Target]:
     for title, name, function in named:
         if callable(function):
             yield Target(title, function, modules.transformers_reader(function, name))
+
+
+def _by_name(function: Callable[..., Any], reader: Reader) -> Reader:
+    """Return the reader as one that gets arguments by the names that a function gives them.
+
+    Versions of a library differ in the order of their arguments, and in their default layout.
+    """
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a builtin
+        return reader
+    if any(
+        part.kind in (part.VAR_POSITIONAL, part.POSITIONAL_ONLY) for part in parameters.values()
+    ):
+        return reader
+    layout = {k: v.default for k, v in parameters.items() if k == "tensor_layout"}
+    return lambda *args, **kwargs: reader(
+        **layout | dict(zip(parameters, args, strict=False)) | kwargs
+    )
 
 
 def _resolve(module: str, attribute: str, reader: Reader) -> Iterator[Target]:
