@@ -134,7 +134,8 @@ def generate(model: Toy, case: Case, blocks: int, generator: torch.Generator) ->
             more: dict[str, Any] = {"t": torch.tensor([1000 - 100 * step])} if case.time else {}
             start = number * case.block * TOKENS
             place = (start,) if case.position == "positional" else ()
-            more |= {"start": start} if case.position == "keyword" else {}
+            kind = (int, np.int64, torch.tensor)[number % 3]
+            more |= {"start": kind(start)} if case.position == "keyword" else {}
             moved = []
             for word, caches in zip(words, streams, strict=False):
                 for cache in caches:

@@ -16,7 +16,7 @@ import torch
 from headgrid.errors import RecordError
 from headgrid.recorder.options import MisfitError, RecordOptions
 from headgrid.recorder.place.fingerprints import Fingerprints, how_to_declare
-from headgrid.recorder.place.positions import CallInfo
+from headgrid.recorder.place.positions import CallInfo, Counted
 from headgrid.recorder.place.segments import (
     FrameSlices,
     Segments,
@@ -34,6 +34,7 @@ from headgrid.recorder.sum.matrix import Matrix, PairSums
 from headgrid.recorder.sum.softmax import sum_softmax
 from headgrid.recorder.watch.sites import CallSite
 from headgrid.recorder.watch.statements import find_prompt, find_time
+from headgrid.text import shorten_list
 
 #: Where queries and keys lie: those of the whole call, and those of this process.
 Places = list[tuple[Spans, Spans]]
@@ -239,12 +240,24 @@ class LayerRecord:
         told = not self.options.query_position_inferred or any(self.positions.values())
         if earlier and counts[-1] > max(counts[:-1]) and not told:
             self._raise_repeats(last, f"the blocks before at most {max(counts[:-1])} times")
-        timed = any(time is not None for times in self.times.values() for time in times)
+        untimed = all(time is None for times in self.times.values() for time in times)
         after = max(counts[1:], default=0)
-        if self.first and not timed and 1 < after < counts[0] and counts[0] % after == 0:
+        if self.first and untimed and 1 < after < counts[0] and counts[0] % after == 0:
             self._raise_repeats(blocks[0], f"the blocks after at most {after} times")
-        for block, found in self.times.items():
-            times = [float(time) for time in found if time is not None]
+        self._check_times()
+
+    def _check_times(self) -> None:
+        """Refuse forwards whose time steps are not those of one block in one stream."""
+        timed = {b: [float(t) for t in found if t is not None] for b, found in self.times.items()}
+        schedules = [*dict.fromkeys(map(tuple, timed.values()))]
+        if isinstance(self.options.query_position, Counted) and len(schedules) > 1:
+            raise RecordError(
+                f"{self.path}: query_position says {self.options.query_position}, but the time "
+                f"steps of blocks differ ({shorten_list(schedules[0])}; then "
+                f"{shorten_list(schedules[1])}); expected all forwards of a block, those of both "
+                "streams unless stream= chooses one"
+            )
+        for block, times in timed.items():
             left = next((n for n, time in enumerate(times) if time != times[0]), len(times))
             if times and times[0] in times[left:]:
                 self._raise_repeats(block, f"and time step {times[0]:g} came back after others")

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 _CALL_CODE = torch.nn.Module._call_impl.__code__
@@ -22,7 +23,9 @@ _CROSS = re.compile(r"cross|attn_?2$|enc(oder)?_?dec(oder)?|encoder_attn|multihe
 _SELF = re.compile(r"self|attn_?1$", re.I)
 _NUMBER = re.compile(r"(?<!\d)(?<!attn)(?<!attn_)(?<!attention)\d+")
 _KERNEL = re.compile(r"att(ention|n)|sage|flash", re.I)
-_POSITION = re.compile(r"(^|_)(start|offset|pos|positions?)(_|$)")
+_POSITION = re.compile(
+    r"(^|_)(start|offset|pos|positions?)(_|$)|(frame|chunk|clip|segment)_?(idx|index)$"
+)
 _OWN = str(Path(__file__).parent.parent)
 _DYNAMO = "torch/_dynamo"
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -59,8 +62,8 @@ class CallSite:
                     continue
                 if isinstance(value, torch.Tensor) and value.device.type == "cpu" and value.numel():
                     value = value[(0,) * value.ndim].item()  # a GPU would have to be waited for
-                if isinstance(value, int) and not isinstance(value, bool):
-                    found[name] = value
+                if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+                    found[name] = int(value)
         return found
 
 
