@@ -126,7 +126,8 @@ def write_number(value: float, style: str = ".4g") -> str:
     >>> write_number(-10.12719)
     '−10.13'
     """
-    return format(value, style).replace("-", "\u2212")
+    # One digit of an exponent where one is enough, as Vega writes it.
+    return re.sub(r"(e[-+])0", r"\1", format(value, style)).replace("-", "\u2212")
 
 
 def clean_name(name: str) -> str:

@@ -67,7 +67,7 @@ def test_a_title_of_several_captures_lists_layers_and_runs_and_keeps_a_shared_pr
             ["H0 (sink=3.50)", "H1 (sink=0.00)"],  # no negative zero
         ),
         ([[1.0, 2.0]], ["H0 (sink=n/a)"]),
-        ([[3e-5, 1e-5, 1e-5, 1e-5]], ["H0 (sink=2.0e\u221205)"]),
+        ([[3e-5, 1e-5, 1e-5, 1e-5]], ["H0 (sink=2.0e\u22125)"]),
         ([[3e20, 1e20, 1e20, 1e20]], ["H0 (sink=2.0e+20)"]),
     ],
 )

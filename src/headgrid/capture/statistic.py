@@ -50,7 +50,7 @@ _DERIVED = {
     "std": (
         "Std. Dev. of {}",
         "std. dev. of {}",
-        "standard deviation over runs, with n - 1, of: {}",
+        "standard deviation over runs, with n \u2212 1, of: {}",
     ),
     "difference": ("Difference of {}", "difference of {}", "difference of two captures of: {}"),
 }
@@ -69,7 +69,7 @@ _RECORDED = [
         "entropy",
         "Attention Entropy (nats)",
         "nats",
-        "-p·ln p of the attention p after the softmax, summed over a frame's keys",
+        "\u2212p·ln p of the attention p after the softmax, summed over a frame's keys",
         False,
         "entropy",
     ),

@@ -130,7 +130,7 @@ _PAPER = Look(
     profile_column_gap=6,
     stack_gap=5,
     left_room=24,
-    padding=1,
+    padding=2.5,  # half a label of a colour bar stands over the panels
 )
 
 _LOOKS = {"default": Look(), "paper": _PAPER}
@@ -261,10 +261,10 @@ def _own_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> di
         shown = {n: text for n, text in words.items() if low <= n <= high}
     elif scale.is_log:
         whole = range(high, low - 1, -max(1, -(-(high - low) // count)))
-        shown = {n: write_number(10.0**n, "g") for n in whole}
+        shown = {n: _write_decade(n) for n in whole}
         below, above = saturates(values, scale.range)
         if below:  # the foot of the bar stands for all that is less
-            shown[low] = f"\u2264\u2009{write_number(10.0**low, 'g')}"
+            shown[low] = f"\u2264\u2009{_write_decade(low)}"
             shown[low] = f"0, {shown[low]}" if values[0] <= 0 else shown[low]
         if above:
             shown[high] = f"\u2265\u2009{shown[high]}"
@@ -272,6 +272,10 @@ def _own_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> di
         return {}
     texts = json.dumps(shown, ensure_ascii=False)
     return {"values": sorted(shown), "labelExpr": f"{texts}[datum.value]", "labelOverlap": False}
+
+
+def _write_decade(power: int) -> str:
+    return write_number(10.0**power, "g" if -3 < power < 4 else ".0e")
 
 
 def _value_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> dict[str, Any]:
@@ -301,7 +305,7 @@ def short_label(ticks: Collection[float]) -> Any:
     """Return the label expression that writes 2e-5 where plain decimals would be long."""
     texts = [f"{tick:g}" for tick in ticks]
     if any("e" in text or len(text) > 7 for text in texts):
-        return "datum.value ? format(datum.value, '~e') : '0'"
+        return "datum.value ? replace(format(datum.value,'~e'),'e-','e\u2212') : '0'"
     return alt.Undefined
 
 

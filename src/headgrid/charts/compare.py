@@ -113,7 +113,7 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         look,
         title=write_title(options, look, own, [a, b], 100),
         caption=f"{STATISTICS[a.statistic].title} of A ({_name(a)}) and B ({_name(b)}) and their "
-        "difference B - A, query x key frame, head by head. Color range of A and B "
+        "difference B \u2212 A, query x key frame, head by head. Color range of A and B "
         f"{scales[0].text}, of the difference {scales[1].text}. {change.num_visible:,} pairs are "
         "seen in both.",
         spacing={"row": look.map_row_gap, "column": look.map_column_gap},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,7 @@ def tile_axis(
     return (
         channel(datum=(end - 1) / 2, type="quantitative")
         .scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
-        .axis(**_axis([*ticks]), **{**text, **show_where(shown, label, extent)})
+        .axis(**_axis([*ticks]), labelFlush=False, **{**text, **show_where(shown, label, extent)})
     )
 
 
@@ -140,7 +141,14 @@ def _axis(ticks: list[int], grid: bool = False) -> dict[str, Any]:
 
 
 def span_frames(frames: Sequence[int]) -> str:
-    """Return the frames from first to last: ``0-20``, or ``0-2, 15-20`` where they have gaps."""
+    """Return the frames from first to last: ``0-20``, or ``0-2, 15-20`` where they have gaps.
+
+    >>> span_frames([0, 1, 2, 15]), span_frames([0, 2, 4])
+    ('0-2, 15', '0-4 by 2')
+    """
+    steps = {after - frame for frame, after in itertools.pairwise(frames)}
+    if len(steps) == 1 and steps != {1}:
+        return f"{frames[0]}-{frames[-1]} by {steps.pop()}"
     ends = ([run[0], run[-1]] for run in frame_runs(frames))
     return shorten_list(["-".join(map(str, dict.fromkeys(run))) for run in ends])
 

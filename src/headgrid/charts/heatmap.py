@@ -16,7 +16,7 @@ from headgrid.charts.frames import span_frames, tell_gaps
 from headgrid.charts.grids import VALUE_AXES
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles, fit_grid, sink_texts
-from headgrid.charts.scales import MAX_PIXELS, count_saturated, find_scale, pool_factor
+from headgrid.charts.scales import MAX_PIXELS, ColorScale, count_saturated, find_scale, pool_factor
 from headgrid.charts.spec import finish_chart, write_title
 from headgrid.errors import OptionError, RenderError
 from headgrid.options import (
@@ -141,12 +141,11 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     heads = [head for _, head in panels.heads]
     shown = [panels if options.heads else capture]
     scale = find_scale(shown, options, panels.heads, panels.field)
-    if scale.units:
-        panels = replace(panels, names=scale.names(panels.names, panels.absent), label="")
     visible = sum(map(capture.head_visible, heads))
     vectors = as_vectors(f"{capture.source}: the heatmap", capture, visible, options.cells)
     columns = min(options.columns, len(heads))
     look = fit_maps(options, columns, capture.key_frames, vectors=vectors)
+    panels, ranges = _name_ranges(panels, scale, look) if scale.units else (panels, "")
     chart, records = draw_maps(panels, scale, look, vectors=vectors)
     queries, keys = (span_frames(frames) for frames in (capture.query_frames, capture.key_frames))
     own = f"Layer {capture.layer_index}: 2D Attention Maps ({_name_heads(options)})"
@@ -165,7 +164,7 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
             f"query x key frame. Color range {scale.text}; {saturated:,} of {visible:,} values "
             f"saturate; {total - visible:,} of {total:,} pairs are unseen.",
             tell_gaps(query=capture.query_frames, key=capture.key_frames),
-            _count_zeros(capture, heads) if scale.is_log else "",
+            ranges or (_count_zeros(capture, heads) if scale.is_log else ""),
             "" if vectors else _describe_tiles(capture),
         ),
         spacing={"row": look.map_row_gap, "column": look.map_column_gap},
@@ -241,9 +240,23 @@ def _find_panels(
     return Panels(tuple((capture, head) for head in heads), *named, marks=options.marks)
 
 
+def _name_ranges(panels: Panels, scale: ColorScale, look: Look) -> tuple[Panels, str]:
+    """Name each head's range in its title where it has room, or in a sentence of the caption."""
+    room: float = map_size(panels.first, look)[0]
+    room += 0 if look.inside_labels else look.map_column_gap
+    for word in ("Head ", "H"):
+        plain = [f"{word}{head}" for _, head in panels.heads]
+        names = scale.names(plain, panels.absent)
+        if 0.6 * look.map_title * max(map(len, names)) <= room:
+            return replace(panels, names=names, label=""), ""
+    return replace(panels, names=plain, label=""), f"Ranges: {', '.join(names)}."
+
+
 def _name_heads(options: FigureOptions) -> str:
     heads: Any = options.heads
-    return "All Heads" if heads is None else f"Heads {shorten_list(heads, 12)}"
+    if heads is None:
+        return "All Heads"
+    return f"Head{'' if len(heads) == 1 else 's'} {shorten_list(heads, 12)}"
 
 
 def sink_titles(capture: Capture) -> list[str]:

@@ -20,7 +20,7 @@ from headgrid.charts.spec import Records
 from headgrid.options import SMALLEST_SPAN, FigureOptions
 from headgrid.tables.stats import sink_scores
 from headgrid.tables.tidy import panel_profiles
-from headgrid.text import fit_title, shorten_float
+from headgrid.text import fit_title, shorten_float, write_number
 
 #: The first colour of seaborn's "colorblind" palette.
 BAR_COLOR = "#0173B2"
@@ -208,5 +208,5 @@ def sink_texts(capture: Capture) -> list[str]:
     decimals = 2 if capture.is_logits else 3
     plain = 10.0**-decimals * 5 <= largest < 1e7 or largest == 0
     style = f".{decimals}f" if plain else ".1e"
-    texts = (format(score, f"z{style}") for score in sink_scores(capture))
-    return ["n/a" if text == "nan" else text.replace("-", "\u2212") for text in texts]
+    texts = (write_number(score, f"z{style}") for score in sink_scores(capture))
+    return ["n/a" if text == "nan" else text for text in texts]

@@ -51,7 +51,7 @@ _MEASURES = {
         "Middle Keys", "mean of the last-block row without its first and last visible key"
     ),
     "last": Measure("Last Key", "value of the last-block row at the last visible key"),
-    "sink": Measure("Sink Score", "first - mid; positive means an attention sink", sign="two"),
+    "sink": Measure("Sink Score", "first \u2212 mid; positive means an attention sink", sign="two"),
     "diagonal_mean": Measure(
         "Layer's Diagonal", "mean over all heads' visible pairs with equal frame numbers"
     ),

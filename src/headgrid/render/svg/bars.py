@@ -60,10 +60,12 @@ def _dress(bar: etree._Element) -> None:
         if not wide < x:  # labels at its left
             return
         # How far below their place Vega has the base lines of labels; at the ends, inside the bar.
+        # A label stands at its tick, there as well.
         ends = {float(round(0.79 * size)): 0.0, high - round(0.21 * size): high}
         place = next((ends[end] for end in ends if abs(y - end) < 1e-4), y - round(0.3 * size))
         reach = shorten_number(round(0.6 * (x - wide), 2))
         ticks.append(f"M{found[1]} {shorten_number(place)}h{reach}")
+        label.set("y", shorten_number(float(place) + round(0.3 * size)))
     box.attrib.pop("opacity", "")
     look = {name: box.get(name, "") for name in ("stroke", "stroke-width")}
     own = {"class": "mark-rule role-legend-tick", **look, "d": "".join(ticks)}
