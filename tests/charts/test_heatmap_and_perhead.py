@@ -15,9 +15,11 @@ from headgrid import (
     compare,
     explore,
     heatmap,
+    overview,
     perhead,
     pick,
     sheet,
+    survey,
     to_spec,
 )
 from headgrid.render.convert import render
@@ -303,6 +305,17 @@ def test_a_colour_bar_has_ticks_at_its_values_and_a_title_that_reads_upwards():
     assert "not seen" in {t.content for t in drawing.texts}
     seen = read_svg(render(spec_of(heatmap(Capture.from_array(np.eye(2)[None]))), "svg").decode())
     assert "not seen" not in {t.content for t in seen.texts}
+
+
+def test_the_title_of_a_short_colour_bar_is_as_long_as_the_bar_at_most():
+    mass = [Capture.from_array(np.eye(4)[None] + 1e-9, layer=n, statistic="mass") for n in (0, 1)]
+    chart = overview(survey(mass), "effective_keys", theme="paper")
+    drawing = read_svg(render(spec_of(chart), "svg").decode())
+    (bar,) = [s for s in drawing.shapes if "role-legend-gradient" in s.classes]
+    lines = [t for t in drawing.texts if "legend-title" in t.classes]
+    assert " ".join(t.content for t in lines) == "Effective Number of Keys (keys)"
+    for line in lines:
+        assert bar.box[1] <= line.box()[1] < line.box()[3] <= bar.box[3]
 
 
 @both
