@@ -280,6 +280,16 @@ def test_value_axes_are_as_asked_for_and_the_caption_says_so(theme):
         assert len(labels) == (1 if (theme, axis) == ("paper", "shared") else 2)
 
 
+def test_small_profiles_have_two_numbers_at_least_beside_them():
+    rows = waves(6, 1, 9)[:, 0] * np.array([1, -2, 3, 5, 7, 9.0])[:, None]
+    chart = perhead(Capture.from_array(last_block=rows), width="12cm", columns=3)
+    drawing = read_svg(render(spec_of(chart), "svg").decode())
+    titles = [t.content for t in drawing.texts if t.content.startswith("H")]
+    counts = [len(panel.y_labels()) for panel in drawing.panels(titles)]
+    assert len(counts) == 6
+    assert min(counts) >= 2
+
+
 def test_bars_that_are_all_positive_stand_on_the_frame():
     drawing = read_svg(render(spec_of(perhead(block_capture(2, statistic="mass"))), "svg").decode())
     frames = [s.box for s in drawing.shapes if "background" in s.classes]
