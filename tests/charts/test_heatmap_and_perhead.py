@@ -387,5 +387,18 @@ def test_a_head_without_a_value_has_an_empty_panel_that_says_so(draw, words, gap
         assert shown.removeprefix("(a) ") == "layer 0, head 1, sink n/a"
 
 
+def test_a_head_without_a_value_has_no_value_axis_of_its_own(gappy):
+    drawing = read_svg(render(spec_of(perhead(gappy[0])), "svg").decode())
+    titles = [t.content for t in drawing.texts if t.content.startswith("H")]
+    counts = [len(panel.y_labels()) for panel in drawing.panels(titles)]
+    assert counts[1] == 0 < min(counts[0], counts[2])
+    alone = pick(gappy, ["0:1"], figure="perhead", value_axis="independent")
+    assert (
+        not read_svg(render(spec_of(alone), "svg").decode())
+        .panels(["Layer 0, Head 1"])[0]
+        .y_labels()
+    )
+
+
 def test_a_page_can_be_made_of_heads_without_a_value(gappy, tmp_path):
     assert explore(gappy, tmp_path / "page.html")

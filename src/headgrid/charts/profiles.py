@@ -142,7 +142,8 @@ def _value_axis(panels: Panels, look: Look, field: str = "") -> Any:
     limits = _axis_limits(panels, look)
     if look.shared_values:
         scale["domain"] = list(limits[0])
-    counts = [_tick_count(ends, look) for ends in limits]
+    none = () if look.shared_values else panels.absent  # no scale is made up for these
+    counts = [0 if n in none else _tick_count(ends, look) for n, ends in enumerate(limits)]
     own = {"expr": f"{counts}[parent.{panels.field}]"}
     settings = {
         "grid": True,
