@@ -75,8 +75,9 @@ def _dress(bar: etree._Element) -> None:
             width = 0.51 * _font_size(title) - sum(float(line.get("dy", "0")) for line in title)
             left = shorten_number(float(turned[1]) + width)
             # Vega has titles of several lines above the middle of their bars.
-            y = shorten_number(high / 2) if title.get("text-anchor") == "middle" else turned[2]
-            title.set("transform", f"translate({left},{y})rotate(-90)")
+            middle = title.get("text-anchor") == "middle"
+            at = shorten_number(high / 2) if middle else turned[2]
+            title.set("transform", f"translate({left},{at})rotate(-90)")
 
 
 def _font_size(text: etree._Element) -> float:
