@@ -154,8 +154,8 @@ def test_a_comparison_on_paper_has_no_title_and_names_the_runs_where_that_fits(w
     ("runs", "width", "names"),
     [
         (["run_0", "run_1"], "17cm", ["(a) run_0, Layer 0, Head 2", "(b) run_1, Layer 0, Head 2"]),
-        (["run_0", "run_1"], "10cm", ["(a) run_0 L0 H2", "(b) run_1 L0 H2"]),
-        (["cats/0", "dogs/0"], "10cm", ["(a) cats/0 L0 H2", "(b) dogs/0 L0 H2"]),
+        (["run_0", "run_1"], "8cm", ["(a) run_0 L0 H2", "(b) run_1 L0 H2"]),
+        (["cats/0", "dogs/0"], "8cm", ["(a) cats/0 L0 H2", "(b) dogs/0 L0 H2"]),
         (["run_0", "run_1"], "6cm", ["(a)", "(b)"]),
         (["run_0"], "6cm", ["Layer 0, Head 2"]),
     ],

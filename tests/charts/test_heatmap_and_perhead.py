@@ -15,9 +15,11 @@ from headgrid import (
     compare,
     explore,
     heatmap,
+    overview,
     perhead,
     pick,
     sheet,
+    survey,
     to_spec,
 )
 from headgrid.render.convert import render
@@ -278,6 +280,16 @@ def test_value_axes_are_as_asked_for_and_the_caption_says_so(theme):
         assert len(labels) == (1 if (theme, axis) == ("paper", "shared") else 2)
 
 
+def test_small_profiles_have_two_numbers_at_least_beside_them():
+    rows = waves(6, 1, 9)[:, 0] * np.array([1, -2, 3, 5, 7, 9.0])[:, None]
+    chart = perhead(Capture.from_array(last_block=rows), width="12cm", columns=3)
+    drawing = read_svg(render(spec_of(chart), "svg").decode())
+    titles = [t.content for t in drawing.texts if t.content.startswith("H")]
+    counts = [len(panel.y_labels()) for panel in drawing.panels(titles)]
+    assert len(counts) == 6
+    assert min(counts) >= 2
+
+
 def test_bars_that_are_all_positive_stand_on_the_frame():
     drawing = read_svg(render(spec_of(perhead(block_capture(2, statistic="mass"))), "svg").decode())
     frames = [s.box for s in drawing.shapes if "background" in s.classes]
@@ -303,6 +315,17 @@ def test_a_colour_bar_has_ticks_at_its_values_and_a_title_that_reads_upwards():
     assert "not seen" in {t.content for t in drawing.texts}
     seen = read_svg(render(spec_of(heatmap(Capture.from_array(np.eye(2)[None]))), "svg").decode())
     assert "not seen" not in {t.content for t in seen.texts}
+
+
+def test_the_title_of_a_short_colour_bar_is_as_long_as_the_bar_at_most():
+    mass = [Capture.from_array(np.eye(4)[None] + 1e-9, layer=n, statistic="mass") for n in (0, 1)]
+    chart = overview(survey(mass), "effective_keys", theme="paper")
+    drawing = read_svg(render(spec_of(chart), "svg").decode())
+    (bar,) = [s for s in drawing.shapes if "role-legend-gradient" in s.classes]
+    lines = [t for t in drawing.texts if "legend-title" in t.classes]
+    assert " ".join(t.content for t in lines) == "Effective Number of Keys (keys)"
+    for line in lines:
+        assert bar.box[1] <= line.box()[1] < line.box()[3] <= bar.box[3]
 
 
 @both
@@ -362,6 +385,19 @@ def test_a_head_without_a_value_has_an_empty_panel_that_says_so(draw, words, gap
     if "panels" in spec["usermeta"]["headgrid"]:
         shown = spec["usermeta"]["headgrid"]["panels"][0]
         assert shown.removeprefix("(a) ") == "layer 0, head 1, sink n/a"
+
+
+def test_a_head_without_a_value_has_no_value_axis_of_its_own(gappy):
+    drawing = read_svg(render(spec_of(perhead(gappy[0])), "svg").decode())
+    titles = [t.content for t in drawing.texts if t.content.startswith("H")]
+    counts = [len(panel.y_labels()) for panel in drawing.panels(titles)]
+    assert counts[1] == 0 < min(counts[0], counts[2])
+    alone = pick(gappy, ["0:1"], figure="perhead", value_axis="independent")
+    assert (
+        not read_svg(render(spec_of(alone), "svg").decode())
+        .panels(["Layer 0, Head 1"])[0]
+        .y_labels()
+    )
 
 
 def test_a_page_can_be_made_of_heads_without_a_value(gappy, tmp_path):

@@ -113,6 +113,14 @@ def test_long_names_give_way_to_short_ones_where_panels_are_narrow(run):
                 assert any(f[0] <= x0 and x1 <= f[2] for f in frames), text.content
 
 
+@pytest.mark.parametrize("figure", ["heatmap", "both"])
+def test_names_that_fit_over_their_panels_are_there(figure):
+    heads = ["28:0", "29:11", "28:2"]
+    captures = [block_capture(12, (3,) * 7, layer=n) for n in (28, 29)]
+    texts = drawn(pick(captures, heads, figure=figure, width="17.4cm")).texts
+    assert {"(a) L28 H0", "(b) L29 H11", "(c) L28 H2"} <= {t.content for t in texts}
+
+
 def test_a_pick_needs_one_statistic_and_the_same_frames(run):
     mass, longer = block_capture(4, (2, 3), statistic="mass"), block_capture(4, (2, 4))
     for other, message in ((mass, "the statistic: logit and mass"), (longer, "the query frames")):

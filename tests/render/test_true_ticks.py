@@ -247,6 +247,26 @@ def test_at_gaps_of_frames_which_break_panels(look):
         assert "ey frames 0-2, 15-20" in headgrid.to_spec(told, validate=False)["description"]
 
 
+@pytest.mark.parametrize(
+    ("frames", "look", "across"),
+    [
+        ([0, 1, 2, *range(40, 72)], {"theme": "paper"}, "0 40 50 60 71"),
+        ([0, 1, 2, *range(15, 21)], {"width": "17.4cm"}, "0 2 15 20"),
+        (range(8), {"width": "12cm", "columns": 2}, "0 1 2 3 4 5 6 7"),
+        (range(12), {"width": "12cm", "columns": 2}, "0 2 4 6 8 11"),
+    ],
+)
+def test_frames_at_gaps_come_before_round_ones_and_of_few_every_second(frames, look, across):
+    values = waves(12, len(frames), len(frames))
+    capture = Capture.from_array(values, query_frames=frames, key_frames=frames)
+    drawing, _ = check(heatmap(capture, **look), panels_of(capture))
+    below = [t for t in drawing.texts if "axis-label" in t.classes and t.anchor == "middle"]
+    lowest = [t for t in below if t.y == max(other.y for other in below)]
+    texts = [t.content for t in sorted(lowest, key=lambda t: t.x)]
+    assert texts[: len(across.split())] == across.split()
+    assert {*across.split()} <= {t.content for t in drawing.texts if t.anchor == "end"}
+
+
 def test_tiles_have_blank_pixels_in_gaps_and_the_same_ticks():
     spec = headgrid.to_spec(heatmap(BROKEN, cells="image"), validate=False)
     tile = spec["data"]["values"][0]["tile"].partition(",")[2]

@@ -49,15 +49,21 @@ class FrameAxis:
     def ticks(self) -> list[int]:
         """The frames that have a tick: all of up to 12, else ends of runs and some between."""
         frames, place = self.frames, {frame: n for n, frame in enumerate(self.places)}
-        longest = max(len(str(frame)) for frame in (frames[0], frames[-1]))
-        letters = 1.2 if self.upwards else 0.56 * longest + 0.3
-        room = letters * self.look.tick_label / self.step
+
+        def fit(a: int, b: int) -> bool:
+            letters = 1.0 if self.upwards else 0.28 * len(f"{a}{b}") + 0.23
+            return letters * self.look.tick_label <= 1.0001 * abs(place[a] - place[b]) * self.step
+
+        few = len(frames) <= 12
+        if few and all(map(fit, frames, frames[1:])):
+            return [*frames]
         runs = frame_runs(frames) if len(place) > len(frames) else [frames]
-        ends = [frames[0], frames[-1], *(end for run in runs for end in (run[0], run[-1]))]
-        inner = [run[tick] for run in runs for tick in frame_ticks(len(run))]
+        ends = [frames[0], frames[-1], *(run[n] for n in (0, -1) for run in runs)]
+        regular = [range(0, len(run), 2) if few else frame_ticks(len(run)) for run in runs]
+        inner = [run[n] for run, ticks in zip(runs, regular, strict=True) for n in ticks]
         chosen: list[int] = []
-        for frame in frames if len(frames) <= 12 and room <= 1 else (*ends, *inner):
-            if all(abs(place[frame] - place[other]) >= room for other in chosen):
+        for frame in (*ends, *inner):
+            if all(fit(frame, other) for other in chosen):
                 chosen.append(frame)
         return sorted(chosen)
 

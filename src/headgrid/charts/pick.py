@@ -38,7 +38,7 @@ from headgrid.options import (
     ThemeName,
     ValueAxisName,
 )
-from headgrid.text import shorten_list, shorten_text
+from headgrid.text import measure_text, shorten_list, shorten_text
 
 PickFigure = Literal["heatmap", "perhead", "both"]
 PICK_FIGURES: tuple[str, ...] = get_args(PickFigure)
@@ -226,7 +226,7 @@ def draw_pick(
     spacing: Any
     if figure == "perhead":
         look = fit_grid(options, Panels(tuple(heads), [], columns), shared=True)
-        panels = _name_panels(heads, columns, letters, look.profile_width, look.profile_title)
+        panels = _name_panels(heads, columns, letters, look)
         panels = replace(panels, marks=options.marks)
         chart, records = draw_profiles(panels, look)
         spacing = {"row": look.profile_row_gap, "column": look.profile_column_gap}
@@ -236,7 +236,7 @@ def draw_pick(
         look = fit_maps(options, columns, first.key_frames, vectors=vectors)
         look = replace(look, shared_values=options.value_axis != "independent")
         scale = find_scale([Panels(tuple(heads), [], columns)], options, heads, "panel")
-        panels = _name_panels(heads, columns, letters, look.map_panel, look.map_title, scale)
+        panels = _name_panels(heads, columns, letters, look, scale)
         panels = replace(panels, marks=options.marks)
         meta |= scale.meta
         of = "Color range" if scale.units else "One color range for all maps,"
@@ -286,11 +286,15 @@ def _name_panels(
     heads: Sequence[tuple[Capture, int]],
     columns: int,
     letters: list[str],
-    width: float,
-    size: float,
+    look: Look,
     scale: ColorScale | None = None,
 ) -> Panels:
-    """Return the panels with the longest names that fit into so many units of width."""
+    """Return the panels with the longest names that fit: of maps, where there is a scale."""
+    width, size, gap = look.map_panel, look.map_title, min(look.map_column_gap, 2 * look.bar_offset)
+    if scale is None:  # what stands beside the last panel is the margin of the page
+        width, size = look.profile_width, look.profile_title
+        gap = min(look.profile_column_gap, 2 * look.padding)
+    width += 0 if look.inside_labels else gap - size / 2
     several = len({capture.run for capture, _ in heads}) > 1
     runs = [shorten_text(capture.run, 24) if several else "" for capture, _ in heads]
     shown = [(capture.layer_index, head) for capture, head in heads]
@@ -312,8 +316,8 @@ def _name_panels(
     if scale is not None:
         absent = Panels(tuple(heads), [], columns).absent
         last, *labels = (scale.names(names, absent) for names in (last, *labels))
-    # Average width of a bold letter, as a share of its size: measured on Liberation Sans.
-    fitting = (names for names in labels if max(map(len, names)) * 0.6 * size <= width)
+    # Bold type of names takes 3 % more, of prose 10 %.
+    fitting = (names for names in labels if max(map(measure_text, names)) * 1.1 * size <= width)
     return Panels(tuple(heads), next(fitting, last), columns)  # one form for all panels
 
 

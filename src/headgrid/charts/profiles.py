@@ -139,11 +139,15 @@ def _value_ends(panels: Panels, look: Look) -> Any:
 def _value_axis(panels: Panels, look: Look, field: str = "") -> Any:
     left, label = panels.border("left", look), plain_label(_ticks(panels, look))
     scale: dict[str, Any] = {"zero": False, "nice": False}
+    limits = _axis_limits(panels, look)
     if look.shared_values:
-        scale["domain"] = list(panels.value_domain or value_limits(panels, look)[0])
+        scale["domain"] = list(limits[0])
+    none = () if look.shared_values else panels.absent  # no scale is made up for these
+    counts = [0 if n in none else _tick_count(ends, look) for n, ends in enumerate(limits)]
+    own = {"expr": f"{counts}[parent.{panels.field}]"}
     settings = {
         "grid": True,
-        "tickCount": _tick_count(look),
+        "tickCount": own if len({*counts}) > 1 else counts[0],
         "labelOverlap": False,
         **show_where(left if look.shared_values else "", label, panels.extent),
     }
@@ -165,9 +169,17 @@ def _value_title(panels: Panels, look: Look) -> str | list[str]:
     return fit_title(STATISTICS[panels.statistic].title, look.profile_height, look.axis_title)
 
 
-def _tick_count(look: Look) -> int:
-    """Return about how many ticks leave room between their labels."""
-    return max(1, min(_PROFILE_TICKS, int(look.profile_height / (2.2 * look.tick_label))))
+def _tick_count(ends: tuple[float, float], look: Look) -> int:
+    """Return about how many ticks leave room between their labels: such that there are two."""
+    fitting = max(1, min(_PROFILE_TICKS, int(look.profile_height / (2.2 * look.tick_label))))
+    counts = range(fitting, fitting + _PROFILE_TICKS)
+    return next((n for n in counts if len(value_ticks(*ends, n)) > 1), fitting)
+
+
+def _axis_limits(panels: Panels, look: Look) -> list[tuple[float, float]]:
+    """Return the ends of the value axes, of grids over each other too."""
+    shared = look.shared_values and panels.value_domain
+    return [shared] if shared else value_limits(panels, look)
 
 
 def value_limits(panels: Panels, look: Look) -> list[tuple[float, float]]:
@@ -191,15 +203,15 @@ def _pad(low: float, high: float, look: Look) -> tuple[float, float]:
     # Half of a label at the very top would stand over the panel.
     margin = 0.6 * look.tick_label / look.profile_height
     for _ in range(2):  # the last tick may be another one then
-        last = value_ticks(bottom, top, _tick_count(look))[-1]
+        last = value_ticks(bottom, top, _tick_count((bottom, top), look))[-1]
         top = max(top, (last - margin * bottom) / (1 - margin))
     return shorten_float(bottom), shorten_float(top)
 
 
 def _ticks(panels: Panels, look: Look) -> list[float]:
     """Return the values that Vega will label on the value axes of all panels."""
-    limits = value_limits(panels, look)
-    return [tick for ends in limits for tick in value_ticks(*ends, _tick_count(look))]
+    limits = _axis_limits(panels, look)
+    return [tick for ends in limits for tick in value_ticks(*ends, _tick_count(ends, look))]
 
 
 def sink_texts(capture: Capture) -> list[str]:

@@ -76,7 +76,10 @@ def _dress(bar: etree._Element) -> None:
             # Letters have 0.72 of their size above the base line and 0.21 below.
             width = 0.51 * _font_size(title) - sum(float(line.get("dy", "0")) for line in title)
             left = shorten_number(float(turned[1]) + width)
-            title.set("transform", f"translate({left},{turned[2]})rotate(-90)")
+            # Vega has titles of several lines above the middle of their bars.
+            middle = title.get("text-anchor") == "middle"
+            at = shorten_number(high / 2) if middle else turned[2]
+            title.set("transform", f"translate({left},{at})rotate(-90)")
 
 
 def _font_size(text: etree._Element) -> float:
