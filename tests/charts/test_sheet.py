@@ -86,6 +86,26 @@ def test_the_place_of_a_missing_layer_is_blank_but_named(cells):
     assert not [s for s in shown if "legend" not in s.classes and s.box[2] < 200]
 
 
+@pytest.mark.parametrize("cells", ["vector", "image"])
+@pytest.mark.parametrize("theme", ["default", "paper"])
+def test_gaps_of_frames_break_each_map_that_is_there_and_the_caption_says_so(cells, theme):
+    frames = [0, 1, 2, *range(15, 21)]
+    layers = [
+        Capture.from_array(waves(2, 9, 9), key_frames=frames, query_frames=frames, layer=n)
+        for n in (0, 1, 3)
+    ]
+    chart = sheet(layers, cells=cells, theme=theme)
+    assert "query frames 0-2, 15-20, key frames 0-2, 15-20." in chart.description
+    drawing = read_svg(svg_of(chart))
+    groups = [len(group) for group in drawing.marks["gaps"] if group]
+    assert groups == [2] * 6  # none in the missing row
+    boxes = [shape.box for group in drawing.marks["gaps"] for shape in group]
+    for left, top, right, bottom in frames_of(drawing).values():
+        size = (right - left) / 10
+        assert any(abs(b[0] - left - 3 * size) < 1 and b[2] - b[0] < 1.2 * size for b in boxes)
+        assert any(abs(b[3] - bottom + 3 * size) < 1 and b[3] - b[1] < 1.2 * size for b in boxes)
+
+
 @pytest.mark.parametrize(
     ("layers", "rows"), [((0, 5, 10), [0, 5, 10]), ((3,), [3]), ((2, 3, 5), [2, 3, 4, 5])]
 )

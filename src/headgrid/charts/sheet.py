@@ -15,7 +15,7 @@ from headgrid.capture.form import expect_alike, expected_layers
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import UNSEEN_COLOR, Look, color_channel, find_look, panel_width
-from headgrid.charts.frames import span_frames
+from headgrid.charts.frames import FrameAxis, draw_over, span_frames, tell_gaps
 from headgrid.charts.grids import Grid
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import (
@@ -35,6 +35,7 @@ from headgrid.charts.scales import (
     count_pixels,
     count_saturated,
     find_scale,
+    frame_places,
     pool_factor,
 )
 from headgrid.charts.spec import Records, finish_chart, write_title
@@ -195,8 +196,13 @@ class _Sheet:
     @property
     def cell(self) -> int:
         """Width of a cell in whole units."""
-        width = self.size[0] * pool_factor(len(self.first.key_frames), MAX_PIXELS)
-        return max(1, width // len(self.first.key_frames))
+        return self.size[0] // count_pixels(len(self.places[0]), MAX_PIXELS)
+
+    @cached_property
+    def places(self) -> tuple[list[int], list[int]]:
+        """What stands along x and y: the frames, and a blank in each gap."""
+        x, y = self.first.key_frames, self.first.query_frames
+        return frame_places(x, MAX_PIXELS), frame_places(y, MAX_PIXELS)
 
     def whole(self, points: float) -> float:
         """Return a gap between maps: whole cells, so that the finishing stage can join rows."""
@@ -205,14 +211,14 @@ class _Sheet:
 
     def draw(self, *, vectors: bool) -> tuple[alt.FacetChart, Records]:
         """Draw every visible pair as a rectangle, or every map as one image."""
-        panels, look, keys = self.panels, self.look, self.first.key_frames
+        panels, look, keys = self.panels, self.look, self.places[0]
         statistic, index = panels.statistic, ["layer", "head", "query"]
         known = f"isValid(datum.{statistic})" if vectors else "!datum.missing"
         absent = [(panels.heads[n][0].layer_index, panels.heads[n][1]) for n in panels.absent]
         framed = f"{known}||datum.absent" if absent and vectors else known
         frame = panel_frame(*self.size, index[:2], look, fill=UNSEEN_COLOR)
         frame.transform = [alt.FilterTransform(filter=framed), *frame.transform]
-        words = absent_marks(panels, index[:2], self.size, look)
+        over = [*self._gaps(framed), *absent_marks(panels, index[:2], self.size, look)]
         options: dict[str, Any] = {"name": f"sheet_{CELLS}", "pixels": MAX_PIXELS}
         marks = map_marks(panels, look, vectors=vectors, **options).transform_filter(known)
         marks.view = alt.Undefined
@@ -225,7 +231,7 @@ class _Sheet:
         records: Records
         if vectors:
             tooltip = ["layer:O", "head:O", "query:O", "key:O", f"{statistic}:Q"]
-            chart = self._facet([frame, marks.encode(color=color, tooltip=tooltip), *words])
+            chart = self._facet([frame, marks.encode(color=color, tooltip=tooltip), *over])
             chart = unfold(chart, statistic, keys, index, keep_unseen=True)
             records = nest(panel_pairs(panels.heads), statistic, keys, index)
             blank = {"head": 0, "query": self.first.query_frames[0], statistic: [None]}
@@ -243,7 +249,21 @@ class _Sheet:
             records[number]["absent"] = True
         records += [{**never, "layer": layer} for layer in self.missing]
         legend = scale_mark(self.scale, where, fill=color)
-        return self._facet([frame, legend, marks, *words]), records
+        return self._facet([frame, legend, marks, *over]), records
+
+    def _gaps(self, where: str) -> list[alt.Chart]:
+        """Return white bands that break each map in the gaps of its frames."""
+        x, y = (
+            FrameAxis(frames, length, self.look, upwards=upwards, pixels=MAX_PIXELS)
+            for frames, length, upwards in (
+                (self.first.key_frames, self.size[0], False),
+                (self.first.query_frames, self.size[1], True),
+            )
+        )
+        bands = draw_over([x, y], self.size, "head", (), self.first)
+        for band in bands:
+            band.transform = [alt.FilterTransform(filter=where), *band.transform]
+        return bands
 
     def _keep_ends(self, marks: alt.Chart, vectors: bool) -> None:
         """Keep the first and the last tick of both axes: a small map has no room for more.
@@ -252,8 +272,10 @@ class _Sheet:
         """
         encoding: Any = marks.encoding
         x, y = self.first.key_frames, self.first.query_frames
-        for channel, frames in ((encoding.x, x), (encoding.y, y)):
-            ends = [frames[0], frames[-1]] if vectors else [0, len(frames) - 1]
+        for channel, frames, places in zip(
+            (encoding.x, encoding.y), (x, y), self.places, strict=True
+        ):
+            ends = [frames[0], frames[-1]] if vectors else [0, len(places) - 1]
             axis = {**dict(channel["axis"]), "values": [*dict.fromkeys(ends)], "title": None}
             axis |= self._place_labels(frames, ends, upright=channel is encoding.y)
             if channel is encoding.y and self.missing:
@@ -327,6 +349,7 @@ class _Sheet:
         if pooled > 1:
             pixel = f"A pixel pools {pooled} frames along an axis"
             caption += f" {pixel} and shows the value of largest magnitude."
+        caption += f" {tell_gaps(query=axes[0], key=axes[1])}".rstrip()
         missing = ", ".join(map(str, self.missing))
         return caption + (f" Missing layers: {missing}." if missing else "")
 
@@ -341,7 +364,7 @@ def _fit(
     look = replace(find_look(options, _PANEL), tick_size=2, header_padding=4, tick_label=6)
     look, paper = replace(look, border_axes=False), look.theme == "paper"
     count, high = (
-        count_pixels(len(frames), MAX_PIXELS)
+        count_pixels(len(frame_places(frames, MAX_PIXELS)), MAX_PIXELS)
         for frames in (capture.key_frames, capture.query_frames)
     )
     around = 7 * look.bar_label + 3 * look.figure_title * (options.title is not None)
