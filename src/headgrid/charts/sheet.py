@@ -268,42 +268,37 @@ class _Sheet:
     def _keep_ends(self, marks: alt.Chart, vectors: bool) -> None:
         """Keep the first and the last tick of both axes: a small map has no room for more.
 
-        The row of a missing layer has none.
+        The row of a missing layer has none, nor has every second map where labels would touch.
         """
         encoding: Any = marks.encoding
-        x, y = self.first.key_frames, self.first.query_frames
-        for channel, frames, places in zip(
-            (encoding.x, encoding.y), (x, y), self.places, strict=True
-        ):
-            ends = [frames[0], frames[-1]] if vectors else [0, len(places) - 1]
-            axis = {**dict(channel["axis"]), "values": [*dict.fromkeys(ends)], "title": None}
-            axis |= self._place_labels(frames, ends, upright=channel is encoding.y)
-            if channel is encoding.y and self.missing:
-                shown = f"indexof({json.dumps(self.missing)},parent.layer)<0"
+        heads, layers = [*range(self.first.num_heads)], [*self.layers[::-1]]
+        axes = ("head", heads, self.first.key_frames), ("layer", layers, self.first.query_frames)
+        for upright, (field, maps, frames) in enumerate(axes):
+            channel, step = (encoding.x, encoding.y)[upright], self._label_step(frames, upright)
+            ends = [0, len(self.places[upright]) - 1]
+            ends = [frames[0], frames[-1]] if vectors else ends
+            values = [*dict.fromkeys(ends)] if step else []
+            axis = {**dict(channel["axis"]), "values": values, "title": None, "labelFlush": False}
+            shown = [n for n in maps[:: step or 1] if not upright or n not in self.missing]
+            if len(shown) < len(maps):
+                where = f"indexof({json.dumps(shown)},parent.{field})<0?0:1"
                 # Invisible labels keep the width that lines up the rows' names.
-                axis |= {name: {"expr": f"{shown}?1:0"} for name in ("tickOpacity", "labelOpacity")}
+                axis |= {name: {"expr": where} for name in ("tickOpacity", "labelOpacity")}
             channel["axis"] = axis
             if vectors:
                 channel["title"] = ""
 
-    def _place_labels(
-        self, frames: Sequence[int], ends: Sequence[int], *, upright: bool
-    ) -> dict[str, Any]:
-        """Return the settings of labels at their ticks, or inside of them where maps are close."""
+    def _label_step(self, frames: Sequence[int], upright: int) -> int:
+        """Return whether every map has labels, or every second, or (0) none, as they would touch.
+
+        They stand at their ticks, in the middle of the first and the last cell.
+        """
         size, gap = self.look.tick_label, self.whole(_GAP if upright else self.column_gap)
-        lengths = [0.75 * size if upright else 0.556 * size * len(f"{frames[n]}") for n in (0, -1)]
-        settings: dict[str, Any] = {"labelFlush": False}
-        if sum(lengths) + 1 > self.size[upright]:
-            return {**settings, "values": []}
-        if len({*ends}) > 1 and sum(lengths) / 2 + 1 > gap + self.cell:
-            name, first, last = (
-                ("labelBaseline", "alphabetic", "top")
-                if upright
-                else ("labelAlign", "left", "right")
-            )
-            test = {"test": f"datum.value=={ends[0]}", "value": first}
-            settings[name] = {"condition": test, "value": last}
-        return settings
+        lengths = [0.72 * size if upright else 0.556 * size * len(f"{frames[n]}") for n in (0, -1)]
+        room, between = sum(lengths) / 2 + 1 / self.look.unit, gap + self.cell
+        if len(frames) > 1 and room > self.size[upright] - self.cell:
+            return 0
+        return 1 if room <= between else 2
 
     def _facet(self, layers: list[alt.Chart]) -> alt.FacetChart:
         width, height = self.size
