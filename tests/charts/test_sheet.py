@@ -64,9 +64,13 @@ def test_rows_and_columns_have_live_labels_and_there_is_one_colour_bar_for_all_l
     found = resolve_color_range("quantile", layers)
     spec = headgrid.to_spec(sheet(layers))
     assert spec["usermeta"]["headgrid"]["color_range"] == [found.low, found.high]
-    texts = [t.content for t in read_svg(svg_of(sheet(captures((0, 7))))).texts]
+    texts = [t.content for t in read_svg(svg_of(sheet(captures((0, 7, 14))))).texts]
     assert {"Layer 0", "Layer 7", "Head 0", "Head 1", "Head 2"} <= set(texts)
     assert texts.count("Attention Logits") == 1
+    assert texts.count("not seen") == 1
+    assert "; 54 of 225 pairs are unseen." in sheet(layers).description
+    seen = sheet([Capture.from_array(waves(2, 4, 4))])
+    assert "not seen" not in svg_of(seen)
 
 
 @pytest.mark.parametrize("cells", ["vector", "image"])

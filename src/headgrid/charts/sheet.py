@@ -14,7 +14,14 @@ import altair as alt
 from headgrid.capture.form import expect_alike, expected_layers
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import UNSEEN_COLOR, Look, color_channel, find_look, panel_width
+from headgrid.charts.axes import (
+    UNSEEN_COLOR,
+    Look,
+    color_channel,
+    find_look,
+    panel_width,
+    unseen_key,
+)
 from headgrid.charts.frames import FrameAxis, draw_over, span_frames, tell_gaps
 from headgrid.charts.grids import Grid
 from headgrid.charts.heatmap import as_vectors
@@ -218,13 +225,14 @@ class _Sheet:
         framed = f"{known}||datum.absent" if absent and vectors else known
         frame = panel_frame(*self.size, index[:2], look, fill=UNSEEN_COLOR)
         frame.transform = [alt.FilterTransform(filter=framed), *frame.transform]
-        over = [*self._gaps(framed), *absent_marks(panels, index[:2], self.size, look)]
+        over = [*self._draw_over(framed), *absent_marks(panels, index[:2], self.size, look)]
         options: dict[str, Any] = {"name": f"sheet_{CELLS}", "pixels": MAX_PIXELS}
         marks = map_marks(panels, look, vectors=vectors, **options).transform_filter(known)
         marks.view = alt.Undefined
         self._keep_ends(marks, vectors)
         gap = self.whole(_GAP)
         length = len(self.layers) * (self.size[1] + gap) - gap
+        length -= 1.2 * look.bar_label + 8 if panels.unseen else 0
         channel = alt.Color("color:Q") if vectors else alt.Fill("color:Q")
         title = STATISTICS[statistic].title
         color = color_channel(channel, self.scale, title, panels.value_range, length, look)
@@ -251,19 +259,17 @@ class _Sheet:
         legend = scale_mark(self.scale, where, fill=color)
         return self._facet([frame, legend, marks, *over]), records
 
-    def _gaps(self, where: str) -> list[alt.Chart]:
-        """Return white bands that break each map in the gaps of its frames."""
-        x, y = (
-            FrameAxis(frames, length, self.look, upwards=upwards, pixels=MAX_PIXELS)
-            for frames, length, upwards in (
-                (self.first.key_frames, self.size[0], False),
-                (self.first.query_frames, self.size[1], True),
-            )
-        )
-        bands = draw_over([x, y], self.size, "head", (), self.first)
-        for band in bands:
-            band.transform = [alt.FilterTransform(filter=where), *band.transform]
-        return bands
+    def _draw_over(self, where: str) -> list[Any]:
+        """Return white bands that break each map in the gaps of its frames, and the key of grey."""
+        look, (width, height) = self.look, self.size
+        x = FrameAxis(self.first.key_frames, width, look, pixels=MAX_PIXELS)
+        y = FrameAxis(self.first.query_frames, height, look, upwards=True, pixels=MAX_PIXELS)
+        marks: list[Any] = draw_over([x, y], self.size, "head", (), self.first)
+        marks += [unseen_key("head", look)] if self.panels.unseen else []
+        for mark in marks:
+            mark.transform[0].groupby = ["layer", "head"]
+            mark.transform.insert(0, alt.FilterTransform(filter=where))
+        return marks
 
     def _keep_ends(self, marks: alt.Chart, vectors: bool) -> None:
         """Keep the first and the last tick of both axes: a small map has no room for more.
@@ -334,11 +340,13 @@ class _Sheet:
         """Return the sentences that say what is drawn."""
         saturated = sum(count_saturated(capture, self.scale.range) for capture in self.captures)
         axes = self.first.query_frames, self.first.key_frames
+        total = len(self.panels.heads) * len(axes[0]) * len(axes[1])
         pooled = max(pool_factor(len(frames), MAX_PIXELS) for frames in axes)
         caption = (
             f"{STATISTICS[self.first.statistic].title}, a small map (query x key frame) for each "
             f"head (column) of each layer (row){', ' + description if description else ''}. Color "
-            f"range {self.scale.text}; {saturated:,} of {self.visible:,} values saturate."
+            f"range {self.scale.text}; {saturated:,} of {self.visible:,} values saturate; "
+            f"{total - self.visible:,} of {total:,} pairs are unseen."
         )
         caption += "" if vectors else " Each map is an image."
         if pooled > 1:
