@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import headgrid
-from headgrid import CaptureError, ColorRange, FigureOptions, OptionError
+from headgrid import Capture, CaptureError, ColorRange, FigureOptions, OptionError
 from headgrid.charts.overview import draw_overview
 from headgrid.charts.scales import ColorScale, palette_for
 from headgrid.charts.trend import draw_trend
@@ -252,6 +252,30 @@ def test_a_key_tells_the_mean_from_the_heads_by_their_own_colours(runs):
         symbol = min(symbols, key=lambda s: abs(s.box[2] - label.x))
         shape = drawing.marks[mark][0][0]
         assert parse_color(symbol.style["stroke"]) == parse_color(shape.style["stroke"])
+
+
+@pytest.mark.filterwarnings("ignore:a, b. layers 2, 3, 6 are missing")
+def test_missing_layers_are_named_and_break_the_lines_and_the_band():
+    found = headgrid.survey(
+        Capture.from_array(
+            np.random.default_rng(layer).normal(size=(2, 6, 6)), layer=layer, run=run
+        )
+        for run in "ab"
+        for layer in (0, 1, 4, 5, 7)
+    )
+    for chart in (headgrid.overview(found), headgrid.trend(found)):
+        assert "5 layers x 2 heads" in chart.description
+        assert chart.description.endswith(" Missing layers: 2, 3, 6.")
+    drawing = drawn(headgrid.to_spec(headgrid.trend(found)))
+    layer = (drawing.marks["line"][0][0].points[1] - drawing.marks["line"][0][0].points[0])[0]
+    broken = [group for name in ("line", "faint") for group in drawing.marks[name]]
+    broken.append([s for s in drawing.shapes if "area" in s.classes and s.filled])
+    for group in broken:
+        shown = [s.box[2] - s.box[0] for s in group if s.box[2] - s.box[0] > 0.01]
+        assert len(shown) >= 2
+        assert shown == pytest.approx([layer] * len(shown), abs=0.01)
+    dots = [s for s in drawing.shapes if "mark-symbol role-mark" in s.classes and not s.filled]
+    assert len(dots) == 2  # the heads of layer 7, which no line leads to
 
 
 def test_without_spread_there_is_no_band_and_the_caption_says_so():

@@ -11,6 +11,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from headgrid.capture.form import expected_layers
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.charts.axes import INK, UNSEEN_COLOR, Look, color_channel, find_look, panel_width
 from headgrid.charts.panels import CELLS, facet_panels
@@ -315,6 +316,9 @@ def finish_summary(
     )
     least, most = int(table["runs"].min()), int(table["runs"].max())
     runs = f"{most}" if least == most else f"{least} to {most}"
+    found = {int(layer) for layer in table.loc[table["runs"].notna(), "layer"].dropna()}
+    missing = ", ".join(str(n) for n in expected_layers([*layers, *found]) if n not in found)
+    caption += f" Missing layers: {missing}." if missing else ""
     own = [f"{measure} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])]
     return finish_chart(
         chart,
