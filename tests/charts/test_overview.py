@@ -311,3 +311,16 @@ def test_the_trend_of_one_layer_shows_its_heads_as_points_in_the_middle():
     places = [(shape.box[0] + shape.box[2]) / 2 for shape in faint]
     (tick,) = [t for t in drawing.texts if t.content == "3" and t.anchor == "middle"]
     assert places == pytest.approx([tick.x] * 3, abs=1)
+    symbols = [s for s in drawing.shapes if "role-legend-symbol" in s.classes]
+    sizes = [shape.box[2] - shape.box[0] + float(shape.style["stroke-width"]) for shape in symbols]
+    dots = [2 * (14 / np.pi) ** 0.5, 2 * (12 / np.pi) ** 0.5 + 2]  # of the mean, and of a head
+    assert sizes == pytest.approx(dots, abs=0.5)
+
+
+def test_a_key_that_is_longer_than_the_panel_has_two_lines():
+    for theme, lines in (("default", 1), ("paper", 2)):
+        drawing = drawn(trend_of(summary(), theme=theme))
+        labels = [t for t in drawing.texts if "each head" in t.content or "mean over" in t.content]
+        assert len({round(label.y) for label in labels}) == lines
+        (frame,) = [s.box for s in drawing.shapes if "background" in s.classes and s.stroked]
+        assert all(label.box()[2] < frame[2] for label in labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import altair as alt
@@ -17,11 +18,11 @@ from headgrid.charts.scales import frame_ticks
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
 from headgrid.tables.measures import measure_diverges, measure_title
-from headgrid.text import shorten_float
+from headgrid.text import fit_title, shorten_float
 
 #: Name of marks that the finishing stage shortens like those of the profiles.
 FAINT = "headgrid_faint"
-_OPACITY, _DOT = 0.45, 12
+_OPACITY, _DOT, _MEAN_DOT = 0.45, 12, 14
 
 
 def trend(
@@ -133,7 +134,7 @@ def _value_domain(summary: pd.DataFrame, *, signed: bool) -> tuple[float, float]
 def _trend_panel(
     summary: pd.DataFrame,
     name: str,
-    title: str,
+    measure: str,
     domain: tuple[float, float],
     look: Look,
     wanted: float | None,
@@ -151,10 +152,11 @@ def _trend_panel(
         .scale(domain=[layers[0] - (count == 1), layers[-1] + (count == 1)], nice=False, padding=6)
         .axis(grid=False, values=[layers[0] + tick for tick in ticks], format="d")
     )
+    title = fit_title(measure, height, look.axis_title)
     y = alt.Y(f"{name}:Q", title=title, scale=alt.Scale(domain=list(domain), nice=False))
     spread = ", \u00b1 1 standard deviation over runs" if summary["std"].notna().any() else ""
     names = [f"mean over heads{spread}", "each head"]
-    color = _key(names, look, "circle" if alone else "stroke")
+    color = _key(names, look, width, dots=alone)
     of_layer = "!isValid(datum.head)"
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
     base = alt.Chart(width=width, height=height, view=ground)
@@ -187,7 +189,7 @@ def _trend_panel(
         .properties(name=LINE)
     )
     points = (
-        base.mark_point(filled=True, color=BAR_COLOR, opacity=1, size=14 * look.line_width)
+        base.mark_point(filled=True, color=BAR_COLOR, opacity=1, size=_MEAN_DOT * look.line_width)
         .transform_filter(of_layer)
         .encode(x=x, y=y, tooltip=tooltip)
     )
@@ -202,16 +204,26 @@ def _trend_panel(
     return alt.layer(*faint, *inside, line, points).transform_calculate(line=told)
 
 
-def _key(names: list[str], look: Look, symbol: str) -> alt.Color:
-    """Return the colours of the mean and of the heads, with a line over the panels that says so."""
+def _key(names: list[str], look: Look, width: float, *, dots: bool) -> alt.Color:
+    """Return the colours of the mean and of the heads, with a key over the panels that says so.
+
+    Its symbols are those of the panels: lines, or dots where there are no lines.
+    """
+    length = 0.48 * look.bar_label * len("".join(names)) + 50
     legend = alt.Legend(
         title=None,
         orient="top",
         direction="horizontal",
         offset=look.title_offset / 4,
-        symbolType=symbol,
+        symbolType="circle" if dots else "stroke",
         symbolStrokeWidth=2 * look.line_width,
         symbolOpacity={"expr": f"datum.index?{_OPACITY}:1"},
     )
+    if length > width:
+        legend.columns = 1
+    if dots:
+        full = _MEAN_DOT * look.line_width  # drawn as a ring so thick that it has no hole
+        legend.symbolSize = alt.ExprRef(f"datum.index?{_DOT}:{full / 4:g}")
+        legend.symbolStrokeWidth = alt.ExprRef(f"datum.index?2:{(full / math.pi) ** 0.5:.4g}")
     scale = alt.Scale(domain=names, range=[BAR_COLOR, "#888888"])
     return alt.Color("line:N", scale=scale, legend=legend)
