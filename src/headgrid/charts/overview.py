@@ -219,12 +219,12 @@ class _Matrix:
         largest = max(map(abs, ends))
         styles = (".3f", ".2f") if largest < 1 else (".2f", ".1f")  # no 0 for 0.3
         styles = (".1e", ".0e") if largest < 0.05 else styles
-        sizes = {min(self.look.tick_label, height - 2): None, _SMALLEST_TEXT: None}
+        sizes = {min(self.look.tick_label, height - 2), _SMALLEST_TEXT, _SMALLEST_TEXT - 0.5}
         fitting = [
             (style, size)
             for style in styles
-            for size in sizes
-            if max(_letters(format(end, style)) for end in ends) * size <= width - 0.8
+            for size in sorted(sizes, reverse=True)
+            if max(_letters(format(end, style)) for end in ends) * size <= width - 1.4
         ]
         if height < _SMALLEST_TEXT + 2 or many or not fitting:
             return []
