@@ -1,11 +1,13 @@
 """The overview and the trend, read back from specification and picture."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import headgrid
-from headgrid import CaptureError, ColorRange, FigureOptions, OptionError
+from headgrid import Capture, CaptureError, ColorRange, FigureOptions, OptionError
 from headgrid.charts.overview import draw_overview
 from headgrid.charts.scales import ColorScale, palette_for
 from headgrid.charts.trend import draw_trend
@@ -172,7 +174,10 @@ def test_numbers_keep_their_decimals_at_the_width_of_a_column_or_are_left_out(he
     numbers = [t.content for t in drawing.texts if "mark-text role-mark" in t.classes]
     decimals = {len(number.partition(".")[2]) for number in numbers}
     assert decimals == {4: {2}, 12: {2}, 14: {1}, 24: set()}[heads]
-    assert all(t.size >= 6 for t in drawing.texts)
+    assert all(t.size >= 5.5 for t in drawing.texts)
+    shown = sorted((t.box() for t in drawing.texts if t.content in numbers), key=lambda b: b[::-1])
+    pairs = [(a, b) for a, b in pairwise(shown) if abs(a[3] - b[3]) < 1 and a[0] < b[0]]
+    assert all(b[0] - a[2] > 1 for a, b in pairs)  # do not run together
 
 
 def test_many_layers_and_heads_get_smaller_cells_without_numbers_and_masses_are_viridis():
@@ -254,6 +259,30 @@ def test_a_key_tells_the_mean_from_the_heads_by_their_own_colours(runs):
         assert parse_color(symbol.style["stroke"]) == parse_color(shape.style["stroke"])
 
 
+@pytest.mark.filterwarnings("ignore:a, b. layers 2, 3, 6 are missing")
+def test_missing_layers_are_named_and_break_the_lines_and_the_band():
+    found = headgrid.survey(
+        Capture.from_array(
+            np.random.default_rng(layer).normal(size=(2, 6, 6)), layer=layer, run=run
+        )
+        for run in "ab"
+        for layer in (0, 1, 4, 5, 7)
+    )
+    for chart in (headgrid.overview(found), headgrid.trend(found)):
+        assert "5 layers x 2 heads" in chart.description
+        assert chart.description.endswith(" Missing layers: 2, 3, 6.")
+    drawing = drawn(headgrid.to_spec(headgrid.trend(found)))
+    layer = (drawing.marks["line"][0][0].points[1] - drawing.marks["line"][0][0].points[0])[0]
+    broken = [group for name in ("line", "faint") for group in drawing.marks[name]]
+    broken.append([s for s in drawing.shapes if "area" in s.classes and s.filled])
+    for group in broken:
+        shown = [s.box[2] - s.box[0] for s in group if s.box[2] - s.box[0] > 0.01]
+        assert len(shown) >= 2
+        assert shown == pytest.approx([layer] * len(shown), abs=0.01)
+    dots = [s for s in drawing.shapes if "mark-symbol role-mark" in s.classes and not s.filled]
+    assert len(dots) == 2  # the heads of layer 7, which no line leads to
+
+
 def test_without_spread_there_is_no_band_and_the_caption_says_so():
     spec = trend_of(summary(runs=1))
     assert "no spread, as there is one run" in spec["description"]
@@ -287,3 +316,16 @@ def test_the_trend_of_one_layer_shows_its_heads_as_points_in_the_middle():
     places = [(shape.box[0] + shape.box[2]) / 2 for shape in faint]
     (tick,) = [t for t in drawing.texts if t.content == "3" and t.anchor == "middle"]
     assert places == pytest.approx([tick.x] * 3, abs=1)
+    symbols = [s for s in drawing.shapes if "role-legend-symbol" in s.classes]
+    sizes = [shape.box[2] - shape.box[0] + float(shape.style["stroke-width"]) for shape in symbols]
+    dots = [2 * (14 / np.pi) ** 0.5, 2 * (12 / np.pi) ** 0.5 + 2]  # of the mean, and of a head
+    assert sizes == pytest.approx(dots, abs=0.5)
+
+
+def test_a_key_that_is_longer_than_the_panel_has_two_lines():
+    for theme, lines in (("default", 1), ("paper", 2)):
+        drawing = drawn(trend_of(summary(), theme=theme))
+        labels = [t for t in drawing.texts if "each head" in t.content or "mean over" in t.content]
+        assert len({round(label.y) for label in labels}) == lines
+        (frame,) = [s.box for s in drawing.shapes if "background" in s.classes and s.stroked]
+        assert all(label.box()[2] < frame[2] for label in labels)

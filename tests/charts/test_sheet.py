@@ -64,9 +64,13 @@ def test_rows_and_columns_have_live_labels_and_there_is_one_colour_bar_for_all_l
     found = resolve_color_range("quantile", layers)
     spec = headgrid.to_spec(sheet(layers))
     assert spec["usermeta"]["headgrid"]["color_range"] == [found.low, found.high]
-    texts = [t.content for t in read_svg(svg_of(sheet(captures((0, 7))))).texts]
+    texts = [t.content for t in read_svg(svg_of(sheet(captures((0, 7, 14))))).texts]
     assert {"Layer 0", "Layer 7", "Head 0", "Head 1", "Head 2"} <= set(texts)
     assert texts.count("Attention Logits") == 1
+    assert texts.count("not seen") == 1
+    assert "; 54 of 225 pairs are unseen." in sheet(layers).description
+    seen = sheet([Capture.from_array(waves(2, 4, 4))])
+    assert "not seen" not in svg_of(seen)
 
 
 @pytest.mark.parametrize("cells", ["vector", "image"])
@@ -84,6 +88,26 @@ def test_the_place_of_a_missing_layer_is_blank_but_named(cells):
     low, high = texts["Layer 1"].y + 8, texts["Layer 3"].y - 8
     shown = [s for s in drawing.shapes if low < (s.box[1] + s.box[3]) / 2 < high and s.filled]
     assert not [s for s in shown if "legend" not in s.classes and s.box[2] < 200]
+
+
+@pytest.mark.parametrize("cells", ["vector", "image"])
+@pytest.mark.parametrize("theme", ["default", "paper"])
+def test_gaps_of_frames_break_each_map_that_is_there_and_the_caption_says_so(cells, theme):
+    frames = [0, 1, 2, *range(15, 21)]
+    layers = [
+        Capture.from_array(waves(2, 9, 9), key_frames=frames, query_frames=frames, layer=n)
+        for n in (0, 1, 3)
+    ]
+    chart = sheet(layers, cells=cells, theme=theme)
+    assert "query frames 0-2, 15-20, key frames 0-2, 15-20." in chart.description
+    drawing = read_svg(svg_of(chart))
+    groups = [len(group) for group in drawing.marks["gaps"] if group]
+    assert groups == [2] * 6  # none in the missing row
+    boxes = [shape.box for group in drawing.marks["gaps"] for shape in group]
+    for left, _, right, bottom in frames_of(drawing).values():
+        size = (right - left) / 10
+        assert any(abs(b[0] - left - 3 * size) < 1 and b[2] - b[0] < 1.2 * size for b in boxes)
+        assert any(abs(b[3] - bottom + 3 * size) < 1 and b[3] - b[1] < 1.2 * size for b in boxes)
 
 
 @pytest.mark.parametrize(
@@ -148,11 +172,14 @@ def test_a_sheet_of_30_layers_and_12_heads_fits_a_page_with_its_labels_at_their_
     assert all(5.7 < text.size / point < 8.3 for text in drawing.texts)
     ticks = [s.points.mean(axis=0) for s in drawing.shapes if "role-axis-tick" in s.classes]
     labels = [t for t in drawing.texts if "role-axis-label" in t.classes]
-    assert len(labels) == 2 * 30 + 2 * 12
+    rows, columns = (15, 12 if width else 6)  # every second one where they would touch
+    assert len(ticks) == len(labels) == 2 * rows + 2 * columns
     boxes = np.array([label.box() for label in labels])
-    for x0, y0, x1, y1 in boxes:
-        near = min(np.hypot((x0 + x1) / 2 - x, (y0 + y1) / 2 - y) for x, y in ticks)
-        assert near < 10 * point  # a letter's height, or the way past the tick
+    for label, (x0, y0, x1, y1) in zip(labels, boxes, strict=True):
+        off = np.abs([((x0 + x1) / 2, label.y - 0.35 * label.size)] - np.array(ticks))
+        assert (
+            off.min(axis=1).min() if label.anchor == "middle" else off[:, 1].min()
+        ) < 0.7 * point
         over = (boxes[:, 0] < x1) & (boxes[:, 2] > x0) & (boxes[:, 1] < y1) & (boxes[:, 3] > y0)
         assert over.sum() == 1  # itself
 

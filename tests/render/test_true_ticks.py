@@ -128,14 +128,9 @@ def panel_of(panels, x, y, upright):
     return min(panels, key=distance)
 
 
-def label_at(labels, tick, upright, off, flush):
-    """Return the label that stands at the outer end of a tick, which a flush one only covers."""
+def label_at(labels, tick, upright, off):
+    """Return the label that stands at the outer end of a tick."""
     (x0, y0), (x1, y1) = tick.points
-    if flush:  # the first or the last one of a small map
-        a, b, c, d = flush.box
-        inside = (t for t in labels if (a < t.x < c and t.y > y0 if upright else b < t.y < d + 3))
-        ahead = [t for t in inside if upright or (t.anchor == "end" and t.x < x0)]
-        return min(ahead, key=lambda t: np.hypot(t.x - x0, t.y - y0)).content
     # Vega rounds the way from the middle of a letter to its base line to whole units.
     near = [
         t
@@ -152,7 +147,7 @@ def label_at(labels, tick, upright, off, flush):
     return near[0].content
 
 
-def check(chart, find_panels, *, flush=False):
+def check(chart, find_panels):
     """Check all ticks, their labels and the grid of a chart; return the drawing and its panels."""
     svg = render(headgrid.to_spec(chart, validate=False), "svg").decode()
     drawing = read_svg(svg)
@@ -165,7 +160,7 @@ def check(chart, find_panels, *, flush=False):
         (x0, y0), (x1, _) = tick.points
         upright = abs(x0 - x1) < 1e-9
         panel = panel_of(panels, x0, y0, upright)
-        label = label_at(labels, tick, upright, off, panel if flush else None)
+        label = label_at(labels, tick, upright, off)
         place, expected = (x0, panel.x(label)) if upright else (y0, panel.y(label))
         assert place == pytest.approx(expected, abs=off), label
         places[upright].append(place)
@@ -326,7 +321,7 @@ def test_in_sheets(look):
             yield Panel((x0, y0, x1, y1), x, y)
 
     captures = [block_capture(5, (3,) * 7, layer=layer) for layer in (0, 1)]
-    check(sheet(captures, **look), panels, flush=True)
+    check(sheet(captures, **look), panels)
 
 
 def summary_of_runs():

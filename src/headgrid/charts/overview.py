@@ -11,6 +11,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from headgrid.capture.form import expected_layers
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.charts.axes import INK, UNSEEN_COLOR, Look, color_channel, find_look, panel_width
 from headgrid.charts.panels import CELLS, facet_panels
@@ -218,12 +219,12 @@ class _Matrix:
         largest = max(map(abs, ends))
         styles = (".3f", ".2f") if largest < 1 else (".2f", ".1f")  # no 0 for 0.3
         styles = (".1e", ".0e") if largest < 0.05 else styles
-        sizes = {min(self.look.tick_label, height - 2): None, _SMALLEST_TEXT: None}
+        sizes = {min(self.look.tick_label, height - 2), _SMALLEST_TEXT, _SMALLEST_TEXT - 0.5}
         fitting = [
             (style, size)
             for style in styles
-            for size in sizes
-            if max(_letters(format(end, style)) for end in ends) * size <= width - 0.8
+            for size in sorted(sizes, reverse=True)
+            if max(_letters(format(end, style)) for end in ends) * size <= width - 1.4
         ]
         if height < _SMALLEST_TEXT + 2 or many or not fitting:
             return []
@@ -315,6 +316,9 @@ def finish_summary(
     )
     least, most = int(table["runs"].min()), int(table["runs"].max())
     runs = f"{most}" if least == most else f"{least} to {most}"
+    found = {int(layer) for layer in table.loc[table["runs"].notna(), "layer"].dropna()}
+    missing = ", ".join(str(n) for n in expected_layers([*layers, *found]) if n not in found)
+    caption += f" Missing layers: {missing}." if missing else ""
     own = [f"{measure} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])]
     return finish_chart(
         chart,

@@ -295,9 +295,10 @@ def frame_runs(frames: Sequence[int]) -> list[list[int]]:
 def frame_places(frames: Sequence[int], pixels: int = MAX_PIXELS) -> list[int]:
     """Return what stands along an axis: the frames, and in each gap a frame that is left blank.
 
-    Small and pooled maps, of fewer pixels, have no room for gaps.
+    Pooled maps, of fewer pixels, have no room for gaps.
     """
-    runs = frame_runs(frames) if pixels == MAX_PIXELS and len(frames) < pixels else [frames]
+    runs = frame_runs(frames)
+    runs = runs if len(frames) + len(runs) - 1 <= pixels else [list(frames)]
     return [*itertools.chain(*([*run, run[-1] + 1] for run in runs))][:-1]
 
 

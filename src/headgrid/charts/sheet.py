@@ -14,8 +14,15 @@ import altair as alt
 from headgrid.capture.form import expect_alike, expected_layers
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import UNSEEN_COLOR, Look, color_channel, find_look, panel_width
-from headgrid.charts.frames import span_frames
+from headgrid.charts.axes import (
+    UNSEEN_COLOR,
+    Look,
+    color_channel,
+    find_look,
+    panel_width,
+    unseen_key,
+)
+from headgrid.charts.frames import FrameAxis, draw_over, span_frames, tell_gaps
 from headgrid.charts.grids import Grid
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import (
@@ -35,6 +42,7 @@ from headgrid.charts.scales import (
     count_pixels,
     count_saturated,
     find_scale,
+    frame_places,
     pool_factor,
 )
 from headgrid.charts.spec import Records, finish_chart, write_title
@@ -195,8 +203,13 @@ class _Sheet:
     @property
     def cell(self) -> int:
         """Width of a cell in whole units."""
-        width = self.size[0] * pool_factor(len(self.first.key_frames), MAX_PIXELS)
-        return max(1, width // len(self.first.key_frames))
+        return self.size[0] // count_pixels(len(self.places[0]), MAX_PIXELS)
+
+    @cached_property
+    def places(self) -> tuple[list[int], list[int]]:
+        """What stands along x and y: the frames, and a blank in each gap."""
+        x, y = self.first.key_frames, self.first.query_frames
+        return frame_places(x, MAX_PIXELS), frame_places(y, MAX_PIXELS)
 
     def whole(self, points: float) -> float:
         """Return a gap between maps: whole cells, so that the finishing stage can join rows."""
@@ -205,27 +218,28 @@ class _Sheet:
 
     def draw(self, *, vectors: bool) -> tuple[alt.FacetChart, Records]:
         """Draw every visible pair as a rectangle, or every map as one image."""
-        panels, look, keys = self.panels, self.look, self.first.key_frames
+        panels, look, keys = self.panels, self.look, self.places[0]
         statistic, index = panels.statistic, ["layer", "head", "query"]
         known = f"isValid(datum.{statistic})" if vectors else "!datum.missing"
         absent = [(panels.heads[n][0].layer_index, panels.heads[n][1]) for n in panels.absent]
         framed = f"{known}||datum.absent" if absent and vectors else known
         frame = panel_frame(*self.size, index[:2], look, fill=UNSEEN_COLOR)
         frame.transform = [alt.FilterTransform(filter=framed), *frame.transform]
-        words = absent_marks(panels, index[:2], self.size, look)
+        over = [*self._draw_over(framed), *absent_marks(panels, index[:2], self.size, look)]
         options: dict[str, Any] = {"name": f"sheet_{CELLS}", "pixels": MAX_PIXELS}
         marks = map_marks(panels, look, vectors=vectors, **options).transform_filter(known)
         marks.view = alt.Undefined
         self._keep_ends(marks, vectors)
         gap = self.whole(_GAP)
         length = len(self.layers) * (self.size[1] + gap) - gap
+        length -= 1.2 * look.bar_label + 8 if panels.unseen else 0
         channel = alt.Color("color:Q") if vectors else alt.Fill("color:Q")
         title = STATISTICS[statistic].title
         color = color_channel(channel, self.scale, title, panels.value_range, length, look)
         records: Records
         if vectors:
             tooltip = ["layer:O", "head:O", "query:O", "key:O", f"{statistic}:Q"]
-            chart = self._facet([frame, marks.encode(color=color, tooltip=tooltip), *words])
+            chart = self._facet([frame, marks.encode(color=color, tooltip=tooltip), *over])
             chart = unfold(chart, statistic, keys, index, keep_unseen=True)
             records = nest(panel_pairs(panels.heads), statistic, keys, index)
             blank = {"head": 0, "query": self.first.query_frames[0], statistic: [None]}
@@ -243,45 +257,54 @@ class _Sheet:
             records[number]["absent"] = True
         records += [{**never, "layer": layer} for layer in self.missing]
         legend = scale_mark(self.scale, where, fill=color)
-        return self._facet([frame, legend, marks, *words]), records
+        return self._facet([frame, legend, marks, *over]), records
+
+    def _draw_over(self, where: str) -> list[Any]:
+        """Return white bands that break each map in the gaps of its frames, and the key of grey."""
+        look, (width, height) = self.look, self.size
+        x = FrameAxis(self.first.key_frames, width, look, pixels=MAX_PIXELS)
+        y = FrameAxis(self.first.query_frames, height, look, upwards=True, pixels=MAX_PIXELS)
+        marks: list[Any] = draw_over([x, y], self.size, "head", (), self.first)
+        marks += [unseen_key("head", look)] if self.panels.unseen else []
+        for mark in marks:
+            mark.transform[0].groupby = ["layer", "head"]
+            mark.transform.insert(0, alt.FilterTransform(filter=where))
+        return marks
 
     def _keep_ends(self, marks: alt.Chart, vectors: bool) -> None:
         """Keep the first and the last tick of both axes: a small map has no room for more.
 
-        The row of a missing layer has none.
+        The row of a missing layer has none, nor has every second map where labels would touch.
         """
         encoding: Any = marks.encoding
-        x, y = self.first.key_frames, self.first.query_frames
-        for channel, frames in ((encoding.x, x), (encoding.y, y)):
-            ends = [frames[0], frames[-1]] if vectors else [0, len(frames) - 1]
-            axis = {**dict(channel["axis"]), "values": [*dict.fromkeys(ends)], "title": None}
-            axis |= self._place_labels(frames, ends, upright=channel is encoding.y)
-            if channel is encoding.y and self.missing:
-                shown = f"indexof({json.dumps(self.missing)},parent.layer)<0"
+        heads, layers = [*range(self.first.num_heads)], [*self.layers[::-1]]
+        axes = ("head", heads, self.first.key_frames), ("layer", layers, self.first.query_frames)
+        for upright, (field, maps, frames) in enumerate(axes):
+            channel, step = (encoding.x, encoding.y)[upright], self._label_step(frames, upright)
+            ends = [0, len(self.places[upright]) - 1]
+            ends = [frames[0], frames[-1]] if vectors else ends
+            values = [*dict.fromkeys(ends)] if step else []
+            axis = {**dict(channel["axis"]), "values": values, "title": None, "labelFlush": False}
+            shown = [n for n in maps[:: step or 1] if not upright or n not in self.missing]
+            if len(shown) < len(maps):
+                where = f"indexof({json.dumps(shown)},parent.{field})<0?0:1"
                 # Invisible labels keep the width that lines up the rows' names.
-                axis |= {name: {"expr": f"{shown}?1:0"} for name in ("tickOpacity", "labelOpacity")}
+                axis |= {name: {"expr": where} for name in ("tickOpacity", "labelOpacity")}
             channel["axis"] = axis
             if vectors:
                 channel["title"] = ""
 
-    def _place_labels(
-        self, frames: Sequence[int], ends: Sequence[int], *, upright: bool
-    ) -> dict[str, Any]:
-        """Return the settings of labels at their ticks, or inside of them where maps are close."""
+    def _label_step(self, frames: Sequence[int], upright: int) -> int:
+        """Return whether every map has labels, or every second, or (0) none, as they would touch.
+
+        They stand at their ticks, in the middle of the first and the last cell.
+        """
         size, gap = self.look.tick_label, self.whole(_GAP if upright else self.column_gap)
-        lengths = [0.75 * size if upright else 0.556 * size * len(f"{frames[n]}") for n in (0, -1)]
-        settings: dict[str, Any] = {"labelFlush": False}
-        if sum(lengths) + 1 > self.size[upright]:
-            return {**settings, "values": []}
-        if len({*ends}) > 1 and sum(lengths) / 2 + 1 > gap + self.cell:
-            name, first, last = (
-                ("labelBaseline", "alphabetic", "top")
-                if upright
-                else ("labelAlign", "left", "right")
-            )
-            test = {"test": f"datum.value=={ends[0]}", "value": first}
-            settings[name] = {"condition": test, "value": last}
-        return settings
+        lengths = [0.72 * size if upright else 0.556 * size * len(f"{frames[n]}") for n in (0, -1)]
+        room, between = sum(lengths) / 2 + 1 / self.look.unit, gap + self.cell
+        if len(frames) > 1 and room > self.size[upright] - self.cell:
+            return 0
+        return 1 if room <= between else 2
 
     def _facet(self, layers: list[alt.Chart]) -> alt.FacetChart:
         width, height = self.size
@@ -317,16 +340,19 @@ class _Sheet:
         """Return the sentences that say what is drawn."""
         saturated = sum(count_saturated(capture, self.scale.range) for capture in self.captures)
         axes = self.first.query_frames, self.first.key_frames
+        total = len(self.panels.heads) * len(axes[0]) * len(axes[1])
         pooled = max(pool_factor(len(frames), MAX_PIXELS) for frames in axes)
         caption = (
             f"{STATISTICS[self.first.statistic].title}, a small map (query x key frame) for each "
             f"head (column) of each layer (row){', ' + description if description else ''}. Color "
-            f"range {self.scale.text}; {saturated:,} of {self.visible:,} values saturate."
+            f"range {self.scale.text}; {saturated:,} of {self.visible:,} values saturate; "
+            f"{total - self.visible:,} of {total:,} pairs are unseen."
         )
         caption += "" if vectors else " Each map is an image."
         if pooled > 1:
             pixel = f"A pixel pools {pooled} frames along an axis"
             caption += f" {pixel} and shows the value of largest magnitude."
+        caption += f" {tell_gaps(query=axes[0], key=axes[1])}".rstrip()
         missing = ", ".join(map(str, self.missing))
         return caption + (f" Missing layers: {missing}." if missing else "")
 
@@ -341,7 +367,7 @@ def _fit(
     look = replace(find_look(options, _PANEL), tick_size=2, header_padding=4, tick_label=6)
     look, paper = replace(look, border_axes=False), look.theme == "paper"
     count, high = (
-        count_pixels(len(frames), MAX_PIXELS)
+        count_pixels(len(frame_places(frames, MAX_PIXELS)), MAX_PIXELS)
         for frames in (capture.key_frames, capture.query_frames)
     )
     around = 7 * look.bar_label + 3 * look.figure_title * (options.title is not None)

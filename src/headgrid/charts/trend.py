@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
+from headgrid.capture.form import expected_layers
 from headgrid.charts.axes import INK, Look, find_look
 from headgrid.charts.overview import expect_values, finish_summary, set_width, summarise
 from headgrid.charts.panels import LINE
@@ -16,11 +18,11 @@ from headgrid.charts.scales import frame_ticks
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
 from headgrid.tables.measures import measure_diverges, measure_title
-from headgrid.text import shorten_float
+from headgrid.text import fit_title, shorten_float
 
 #: Name of marks that the finishing stage shortens like those of the profiles.
 FAINT = "headgrid_faint"
-_OPACITY = 0.45
+_OPACITY, _DOT, _MEAN_DOT = 0.45, 12, 14
 
 
 def trend(
@@ -92,7 +94,7 @@ def draw_trend(
     spread = band if summary["std"].notna().any() else "no spread, as there is one run"
     return finish_summary(
         panel,
-        summary,
+        _with_gaps(summary),
         options,
         {"figure": "trend", "measure": name, "statistic": statistic},
         by="Layer",
@@ -100,6 +102,24 @@ def draw_trend(
         caption=f" by layer{', ' + description if description else ''}. Thick line: mean over "
         f"heads and runs; {spread}; faint lines: each head's mean over runs.",
     )
+
+
+def _with_gaps(summary: pd.DataFrame) -> pd.DataFrame:
+    """Add rows without a value for layers that a set lacks, so that its lines break there."""
+    parts, layers = [summary.astype({"runs": "Int64"})], expected_layers(summary["layer"])
+    for _, of_set in parts[0].groupby("set", sort=False):
+        first = of_set.drop_duplicates("head")
+        unknown = pd.Series(pd.NA, first.index, dtype="Int64")
+        blank = first.assign(mean=float("nan"), std=float("nan"), runs=unknown)
+        parts += [blank.assign(layer=n) for n in layers if n not in set(of_set["layer"])]
+    return pd.concat(parts).astype(parts[0].dtypes)
+
+
+def _apart(summary: pd.DataFrame) -> list[int]:
+    """Return the layers whose neighbors a set lacks, so that no line leads to them."""
+    layers, sets = expected_layers(summary["layer"]), summary.groupby("set")["layer"].agg(set)
+    step = layers[1] - layers[0] if len(layers) > 1 else 1
+    return sorted({int(n) for own in sets for n in own if not own & {n - step, n + step}})
 
 
 def _value_domain(summary: pd.DataFrame, *, signed: bool) -> tuple[float, float]:
@@ -114,7 +134,7 @@ def _value_domain(summary: pd.DataFrame, *, signed: bool) -> tuple[float, float]
 def _trend_panel(
     summary: pd.DataFrame,
     name: str,
-    title: str,
+    measure: str,
     domain: tuple[float, float],
     look: Look,
     wanted: float | None,
@@ -122,35 +142,43 @@ def _trend_panel(
     width = wanted or (180 if look.border_axes else 480)
     height = min(width * 0.6, 270)
     layers = sorted(int(layer) for layer in summary["layer"].unique())
-    alone = len(layers) == 1  # then there is no line to draw
+    apart = _apart(summary)
+    alone = len(apart) == len(layers)  # then there is no line to draw
     count = layers[-1] - layers[0] + 1
     ticks = list(range(count)) if count <= 12 else frame_ticks(count)
     x = (
         alt.X("layer:Q")
         .title("Layer")
-        .scale(domain=[layers[0] - alone, layers[-1] + alone], nice=False, padding=6)
+        .scale(domain=[layers[0] - (count == 1), layers[-1] + (count == 1)], nice=False, padding=6)
         .axis(grid=False, values=[layers[0] + tick for tick in ticks], format="d")
     )
+    title = fit_title(measure, height, look.axis_title)
     y = alt.Y(f"{name}:Q", title=title, scale=alt.Scale(domain=list(domain), nice=False))
     spread = ", \u00b1 1 standard deviation over runs" if summary["std"].notna().any() else ""
     names = [f"mean over heads{spread}", "each head"]
-    color = _key(names, look, "circle" if alone else "stroke")
+    color = _key(names, look, width, dots=alone)
     of_layer = "!isValid(datum.head)"
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
     base = alt.Chart(width=width, height=height, view=ground)
     tooltip = ["set:N", "layer:O", f"{name}:Q", "std:Q", "runs:Q"]
     grey: dict[str, Any] = {"opacity": _OPACITY, "aria": False}
     thin = 0.8 * look.line_width
-    faint = (
-        (base.mark_point(**grey, size=12) if alone else base.mark_line(**grey, strokeWidth=thin))
-        .transform_filter("isValid(datum.head)")
-        .encode(x=x, y=y, color=color, detail="head:N", tooltip=["head:O", *tooltip])
-        .properties(name=FAINT)
-    )
+    dots = f"isValid(datum.head)&&indexof({apart},datum.layer)>=0"
+    kinds = [
+        (base.mark_line(**grey, strokeWidth=thin), "isValid(datum.head)"),
+        (base.mark_point(**grey, size=_DOT), dots),
+    ]
+    faint = [
+        mark.transform_filter(where).encode(
+            x=x, y=y, color=color, detail="head:N", tooltip=["head:O", *tooltip]
+        )
+        for mark, where in kinds[alone : 2 if apart else 1]
+    ]
+    faint[0].name = FAINT
     low = f"max({domain[0]!r},datum.{name}-datum.std)"  # a mass has no band below zero
     band = (
         base.mark_area(color=BAR_COLOR, opacity=0.25, aria=False)
-        .transform_filter(f"{of_layer}&&isValid(datum.std)")
+        .transform_filter(of_layer)
         .transform_calculate(low=low, high=f"datum.{name}+datum.std")
         .encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
     )
@@ -161,7 +189,7 @@ def _trend_panel(
         .properties(name=LINE)
     )
     points = (
-        base.mark_point(filled=True, color=BAR_COLOR, opacity=1, size=14 * look.line_width)
+        base.mark_point(filled=True, color=BAR_COLOR, opacity=1, size=_MEAN_DOT * look.line_width)
         .transform_filter(of_layer)
         .encode(x=x, y=y, tooltip=tooltip)
     )
@@ -171,20 +199,31 @@ def _trend_panel(
         .encode(y=alt.datum(0))
     )
     inside = [zero] if domain[0] < 0 < domain[1] else []
+    inside += [band] if spread else []
     told = f"{json.dumps(names)}[isValid(datum.head)?1:0]"
-    return alt.layer(faint, *inside, band, line, points).transform_calculate(line=told)
+    return alt.layer(*faint, *inside, line, points).transform_calculate(line=told)
 
 
-def _key(names: list[str], look: Look, symbol: str) -> alt.Color:
-    """Return the colours of the mean and of the heads, with a line over the panels that says so."""
+def _key(names: list[str], look: Look, width: float, *, dots: bool) -> alt.Color:
+    """Return the colours of the mean and of the heads, with a key over the panels that says so.
+
+    Its symbols are those of the panels: lines, or dots where there are no lines.
+    """
+    length = 0.48 * look.bar_label * len("".join(names)) + 50
     legend = alt.Legend(
         title=None,
         orient="top",
         direction="horizontal",
         offset=look.title_offset / 4,
-        symbolType=symbol,
+        symbolType="circle" if dots else "stroke",
         symbolStrokeWidth=2 * look.line_width,
         symbolOpacity={"expr": f"datum.index?{_OPACITY}:1"},
     )
+    if length > width:
+        legend.columns = 1
+    if dots:
+        full = _MEAN_DOT * look.line_width  # drawn as a ring so thick that it has no hole
+        legend.symbolSize = alt.ExprRef(f"datum.index?{_DOT}:{full / 4:g}")
+        legend.symbolStrokeWidth = alt.ExprRef(f"datum.index?2:{(full / math.pi) ** 0.5:.4g}")
     scale = alt.Scale(domain=names, range=[BAR_COLOR, "#888888"])
     return alt.Color("line:N", scale=scale, legend=legend)

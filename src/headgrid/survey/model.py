@@ -294,10 +294,11 @@ class Survey(Card):
 
     @property
     def description(self) -> str:
-        """How many sets, runs, layers and heads there are."""
+        """How many sets, runs, layers and heads there are, of the layers those found."""
+        found = {layer for layers in self._runs.values() for layer in layers}
         sets = f"{len(self.sets)} sets, " if len(self.sets) > 1 else ""
         return (
-            f"{sets}{_count(self.num_runs, 'run')}, {_count(len(self.layers), 'layer')} x "
+            f"{sets}{_count(self.num_runs, 'run')}, {_count(len(found), 'layer')} x "
             f"{_count(self.num_heads, 'head')}"
         )
 
