@@ -150,6 +150,20 @@ def test_a_comparison_on_paper_has_no_title_and_names_the_runs_where_that_fits(w
     assert named | {"H0: B \u2212 A"} <= texts
 
 
+@pytest.mark.parametrize("width", [None, "8.4cm"])
+@pytest.mark.parametrize("cells", ["vector", "image"])
+def test_a_comparison_of_one_row_has_its_bars_below_and_no_white_room(width, cells):
+    pair = [block_capture(1, (3,) * 7, scale=scale) for scale in (1, 3)]
+    drawing = drawn(compare(*pair, theme="paper", width=width, cells=cells))
+    frames = [shape.box for group in drawing.marks["frame"] for shape in group]
+    right, bottom = max(b[2] for b in frames), max(b[3] for b in frames)
+    assert right > 0.9 * drawing.width
+    assert bottom > 0.35 * drawing.height
+    legends = [t for t in drawing.texts if "role-legend" in t.classes]
+    assert {"not seen", "Logits"} <= {word for t in legends for word in (t.content, t.content[-6:])}
+    assert all(t.y > bottom and t.box()[2] < drawing.width for t in legends)
+
+
 @pytest.mark.parametrize(
     ("runs", "width", "names"),
     [

@@ -127,6 +127,8 @@ def test_large_maps_become_images_of_at_most_72_pixels_that_keep_their_extremes(
     assert image.size == (50, 50)
     assert [0x67, 0x00, 0x1F] in np.asarray(image.convert("RGB")).reshape(-1, 3).tolist()
     assert "A pixel pools 2 frames along an axis" in spec["description"]
+    left_out = sheet([Capture.from_array(values, key_frames=[*range(50), *range(60, 110)])])
+    assert left_out.description.endswith("out, without a break: key frames 0-49, 60-109.")
 
 
 def test_vectors_are_refused_beyond_what_the_renderer_survives():

@@ -16,7 +16,7 @@ from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import Look, color_channel, find_look, fit_maps
+from headgrid.charts.axes import Look, color_channel, find_look, fit_maps, unseen_key
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import (
     CELLS,
@@ -99,9 +99,14 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     vectors = as_vectors(f"{a.source}: the comparison", a, cells, options.cells)
     size = find_look(options).map_panel / 2
     look = fit_maps(options, panels.columns, a.key_frames, size, vectors=vectors)
+    below = _beside(panels, look) < 9 * look.bar_title  # what the title of a bar needs
+    if below and options.points is not None:
+        wider = options.points + (look.bar_offset + look.bar_thickness + look.bar_room) * look.unit
+        wide = replace(options, width=wider)
+        look = fit_maps(wide, panels.columns, a.key_frames, size, vectors=vectors)
     if options.title is not None or not look.own_title:
         panels = _name_runs(panels, a, b, look)  # which the figure's own title would tell
-    chart, records = _draw(panels, change, scales, look, vectors)
+    chart, records = _draw(panels, change, scales, look, vectors, below=below)
     layers = sorted({a.layer_index, b.layer_index})
     which = f"Layer {layers[0]}" if len(layers) == 1 else f"Layers {a.layer_index} and {layers[-1]}"
     own = f"{which}: Comparison of 2D Attention Maps", f"A: {_name(a)}. B: {_name(b)}"
@@ -192,13 +197,23 @@ def _name_runs(panels: Panels, a: Capture, b: Capture, look: Look) -> Panels:
 
 
 def _draw(
-    panels: Panels, change: _Change, scales: Sequence[ColorScale], look: Look, vectors: bool
+    panels: Panels,
+    change: _Change,
+    scales: Sequence[ColorScale],
+    look: Look,
+    vectors: bool,
+    *,
+    below: bool,
 ) -> tuple[alt.FacetChart, Records]:
     """Draw every visible pair as a rectangle, or every map as one image."""
     a, b = change.a, change.b
     # Two channels have two scales, and of two fields they have a colour bar each.
-    values = {"color": _color(alt.Color("color:Q"), scales[0], panels, look, a, b)}
-    changes = {"fill": _color(alt.Fill("change:Q"), scales[1], panels, look, change)}
+    color, fill = alt.Color("color:Q"), alt.Fill("change:Q")
+    values = {"color": _color(color, scales[0], panels, look, a, b, below=below)}
+    changes = {"fill": _color(fill, scales[1], panels, look, change, below=below)}
+    keys: list[Any] = [unseen_key(panels.field, look)] if below and panels.unseen else []
+    for key in keys:
+        key.encoding.shape["legend"]["orient"] = "bottom"
     both = [
         (scales[0], values, "color", "<", CELLS),
         (scales[1], changes, "change", "==", f"difference_{CELLS}"),
@@ -213,7 +228,7 @@ def _draw(
             .encode(**channel, tooltip=panels.tooltip("query:O", "key:O"))
             for scale, channel, field, sign, name in both
         ]
-        chart = panels.facet_maps(layers, look, size=size)
+        chart = panels.facet_maps([*layers, *keys], look, size=size, has_key=not below)
         return panels.unfold(chart, ["query"]), pair_records(panels)
     bars = [
         scale_mark(scale, "datum.panel==0", field, **channel) for scale, channel, field, *_ in both
@@ -223,18 +238,37 @@ def _draw(
         for number, (capture, head) in enumerate(panels.heads)
     ]
     tiles = map_marks(panels, look, vectors=False)
-    return panels.facet_maps([*bars, tiles], look, size=size), mark_absent(records, panels)
+    chart = panels.facet_maps([*bars, tiles, *keys], look, size=size, has_key=not below)
+    return chart, mark_absent(records, panels)
+
+
+def _beside(panels: Panels, look: Look) -> float:
+    """Return the length of each of two color bars over each other, beside the panels."""
+    total = panels.bar_length(map_size(panels.first, look)[1], look)
+    return (min(total, look.bar_length) - 4 * look.bar_title) / 2
 
 
 def _color(
-    channel: Any, scale: ColorScale, panels: Panels, look: Look, *shown: Capture | _Change
+    channel: Any,
+    scale: ColorScale,
+    panels: Panels,
+    look: Look,
+    *shown: Capture | _Change,
+    below: bool,
 ) -> Any:
-    total = panels.bar_length(map_size(panels.first, look)[1], look)
-    # The title of a bar needs as much as nine lines.
-    half = max((min(total, look.bar_length) - 4 * look.bar_title) / 2, 9 * look.bar_title)
+    """Give a channel its scale and bar; two bars that find no room beside the panels lie below."""
+    half, width = _beside(panels, look), map_size(panels.first, look)[0] + look.map_column_gap
+    if below:
+        key = 8 * look.bar_label if panels.unseen else 0
+        half = (panels.columns * width - look.map_column_gap - key) / 2 - 2 * look.bar_label
     lows, highs = zip(*(part.value_range for part in shown), strict=True)
     title = STATISTICS[shown[0].statistic].title
-    return color_channel(channel, scale, title, (min(lows), max(highs)), half, look)
+    color = color_channel(channel, scale, title, (min(lows), max(highs)), half, look)
+    lying = {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
+    for name, value in {**lying, "titleAnchor": "middle", "titlePadding": 2}.items():
+        if below:
+            color["legend"][name] = value
+    return color
 
 
 def _name(capture: Capture) -> str:

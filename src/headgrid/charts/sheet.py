@@ -352,7 +352,10 @@ class _Sheet:
         if pooled > 1:
             pixel = f"A pixel pools {pooled} frames along an axis"
             caption += f" {pixel} and shows the value of largest magnitude."
-        caption += f" {tell_gaps(query=axes[0], key=axes[1])}".rstrip()
+        told = tell_gaps(query=axes[0], key=axes[1])
+        if [*map(len, self.places)] == [*map(len, axes)]:  # there is no room for a band
+            told = told.replace("Axes are broken", "Frames are left out, without a break")
+        caption += f" {told}".rstrip()
         missing = ", ".join(map(str, self.missing))
         return caption + (f" Missing layers: {missing}." if missing else "")
 
