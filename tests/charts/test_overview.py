@@ -157,7 +157,7 @@ def test_labels_and_titles_stand_at_the_middle_of_the_cells_and_nothing_touches(
         assert y0 - titles["Mean over 4 Runs"].y < 25
     boxes = np.array([t.box() for t in drawing.texts])
     for n, (a, b, c, d) in enumerate(boxes):
-        x, y, right, low = boxes[n + 1 :].T
+        x, y, right, low = np.transpose(boxes[n + 1 :])
         assert not (
             (np.minimum(c, right) > np.maximum(a, x)) & (np.minimum(d, low) > np.maximum(b, y))
         ).any()

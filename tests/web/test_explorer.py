@@ -331,8 +331,8 @@ def test_the_range_switch_gives_the_colors_of_the_scale(rule, statistic, opened)
         seen.page.check("[name=range][value=quantile]")
         seen.page.check(f"[name=range][value={rule}]")
         if rule == "head":
-            signed = statistic == "logit"
-            color_range = ColorRange.around_zero(*captures[1].head_range(1), signed, rule)
+            low, high = captures[1].head_range(1)
+            color_range = ColorRange.around_zero(low, high, statistic == "logit", rule)
         else:
             whose = [captures[1]] if rule == "symmetric" else captures
             color_range = resolve_color_range(rule, whose)
