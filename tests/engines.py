@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-#: Points by which a drawing may be larger, and what stands in it moved, where letters are measured
-#: otherwise.
-TOLERANCE = 1.0
+#: By how much a drawing may be larger, and what stands in it moved, where letters are measured
+#: otherwise: a unit at each side.
+TOLERANCE = 2.0
 
 
 def draw(folder):
