@@ -7,6 +7,7 @@ ever run out of memory, it takes that process down and not the caller's.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -189,6 +190,7 @@ def _serve(link: Connection, warm_up: WarmUp | None) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.set_threshold(100_000, 20, 20)  # as in the command's own process
     if warm_up is not None:
         with suppress(Exception):  # what it raises is left to the calls to tell
             warm_up()
