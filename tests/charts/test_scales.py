@@ -298,6 +298,11 @@ def test_masses_by_magnitude_have_whole_decades_and_name_zeros():
     texts = [text.content for text in read_svg(render_svg(spec)).texts]
     assert "0, ≤\u20091e−5" in texts
     assert resolve_color_range("log", [capture]).low == 1e-5
+    own = ColorRange(0.003, 0.7, "log")
+    bar = headgrid.to_spec(headgrid.heatmap(capture, color_range=own))["spec"]["layer"][1]
+    ticks = bar["encoding"]["color"]["legend"]["values"]
+    assert 10.0 ** np.array(ticks) == pytest.approx([0.003, 0.01, 0.1, 0.7])
+    assert '"0, ≤ 0.003"' in bar["encoding"]["color"]["legend"]["labelExpr"]
 
 
 def test_ranges_that_a_figure_can_not_have_are_refused():

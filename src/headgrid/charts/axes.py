@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -255,27 +256,31 @@ def color_channel(
 
 def _own_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> dict[str, Any]:
     """Return the ticks of a bar whose numbers are no values: shares of a largest, or decades."""
-    low, high = map(round, scale.ends)
+    low, high = (int(end) if end.is_integer() else end for end in scale.ends)
+    shown: dict[float, str] = {}
     if scale.units:
         words = {-1: "\u2212max", 0: "0", 1: "max"}
-        shown = {n: text for n, text in words.items() if low <= n <= high}
+        shown |= {n: text for n, text in words.items() if low <= n <= high}
     elif scale.is_log:
-        whole = range(high, low - 1, -max(1, -(-(high - low) // count)))
-        shown = {n: _write_decade(n) for n in whole}
+        whole = range(
+            math.floor(high), math.ceil(low) - 1, -max(1, math.ceil((high - low) / count))
+        )
+        shown |= {n: _write_decade(n) for n in whole}
         below, above = saturates(values, scale.range)
         if below:  # the foot of the bar stands for all that is less
-            shown[low] = f"\u2264\u2009{_write_decade(low)}"
-            shown[low] = f"0, {shown[low]}" if values[0] <= 0 else shown[low]
+            zero = "0, " if values[0] <= 0 else ""
+            shown[low] = f"{zero}\u2264\u2009{_write_decade(low)}"
         if above:
-            shown[high] = f"\u2265\u2009{shown[high]}"
+            shown[high] = f"\u2265\u2009{_write_decade(high)}"
     else:
         return {}
     texts = json.dumps(shown, ensure_ascii=False)
     return {"values": sorted(shown), "labelExpr": f"{texts}[datum.value]", "labelOverlap": False}
 
 
-def _write_decade(power: int) -> str:
-    return write_number(10.0**power, "g" if -3 < power < 4 else ".0e")
+def _write_decade(power: float) -> str:
+    style = ".3g" if power % 1 else "g" if -3 < power < 4 else ".0e"
+    return write_number(10.0**power, style)
 
 
 def _value_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> dict[str, Any]:
