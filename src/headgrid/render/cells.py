@@ -183,6 +183,7 @@ def _read_layer(
     scale = match_scale(paint["scale"], fields[paint["field"]], statistic)
     _expect(scale is not None and size[0] % len(columns) == size[1] % len(rows) == 0)
     assert scale is not None
+    _expect(scale.by in ("", facets[-1]))
     listed = keys if isinstance(keys, list) else [*range(keys, keys + len(columns))]
     cell = size[0] // len(columns), size[1] // len(rows)
     return _Layer(statistic, facets, columns, rows, listed, cell, scale, only)

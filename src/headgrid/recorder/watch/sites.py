@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-_CALL_CODE = torch.nn.Module._call_impl.__code__
+CALL_CODE = torch.nn.Module._call_impl.__code__
 _CROSS = re.compile(r"cross|attn_?2$|enc(oder)?_?dec(oder)?|encoder_attn|multihead_attn", re.I)
 _SELF = re.compile(r"self|attn_?1$", re.I)
 _NUMBER = re.compile(r"(?<!\d)(?<!attn)(?<!attn_)(?<!attention)\d+")
@@ -26,7 +26,7 @@ _KERNEL = re.compile(r"att(ention|n)|sage|flash", re.I)
 _POSITION = re.compile(
     r"(^|_)(start|offset|pos|positions?)(_|$)|(frame|chunk|clip|segment)_?(idx|index)$"
 )
-_OWN = str(Path(__file__).parent.parent)
+OWN_CODE = str(Path(__file__).parent.parent)
 _DYNAMO = "torch/_dynamo"
 _WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
@@ -85,9 +85,9 @@ def find_site() -> CallSite:
             if not modules or modules[0] is not module:
                 modules.insert(0, module)
                 arguments.insert(0, given)
-            elif code is _CALL_CODE:
+            elif code is CALL_CODE:
                 arguments[0] = given
-        ours = code is _CALL_CODE or code.co_filename.startswith(_OWN)
+        ours = code is CALL_CODE or code.co_filename.startswith(OWN_CODE)
         if not file and not ours and _DYNAMO not in code.co_filename:
             file, line = code.co_filename, frame.f_lineno
         frame = frame.f_back
@@ -97,7 +97,7 @@ def find_site() -> CallSite:
 def _module_of(frame: Any) -> tuple[torch.nn.Module, Mapping[str, Any]] | None:
     """Return the module that a frame calls and its arguments; ``model.forward(x)`` counts too."""
     code = frame.f_code
-    if code is _CALL_CODE:
+    if code is CALL_CODE:
         module, given = frame.f_locals["self"], frame.f_locals
         inner = getattr(module.forward, "__code__", None)
         names = () if inner is None else inner.co_varnames[1 : inner.co_argcount]
@@ -107,7 +107,7 @@ def _module_of(frame: Any) -> tuple[torch.nn.Module, Mapping[str, Any]] | None:
         return None
     # Looking at a frame's variables keeps them alive, so it is done where it must be.
     callers = frame.f_back, getattr(frame.f_back, "f_back", None)
-    if any(caller is not None and caller.f_code is _CALL_CODE for caller in callers):
+    if any(caller is not None and caller.f_code is CALL_CODE for caller in callers):
         return None
     module = frame.f_locals.get("self")
     names = code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]

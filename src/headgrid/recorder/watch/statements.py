@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from headgrid.recorder.watch.sites import _CALL_CODE, _OWN, CallSite
+from headgrid.recorder.watch.sites import CALL_CODE, OWN_CODE, CallSite
 
 _TIMES = ("timestep", "timesteps", "t", "sigma")
 _PROMPTS = ("text_prompts", "prompts", "prompt")
@@ -82,9 +82,9 @@ def _look_up(names: Sequence[str]) -> list[Any]:
     frames: list[Any] = []
     frame: Any = sys._getframe(1)
     while frame is not None:
-        if frame.f_code is _CALL_CODE:
+        if frame.f_code is CALL_CODE:
             frames.clear()
-        elif not frame.f_code.co_filename.startswith(_OWN):
+        elif not frame.f_code.co_filename.startswith(OWN_CODE):
             frames.append(frame)
         frame = frame.f_back
     found = [
