@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import headgrid
-from headgrid import Capture, CaptureError
+from headgrid import Capture, CaptureError, load_capture, save_capture
 from headgrid.charts.heatmap import sink_titles
 from synthetic import block_capture, waves
 
@@ -307,3 +308,47 @@ def test_a_capture_is_validated_whatever_way_it_is_made():
     for make in (lambda **changes: Capture(**values, **changes), capture.replace):
         with pytest.raises(CaptureError, match="num_heads says 3, the arrays hold 2"):
             make(metadata={"num_heads": 3})
+
+
+WORDS = ["The", " cat", "</script>", "猫", "", "The"]
+
+
+@pytest.mark.parametrize("suffix", ["pt", "npz", "safetensors"])
+def test_names_and_labels_of_axes_survive_a_file(tmp_path, suffix):
+    values = np.arange(36.0).reshape(6, 6)
+    capture = Capture.from_array(values, labels=WORDS, query_name="Patch", statistic="mass")
+    found = load_capture(save_capture(capture, tmp_path / f"layer0.{suffix}"))
+    assert (found.query_labels, found.key_labels) == (tuple(WORDS), tuple(WORDS))
+    assert (found.query_name, found.key_name) == ("Patch", "Token")
+    assert not found.metadata
+    plain = Capture.from_array(values)
+    assert not {"query_name", "key_name", "query_labels", "key_labels"} & plain.to_dict().keys()
+
+
+def test_arrays_as_people_hold_them():
+    values = np.arange(15.0).reshape(3, 5)
+    batch = Capture.from_array(values[None, None], causal=True, labels=list("abcde"))
+    assert batch.query_frames == (2, 3, 4)  # a cache: the queries are the last
+    assert batch.query_labels == ("c", "d", "e")
+    assert batch.attendable.tolist() == np.tri(3, 5, 2, dtype=bool).tolist()
+    np.testing.assert_array_equal(batch.full_frame_attention, values[None])
+    np.testing.assert_array_equal(Capture.from_array(values).full_frame_attention, values[None])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"labels": ["a"]}, "query_labels lists 1 (a), but that axis has 3"),
+        ({"labels": ["a"] * 3, "key_labels": ["a"] * 3}, "both given"),
+        ({"key_labels": "abc"}, "key_labels is 'abc', expected a list of 3 texts"),
+        ({"key_labels": [b"a", "b", "c"]}, "key_labels holds b'a'"),
+        ({"key_name": " "}, "key_name is ' ', expected what one place"),
+        ({"causal": True, "block_sizes": [3]}, "causal and block_sizes are both given"),
+        ({"array": np.ones((2, 1, 3, 3))}, "a batch of 2"),
+        ({"array": np.ones((5, 3)), "causal": True}, "5 queries against 3 keys can not be causal"),
+        ({"array": np.ones((2, 3)), "labels": ["a"] * 3}, "give query_labels and key_labels"),
+    ],
+)
+def test_axes_that_do_not_fit_are_refused(given, said):
+    with pytest.raises(CaptureError, match=re.escape(said)):
+        Capture.from_array(**{"array": np.ones((3, 3)), **given})

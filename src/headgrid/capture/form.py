@@ -16,7 +16,13 @@ _NAMES = {
     "has_matrix": "full_frame_attention",
     "query_frames": "the query frames",
     "key_frames": "the key frames",
+    "query_name": "the name of the query axis",
+    "key_name": "the name of the key axis",
+    "query_labels": "the query labels",
+    "key_labels": "the key labels",
 }
+#: What captures must share to stand on the same axes.
+AXES = ("query_frames", "key_frames", "query_name", "key_name", "query_labels", "key_labels")
 
 
 class Difference(NamedTuple):
@@ -37,6 +43,10 @@ class CaptureForm(NamedTuple):
     key_frames: tuple[int, ...]
     block_sizes: tuple[int, ...] | None
     last_block_query_frames: tuple[int, ...]
+    query_name: str
+    key_name: str
+    query_labels: tuple[str, ...] | None
+    key_labels: tuple[str, ...] | None
 
     @classmethod
     def of(cls, capture: Capture) -> CaptureForm:
@@ -49,7 +59,15 @@ class CaptureForm(NamedTuple):
             capture.key_frames,
             capture.block_sizes,
             capture.last_block_query_frames,
+            *(capture.query_axis.name, capture.key_axis.name),
+            *(capture.query_axis.labels, capture.key_axis.labels),
         )
+
+    def meet(self, other: CaptureForm) -> CaptureForm:
+        """Return the form without labels that the other one does not share: words of one prompt."""
+        labels = ("query_labels", "key_labels")
+        lost = {name: None for name in labels if getattr(self, name) != getattr(other, name)}
+        return self._replace(**lost)  # type: ignore[arg-type]
 
     def differences(self, other: CaptureForm, among: Sequence[str] = ()) -> list[Difference]:
         """Return what differs among the named attributes, or among all of them.

@@ -7,7 +7,6 @@ attend it (keys up to the end of the query's block) and it was recorded (not NaN
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
@@ -17,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture import schema
+from headgrid.capture.arrays import fit_arrays, make_causal, spread_labels
+from headgrid.capture.axis import FRAME, Axis, Labels
 from headgrid.capture.files import let_go
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.schema import FULL, LAST, LIST_KEYS, Array, Blocks, Frames
 from headgrid.capture.statistic import STATISTICS
+from headgrid.capture.values import check_values, extent, hide
 from headgrid.errors import CaptureError
 from headgrid.notebook import Card
 from headgrid.text import shorten_list
-
-#: Beyond this, sums and spans of float64 overflow; no attention is near it.
-_MAX_VALUE = 1e300
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -63,6 +62,10 @@ class Capture(Card):
         Where the capture came from, for messages.
     warnings : tuple of str
         What is odd about it and how it was handled.
+    query_name, key_name : str
+        What one place of the axis is called: ``"Frame"``, ``"Token"``, ...
+    query_labels, key_labels : tuple of str or None
+        A label for each place of the axis, as words; None: the frame numbers stand for them.
 
     Raises
     ------
@@ -89,6 +92,10 @@ class Capture(Card):
     metadata: Mapping[str, Any] = field(default_factory=dict)
     source: str = "capture"
     warnings: tuple[str, ...] = ()
+    query_name: str | None = None
+    key_name: str | None = None
+    query_labels: Sequence[str] | None = None
+    key_labels: Sequence[str] | None = None
     _blocks: Blocks | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -96,7 +103,7 @@ class Capture(Card):
         vars(self).update(schema.read_fields(vars(self)))  # frozen is what is checked
         if vars(self)[LAST] is None:
             vars(self)[LAST] = self._mean_of_last_rows(vars(self)[FULL])
-        self._check_values()
+        vars(self)["warnings"] = check_values(self)
 
     @classmethod
     def from_array(
@@ -109,6 +116,12 @@ class Capture(Card):
         query_frames: Sequence[int] | None = None,
         key_frames: Sequence[int] | None = None,
         last_block_query_frames: Sequence[int] | None = None,
+        causal: bool = False,
+        labels: Sequence[object] | None = None,
+        query_labels: Sequence[object] | None = None,
+        key_labels: Sequence[object] | None = None,
+        query_name: str | None = None,
+        key_name: str | None = None,
         statistic: str = "logit",
         run: str = "",
         prompt: str = "",
@@ -120,7 +133,7 @@ class Capture(Card):
         ----------
         array : array, shape (heads, query, key), optional
             The statistic of every pair of frames (numpy, or a torch tensor); NaN where nothing
-            was recorded.
+            was recorded. A batch of one, or the [query, key] of one head, is taken as well.
         last_block : array, shape (heads, key), optional
             The last block's row; by default the mean over the last block's query rows of
             ``array``. One of the two arrays is needed.
@@ -131,9 +144,14 @@ class Capture(Card):
             Frame numbers along the axes; by default 0, 1, 2, ...
         last_block_query_frames : sequence of int, optional
             By default the frames of the last block (the last frame without blocks).
+        causal : bool
+            Each query attends the keys up to its own; fewer queries than keys are the last ones.
+        labels : sequence of str or number, optional
+            A label for each place of both axes, or of one (``query_labels``, ``key_labels``).
+        query_name, key_name : str, optional
+            What one place is called; by default ``"Token"`` with labels, ``"Frame"`` without.
         statistic : str
-            ``"logit"`` (mean of q·k·scale, before the softmax), ``"mass"`` (attention after the
-            softmax), or another of `STATISTICS`.
+            ``"logit"`` (q·k·scale before the softmax), ``"mass"`` (after it), or another of them.
         run, prompt, metadata
             Provenance.
 
@@ -149,10 +167,25 @@ class Capture(Card):
         <Capture layer 0: logit, 1 head, 4 query x 4 key frames, blocks [2, 2]>
         >>> capture.last_block_frame_attention
         array([[0. , 0. , 1.5, 1.5]])
+        >>> Capture.from_array([[1.0, 9.0], [0.5, 0.5]], causal=True, labels=["The", "cat"])
+        <Capture layer 0: logit, 1 head, 2 query x 2 key tokens, blocks [1, 1]>
         """
-        fields: tuple[Any, ...] = (layer, array, last_block, block_sizes, query_frames, key_frames)
-        fields += (last_block_query_frames, statistic, run, prompt, metadata, "array")
-        return cls(*fields)
+        fields: dict[str, Any] = {
+            "layer_index": layer,
+            "block_sizes": block_sizes,
+            "query_frames": query_frames,
+            "key_frames": key_frames,
+            "last_block_query_frames": last_block_query_frames,
+            "query_labels": query_labels,
+            "key_labels": key_labels,
+            **fit_arrays(array, last_block),
+        }
+        if causal:
+            fields |= make_causal(fields)
+        if labels is not None:
+            fields |= spread_labels(labels, fields, causal=causal)
+        fields |= {"query_name": query_name, "key_name": key_name, "statistic": statistic}
+        return cls(**fields, run=run, prompt=prompt, metadata=metadata or {}, source="array")
 
     @classmethod
     def from_dict(
@@ -208,6 +241,7 @@ class Capture(Card):
         names = ("layer_index", FULL, LAST, *LIST_KEYS, "is_logits", "statistic", "prompt")
         values = {name: getattr(self, name) for name in names}
         values |= {name: list(values[name]) for name in LIST_KEYS if values[name] is not None}
+        values |= {**self.query_axis.store("query"), **self.key_axis.store("key")}
         return {**self.metadata, **{k: v for k, v in values.items() if v is not None}}
 
     def replace(self, **changes: Any) -> Capture:
@@ -246,6 +280,16 @@ class Capture(Card):
         """Whether the values live on the logit scale: signed, zero in the middle."""
         return "logit" in STATISTICS[self.statistic].base
 
+    @property
+    def query_axis(self) -> Axis:
+        """Name, numbers and labels of what asks."""
+        return Axis(self.query_name or FRAME, self.query_frames, _labels(self.query_labels))
+
+    @property
+    def key_axis(self) -> Axis:
+        """Name, numbers and labels of what is attended."""
+        return Axis(self.key_name or FRAME, self.key_frames, _labels(self.key_labels))
+
     @cached_property
     def attendable(self) -> npt.NDArray[np.bool_]:
         """Mask [query, key] of the pairs that the model can attend, recorded or not."""
@@ -271,7 +315,7 @@ class Capture(Card):
                 f"{self.source}: {FULL} is absent, expected an array (heads, query, key); only "
                 "the per-head figure is possible without it (--figure perhead)"
             )
-        matrix = _hide(self.full_frame_attention[head], self.attendable)
+        matrix = hide(self.full_frame_attention[head], self.attendable)
         let_go(self.full_frame_attention)
         return matrix
 
@@ -279,10 +323,10 @@ class Capture(Card):
     def last_block_rows(self) -> Array:
         """The last block's rows [heads, key] as float32 or float64, NaN where unseen."""
         attendable = self._attendable_by(self.last_block_query_frames).any(axis=0)
-        return _hide(self.last_block_frame_attention, np.asarray(attendable))
+        return hide(self.last_block_frame_attention, np.asarray(attendable))
 
     @cached_property
-    def _extents(self) -> list[tuple[float, float, int]]:
+    def extents(self) -> list[tuple[float, float, int]]:
         """Smallest and largest visible value and their number, of each head."""
         if self.full_frame_attention is None:
             return list(map(extent, self.last_block_rows))
@@ -291,16 +335,16 @@ class Capture(Card):
     @property
     def value_range(self) -> tuple[float, float]:
         """Smallest and largest visible value of the full matrix (of the rows without one)."""
-        lows, highs, _ = zip(*self._extents, strict=True)
+        lows, highs, _ = zip(*self.extents, strict=True)
         return min(lows), max(highs)
 
     def head_range(self, head: int) -> tuple[float, float]:
         """Return the smallest and largest visible value of one head; (inf, -inf) of none."""
-        return self._extents[head][:2]
+        return self.extents[head][:2]
 
     def head_visible(self, head: int) -> int:
         """Return the number of visible pairs of one head; 0 without a full matrix."""
-        return 0 if self.full_frame_attention is None else self._extents[head][2]
+        return 0 if self.full_frame_attention is None else self.extents[head][2]
 
     @property
     def num_visible(self) -> int:
@@ -331,64 +375,20 @@ class Capture(Card):
             np.divide(totals, seen.sum(axis=0), out=means[head], where=seen.any(axis=0))
         return means
 
-    def _check_values(self) -> None:
-        """Refuse infinities in visible cells, and a capture without one; note what else is odd."""
-        first = LAST if self.full_frame_attention is None else FULL
-        for name, extents in ((first, self._extents), (LAST, [extent(self.last_block_rows)])):
-            largest = max(max(-low, high) for low, high, _ in extents)
-            if largest <= _MAX_VALUE:
-                continue
-            values_of = self.head_matrix if name == FULL else self.last_block_rows.__getitem__
-            heads = (values_of(head).astype(np.float64) for head in range(self.num_heads))
-            cells = np.stack([np.abs(values) > _MAX_VALUE for values in heads])
-            count = np.count_nonzero(cells)
-            head, *place = np.unravel_index(cells.argmax(), cells.shape)
-            axes = [("query", self.query_frames), ("key", self.key_frames)][-len(place) :]
-            at = ", ".join(f"{axis} {of[i]}" for (axis, of), i in zip(axes, place, strict=True))
-            found = f"values up to {largest:.3g}"
-            if largest == math.inf:
-                found = f"{count} infinite value{'s' if count > 1 else ''} in visible cells"
-            raise CaptureError(
-                f"{self.source}: {name} has {found} (head {head}, {at}"
-                f"{', ...' if count > 1 else ''}), expected magnitudes up to {_MAX_VALUE:g}; store "
-                "NaN where nothing was recorded, or give block_sizes if the future is masked"
-            )
-        odd, empty = [], [head for head, (_, _, count) in enumerate(self._extents) if not count]
-        found = f"{self.source}: {first} has no visible value in {len(empty)} of {self.num_heads} "
-        found += f"heads (head {shorten_list(empty)}: every value is NaN or masked)"
-        if len(empty) == self.num_heads:
-            raise CaptureError(f"{found}, expected at least one finite value")
-        if empty:
-            odd.append(f"{found}; their panels stay empty, and they have no sink score")
-        if self.value_range[0] < 0 and self.statistic in ("mass", "mass_mean", "mass_std"):
-            found = f"{self.source}: {first} has values down to {self.value_range[0]:.3g}"
-            odd.append(f"{found}, but mass is never negative; correct is_logits or statistic")
-        vars(self)["warnings"] = tuple(dict.fromkeys((*self.warnings, *odd)))
-
     def __repr__(self) -> str:
         heads = f"{self.num_heads} head{'s' if self.num_heads != 1 else ''}"
-        shape = f"{len(self.query_frames)} query x {len(self.key_frames)} key frames"
+        keys = f"{len(self.key_frames)} key {self.key_axis.nouns}"
+        queries = self.query_axis.nouns.replace(self.key_axis.nouns, "")
+        shape = f"{len(self.query_frames)} query {queries}{queries and ' '}x {keys}"
         if self.full_frame_attention is None:
-            shape = f"{len(self.key_frames)} key frames, last block only"
+            shape = f"{keys}, last block only"
         blocks = f", blocks [{shorten_list(self.block_sizes)}]" if self.block_sizes else ""
         name = f"{self.run}, layer" if self.run else "layer"
         return f"<Capture {name} {self.layer_index}: {self.statistic}, {heads}, {shape}{blocks}>"
 
 
-def _hide(values: Array, attendable: npt.NDArray[np.bool_]) -> Array:
-    """Return values as float32 or float64, NaN where they are not visible."""
-    values = values.astype(np.float32) if values.dtype.itemsize < 4 else values
-    # A signalling NaN becomes a quiet one: it would warn wherever it is converted.
-    seen = attendable & ~np.isnan(values)
-    return np.where(seen, values, np.asarray(np.nan, dtype=values.dtype))
-
-
-def extent(values: Array) -> tuple[float, float, int]:
-    """Return the smallest and largest number that is not NaN, and how many there are."""
-    count = int(values.size - np.count_nonzero(np.isnan(values)))
-    if not count:
-        return math.inf, -math.inf, 0
-    return float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None)), count
+def _labels(labels: Sequence[str] | None) -> Labels | None:
+    return None if labels is None else tuple(labels)
 
 
 def expect_capture(found: object) -> None:

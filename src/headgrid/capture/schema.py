@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from headgrid.capture.axis import read_axis
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError, near_miss
 from headgrid.text import clean_name, shorten_list, shorten_text
@@ -25,8 +26,12 @@ FULL = "full_frame_attention"
 LAST = "last_block_frame_attention"
 #: Keys whose values are lists of whole numbers.
 LIST_KEYS = ("block_sizes", "query_frames", "key_frames", "last_block_query_frames")
+#: What the axes are called, and the labels along them.
+AXIS_KEYS = ("query_name", "query_labels", "key_name", "key_labels")
 #: What headgrid knows; all else is metadata.
-KEYS = frozenset({"layer_index", FULL, LAST, *LIST_KEYS, "is_logits", "statistic", "prompt"})
+KEYS = frozenset(
+    {"layer_index", FULL, LAST, *LIST_KEYS, *AXIS_KEYS, "is_logits", "statistic", "prompt"}
+)
 
 #: Frames along an axis, or in all blocks: a file of a few bytes can claim any number.
 MAX_FRAMES = 20_000
@@ -104,6 +109,7 @@ def read_fields(given: Given) -> dict[str, Any]:
         queries = _read_frames(given, "query_frames") or last_frames or keys[-1:]
         _check_increasing(given, "query_frames", queries)
     blocks, odd = _fit_blocks(given, sizes, (queries, keys), arrays)
+    axes = {side: read_axis(given, side, of) for side, of in (("query", queries), ("key", keys))}
     return {
         "layer_index": read_layer(given["layer_index"], given["source"]),
         FULL: full,
@@ -115,6 +121,8 @@ def read_fields(given: Given) -> dict[str, Any]:
         "statistic": _read_statistic(given["statistic"], given["source"]),
         "warnings": tuple(dict.fromkeys((*given["warnings"], *odd))),
         "_blocks": blocks,
+        **{f"{side}_name": axis.name for side, axis in axes.items()},
+        **{f"{side}_labels": axis.labels for side, axis in axes.items()},
     }
 
 

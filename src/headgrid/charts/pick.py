@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import altair as alt
 
-from headgrid.capture.form import expect_alike
+from headgrid.capture.form import AXES, expect_alike
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps
@@ -209,7 +209,7 @@ def draw_pick(
     expect_alike(
         captures,
         "captures of one figure to share it; draw them separately",
-        ["statistic", "query_frames", "key_frames"],
+        ["statistic", *AXES],
     )
     first, statistic = captures[0], captures[0].statistic
     columns = min(options.columns, len(heads))

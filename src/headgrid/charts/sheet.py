@@ -11,7 +11,7 @@ from typing import Any
 
 import altair as alt
 
-from headgrid.capture.form import expect_alike, expected_layers
+from headgrid.capture.form import AXES, expect_alike, expected_layers
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import (
@@ -147,7 +147,7 @@ def draw_sheet(
     expect_alike(
         shown,
         "captures of one sheet to share it; draw them separately",
-        ["statistic", "num_heads", "query_frames", "key_frames"],
+        ["statistic", "num_heads", *AXES],
     )
     rows = tuple(layers) if layers is not None else expected_layers(captures)
     look, gap, points = _fit(options, shown[0], rows)

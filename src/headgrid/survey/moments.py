@@ -112,7 +112,8 @@ class CaptureMoments:
             full = full.merge(other_full)
         prompt = self.prompt if self.prompt == other.prompt else ""
         runs, rows = self.runs + other.runs, rows.merge(other_rows)
-        return CaptureMoments(self.form, self.layer, prompt, runs, full=full, rows=rows)
+        form = self.form.meet(other.form)
+        return CaptureMoments(form, self.layer, prompt, runs, full=full, rows=rows)
 
     def mean_capture(self) -> Capture:
         """Return the mean of each cell over the runs that recorded it (NaN: none did).
@@ -158,6 +159,10 @@ class CaptureMoments:
             "key_frames": form.key_frames,
             "last_block_query_frames": form.last_block_query_frames,
             "block_sizes": form.block_sizes,
+            "query_name": form.query_name,
+            "key_name": form.key_name,
+            "query_labels": form.query_labels,
+            "key_labels": form.key_labels,
             FULL: full,
             LAST: rows,
             "statistic": f"{own.base}_{'mean' if what == 'mean' else 'std'}",

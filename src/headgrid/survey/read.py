@@ -84,7 +84,7 @@ class Tally:
         if other.form is None:
             return
         self._check(other)
-        self.form = other.form
+        self.form = self.form.meet(other.form) if self.form else other.form
         self.inputs |= other.inputs
         for key, moments in other.maps.items():
             self.maps[key] = self.maps[key].merge(moments) if key in self.maps else moments
@@ -95,10 +95,11 @@ class Tally:
     def _check(self, other: Tally) -> None:
         """Refuse captures that do not go together with those of this one."""
         assert other.form is not None
-        for name, mine, theirs in self.form.differences(other.form) if self.form else ():
+        mine, theirs = self.form or other.form, other.form
+        for name, one, two in mine.meet(theirs).differences(theirs.meet(mine)):
             first, second = (next(iter(one.inputs.values())).source for one in (self, other))
             raise CaptureError(
-                f"{first} and {second} differ in {name}: {mine} and {theirs}; expected captures "
+                f"{first} and {second} differ in {name}: {one} and {two}; expected captures "
                 "that can be compared, so survey them separately"
             )
         for place, layer in (key for key in other.inputs if key in self.inputs):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from headgrid.capture.form import expect_alike
+from headgrid.capture.form import AXES, expect_alike
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import OptionError
@@ -56,6 +56,10 @@ def subtract(a: Capture, b: Capture) -> Capture:
         query_frames=b.query_frames if matrices is not None else None,
         key_frames=b.key_frames,
         last_block_query_frames=b.last_block_query_frames,
+        query_labels=b.query_labels if matrices is not None else None,
+        key_labels=b.key_labels,
+        query_name=b.query_name,
+        key_name=b.key_name,
         statistic=f"{base}_difference",
         run=b.run,
     ).replace(source=f"{b.source} - {a.source}")
@@ -116,7 +120,7 @@ def change_table(a: Capture, b: Capture, *, top: int | None = 20) -> pd.DataFram
 
 def expect_comparable(a: Capture, b: Capture) -> None:
     """Refuse captures that can not be subtracted; the text says in what they differ."""
-    among = ("statistic", "num_heads", "query_frames", "key_frames")
+    among = ("statistic", "num_heads", *AXES)
     expect_alike((a, b), "the same in both; record both alike", among)
     for one, two in ((a, b), (b, a)):
         if one.full_frame_attention is None and two.full_frame_attention is not None:

@@ -1,0 +1,75 @@
+"""Arrays that people hold -> the fields of a capture: a batch of one, one head, causal, words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headgrid.capture.schema import FULL, LAST, as_array
+from headgrid.errors import CaptureError
+
+
+def fit_arrays(full: Any, last: Any) -> dict[str, Any]:
+    """Return the two arrays without a batch of one, and with a head where there is only one."""
+    return {FULL: _fit(full, FULL, 3), LAST: _fit(last, LAST, 2)}
+
+
+def _fit(value: Any, name: str, axes: int) -> Any:
+    if value is None:
+        return None
+    try:
+        array = as_array(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return value  # whoever reads it says what is wrong
+    if array.ndim == axes + 1:
+        if len(array) != 1:
+            raise CaptureError(
+                f"array: {name} has shape {array.shape}, a batch of {len(array)}, expected "
+                "(heads, query, key) of one; give one of them (array[0])"
+            )
+        return array[0]
+    return array[None] if array.ndim == axes - 1 and array.size else array
+
+
+def make_causal(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return blocks of one, and the numbers of queries that are the last of the keys."""
+    full, last = fields[FULL], fields[LAST]
+    if fields["block_sizes"] is not None:
+        raise CaptureError(
+            "array: causal and block_sizes are both given, expected one of them; causal means "
+            "blocks of one"
+        )
+    shape = full.shape[1:] if full is not None else (1, last.shape[-1] if last is not None else 0)
+    queries, keys = shape if len(shape) == 2 else (0, 0)
+    if queries > keys:
+        raise CaptureError(
+            f"array: {queries} queries against {keys} keys can not be causal, expected at most as "
+            "many queries as keys; leave causal out"
+        )
+    numbers = fields["key_frames"] or range(keys)
+    asked = fields["query_frames"] or numbers[keys - queries :]
+    of_keys = {} if full is None else {"query_frames": [*asked]}
+    return {"block_sizes": [1] * len({*numbers, *asked}), **of_keys}
+
+
+def spread_labels(
+    labels: Sequence[object], fields: Mapping[str, Any], *, causal: bool
+) -> dict[str, Any]:
+    """Return labels for both axes, where they name the places of each beyond doubt."""
+    if fields["query_labels"] is not None or fields["key_labels"] is not None:
+        raise CaptureError(
+            "array: labels and query_labels or key_labels are both given, expected labels for "
+            "both axes, or one list for each"
+        )
+    full = fields[FULL]
+    if full is None:
+        return {"key_labels": labels}
+    queries, keys = full.shape[-2:] if full.ndim >= 2 else (0, 0)
+    if queries == keys:
+        return {"query_labels": labels, "key_labels": labels}
+    if causal and len(labels) == keys:
+        return {"query_labels": [*labels][keys - queries :], "key_labels": labels}
+    raise CaptureError(
+        f"array: labels are given for {queries} queries and {keys} keys, expected as many of both; "
+        "give query_labels and key_labels"
+    )
