@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from headgrid.errors import CaptureError
 from headgrid.text import shorten_list, shorten_text
@@ -54,6 +55,11 @@ class Axis:
         """Return a number for a message, with its label: ``3``, or ``3 ('cat')``."""
         label = self.by_number.get(number)
         return f"{number}" if label is None else f"{number} ('{shorten_text(label, 40)}')"
+
+    def look_up(self, numbers: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
+        """Return the label of each number; empty text where there are no labels."""
+        labels = np.array(self.labels or [""] * len(self.numbers), dtype=object)
+        return labels[np.searchsorted(self.numbers, numbers)]
 
     def store(self, side: str) -> dict[str, Any]:
         """Return the fields of a file that say what is not usual: name and labels of a side."""

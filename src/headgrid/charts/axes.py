@@ -10,6 +10,9 @@ from typing import Any
 
 import altair as alt
 
+from headgrid.capture.axis import Axis
+from headgrid.capture.model import Capture
+from headgrid.charts.labels import room_below, room_beside
 from headgrid.charts.scales import (
     ColorScale,
     cell_size,
@@ -163,42 +166,59 @@ def store_look(look: Look) -> dict[str, Any]:
 def fit_maps(
     options: FigureOptions,
     columns: int,
-    frames: Sequence[int],
+    capture: Capture,
     panel: float | None = None,
     *,
     vectors: bool = False,
 ) -> Look:
-    """Return the look of maps of key frames, in the figure's width or else of that size."""
-    look, count = replace(find_look(options, panel), vectors=vectors), len(frame_places(frames))
+    """Return the look of a capture's maps, in the figure's width or else of that size."""
+    look, axis = replace(find_look(options, panel), vectors=vectors), capture.key_axis
+    count = len(frame_places(axis.numbers))
     count = count if vectors else count_pixels(count)
-    gap = max(look.map_column_gap, label_gap(frames, look, look.map_panel))
-    look = replace(look, map_column_gap=shorten_float(gap, 4))
+    words = room_beside(capture.query_axis, look.tick_label)
+    gap = look.map_column_gap + (0 if look.border_axes else words)
+    gap = max(gap, label_gap(axis, look, look.map_panel))
+    left, gap = shorten_float(look.left_room + words, 4), shorten_float(gap, 4)
+    look = replace(look, map_column_gap=gap, left_room=left)
     if options.points is None:
-        return look
+        return _lower(look, axis, cell_size(count, round(look.map_panel)))
     beside = look.bar_offset + look.bar_thickness + look.bar_room
     fixed = look.left_room + (columns - 1) * look.map_column_gap + beside + 2 * look.padding
     wanted = panel_width(options.points, fixed, columns)
     width = cell_size(count, round(wanted)) * count
     height = shorten_float(look.profile_height / look.profile_width * width, 6)
     look, panel = look.divided(shorten_float(wanted / width, 6)), float(width)
-    return replace(look, map_panel=panel, profile_width=panel, profile_height=height)
+    look = replace(look, map_panel=panel, profile_width=panel, profile_height=height)
+    return _lower(look, axis, width / count)
 
 
-def fit_profiles(options: FigureOptions, columns: int, gap: float = 0) -> Look:
+def _lower(look: Look, axis: Axis, step: float) -> Look:
+    """Return the look with rows so far apart that the labels of a key axis have room."""
+    room = 0 if look.border_axes else room_below(axis, look.tick_label, step)
+    if not room:
+        return look
+    gaps = (look.map_row_gap, look.profile_row_gap)
+    maps, profiles = (shorten_float(gap + room, 4) for gap in gaps)
+    return replace(look, map_row_gap=maps, profile_row_gap=profiles)
+
+
+def fit_profiles(options: FigureOptions, columns: int, axis: Axis, gap: float = 0) -> Look:
     """Return the look of a grid of profiles of the wanted width, so far apart at least."""
     look = find_look(options)
     look = replace(look, profile_column_gap=max(look.profile_column_gap, gap))
     if options.points is None:
-        return look
+        return _lower(look, axis, look.profile_width / len(axis.numbers))
     fixed = look.left_room + (columns - 1) * look.profile_column_gap + 2 * look.padding
     width = panel_width(options.points, fixed, columns)
     height = shorten_float(look.profile_height * min(1.0, width / look.profile_width), 6)
-    return replace(look, profile_width=shorten_float(width, 6), profile_height=height)
+    look = replace(look, profile_width=shorten_float(width, 6), profile_height=height)
+    return _lower(look, axis, width / len(axis.numbers))
 
 
-def label_gap(frames: Sequence[int], look: Look, width: float) -> float:
+def label_gap(axis: Axis, look: Look, width: float) -> float:
     """Return the gap at which the labels at the ends of two axes of so much width are apart."""
-    letters = len(f"{frames[0]}{frames[-1]}")
+    frames = axis.numbers
+    letters = 0 if axis.labels else len(f"{frames[0]}{frames[-1]}")  # words lie within, or upright
     return (0.56 * letters / 2 + 0.3) * look.tick_label - width / len(frames)
 
 

@@ -17,6 +17,7 @@ from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, color_channel, find_look, fit_maps, unseen_key
+from headgrid.charts.frames import tell_pairs
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import (
     CELLS,
@@ -98,12 +99,12 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     cells = a.num_visible + b.num_visible + change.num_visible
     vectors = as_vectors(f"{a.source}: the comparison", a, cells, options.cells)
     size = find_look(options).map_panel / 2
-    look = fit_maps(options, panels.columns, a.key_frames, size, vectors=vectors)
+    look = fit_maps(options, panels.columns, a, size, vectors=vectors)
     below = _beside(panels, look) < 9 * look.bar_title  # what the title of a bar needs
     if below and options.points is not None:
         wider = options.points + (look.bar_offset + look.bar_thickness + look.bar_room) * look.unit
         wide = replace(options, width=wider)
-        look = fit_maps(wide, panels.columns, a.key_frames, size, vectors=vectors)
+        look = fit_maps(wide, panels.columns, a, size, vectors=vectors)
     if options.title is not None or not look.own_title:
         panels = _name_runs(panels, a, b, look)  # which the figure's own title would tell
     chart, records = _draw(panels, change, scales, look, vectors, below=below)
@@ -118,7 +119,7 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         look,
         title=write_title(options, look, own, [a, b], 100),
         caption=f"{STATISTICS[a.statistic].title} of A ({_name(a)}) and B ({_name(b)}) and their "
-        "difference B \u2212 A, query x key frame, head by head. Color range of A and B "
+        f"difference B \u2212 A, {tell_pairs(a)}, head by head. Color range of A and B "
         f"{scales[0].text}, of the difference {scales[1].text}. {change.num_visible:,} pairs are "
         "seen in both.",
         spacing={"row": look.map_row_gap, "column": look.map_column_gap},
@@ -225,7 +226,7 @@ def _draw(
             map_marks(panels, look, vectors=True, name=name)
             .transform_filter(f"datum.panel%3{sign}2{known}")
             .transform_calculate(**{field: scale.expression(a.statistic)})
-            .encode(**channel, tooltip=panels.tooltip("query:O", "key:O"))
+            .encode(**channel, tooltip=panels.tooltip("query", "key"))
             for scale, channel, field, sign, name in both
         ]
         chart = panels.facet_maps([*layers, *keys], look, size=size, has_key=not below)

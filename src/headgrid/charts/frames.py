@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,8 +11,10 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from headgrid.capture.axis import Axis
 from headgrid.capture.model import Capture
 from headgrid.charts.axes import INK, NOWHERE, Look, show_where
+from headgrid.charts.labels import label_expression, lies_flat
 from headgrid.charts.scales import MAX_PIXELS, frame_places, frame_runs, frame_ticks, pool_factor
 from headgrid.errors import OptionError
 from headgrid.options import BLOCKS
@@ -25,14 +26,19 @@ MARKS, GAPS = "headgrid_marks", "headgrid_gaps"
 
 @dataclass(frozen=True)
 class FrameAxis:
-    """Frames along an axis so long: a place for each, and a blank one in each gap."""
+    """What stands along an axis so long: a place for each, and a blank one in each gap."""
 
-    frames: Sequence[int]
+    axis: Axis
     length: float
     look: Look
     upwards: bool = False
     bars: bool = False
     pixels: int = MAX_PIXELS
+
+    @property
+    def frames(self) -> tuple[int, ...]:
+        """The numbers of what stands there."""
+        return self.axis.numbers
 
     @cached_property
     def places(self) -> list[int]:
@@ -51,9 +57,15 @@ class FrameAxis:
         frames, place = self.frames, {frame: n for n, frame in enumerate(self.places)}
 
         def fit(a: int, b: int) -> bool:
-            letters = 1.0 if self.upwards else 0.28 * len(f"{a}{b}") + 0.23
+            letters = 1.0 if self.upwards or self.upright_labels else 0.28 * len(f"{a}{b}") + 0.23
             return letters * self.look.tick_label <= 1.0001 * abs(place[a] - place[b]) * self.step
 
+        if self.axis.labels is not None:
+            chosen = [frames[0]]
+            for frame in frames[1:] if self.upwards or self.upright_labels else ():
+                if fit(chosen[-1], frame):
+                    chosen.append(frame)
+            return chosen if self.upwards or self.upright_labels else [*frames]
         few = len(frames) <= 12
         if few and all(map(fit, frames, frames[1:])):
             return [*frames]
@@ -61,11 +73,19 @@ class FrameAxis:
         ends = [frames[0], frames[-1], *(run[n] for n in (0, -1) for run in runs)]
         regular = [range(0, len(run), 2) if few else frame_ticks(len(run)) for run in runs]
         inner = [run[n] for run, ticks in zip(runs, regular, strict=True) for n in ticks]
-        chosen: list[int] = []
+        chosen = []
         for frame in (*ends, *inner):
             if all(fit(frame, other) for other in chosen):
                 chosen.append(frame)
         return sorted(chosen)
+
+    @property
+    def upright_labels(self) -> bool:
+        """Whether labels below the panel stand upright, as they have no room side by side."""
+        size = self.look.tick_label
+        return not (
+            self.upwards or self.axis.labels is None or lies_flat(self.axis, size, self.step)
+        )
 
     @property
     def gaps(self) -> list[tuple[float, float]]:
@@ -114,10 +134,14 @@ def frame_axis(
     places, bars = axis.places, axis.bars
     gaps: dict[str, Any] = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
     gaps |= {"type": "band"} if bars else {}  # without bars, Vega-Lite would take points
+    label, own = "datum.label", {}
+    if axis.axis.labels is not None:
+        label = label_expression(axis.axis, {frame: frame for frame in axis.ticks})
+        own = {"labelExpr": label}
     return (
         channel.title(None if shown == NOWHERE else title)
         .scale(domain=places[::-1] if axis.upwards else places, **gaps)
-        .axis(**_axis(axis.ticks, bars), **show_where(shown, "datum.label", extent))
+        .axis(**_axis(axis, axis.ticks), **{**own, **show_where(shown, label, extent)})
     )
 
 
@@ -133,17 +157,20 @@ def tile_axis(
     pool, places = pool_factor(len(axis.frames), axis.pixels), axis.places
     end = -(-len(places) // pool) * pool
     ticks = {places.index(frame): frame for frame in axis.ticks}
-    label = f"{json.dumps({str(tick): frame for tick, frame in ticks.items()})}[datum.value]"
+    label = label_expression(axis.axis, ticks)
     text = {"title": None if shown == NOWHERE else title, "labelExpr": label}
+    text |= show_where(shown, label, extent)
     return (
         channel(datum=(end - 1) / 2, type="quantitative")
         .scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
-        .axis(**_axis([*ticks]), labelFlush=False, **{**text, **show_where(shown, label, extent)})
+        .axis(**_axis(axis, [*ticks]), labelFlush=False, **text)
     )
 
 
-def _axis(ticks: list[int], grid: bool = False) -> dict[str, Any]:
-    return {"grid": grid, "values": ticks, "labelAngle": 0, "labelOverlap": False, "zindex": 0}
+def _axis(axis: FrameAxis, ticks: list[int]) -> dict[str, Any]:
+    plain = {"grid": axis.bars, "values": ticks, "labelAngle": 0, "labelOverlap": False}
+    upright = {"labelAngle": -90, "labelAlign": "right", "labelBaseline": "middle"}
+    return {**plain, **(upright if axis.upright_labels else {}), "zindex": 0}
 
 
 def span_frames(frames: Sequence[int]) -> str:
@@ -159,10 +186,23 @@ def span_frames(frames: Sequence[int]) -> str:
     return shorten_list(["-".join(map(str, dict.fromkeys(run))) for run in ends])
 
 
-def tell_gaps(**axes: Sequence[int]) -> str:
+def tell_span(axis: Axis) -> str:
+    """Return what stands on an axis, for a title: ``Frames: 0-20``."""
+    return f"{axis.plural}: {span_frames(axis.numbers)}"
+
+
+def tell_pairs(capture: Capture) -> str:
+    """Return what a pair is, for a caption: ``query x key frame``."""
+    query, key = capture.query_axis.noun, capture.key_axis.noun
+    return f"query {'' if query == key else f'{query} '}x key {key}"
+
+
+def tell_gaps(**axes: Axis) -> str:
     """Return the sentence that says which frames are left out, if there are any."""
     broken = [
-        f"{name} frames {span_frames(f)}" for name, f in axes.items() if len(frame_runs(f)) > 1
+        f"{side} {axis.nouns} {span_frames(axis.numbers)}"
+        for side, axis in axes.items()
+        if len(frame_runs(axis.numbers)) > 1
     ]
     return f"Axes are broken: {', '.join(broken)}." if broken else ""
 

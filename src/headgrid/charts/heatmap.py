@@ -12,8 +12,9 @@ import numpy as np
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps
-from headgrid.charts.frames import span_frames, tell_gaps
+from headgrid.charts.frames import tell_gaps, tell_pairs, tell_span
 from headgrid.charts.grids import VALUE_AXES
+from headgrid.charts.labels import tell_places
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles, fit_grid, sink_texts
 from headgrid.charts.scales import MAX_PIXELS, ColorScale, count_saturated, find_scale, pool_factor
@@ -144,12 +145,11 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     visible = sum(map(capture.head_visible, heads))
     vectors = as_vectors(f"{capture.source}: the heatmap", capture, visible, options.cells)
     columns = min(options.columns, len(heads))
-    look = fit_maps(options, columns, capture.key_frames, vectors=vectors)
+    look = fit_maps(options, columns, capture, vectors=vectors)
     panels, ranges = _name_ranges(panels, scale, look) if scale.units else (panels, "")
     chart, records = draw_maps(panels, scale, look, vectors=vectors)
-    queries, keys = (span_frames(frames) for frames in (capture.query_frames, capture.key_frames))
     own = f"Layer {capture.layer_index}: 2D Attention Maps ({_name_heads(options)})"
-    frames = f"Query Frames: {queries}, Key Frames: {keys}"
+    frames = f"Query {tell_span(capture.query_axis)}, Key {tell_span(capture.key_axis)}"
     width = columns * (map_size(capture, look)[0] + 60) + 60
     saturated = 0 if scale.units else count_saturated(capture, scale.range, heads)
     total = len(heads) * len(capture.query_frames) * len(capture.key_frames)
@@ -161,9 +161,9 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
         caption=_caption(
             capture,
             options,
-            f"query x key frame. Color range {scale.text}; {saturated:,} of {visible:,} values "
+            f"{tell_pairs(capture)}. Color range {scale.text}; {saturated:,} of {visible:,} values "
             f"saturate; {total - visible:,} of {total:,} pairs are unseen.",
-            tell_gaps(query=capture.query_frames, key=capture.key_frames),
+            tell_gaps(query=capture.query_axis, key=capture.key_axis),
             ranges or (_count_zeros(capture, heads) if scale.is_log else ""),
             "" if vectors else _describe_tiles(capture),
         ),
@@ -187,13 +187,14 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     chart, records = draw_profiles(panels, look)
     which = "" if options.heads is None else f" ({_name_heads(options)})"
     own = f"Layer {capture.layer_index}: Per-Head Attention Distribution{which}"
-    frames = f"frames [{shorten_list(capture.last_block_query_frames, 8)}]"
-    gaps = tell_gaps(key=capture.key_frames)
-    told = f", Key Frames: {span_frames(capture.key_frames)}" if gaps else ""
+    key, frames = capture.key_axis, tell_places(capture.query_axis, capture.last_block_query_frames)
+    gaps = tell_gaps(key=key)
+    told = f", Key {tell_span(key)}" if gaps else ""
     rows = capture.last_block_rows[heads]
     axis = VALUE_AXES["shared" if look.shared_values else "independent"]
     caption = (
-        f"mean over query {frames} by key frame. {axis}; sink = value at key frame 0 minus the "
+        f"mean over query {frames} by key {key.noun}. {axis}; sink = value at key {key.noun} "
+        f"{key.tell(0)} minus the "
         f"mean over the middle keys; {int(np.isnan(rows).sum()):,} of {rows.size:,} pairs are "
         "unseen."
     )
@@ -308,7 +309,8 @@ def _describe_tiles(capture: Capture) -> str:
     rows, columns = pool_factor(len(capture.query_frames)), pool_factor(len(capture.key_frames))
     if rows == columns == 1:
         return "Each head is an image, one pixel a cell."
+    nouns = capture.key_axis.nouns
     return (
-        f"Each head is an image; a pixel pools {rows} query x {columns} key frames and shows the "
+        f"Each head is an image; a pixel pools {rows} query x {columns} key {nouns} and shows the "
         "value of largest magnitude."
     )

@@ -22,6 +22,7 @@ from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import INK, NOWHERE, UNSEEN_COLOR, Look, color_channel, unseen_key
 from headgrid.charts.frames import FrameAxis, draw_over, frame_axis, tile_axis
 from headgrid.charts.grids import Grid
+from headgrid.charts.labels import whole_labels
 from headgrid.charts.scales import MAX_PIXELS, ColorScale, cell_size, count_pixels, frame_places
 from headgrid.charts.spec import Records
 from headgrid.charts.tiles import head_tile
@@ -128,8 +129,11 @@ class Panels:
         }
 
     def tooltip(self, *fields: str) -> list[alt.Tooltip]:
-        """Return the fields of a tooltip: what the panel shows, then these and the value."""
-        names = [*(self.lookups() or ["head:O"]), *fields, f"{self.statistic}:Q"]
+        """Return the fields of a tooltip: what the panel shows, then these sides and the value."""
+        axes = {"query": self.first.query_axis, "key": self.first.key_axis}
+        named = [side for side in fields if axes[side].labels]
+        shown = [f"{side}:O" for side in fields] + [f"{side}_label:N" for side in named]
+        names = [*(self.lookups() or ["head:O"]), *shown, f"{self.statistic}:Q"]
         return [alt.Tooltip(name) for name in names]  # altair takes milliseconds for text
 
     def facet(self, panel: Any, look: Look, size: float, **scales: Any) -> alt.FacetChart:
@@ -151,6 +155,10 @@ class Panels:
         chart = unfold(chart, self.statistic, places, names, keep_unseen=whole)
         steps = {} if scale is None else {"color": scale.expression(self.statistic)}
         steps |= {name.partition(":")[0]: text for name, text in self.lookups().items()}
+        axes = [("query", self.first.query_axis)] * ("query" in index)
+        for side, axis in [*axes, ("key", self.first.key_axis)]:
+            if axis.labels:
+                steps[f"{side}_label"] = whole_labels(axis, side)
         for name, text in steps.items():
             chart.transform.append(alt.CalculateTransform(calculate=text, **{"as": name}))
         return chart
@@ -171,8 +179,8 @@ class Panels:
         labels = self.inside_labels(width - inset, height - inset, "bottom", look.map_title, look)
         labels += absent_marks(self, [self.field], (width, height), look)
         frame = frame or panel_frame(width, height, [self.field], look)
-        across = FrameAxis(self.first.key_frames, width, look)
-        upright = FrameAxis(self.first.query_frames, height, look, upwards=True)
+        across = FrameAxis(self.first.key_axis, width, look)
+        upright = FrameAxis(self.first.query_axis, height, look, upwards=True)
         over = draw_over([across, upright], (width, height), self.field, self.marks, self.first)
         key = [unseen_key(self.field, look)] if has_key and self.unseen else []
         panel = alt.layer(frame, *layers, *over, *labels, *key, width=width, height=height)
@@ -225,7 +233,7 @@ def draw_maps(
     color = color if legend else color.legend(None)
     marks = map_marks(panels, look, vectors=vectors)
     if vectors:
-        marks = marks.encode(color=color, tooltip=panels.tooltip("query:O", "key:O"))
+        marks = marks.encode(color=color, tooltip=panels.tooltip("query", "key"))
         if panels.absent:
             marks = marks.transform_filter(f"isValid(datum.{panels.statistic})")
         chart = panels.unfold(panels.facet_maps([marks], look, has_key=legend), ["query"], scale)
@@ -273,18 +281,20 @@ def map_marks(
     panels: Panels, look: Look, *, vectors: bool, name: str = CELLS, pixels: int = MAX_PIXELS
 ) -> Any:
     """Return a map's cells, still without colour, or its image of field ``tile``, on its axes."""
-    keys, queries = panels.first.key_frames, panels.first.query_frames
+    keys, queries = panels.first.key_axis, panels.first.query_axis
+    if pixels < MAX_PIXELS:  # a small map has no room for words
+        keys, queries = replace(keys, labels=None), replace(queries, labels=None)
     width, height = map_size(panels.first, look, pixels)
-    title = fit_title("Query Frame", height, look.axis_title)
+    title = fit_title(f"Query {queries.name}", height, look.axis_title)
     bottom, left = panels.border("bottom", look), panels.border("left", look)
     ground = alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None)
     across = FrameAxis(keys, width, look, pixels=pixels)
     upright = FrameAxis(queries, height, look, upwards=True, pixels=pixels)
     if vectors:
-        x = frame_axis(alt.X("key:O"), across, "Key Frame", bottom)
+        x = frame_axis(alt.X("key:O"), across, f"Key {keys.name}", bottom)
         y = frame_axis(alt.Y("query:O"), upright, title, left, extent=panels.extent)
         return alt.Chart(name=name, view=ground).mark_rect(aria=False).encode(x=x, y=y)
-    x = tile_axis(alt.X, across, "Key Frame", bottom)
+    x = tile_axis(alt.X, across, f"Key {keys.name}", bottom)
     y = tile_axis(alt.Y, upright, title, left, extent=panels.extent)
     marks = alt.Chart(name=TILES, view=ground).mark_image(
         width=width, height=height, aspect=False, smooth=False, aria=False

@@ -233,7 +233,7 @@ def draw_pick(
     else:
         count = sum(capture.head_visible(head) for capture, head in heads)
         vectors = as_vectors(f"{first.source}: the figure", first, count, options.cells)
-        look = fit_maps(options, columns, first.key_frames, vectors=vectors)
+        look = fit_maps(options, columns, first, vectors=vectors)
         look = replace(look, shared_values=options.value_axis != "independent")
         scale = find_scale([Panels(tuple(heads), [], columns)], options, heads, "panel")
         panels = _name_panels(heads, columns, letters, look, scale)
@@ -246,9 +246,9 @@ def draw_pick(
         gaps = {"row": look.map_row_gap, "column": look.map_column_gap}
         spacing = gaps if figure == "heatmap" else look.stack_gap
     if figure != "heatmap":
-        axis = ", on one axis" if look.shared_values else ""
-        caption += f" Profiles: mean over the last block's queries, by key frame{axis}."
-    if broken := tell_gaps(query=first.query_frames, key=first.key_frames):
+        axis = first.key_axis.noun + (", on one axis" if look.shared_values else "")
+        caption += f" Profiles: mean over the last block's queries, by key {axis}."
+    if broken := tell_gaps(query=first.query_axis, key=first.key_axis):
         caption += f" {broken}"
     title, width = write_title(options, look, [], captures, 90), options.points
     return finish_chart(

@@ -14,6 +14,7 @@ from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import INK, Look, fit_profiles, label_gap, plain_label, show_where
 from headgrid.charts.frames import FrameAxis, draw_over, frame_axis
+from headgrid.charts.labels import room_beside
 from headgrid.charts.panels import BARS, ENDS, LINE, POINTS, Panels, absent_marks, mark_absent, nest
 from headgrid.charts.scales import value_ticks
 from headgrid.charts.spec import Records
@@ -35,13 +36,13 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
 
     Value axes are independent, or one for all where the look says so.
     """
-    axis = FrameAxis(panels.first.key_frames, look.profile_width, look, bars=True)
+    axis = FrameAxis(panels.first.key_axis, look.profile_width, look, bars=True)
     keys, bottom = axis.places, panels.border("bottom", look)
-    key = frame_axis(alt.X("key:O"), axis, "Key Frame", bottom)
+    key = frame_axis(alt.X("key:O"), axis, f"Key {axis.axis.name}", bottom)
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
     base = alt.Chart(width=look.profile_width, height=look.profile_height, view=ground)
     base = base.encode(x=key, y=_value_axis(panels, look))
-    tooltip = panels.tooltip("key:O")
+    tooltip = panels.tooltip("key")
     fill: dict[str, Any] = {"color": BAR_COLOR, "opacity": 0.85, "aria": False}
     place = look.profile_width / len(keys)
     if 0.8 * place * look.unit >= _THINNEST:
@@ -93,19 +94,20 @@ def _steps(area: alt.Chart, place: float) -> Any:
 def fit_grid(options: FigureOptions, panels: Panels, *, shared: bool = False) -> Look:
     """Return the look of a grid of profiles, its columns apart by what stands between them."""
     columns = min(panels.columns, len(panels.heads))
-    look = fit_profiles(options, columns)
+    look = fit_profiles(options, columns, panels.first.key_axis)
     if options.value_axis is None:
         shared = shared or look.shared_values
     else:
         shared = options.value_axis == "shared"
     gap = profile_gap(panels, replace(look, shared_values=shared))
-    return replace(fit_profiles(options, columns, gap), shared_values=shared)
+    look = fit_profiles(options, columns, panels.first.key_axis, gap)
+    return replace(look, shared_values=shared)
 
 
 def profile_gap(panels: Panels, look: Look) -> float:
     """Return the gap between columns of profiles, wide enough for the labels of their axes."""
-    frames = panels.first.key_frames
-    gap = max(look.profile_column_gap, label_gap(frames, look, look.profile_width))
+    axis = panels.first.key_axis
+    gap = max(look.profile_column_gap, label_gap(axis, look, look.profile_width))
     if look.border_axes and look.shared_values:
         return gap
     title = _value_title(panels, look)
@@ -118,7 +120,9 @@ def profile_gap(panels: Panels, look: Look) -> float:
 def value_extent(panels: Panels, look: Look) -> float:
     """Return the room that ticks and labels of value and frame axes take at most."""
     labels = [f"{tick:g}" for tick in _ticks(panels, look)]
-    return shorten_float(_label_room([*labels, *map(str, panels.first.query_frames)], look), 4)
+    labels += map(str, panels.first.query_frames)
+    room = _label_room(labels, look) + room_beside(panels.first.query_axis, look.tick_label)
+    return shorten_float(room, 4)
 
 
 def _label_room(labels: Iterable[str], look: Look) -> float:

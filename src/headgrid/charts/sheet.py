@@ -22,9 +22,10 @@ from headgrid.charts.axes import (
     panel_width,
     unseen_key,
 )
-from headgrid.charts.frames import FrameAxis, draw_over, span_frames, tell_gaps
+from headgrid.charts.frames import FrameAxis, draw_over, tell_gaps, tell_pairs, tell_span
 from headgrid.charts.grids import Grid
 from headgrid.charts.heatmap import as_vectors
+from headgrid.charts.labels import tell_places
 from headgrid.charts.panels import (
     CELLS,
     Panels,
@@ -262,8 +263,8 @@ class _Sheet:
     def _draw_over(self, where: str) -> list[Any]:
         """Return white bands that break each map in the gaps of its frames, and the key of grey."""
         look, (width, height) = self.look, self.size
-        x = FrameAxis(self.first.key_frames, width, look, pixels=MAX_PIXELS)
-        y = FrameAxis(self.first.query_frames, height, look, upwards=True, pixels=MAX_PIXELS)
+        x = FrameAxis(self.first.key_axis, width, look, pixels=MAX_PIXELS)
+        y = FrameAxis(self.first.query_axis, height, look, upwards=True, pixels=MAX_PIXELS)
         marks: list[Any] = draw_over([x, y], self.size, "head", (), self.first)
         marks += [unseen_key("head", look)] if self.panels.unseen else []
         for mark in marks:
@@ -329,31 +330,31 @@ class _Sheet:
         ends = f"s {self.layers[0]}-{self.layers[-1]}" if several else f" {self.layers[0]}"
         runs = {capture.run for capture in self.captures}
         of = f" ({shorten_text(self.first.run, 40)})" if len(runs) == 1 and self.first.run else ""
-        queries, keys = self.first.query_frames, self.first.key_frames
-        return [
-            f"Layer{ends}: 2D Attention Maps (All Heads){of}",
-            f"Query Frames: {span_frames(queries)} (upwards), "
-            f"Key Frames: {span_frames(keys)} (to the right)",
-        ]
+        queries, keys = map(tell_span, (self.first.query_axis, self.first.key_axis))
+        axes = f"Query {queries} (upwards), Key {keys} (to the right)"
+        return [f"Layer{ends}: 2D Attention Maps (All Heads){of}", axes]
 
     def caption(self, vectors: bool, description: str) -> str:
         """Return the sentences that say what is drawn."""
         saturated = sum(count_saturated(capture, self.scale.range) for capture in self.captures)
-        axes = self.first.query_frames, self.first.key_frames
-        total = len(self.panels.heads) * len(axes[0]) * len(axes[1])
-        pooled = max(pool_factor(len(frames), MAX_PIXELS) for frames in axes)
+        queries, keys = self.first.query_axis, self.first.key_axis
+        counts = [len(keys.numbers), len(queries.numbers)]
+        total = len(self.panels.heads) * math.prod(counts)
+        pooled = max(pool_factor(count, MAX_PIXELS) for count in counts)
         caption = (
-            f"{STATISTICS[self.first.statistic].title}, a small map (query x key frame) for each "
-            f"head (column) of each layer (row){', ' + description if description else ''}. Color "
-            f"range {self.scale.text}; {saturated:,} of {self.visible:,} values saturate; "
-            f"{total - self.visible:,} of {total:,} pairs are unseen."
+            f"{STATISTICS[self.first.statistic].title}, a small map ({tell_pairs(self.first)}) for "
+            "each head (column) of each layer (row)"
+            f"{', ' + description if description else ''}. Color range {self.scale.text}; "
+            f"{saturated:,} of {self.visible:,} values saturate; {total - self.visible:,} of "
+            f"{total:,} pairs are unseen."
         )
         caption += "" if vectors else " Each map is an image."
         if pooled > 1:
-            pixel = f"A pixel pools {pooled} frames along an axis"
-            caption += f" {pixel} and shows the value of largest magnitude."
-        told = tell_gaps(query=axes[0], key=axes[1])
-        if [*map(len, self.places)] == [*map(len, axes)]:  # there is no room for a band
+            caption += f" A pixel pools {pooled} {keys.nouns} along an axis and shows the value of "
+            caption += "largest magnitude."
+        caption += f" Keys: {tell_places(keys, keys.numbers)}." if keys.labels else ""
+        told = tell_gaps(query=queries, key=keys)
+        if [*map(len, self.places)] == counts:  # there is no room for a band
             told = told.replace("Axes are broken", "Frames are left out, without a break")
         caption += f" {told}".rstrip()
         missing = ", ".join(map(str, self.missing))

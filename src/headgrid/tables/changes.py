@@ -78,9 +78,10 @@ def change_table(a: Capture, b: Capture, *, top: int | None = 20) -> pd.DataFram
     Returns
     -------
     DataFrame
-        Columns ``head``, ``query``, ``key`` (frame numbers), ``a``, ``b`` and
-        ``difference`` (b - a), float64 as the captures hold them, sorted by the
-        magnitude of the difference, largest first, then by head, query and key.
+        Columns ``head``, ``query``, ``key`` (frame numbers; ``query_label`` and ``key_label``
+        behind them where the axes have labels), ``a``, ``b`` and ``difference`` (b - a),
+        float64 as the captures hold them, sorted by the magnitude of the difference, largest
+        first, then by head, query and key.
 
     Raises
     ------
@@ -115,7 +116,12 @@ def change_table(a: Capture, b: Capture, *, top: int | None = 20) -> pd.DataFram
         )
     table = pd.concat(parts, ignore_index=True)
     order = np.argsort(-table["difference"].abs().to_numpy(), kind="stable")[:top]
-    return table.iloc[order].reset_index(drop=True)
+    table = table.iloc[order].reset_index(drop=True)
+    for side, axis in (("query", a.query_axis), ("key", a.key_axis)):
+        if axis.labels:
+            place = list(table.columns).index(side) + 1
+            table.insert(place, f"{side}_label", axis.look_up(table[side].to_numpy()))
+    return table
 
 
 def expect_comparable(a: Capture, b: Capture) -> None:

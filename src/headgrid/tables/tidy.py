@@ -38,7 +38,8 @@ def pair_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     DataFrame
         Columns ``run`` (str), ``layer``, ``head``, ``query``, ``key`` (int; the
         last two are frame numbers) and the statistic's name (float64, rounded to
-        `DIGITS` significant digits), in that order and sorted by it.
+        `DIGITS` significant digits), in that order and sorted by it. Where an axis of some
+        capture has labels, ``query_label`` or ``key_label`` (str) stands behind its number.
 
     Raises
     ------
@@ -64,7 +65,8 @@ def profile_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``run``, ``layer``, ``head``, ``key`` (frame number) and the
-        statistic's name (rounded as in `pair_table`), in that order and sorted by it.
+        statistic's name (rounded as in `pair_table`), in that order and sorted by it; with
+        ``key_label`` as there.
 
     Raises
     ------
@@ -146,7 +148,14 @@ def _table(
     }
     counts = [len(part[captures[0].statistic]) for part in parts]
     columns = {name: np.repeat(values, counts) for name, values in same.items()}
-    columns |= {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    for name in parts[0]:
+        columns[name] = np.concatenate([part[name] for part in parts])
+        axes = [getattr(capture, f"{name}_axis", None) for capture in captures]
+        if any(axis is not None and axis.labels for axis in axes):
+            named = [
+                axis.look_up(part[name]) for part, axis in zip(parts, axes, strict=True) if axis
+            ]
+            columns[f"{name}_label"] = np.concatenate(named)
     return pd.DataFrame(columns)
 
 
