@@ -20,6 +20,7 @@ Tables and numbers
     head_statistics      first, mid, last and sink of every head
     layer_statistics     diagonal and first-key mean of every layer
     measure_table        all measures of every head
+    segment_table        what named parts of the axes give to each other
     subtract             the difference of two captures, as a capture
     change_table         the largest changes between two captures
     survey, Survey       many captures together: layers, runs and sets

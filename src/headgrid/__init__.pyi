@@ -31,6 +31,7 @@ from .tables.changes import change_table as change_table
 from .tables.changes import subtract as subtract
 from .tables.measures import measure_table as measure_table
 from .tables.ranges import resolve_color_range as resolve_color_range
+from .tables.segments import segment_table as segment_table
 from .tables.stats import head_statistics as head_statistics
 from .tables.stats import layer_statistics as layer_statistics
 from .tables.stats import sink_scores as sink_scores

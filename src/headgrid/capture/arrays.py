@@ -9,9 +9,24 @@ from headgrid.capture.schema import FULL, LAST, as_array
 from headgrid.errors import CaptureError
 
 
-def fit_arrays(full: Any, last: Any) -> dict[str, Any]:
-    """Return the two arrays without a batch of one, and with a head where there is only one."""
-    return {FULL: _fit(full, FULL, 3), LAST: _fit(last, LAST, 2)}
+def fit_arrays(
+    full: Any,
+    last: Any,
+    given: Mapping[str, Any],
+    *,
+    causal: bool,
+    labels: Sequence[object] | None,
+) -> dict[str, Any]:
+    """Return the fields with the two arrays, a batch of one taken off, a lone head's axis put on.
+
+    With the blocks of ``causal``, and ``labels`` on the axes whose places they name.
+    """
+    fields = {**given, FULL: _fit(full, FULL, 3), LAST: _fit(last, LAST, 2)}
+    if causal:
+        fields |= _make_causal(fields)
+    if labels is not None:
+        fields |= _spread_labels(labels, fields, causal=causal)
+    return fields
 
 
 def _fit(value: Any, name: str, axes: int) -> Any:
@@ -31,7 +46,7 @@ def _fit(value: Any, name: str, axes: int) -> Any:
     return array[None] if array.ndim == axes - 1 and array.size else array
 
 
-def make_causal(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _make_causal(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return blocks of one, and the numbers of queries that are the last of the keys."""
     full, last = fields[FULL], fields[LAST]
     if fields["block_sizes"] is not None:
@@ -52,7 +67,7 @@ def make_causal(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {"block_sizes": [1] * len({*numbers, *asked}), **of_keys}
 
 
-def spread_labels(
+def _spread_labels(
     labels: Sequence[object], fields: Mapping[str, Any], *, causal: bool
 ) -> dict[str, Any]:
     """Return labels for both axes, where they name the places of each beyond doubt."""

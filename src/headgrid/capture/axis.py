@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,22 @@ _LONGEST_NAME = 40
 Labels = tuple[str, ...]
 
 
+class Segment(NamedTuple):
+    """A part of an axis with a name: from one number up to, and without, another."""
+
+    name: str
+    start: int
+    stop: int
+
+
 @dataclass(frozen=True)
 class Axis:
-    """One axis: what one of its places is called, their numbers, and labels if they have some."""
+    """One axis: what one of its places is called, their numbers, labels and segments, if any."""
 
     name: str
     numbers: tuple[int, ...]
     labels: Labels | None = None
+    segments: tuple[Segment, ...] = ()
 
     @property
     def plural(self) -> str:
@@ -64,8 +73,12 @@ class Axis:
     def store(self, side: str) -> dict[str, Any]:
         """Return the fields of a file that say what is not usual: name and labels of a side."""
         usual = FRAME if self.labels is None else TOKEN
-        name = {} if self.name == usual else {f"{side}_name": self.name}
-        return name if self.labels is None else {**name, f"{side}_labels": list(self.labels)}
+        fields = {
+            f"{side}_name": None if self.name == usual else self.name,
+            f"{side}_labels": self.labels and list(self.labels),
+            f"{side}_segments": {name: list(ends) for name, *ends in self.segments},
+        }
+        return {name: value for name, value in fields.items() if value}
 
 
 def read_axis(given: Mapping[str, Any], side: str, numbers: tuple[int, ...]) -> Axis:
@@ -74,16 +87,59 @@ def read_axis(given: Mapping[str, Any], side: str, numbers: tuple[int, ...]) -> 
     Labels are text, or numbers; two may be the same.
     """
     labels = _read_labels(given, f"{side}_labels", len(numbers))
+    segments = read_segments(given[f"{side}_segments"], side, numbers, given["source"])
     name = given[f"{side}_name"]
     if name is None:
-        return Axis(FRAME if labels is None else TOKEN, numbers, labels)
+        return Axis(FRAME if labels is None else TOKEN, numbers, labels, segments)
     name = name.item() if isinstance(name, np.generic) else name
     if not isinstance(name, str) or not name.strip() or len(name) > _LONGEST_NAME:
         raise CaptureError(
             f"{given['source']}: {side}_name is '{shorten_text(str(name), 60)}', expected what one "
             f"place of the axis is called, 1 to {_LONGEST_NAME} characters ({FRAME}, {TOKEN})"
         )
-    return Axis(shorten_text(name, _LONGEST_NAME), numbers, labels)
+    return Axis(shorten_text(name, _LONGEST_NAME), numbers, labels, segments)
+
+
+def read_segments(
+    value: Any, side: str, numbers: Sequence[int], source: str
+) -> tuple[Segment, ...]:
+    """Return the segments of an axis: a mapping of names to ``(start, stop)``, in order.
+
+    ``start`` and ``stop`` (None: to the end) are numbers of the axis. Segments do not overlap.
+    """
+    if value is None or (isinstance(value, tuple) and all(isinstance(s, Segment) for s in value)):
+        return value or ()
+    expected = (
+        f"expected a name for each part of the axis with the numbers where it starts and stops, "
+        f"from {numbers[0]} to {numbers[-1] + 1}, as in {{'text': (0, 226), 'video': (226, None)}}"
+    )
+    try:
+        last = numbers[-1] + 1
+        found = [
+            Segment(str(name), _read_end(start, numbers[0]), _read_end(stop, last))
+            for name, (start, stop) in value.items()
+        ]
+    except (AttributeError, TypeError, ValueError):
+        raise CaptureError(
+            f"{source}: {side}_segments is {shorten_text(repr(value), 60)}, {expected}"
+        ) from None
+    found.sort(key=lambda segment: segment.start)
+    for segment, after in zip(found, [*found[1:], None], strict=True):
+        held = [number for number in numbers if segment.start <= number < segment.stop]
+        overlaps = after is not None and after.start < segment.stop
+        if overlaps or not held or segment.start < numbers[0] or segment.stop > numbers[-1] + 1:
+            what = f"overlaps '{shorten_text(after.name, 40)}'" if overlaps and after else "misfits"
+            raise CaptureError(
+                f"{source}: {side}_segments has '{shorten_text(segment.name, 40)}' from "
+                f"{segment.start} to {segment.stop}, which {what}, {expected}"
+            )
+    return tuple(found)
+
+
+def _read_end(end: Any, usual: int) -> int:
+    if end is not None and int(end) != end:
+        raise ValueError
+    return usual if end is None else int(end)
 
 
 def _read_labels(given: Mapping[str, Any], field: str, length: int) -> Labels | None:

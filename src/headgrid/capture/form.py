@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from headgrid.capture.axis import Segment
 from headgrid.capture.model import Capture
+from headgrid.capture.schema import AXIS_KEYS
 from headgrid.errors import CaptureError
 from headgrid.text import shorten_list
 
@@ -20,9 +22,11 @@ _NAMES = {
     "key_name": "the name of the key axis",
     "query_labels": "the query labels",
     "key_labels": "the key labels",
+    "query_segments": "the query segments",
+    "key_segments": "the key segments",
 }
 #: What captures must share to stand on the same axes.
-AXES = ("query_frames", "key_frames", "query_name", "key_name", "query_labels", "key_labels")
+AXES = ("query_frames", "key_frames", *AXIS_KEYS)
 
 
 class Difference(NamedTuple):
@@ -47,6 +51,8 @@ class CaptureForm(NamedTuple):
     key_name: str
     query_labels: tuple[str, ...] | None
     key_labels: tuple[str, ...] | None
+    query_segments: tuple[Segment, ...]
+    key_segments: tuple[Segment, ...]
 
     @classmethod
     def of(cls, capture: Capture) -> CaptureForm:
@@ -61,6 +67,7 @@ class CaptureForm(NamedTuple):
             capture.last_block_query_frames,
             *(capture.query_axis.name, capture.key_axis.name),
             *(capture.query_axis.labels, capture.key_axis.labels),
+            *(capture.query_axis.segments, capture.key_axis.segments),
         )
 
     def meet(self, other: CaptureForm) -> CaptureForm:

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture import schema
-from headgrid.capture.arrays import fit_arrays, make_causal, spread_labels
-from headgrid.capture.axis import FRAME, Axis, Labels
+from headgrid.capture.arrays import fit_arrays
+from headgrid.capture.axis import Axis, Segment, read_segments
 from headgrid.capture.files import let_go
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.schema import FULL, LAST, LIST_KEYS, Array, Blocks, Frames
 from headgrid.capture.statistic import STATISTICS
-from headgrid.capture.values import check_values, extent, hide
+from headgrid.capture.values import attendable_by, check_values, extent, hide, mean_of_last_rows
 from headgrid.errors import CaptureError
 from headgrid.notebook import Card
 from headgrid.text import shorten_list
@@ -66,6 +66,8 @@ class Capture(Card):
         What one place of the axis is called: ``"Frame"``, ``"Token"``, ...
     query_labels, key_labels : tuple of str or None
         A label for each place of the axis, as words; None: the frame numbers stand for them.
+    query_segments, key_segments : tuple of Segment
+        Named parts of the axis: ``name``, ``start`` and ``stop``; see `with_segments`.
 
     Raises
     ------
@@ -96,13 +98,15 @@ class Capture(Card):
     key_name: str | None = None
     query_labels: Sequence[str] | None = None
     key_labels: Sequence[str] | None = None
+    query_segments: Sequence[Segment] | None = None
+    key_segments: Sequence[Segment] | None = None
     _blocks: Blocks | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         vars(self).update(schema.read_provenance(vars(self)))
         vars(self).update(schema.read_fields(vars(self)))  # frozen is what is checked
         if vars(self)[LAST] is None:
-            vars(self)[LAST] = self._mean_of_last_rows(vars(self)[FULL])
+            vars(self)[LAST] = mean_of_last_rows(self)
         vars(self)["warnings"] = check_values(self)
 
     @classmethod
@@ -170,21 +174,11 @@ class Capture(Card):
         >>> Capture.from_array([[1.0, 9.0], [0.5, 0.5]], causal=True, labels=["The", "cat"])
         <Capture layer 0: logit, 1 head, 2 query x 2 key tokens, blocks [1, 1]>
         """
-        fields: dict[str, Any] = {
-            "layer_index": layer,
-            "block_sizes": block_sizes,
-            "query_frames": query_frames,
-            "key_frames": key_frames,
-            "last_block_query_frames": last_block_query_frames,
-            "query_labels": query_labels,
-            "key_labels": key_labels,
-            **fit_arrays(array, last_block),
-        }
-        if causal:
-            fields |= make_causal(fields)
-        if labels is not None:
-            fields |= spread_labels(labels, fields, causal=causal)
+        fields: dict[str, Any] = {"block_sizes": block_sizes, "query_frames": query_frames}
+        fields |= {"key_frames": key_frames, "last_block_query_frames": last_block_query_frames}
+        fields |= {"query_labels": query_labels, "key_labels": key_labels, "layer_index": layer}
         fields |= {"query_name": query_name, "key_name": key_name, "statistic": statistic}
+        fields = fit_arrays(array, last_block, fields, causal=causal, labels=labels)
         return cls(**fields, run=run, prompt=prompt, metadata=metadata or {}, source="array")
 
     @classmethod
@@ -270,6 +264,28 @@ class Capture(Card):
         vars(copied).update(clean)
         return copied
 
+    def with_segments(
+        self,
+        segments: Mapping[str, tuple[int, int | None]] | None = None,
+        *,
+        query: Mapping[str, tuple[int, int | None]] | None = None,
+        key: Mapping[str, tuple[int, int | None]] | None = None,
+    ) -> Capture:
+        """Return a copy whose axes have named parts: bands in figures, sums in `segment_table`.
+
+        ``segments`` are those of both axes, ``query`` and ``key`` of one: from one number of the
+        axis up to, and without, another (None: to the end). A `CaptureError` where parts overlap
+        or lie outside of the axis.
+
+        >>> Capture.from_array(np.eye(4)).with_segments({"text": (0, 1)}).key_segments
+        (Segment(name='text', start=0, stop=1),)
+        """
+        copied = copy.copy(self)
+        for side, own, of in (("query", query, self.query_frames), ("key", key, self.key_frames)):
+            if (wanted := own or segments) is not None:
+                vars(copied)[f"{side}_segments"] = read_segments(wanted, side, of, self.source)
+        return copied
+
     @property
     def num_heads(self) -> int:
         """Number of heads."""
@@ -283,22 +299,21 @@ class Capture(Card):
     @property
     def query_axis(self) -> Axis:
         """Name, numbers and labels of what asks."""
-        return Axis(self.query_name or FRAME, self.query_frames, _labels(self.query_labels))
+        return self._axis("query", self.query_frames)
 
     @property
     def key_axis(self) -> Axis:
         """Name, numbers and labels of what is attended."""
-        return Axis(self.key_name or FRAME, self.key_frames, _labels(self.key_labels))
+        return self._axis("key", self.key_frames)
+
+    def _axis(self, side: str, numbers: Frames) -> Axis:
+        own = (vars(self)[f"{side}_{part}"] for part in ("name", "labels", "segments"))
+        return Axis(next(own), numbers, *own)
 
     @cached_property
     def attendable(self) -> npt.NDArray[np.bool_]:
         """Mask [query, key] of the pairs that the model can attend, recorded or not."""
-        return self._attendable_by(self.query_frames)
-
-    def _attendable_by(self, query_frames: Frames) -> npt.NDArray[np.bool_]:
-        if self._blocks is None:
-            return np.ones((len(query_frames), len(self.key_frames)), dtype=bool)
-        return self._blocks.attendable(query_frames, self.key_frames)
+        return attendable_by(self, self.query_frames)
 
     def head_matrix(self, head: int) -> Array:
         """Return one head's matrix [query, key] as float32 or float64, NaN where unseen.
@@ -322,7 +337,7 @@ class Capture(Card):
     @cached_property
     def last_block_rows(self) -> Array:
         """The last block's rows [heads, key] as float32 or float64, NaN where unseen."""
-        attendable = self._attendable_by(self.last_block_query_frames).any(axis=0)
+        attendable = attendable_by(self, self.last_block_query_frames).any(axis=0)
         return hide(self.last_block_frame_attention, np.asarray(attendable))
 
     @cached_property
@@ -362,19 +377,6 @@ class Capture(Card):
         heads = (QuantileSketch.of(self.head_matrix(head)) for head in range(self.num_heads))
         return reduce(QuantileSketch.merge, heads)
 
-    def _mean_of_last_rows(self, full: Array) -> Array:
-        """Mean over the last block's query rows, of what is visible, [heads, key]."""
-        rows = np.searchsorted(self.query_frames, self.last_block_query_frames)
-        means = np.full((len(full), len(self.key_frames)), np.nan)
-        for head in range(len(means)):
-            # Infinities are refused afterwards, by name; NaN of the signalling kind is NaN.
-            with np.errstate(over="ignore", invalid="ignore"):
-                block = full[head][rows].astype(np.float64)
-                seen = self.attendable[rows] & ~np.isnan(block)
-                totals = np.where(seen, block, 0.0).sum(axis=0)
-            np.divide(totals, seen.sum(axis=0), out=means[head], where=seen.any(axis=0))
-        return means
-
     def __repr__(self) -> str:
         heads = f"{self.num_heads} head{'s' if self.num_heads != 1 else ''}"
         keys = f"{len(self.key_frames)} key {self.key_axis.nouns}"
@@ -385,10 +387,6 @@ class Capture(Card):
         blocks = f", blocks [{shorten_list(self.block_sizes)}]" if self.block_sizes else ""
         name = f"{self.run}, layer" if self.run else "layer"
         return f"<Capture {name} {self.layer_index}: {self.statistic}, {heads}, {shape}{blocks}>"
-
-
-def _labels(labels: Sequence[str] | None) -> Labels | None:
-    return None if labels is None else tuple(labels)
 
 
 def expect_capture(found: object) -> None:

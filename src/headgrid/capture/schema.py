@@ -26,8 +26,9 @@ FULL = "full_frame_attention"
 LAST = "last_block_frame_attention"
 #: Keys whose values are lists of whole numbers.
 LIST_KEYS = ("block_sizes", "query_frames", "key_frames", "last_block_query_frames")
-#: What the axes are called, and the labels along them.
-AXIS_KEYS = ("query_name", "query_labels", "key_name", "key_labels")
+#: What the axes are called, the labels along them, and the names of their parts.
+_AXIS = ("name", "labels", "segments")
+AXIS_KEYS = tuple(f"{side}_{part}" for side in ("query", "key") for part in _AXIS)
 #: What headgrid knows; all else is metadata.
 KEYS = frozenset(
     {"layer_index", FULL, LAST, *LIST_KEYS, *AXIS_KEYS, "is_logits", "statistic", "prompt"}
@@ -121,8 +122,7 @@ def read_fields(given: Given) -> dict[str, Any]:
         "statistic": _read_statistic(given["statistic"], given["source"]),
         "warnings": tuple(dict.fromkeys((*given["warnings"], *odd))),
         "_blocks": blocks,
-        **{f"{side}_name": axis.name for side, axis in axes.items()},
-        **{f"{side}_labels": axis.labels for side, axis in axes.items()},
+        **{f"{side}_{part}": getattr(of, part) for side, of in axes.items() for part in _AXIS},
     }
 
 

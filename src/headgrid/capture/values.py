@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.capture.schema import FULL, LAST, Array
+from headgrid.capture.schema import FULL, LAST, Array, Blocks, Frames
 from headgrid.errors import CaptureError
 from headgrid.text import shorten_list
 
@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 #: Beyond this, sums and spans of float64 overflow; no attention is near it.
 _MAX_VALUE = 1e300
+
+
+def attendable_by(capture: Capture, query_frames: Frames) -> npt.NDArray[np.bool_]:
+    """Return the mask [query, key] of the pairs that the model can attend, recorded or not."""
+    blocks: Blocks | None = vars(capture)["_blocks"]
+    if blocks is None:
+        return np.ones((len(query_frames), len(capture.key_frames)), dtype=bool)
+    return blocks.attendable(query_frames, capture.key_frames)
 
 
 def hide(values: Array, attendable: npt.NDArray[np.bool_]) -> Array:
@@ -33,6 +41,22 @@ def extent(values: Array) -> tuple[float, float, int]:
     if not count:
         return math.inf, -math.inf, 0
     return float(np.fmin.reduce(values, axis=None)), float(np.fmax.reduce(values, axis=None)), count
+
+
+def mean_of_last_rows(capture: Capture) -> Array:
+    """Return the mean over the last block's query rows, of what is visible, [heads, key]."""
+    full = capture.full_frame_attention
+    assert full is not None
+    rows = np.searchsorted(capture.query_frames, capture.last_block_query_frames)
+    means = np.full((len(full), len(capture.key_frames)), np.nan)
+    for head in range(len(means)):
+        # Infinities are refused afterwards, by name; NaN of the signalling kind is NaN.
+        with np.errstate(over="ignore", invalid="ignore"):
+            block = full[head][rows].astype(np.float64)
+            seen = capture.attendable[rows] & ~np.isnan(block)
+            totals = np.where(seen, block, 0.0).sum(axis=0)
+        np.divide(totals, seen.sum(axis=0), out=means[head], where=seen.any(axis=0))
+    return means
 
 
 def check_values(capture: Capture) -> tuple[str, ...]:

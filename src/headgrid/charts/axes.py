@@ -32,6 +32,8 @@ NOWHERE = "false"
 KEY = "headgrid_hidden_key"
 
 _COLORBAR_TICKS, _SMALLEST_PANEL = 7, 36
+#: What brackets and names of segments take beside a panel, as a share of a label's size.
+_SEGMENTS = 1.9
 #: A colour bar is at least so many times as long as its labels are high.
 _SHORTEST_BAR = 8
 
@@ -172,7 +174,9 @@ def fit_maps(
     vectors: bool = False,
 ) -> Look:
     """Return the look of a capture's maps, in the figure's width or else of that size."""
-    look, axis = replace(find_look(options, panel), vectors=vectors), capture.key_axis
+    axis = capture.key_axis
+    look = _make_room(find_look(options, panel), capture.query_axis, axis)
+    look = replace(look, vectors=vectors)
     count = len(frame_places(axis.numbers))
     count = count if vectors else count_pixels(count)
     words = room_beside(capture.query_axis, look.tick_label)
@@ -192,6 +196,23 @@ def fit_maps(
     return _lower(look, axis, width / count)
 
 
+def _make_room(look: Look, query: Axis | None, key: Axis) -> Look:
+    """Return the look with room over the panels and at their right for names of segments."""
+    room = shorten_float(_SEGMENTS * look.tick_label, 4)
+    over, beside = (room if axis and axis.segments else 0 for axis in (key, query))
+    if not over and not beside:
+        return look
+    return replace(
+        look,
+        header_padding=look.header_padding + over,
+        map_row_gap=look.map_row_gap + over,
+        profile_row_gap=look.profile_row_gap + over,
+        stack_gap=look.stack_gap + over,
+        map_column_gap=look.map_column_gap + beside,
+        bar_offset=look.bar_offset + beside,
+    )
+
+
 def _lower(look: Look, axis: Axis, step: float) -> Look:
     """Return the look with rows so far apart that the labels of a key axis have room."""
     room = 0 if look.border_axes else room_below(axis, look.tick_label, step)
@@ -204,7 +225,7 @@ def _lower(look: Look, axis: Axis, step: float) -> Look:
 
 def fit_profiles(options: FigureOptions, columns: int, axis: Axis, gap: float = 0) -> Look:
     """Return the look of a grid of profiles of the wanted width, so far apart at least."""
-    look = find_look(options)
+    look = _make_room(find_look(options), None, axis)
     look = replace(look, profile_column_gap=max(look.profile_column_gap, gap))
     if options.points is None:
         return _lower(look, axis, look.profile_width / len(axis.numbers))

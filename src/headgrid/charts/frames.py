@@ -87,6 +87,14 @@ class FrameAxis:
             self.upwards or self.axis.labels is None or lies_flat(self.axis, size, self.step)
         )
 
+    def span(self, start: int, stop: int) -> tuple[float, float]:
+        """Return where the frames from one to (without) another lie, from the left or the top."""
+        within = [n for n, place in enumerate(self.places) if start <= place < stop]
+        ends = within[0] * self.step, (within[-1] + 1) * self.step
+        if self.upwards:
+            ends = self.length - ends[1], self.length - ends[0]
+        return shorten_float(ends[0], 6), shorten_float(ends[1], 6)
+
     @property
     def gaps(self) -> list[tuple[float, float]]:
         """Start and end of each gap, in units from the left or the top."""
@@ -227,10 +235,10 @@ def draw_over(
             bands += f"M{x:g} {y:g}h{w:g}v{h:g}h{-w:g}z"
     pen = {"filled": False, "stroke": INK, "strokeWidth": look.frame_width, "opacity": 0.6}
     paths = (MARKS, lines, pen), (GAPS, bands, {"fill": "white", "strokeWidth": 0})
-    return [_draw_path(name, path, by, paint) for name, path, paint in paths if path]
+    return [draw_path(name, path, by, paint) for name, path, paint in paths if path]
 
 
-def _draw_path(name: str, path: str, by: str, paint: Mapping[str, Any]) -> Any:
+def draw_path(name: str, path: str, by: str, paint: Mapping[str, Any]) -> Any:
     """Return one mark in each panel, of a path in its units from its top left corner."""
     look: dict[str, Any] = {"opacity": 1, **paint}
     shape = alt.Chart(name=name).mark_point(shape=path, size=4, aria=False, **look)

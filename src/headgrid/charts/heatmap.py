@@ -12,6 +12,7 @@ import numpy as np
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps
+from headgrid.charts.bands import tell_segments
 from headgrid.charts.frames import tell_gaps, tell_pairs, tell_span
 from headgrid.charts.grids import VALUE_AXES
 from headgrid.charts.labels import tell_places
@@ -164,6 +165,7 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
             f"{tell_pairs(capture)}. Color range {scale.text}; {saturated:,} of {visible:,} values "
             f"saturate; {total - visible:,} of {total:,} pairs are unseen.",
             tell_gaps(query=capture.query_axis, key=capture.key_axis),
+            tell_segments(capture),
             ranges or (_count_zeros(capture, heads) if scale.is_log else ""),
             "" if vectors else _describe_tiles(capture),
         ),
@@ -204,7 +206,7 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
         records,
         look,
         title=_title(options, look, own, f"Query: {frames}{told}", capture, width),
-        caption=_caption(capture, options, caption, gaps, scores),
+        caption=_caption(capture, options, caption, gaps, scores, tell_segments(capture)),
         spacing={"row": look.profile_row_gap, "column": look.profile_column_gap},
         meta=_describe("perhead", capture),
         width=options.points,

@@ -20,6 +20,7 @@ from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import INK, NOWHERE, UNSEEN_COLOR, Look, color_channel, unseen_key
+from headgrid.charts.bands import draw_bands
 from headgrid.charts.frames import FrameAxis, draw_over, frame_axis, tile_axis
 from headgrid.charts.grids import Grid
 from headgrid.charts.labels import whole_labels
@@ -182,6 +183,7 @@ class Panels:
         across = FrameAxis(self.first.key_axis, width, look)
         upright = FrameAxis(self.first.query_axis, height, look, upwards=True)
         over = draw_over([across, upright], (width, height), self.field, self.marks, self.first)
+        over += draw_bands([across, upright], (width, height), self.field)
         key = [unseen_key(self.field, look)] if has_key and self.unseen else []
         panel = alt.layer(frame, *layers, *over, *labels, *key, width=width, height=height)
         return self.facet(panel, look, size or look.map_title)

@@ -14,6 +14,7 @@ from headgrid.capture.form import AXES, expect_alike
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps
+from headgrid.charts.bands import tell_segments
 from headgrid.charts.frames import tell_gaps
 from headgrid.charts.grids import Stack
 from headgrid.charts.heatmap import as_vectors
@@ -248,8 +249,8 @@ def draw_pick(
     if figure != "heatmap":
         axis = first.key_axis.noun + (", on one axis" if look.shared_values else "")
         caption += f" Profiles: mean over the last block's queries, by key {axis}."
-    if broken := tell_gaps(query=first.query_axis, key=first.key_axis):
-        caption += f" {broken}"
+    broken = tell_gaps(query=first.query_axis, key=first.key_axis)
+    caption = " ".join(filter(None, (caption, broken, tell_segments(first))))
     title, width = write_title(options, look, [], captures, 90), options.points
     return finish_chart(
         chart, records, look, title=title, caption=caption, spacing=spacing, meta=meta, width=width

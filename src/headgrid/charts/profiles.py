@@ -13,6 +13,7 @@ import numpy as np
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import INK, Look, fit_profiles, label_gap, plain_label, show_where
+from headgrid.charts.bands import draw_bands
 from headgrid.charts.frames import FrameAxis, draw_over, frame_axis
 from headgrid.charts.labels import room_beside
 from headgrid.charts.panels import BARS, ENDS, LINE, POINTS, Panels, absent_marks, mark_absent, nest
@@ -70,6 +71,7 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
         bars.properties(name=BARS),
         *([] if look.shared_values else [_value_ends(panels, look)]),
         *draw_over([axis], size, panels.field, panels.marks, panels.first),
+        *draw_bands([axis], size, panels.field),
         line.properties(name=LINE),
         *dots,
         *panels.inside_labels(*corner, look),

@@ -22,6 +22,7 @@ from headgrid.charts.axes import (
     panel_width,
     unseen_key,
 )
+from headgrid.charts.bands import draw_bands, tell_segments
 from headgrid.charts.frames import FrameAxis, draw_over, tell_gaps, tell_pairs, tell_span
 from headgrid.charts.grids import Grid
 from headgrid.charts.heatmap import as_vectors
@@ -266,6 +267,7 @@ class _Sheet:
         x = FrameAxis(self.first.key_axis, width, look, pixels=MAX_PIXELS)
         y = FrameAxis(self.first.query_axis, height, look, upwards=True, pixels=MAX_PIXELS)
         marks: list[Any] = draw_over([x, y], self.size, "head", (), self.first)
+        marks += draw_bands([x, y], self.size, "head", named=False)
         marks += [unseen_key("head", look)] if self.panels.unseen else []
         for mark in marks:
             mark.transform[0].groupby = ["layer", "head"]
@@ -353,7 +355,7 @@ class _Sheet:
             caption += f" A pixel pools {pooled} {keys.nouns} along an axis and shows the value of "
             caption += "largest magnitude."
         caption += f" Keys: {tell_places(keys, keys.numbers)}." if keys.labels else ""
-        told = tell_gaps(query=queries, key=keys)
+        told = tell_gaps(query=queries, key=keys) or tell_segments(self.first)
         if [*map(len, self.places)] == counts:  # there is no room for a band
             told = told.replace("Axes are broken", "Frames are left out, without a break")
         caption += f" {told}".rstrip()

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from headgrid.capture.form import CaptureForm
 from headgrid.capture.model import Capture
-from headgrid.capture.schema import FULL, LAST
+from headgrid.capture.schema import AXIS_KEYS, FULL, LAST
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError
 
@@ -159,10 +159,7 @@ class CaptureMoments:
             "key_frames": form.key_frames,
             "last_block_query_frames": form.last_block_query_frames,
             "block_sizes": form.block_sizes,
-            "query_name": form.query_name,
-            "key_name": form.key_name,
-            "query_labels": form.query_labels,
-            "key_labels": form.key_labels,
+            **{name: getattr(form, name) for name in AXIS_KEYS},
             FULL: full,
             LAST: rows,
             "statistic": f"{own.base}_{'mean' if what == 'mean' else 'std'}",

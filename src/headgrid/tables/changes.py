@@ -8,6 +8,7 @@ import numpy as np
 
 from headgrid.capture.form import AXES, expect_alike
 from headgrid.capture.model import Capture
+from headgrid.capture.schema import AXIS_KEYS, FULL, LAST
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import OptionError
 
@@ -48,21 +49,11 @@ def subtract(a: Capture, b: Capture) -> Capture:
     if a.full_frame_attention is not None:
         pairs = ((a.head_matrix(head), b.head_matrix(head)) for head in range(a.num_heads))
         matrices = np.stack([now.astype(np.float64) - was for was, now in pairs])
-    return Capture.from_array(
-        matrices,
-        last_block=b.last_block_rows.astype(np.float64) - a.last_block_rows,
-        layer=b.layer_index,
-        block_sizes=b.block_sizes,
-        query_frames=b.query_frames if matrices is not None else None,
-        key_frames=b.key_frames,
-        last_block_query_frames=b.last_block_query_frames,
-        query_labels=b.query_labels if matrices is not None else None,
-        key_labels=b.key_labels,
-        query_name=b.query_name,
-        key_name=b.key_name,
-        statistic=f"{base}_difference",
-        run=b.run,
-    ).replace(source=f"{b.source} - {a.source}")
+    names = ("query_frames", "key_frames", "last_block_query_frames", "block_sizes", *AXIS_KEYS)
+    data = {name: getattr(b, name) for name in names} | {"statistic": f"{base}_difference"}
+    rows = b.last_block_rows.astype(np.float64) - a.last_block_rows
+    data |= {FULL: matrices, LAST: rows, "layer_index": b.layer_index}
+    return Capture.from_dict(data, source=f"{b.source} - {a.source}", run=b.run)
 
 
 def change_table(a: Capture, b: Capture, *, top: int | None = 20) -> pd.DataFrame:

@@ -1,0 +1,92 @@
+"""Segments of axes -> lines between them in a panel, and their names along its free sides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from headgrid.capture.model import Capture
+from headgrid.charts.axes import INK
+from headgrid.charts.frames import FrameAxis, draw_path
+from headgrid.text import measure_text, shorten_float, shorten_text
+
+#: Names of the marks: lines between segments, brackets beside a panel, and names on them.
+BORDERS, BRACKETS = "headgrid_borders", "headgrid_brackets"
+
+#: Where brackets and the middle of names stand beside a panel, as shares of a label's size.
+_BRACKET, _NAME = 0.45, 1.2
+
+
+def draw_bands(
+    axes: Sequence[FrameAxis], size: tuple[float, float], by: str, *, named: bool = True
+) -> list[alt.Chart]:
+    """Return the lines between the segments of a panel, and brackets with their names."""
+    look, lines, brackets, names = axes[0].look, "", "", []
+    width, height = size
+    off = shorten_float(_BRACKET * look.tick_label, 4)
+    for axis in axes:
+        spans = [(s.name, *axis.span(s.start, s.stop)) for s in axis.axis.segments]
+        length = height if axis.upwards else width
+        for at in sorted({at for _, *ends in spans for at in ends if 0.01 < at < length - 0.01}):
+            lines += f"M0 {at:g}h{width:g}" if axis.upwards else f"M{at:g} 0v{height:g}"
+        for _, start, end in spans:
+            first, last = start + 0.5, end - 0.5
+            brackets += (
+                f"M{width + off:g} {first:g}V{last:g}"
+                if axis.upwards
+                else f"M{first:g} {-off:g}H{last:g}"
+            )
+        if named and spans:
+            names.append(_draw_names(spans, axis, width, by))
+    if not brackets:
+        return []
+    pen: dict[str, Any] = {"filled": False, "stroke": INK, "strokeWidth": look.frame_width}
+    halo = {**pen, "stroke": "white", "strokeWidth": 3 * look.frame_width}
+    paths = [(f"{BORDERS}_halo", lines, halo), (BORDERS, lines, pen)] if lines else []
+    paths += [(BRACKETS, brackets, pen)] if named else []
+    return [*(draw_path(name, path, by, paint) for name, path, paint in paths), *names]
+
+
+def _draw_names(
+    spans: Sequence[tuple[str, float, float]], axis: FrameAxis, width: float, by: str
+) -> Any:
+    """Return the names of segments, each in the middle of its bracket, as far as it has room."""
+    size = axis.look.tick_label
+    texts = [_fit(name, (end - start) / size) for name, start, end in spans]
+    middles = [shorten_float((start + end) / 2, 6) for _, start, end in spans]
+    base = alt.Chart().transform_aggregate(groupby=[by])
+    base = base.transform_calculate(name=json.dumps(texts), at=json.dumps(middles))
+    base = base.transform_flatten(["name", "at"])
+    off = shorten_float(_NAME * size, 4)
+    along: dict[str, Any] = {"scale": None, "axis": None}
+    if axis.upwards:
+        mark = base.mark_text(angle=90, fontSize=size, fill=INK, aria=False)
+        place = {"x": alt.XValue(width + off), "y": alt.Y("at:Q", **along)}
+    else:
+        mark = base.mark_text(fontSize=size, fill=INK, aria=False)
+        place = {"x": alt.X("at:Q", **along), "y": alt.YValue(-off)}
+    return mark.encode(text=alt.Text("name:N"), **place)
+
+
+def _fit(name: str, room: float) -> str:
+    """Return as much of a name as has room; nothing where that is less than two letters."""
+    text = shorten_text(name, 60)
+    if 1.05 * measure_text(text) <= room:
+        return text
+    while text and 1.05 * (measure_text(text) + 1) > room:
+        text = text[:-1]
+    return f"{text}…" if len(text) > 1 else ""
+
+
+def tell_segments(capture: Capture) -> str:
+    """Return the sentence that names the segments of both axes, if there are any."""
+    told = {
+        side: ", ".join(f"{shorten_text(s.name, 60)} {s.start}-{s.stop - 1}" for s in axis.segments)
+        for side, axis in (("query", capture.query_axis), ("key", capture.key_axis))
+    }
+    if told["query"] == told["key"]:
+        return f"Segments: {told['key']}." if told["key"] else ""
+    return " ".join(f"Segments of {s} axis: {text}." for s, text in told.items() if text)
