@@ -127,6 +127,8 @@ class FigureOptions:
     marks : sequence of int or "blocks", or str
         Thin lines over maps and profiles: in the middle of these frames, and between the
         blocks of frames that were generated together.
+    sums : bool
+        Of masses: at the right of each map the sum over the keys that it shows, row by row.
 
     Raises
     ------
@@ -145,6 +147,7 @@ class FigureOptions:
     value_axis: ValueAxisName | None = None
     heads: Numbers | None = None
     marks: str | Sequence[int | str] = ()
+    sums: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, bool) or not isinstance(self.columns, int) or self.columns < 1:

@@ -25,7 +25,7 @@ from headgrid.capture.model import Capture
 from headgrid.capture.store import CaptureFile, find_captures, read_capture
 from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, RenderError, unexpected
 from headgrid.options import FIGURES, ColorRange, FigureOptions
-from headgrid.tables.ranges import resolve_color_range
+from headgrid.tables.ranges import propose_log, resolve_color_range
 
 Found = tuple[Sequence[CaptureFile], Sequence[HeadgridError]]
 
@@ -113,10 +113,13 @@ def plan_jobs(
                 failures.append(explain(file, error))
             else:
                 warn_all(*capture.warnings)
+                if "heatmap" in figures.names and (told := propose_log(capture, rule)):
+                    hidden.setdefault(told, capture.source)
                 jobs.append(Job(file, key, digest, outputs))
                 sources.setdefault(capture.statistic, capture.source)
                 yield capture
 
+    hidden: dict[str, str] = {}
     color_range = None
     if pooled:
         color_range = resolve_color_range(rule, read_all())
@@ -131,6 +134,7 @@ def plan_jobs(
         deque(read_all(), maxlen=0)
         if isinstance(rule, tuple) and "heatmap" in figures.names:
             color_range = resolve_color_range(rule, ())
+    warn_all(*(f"{source}: {told}" for told, source in hidden.items()))
     _refuse_collisions(jobs)
     return Plan(folder, figures, tuple(jobs), tuple(failures), color_range)
 

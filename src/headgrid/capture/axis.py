@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -124,7 +125,7 @@ def read_segments(
             f"{source}: {side}_segments is {shorten_text(repr(value), 60)}, {expected}"
         ) from None
     found.sort(key=lambda segment: segment.start)
-    for segment, after in zip(found, [*found[1:], None], strict=True):
+    for segment, after in itertools.zip_longest(found, found[1:]):
         held = [number for number in numbers if segment.start <= number < segment.stop]
         overlaps = after is not None and after.start < segment.stop
         if overlaps or not held or segment.start < numbers[0] or segment.stop > numbers[-1] + 1:

@@ -282,7 +282,7 @@ class Capture(Card):
         """
         copied = copy.copy(self)
         for side, own, of in (("query", query, self.query_frames), ("key", key, self.key_frames)):
-            if (wanted := own or segments) is not None:
+            if (wanted := segments if own is None else own) is not None:
                 vars(copied)[f"{side}_segments"] = read_segments(wanted, side, of, self.source)
         return copied
 

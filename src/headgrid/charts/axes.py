@@ -175,7 +175,7 @@ def fit_maps(
 ) -> Look:
     """Return the look of a capture's maps, in the figure's width or else of that size."""
     axis = capture.key_axis
-    look = _make_room(find_look(options, panel), capture.query_axis, axis)
+    look = _make_room(find_look(options, panel), capture.query_axis, axis, options.sums)
     look = replace(look, vectors=vectors)
     count = len(frame_places(axis.numbers))
     count = count if vectors else count_pixels(count)
@@ -196,10 +196,11 @@ def fit_maps(
     return _lower(look, axis, width / count)
 
 
-def _make_room(look: Look, query: Axis | None, key: Axis) -> Look:
-    """Return the look with room over the panels and at their right for names of segments."""
+def _make_room(look: Look, query: Axis | None, key: Axis, sums: bool = False) -> Look:
+    """Return the look with room over the panels, and at their right, for segments and sums."""
     room = shorten_float(_SEGMENTS * look.tick_label, 4)
     over, beside = (room if axis and axis.segments else 0 for axis in (key, query))
+    beside += sums_room(look) if sums else 0
     if not over and not beside:
         return look
     return replace(
@@ -211,6 +212,11 @@ def _make_room(look: Look, query: Axis | None, key: Axis) -> Look:
         map_column_gap=look.map_column_gap + beside,
         bar_offset=look.bar_offset + beside,
     )
+
+
+def sums_room(look: Look) -> float:
+    """Return the room of the sums of rows at the right of a map."""
+    return shorten_float(2.6 * look.tick_label, 4)
 
 
 def _lower(look: Look, axis: Axis, step: float) -> Look:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
+import numpy as np
 
 from headgrid.capture.model import Capture
 from headgrid.charts.axes import INK
@@ -21,9 +22,17 @@ _BRACKET, _NAME = 0.45, 1.2
 
 
 def draw_bands(
-    axes: Sequence[FrameAxis], size: tuple[float, float], by: str, *, named: bool = True
+    axes: Sequence[FrameAxis],
+    size: tuple[float, float],
+    by: str,
+    *,
+    named: bool = True,
+    beside: float = 0,
 ) -> list[alt.Chart]:
-    """Return the lines between the segments of a panel, and brackets with their names."""
+    """Return the lines between the segments of a panel, and brackets with their names.
+
+    ``beside`` is the room of what already stands at the right of the panel.
+    """
     look, lines, brackets, names = axes[0].look, "", "", []
     width, height = size
     off = shorten_float(_BRACKET * look.tick_label, 4)
@@ -35,12 +44,12 @@ def draw_bands(
         for _, start, end in spans:
             first, last = start + 0.5, end - 0.5
             brackets += (
-                f"M{width + off:g} {first:g}V{last:g}"
+                f"M{width + off + beside:g} {first:g}V{last:g}"
                 if axis.upwards
                 else f"M{first:g} {-off:g}H{last:g}"
             )
         if named and spans:
-            names.append(_draw_names(spans, axis, width, by))
+            names.append(_draw_names(spans, axis, width, by, beside))
     if not brackets:
         return []
     pen: dict[str, Any] = {"filled": False, "stroke": INK, "strokeWidth": look.frame_width}
@@ -51,16 +60,14 @@ def draw_bands(
 
 
 def _draw_names(
-    spans: Sequence[tuple[str, float, float]], axis: FrameAxis, width: float, by: str
+    spans: Sequence[tuple[str, float, float]], axis: FrameAxis, width: float, by: str, beside: float
 ) -> Any:
     """Return the names of segments, each in the middle of its bracket, as far as it has room."""
     size = axis.look.tick_label
     texts = [_fit(name, (end - start) / size) for name, start, end in spans]
     middles = [shorten_float((start + end) / 2, 6) for _, start, end in spans]
-    base = alt.Chart().transform_aggregate(groupby=[by])
-    base = base.transform_calculate(name=json.dumps(texts), at=json.dumps(middles))
-    base = base.transform_flatten(["name", "at"])
-    off = shorten_float(_NAME * size, 4)
+    base = _spread(json.dumps(texts), middles, by)
+    off = shorten_float(_NAME * size + (beside if axis.upwards else 0), 4)
     along: dict[str, Any] = {"scale": None, "axis": None}
     if axis.upwards:
         mark = base.mark_text(angle=90, fontSize=size, fill=INK, aria=False)
@@ -71,6 +78,13 @@ def _draw_names(
     return mark.encode(text=alt.Text("name:N"), **place)
 
 
+def _spread(texts: str, places: Sequence[float], by: str) -> alt.Chart:
+    """Return a text for each place of a panel, as ``name`` and ``at``."""
+    base = alt.Chart().transform_aggregate(groupby=[by])
+    base = base.transform_calculate(name=texts, at=json.dumps(places))
+    return base.transform_flatten(["name", "at"])
+
+
 def _fit(name: str, room: float) -> str:
     """Return as much of a name as has room; nothing where that is less than two letters."""
     text = shorten_text(name, 60)
@@ -79,6 +93,19 @@ def _fit(name: str, room: float) -> str:
     while text and 1.05 * (measure_text(text) + 1) > room:
         text = text[:-1]
     return f"{text}…" if len(text) > 1 else ""
+
+
+def draw_sums(axis: FrameAxis, heads: Sequence[tuple[Capture, int]], width: float, by: str) -> Any:
+    """Return the sum over the keys that a map shows, at the right of each row with a tick."""
+    rows = np.searchsorted(axis.frames, axis.ticks)
+    sums = [np.nansum(capture.head_matrix(head)[rows], axis=1) for capture, head in heads]
+    texts = [[f"{value:.2f}" for value in row.tolist()] for row in sums]
+    middles = [shorten_float(sum(axis.span(tick, tick + 1)) / 2, 6) for tick in axis.ticks]
+    place = {"x": alt.XValue(width + shorten_float(_BRACKET * axis.look.tick_label, 4))}
+    mark: dict[str, Any] = {"align": "left", "fontSize": axis.look.tick_label, "fill": INK}
+    texts_of = f"{json.dumps(texts)}[datum.{by}]"
+    base = _spread(texts_of, middles, by).mark_text(**mark, baseline="middle", aria=False)
+    return base.encode(text=alt.Text("name:N"), y=alt.Y("at:Q", scale=None, axis=None), **place)
 
 
 def tell_segments(capture: Capture) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles, fit_grid, sink_texts
 from headgrid.charts.scales import MAX_PIXELS, ColorScale, count_saturated, find_scale, pool_factor
 from headgrid.charts.spec import finish_chart, write_title
-from headgrid.errors import OptionError, RenderError
+from headgrid.errors import HeadgridWarning, OptionError, RenderError
 from headgrid.options import (
     CellsName,
     ColorChoice,
@@ -31,6 +32,7 @@ from headgrid.options import (
     ThemeName,
     ValueAxisName,
 )
+from headgrid.tables.ranges import propose_log
 from headgrid.text import count_noun, shorten_list, shorten_text
 
 #: Visible cells up to which ``cells="auto"`` draws vector shapes.
@@ -52,6 +54,7 @@ def heatmap(
     width: float | str | None = None,
     heads: Numbers | None = None,
     marks: str | Sequence[int | str] = (),
+    sums: bool = False,
 ) -> alt.FacetChart:
     """Draw every head's query x key matrix as a grid of heatmaps on one colour scale.
 
@@ -59,7 +62,7 @@ def heatmap(
     ----------
     capture : Capture
         With a full matrix.
-    columns, palette, color_range, title, cells, theme, font, width, heads, marks
+    columns, palette, color_range, title, cells, theme, font, width, heads, marks, sums
         See `FigureOptions`.
 
     Returns
@@ -85,7 +88,10 @@ def heatmap(
     'head'
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
-    return draw_heatmap(capture, replace(options, heads=heads, marks=marks))
+    chart = draw_heatmap(capture, replace(options, heads=heads, marks=marks, sums=sums))
+    if told := propose_log(capture, color_range):
+        warnings.warn(told, HeadgridWarning, stacklevel=2)
+    return chart
 
 
 def perhead(
@@ -146,6 +152,11 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     visible = sum(map(capture.head_visible, heads))
     vectors = as_vectors(f"{capture.source}: the heatmap", capture, visible, options.cells)
     columns = min(options.columns, len(heads))
+    if options.sums and STATISTICS[capture.statistic].base != "mass":
+        raise OptionError(
+            f"{capture.source}: sums of rows are asked for, and the values are "
+            f"{capture.statistic}, expected mass; leave sums out (--sums)"
+        )
     look = fit_maps(options, columns, capture, vectors=vectors)
     panels, ranges = _name_ranges(panels, scale, look) if scale.units else (panels, "")
     chart, records = draw_maps(panels, scale, look, vectors=vectors)
@@ -166,6 +177,7 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
             f"saturate; {total - visible:,} of {total:,} pairs are unseen.",
             tell_gaps(query=capture.query_axis, key=capture.key_axis),
             tell_segments(capture),
+            "Numbers at the right: sums over the keys that are shown." if options.sums else "",
             ranges or (_count_zeros(capture, heads) if scale.is_log else ""),
             "" if vectors else _describe_tiles(capture),
         ),
@@ -240,7 +252,9 @@ def _find_panels(
             )
     shown, some = [names[head] for head in heads], [*heads] != [*range(capture.num_heads)]
     named = (shown, options.columns, "panel" if some else "head", "" if some else label)
-    return Panels(tuple((capture, head) for head in heads), *named, marks=options.marks)
+    return Panels(
+        tuple((capture, head) for head in heads), *named, marks=options.marks, sums=options.sums
+    )
 
 
 def _name_ranges(panels: Panels, scale: ColorScale, look: Look) -> tuple[Panels, str]:

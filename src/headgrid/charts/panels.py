@@ -1,29 +1,35 @@
 """Heads of captures, in order -> a grid of their maps, facetted by panel.
 
-A grid reads one tidy table. It travels as one record per row of a matrix, with an array that
-Vega-Lite flattens again: a quarter of the bytes, and an identical picture.
+A grid reads one tidy table, as records that `headgrid.charts.records` makes of it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
 
 import altair as alt
-import numpy as np
-import pandas as pd
 
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import INK, NOWHERE, UNSEEN_COLOR, Look, color_channel, unseen_key
-from headgrid.charts.bands import draw_bands
+from headgrid.charts.axes import (
+    INK,
+    NOWHERE,
+    UNSEEN_COLOR,
+    Look,
+    color_channel,
+    sums_room,
+    unseen_key,
+)
+from headgrid.charts.bands import draw_bands, draw_sums
 from headgrid.charts.frames import FrameAxis, draw_over, frame_axis, tile_axis
 from headgrid.charts.grids import Grid
 from headgrid.charts.labels import whole_labels
+from headgrid.charts.records import nest, unfold
 from headgrid.charts.scales import MAX_PIXELS, ColorScale, cell_size, count_pixels, frame_places
 from headgrid.charts.spec import Records
 from headgrid.charts.tiles import head_tile
@@ -52,6 +58,7 @@ class Panels:
     extent: float | None = None  # room of the axes at the left, for grids over each other
     value_domain: tuple[float, float] | None = None  # of profiles in several grids on one scale
     fields: Mapping[str, str] | None = None  # in place of `lookups`
+    sums: bool = False  # each map has the sum of its rows at the right
     marks: Sequence[int | str] = ()  # frames, and "blocks", where thin lines are drawn
 
     def part(self, start: int, stop: int) -> Panels:
@@ -183,7 +190,9 @@ class Panels:
         across = FrameAxis(self.first.key_axis, width, look)
         upright = FrameAxis(self.first.query_axis, height, look, upwards=True)
         over = draw_over([across, upright], (width, height), self.field, self.marks, self.first)
-        over += draw_bands([across, upright], (width, height), self.field)
+        beside = sums_room(look) if self.sums else 0
+        over += draw_bands([across, upright], (width, height), self.field, beside=beside)
+        over += [draw_sums(upright, self.heads, width, self.field)] if self.sums else []
         key = [unseen_key(self.field, look)] if has_key and self.unseen else []
         panel = alt.layer(frame, *layers, *over, *labels, *key, width=width, height=height)
         return self.facet(panel, look, size or look.map_title)
@@ -333,61 +342,3 @@ def absent_marks(
     letters = min(look.axis_title, size[0] / 7)
     words = text.mark_text(text="not recorded", fontSize=letters, fill=INK, aria=False)
     return [words.encode(x=alt.XValue(size[0] / 2), y=alt.YValue(size[1] / 2))]
-
-
-def nest(
-    table: pd.DataFrame,
-    statistic: str,
-    keys: Sequence[int],
-    index: Sequence[str],
-    expected: Iterable[int] = (),
-) -> Records:
-    """Turn a table, sorted by ``index`` and ``key``, into a record per row of a matrix: an array.
-
-    An unseen pair before the last visible one is null. Each of ``expected``, values of the first
-    column, has a record, if only with one null.
-    """
-    rows = table[list(index)].to_numpy()
-    new = np.ones(len(rows), dtype=bool)
-    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
-    number = np.cumsum(new) - 1
-    position = np.searchsorted(np.asarray(keys), table["key"].to_numpy())
-    matrix = np.full((int(new.sum()), len(keys)), np.nan)
-    matrix[number, position] = table[statistic].to_numpy()
-    ends = np.zeros(len(matrix), dtype=int)
-    np.maximum.at(ends, number, position + 1)
-    records: Records = []
-    for row, cells, end in zip(rows[new].tolist(), matrix.tolist(), ends.tolist(), strict=True):
-        numbers = [None if value != value else value for value in cells[:end]]
-        records.append({**dict(zip(index, row, strict=True)), statistic: numbers})
-    present = {record[index[0]] for record in records}
-    absent = [{index[0]: value, statistic: [None]} for value in expected if value not in present]
-    return sorted(records + absent, key=lambda record: record[index[0]]) if absent else records
-
-
-def unfold(
-    chart: alt.FacetChart,
-    statistic: str,
-    keys: Sequence[int],
-    index: list[str],
-    *,
-    keep_unseen: bool = False,
-) -> alt.FacetChart:
-    """Turn the arrays of `nest` back into a row a value; in a matrix, of what is seen."""
-    first = keys[0]
-    if list(keys) == list(range(first, first + len(keys))):
-        number = f"datum.position{first - 1:+d}".removesuffix("+0")
-    else:
-        number = f"{json.dumps(list(keys))}[datum.position-1]"
-    position: dict[str, Any] = {"op": "row_number", "field": "", "as": "position"}
-    key: dict[str, Any] = {"calculate": number, "as": "key"}
-    steps: list[Any] = [
-        alt.FlattenTransform(flatten=[statistic]),
-        alt.WindowTransform(window=[alt.WindowFieldDef(**position)], groupby=index),
-        alt.CalculateTransform(**key),
-    ]
-    if "query" in index and not keep_unseen:
-        steps.append(alt.FilterTransform(filter=f"isValid(datum.{statistic})"))
-    unfolded = chart.copy(deep=False)
-    unfolded.transform = steps if chart.transform is alt.Undefined else [*chart.transform, *steps]
-    return unfolded

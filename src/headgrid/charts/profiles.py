@@ -16,7 +16,8 @@ from headgrid.charts.axes import INK, Look, fit_profiles, label_gap, plain_label
 from headgrid.charts.bands import draw_bands
 from headgrid.charts.frames import FrameAxis, draw_over, frame_axis
 from headgrid.charts.labels import room_beside
-from headgrid.charts.panels import BARS, ENDS, LINE, POINTS, Panels, absent_marks, mark_absent, nest
+from headgrid.charts.panels import BARS, ENDS, LINE, POINTS, Panels, absent_marks, mark_absent
+from headgrid.charts.records import nest
 from headgrid.charts.scales import value_ticks
 from headgrid.charts.spec import Records
 from headgrid.options import SMALLEST_SPAN, FigureOptions

@@ -33,11 +33,10 @@ from headgrid.charts.panels import (
     absent_marks,
     map_marks,
     map_size,
-    nest,
     panel_frame,
     scale_mark,
-    unfold,
 )
+from headgrid.charts.records import nest, unfold
 from headgrid.charts.scales import (
     ColorScale,
     cell_size,
@@ -352,21 +351,20 @@ class _Sheet:
         )
         caption += "" if vectors else " Each map is an image."
         if pooled > 1:
-            caption += f" A pixel pools {pooled} {keys.nouns} along an axis and shows the value of "
-            caption += "largest magnitude."
+            pixel = f" A pixel pools {pooled} {keys.nouns} along an axis"
+            caption += f"{pixel} and shows the value of largest magnitude."
         caption += f" Keys: {tell_places(keys, keys.numbers)}." if keys.labels else ""
         told = tell_gaps(query=queries, key=keys) or tell_segments(self.first)
         if [*map(len, self.places)] == counts:  # there is no room for a band
             told = told.replace("Axes are broken", "Frames are left out, without a break")
-        caption += f" {told}".rstrip()
         missing = ", ".join(map(str, self.missing))
-        return caption + (f" Missing layers: {missing}." if missing else "")
+        return f"{caption} {told}".rstrip() + (f" Missing layers: {missing}." if missing else "")
 
 
 def _fit(
     options: FigureOptions, capture: Capture, layers: Sequence[int]
 ) -> tuple[Look, float, float | None]:
-    """Return the look of small maps, the gap between columns, and the figure's width, in points.
+    """Return the look of small maps, the gap between columns, and the width, in points.
 
     A sheet for a paper is no higher than a page; what a wanted width leaves is then in the gaps.
     """

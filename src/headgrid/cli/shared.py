@@ -166,6 +166,7 @@ figure_options = add(
         "Only these heads, as in 0,3,7-9.",
         check=lambda text: read_numbers("heads", text),
     ),
+    click.option("--sums", is_flag=True, help="Of masses: the sum of each row beside a map."),
 )
 #: Where work is done, and whether what is done is kept.
 run_options = add(

@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Protocol
 
+import numpy as np
+
+from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import RELATIVE_ERROR, QuantileSketch
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import OptionError
@@ -100,6 +103,25 @@ def resolve_color_range(
     if not high - low > SMALLEST_SPAN:  # one value everywhere
         low, high = (-1.0 if signed else 0.0), (high if high > SMALLEST_SPAN else 1.0)
     return ColorRange(shorten_float(low), shorten_float(high), checked)
+
+
+def propose_log(capture: Capture, rule: object) -> str:
+    """Return the sentence that proposes a scale by magnitude, where masses hide each other.
+
+    That is where less than a twentieth of them is above a fiftieth of the largest.
+    """
+    largest = capture.value_range[1]
+    asked = isinstance(rule, str) and rule in ("symmetric", "shared", "minmax")
+    if not asked or capture.statistic != "mass" or capture.full_frame_attention is None:
+        return ""
+    matrices = map(capture.head_matrix, range(capture.num_heads))
+    large = sum(int(np.count_nonzero(matrix > largest / 50)) for matrix in matrices)
+    if 20 * large >= capture.num_visible:
+        return ""
+    return (
+        "a few masses are so large that all others have the color of 0; color_range='log' "
+        "(--color-range log) tells them apart"
+    )
 
 
 def _look_through(
