@@ -342,7 +342,7 @@ def test_arrays_as_people_hold_them():
         ({"labels": ["a"] * 3, "key_labels": ["a"] * 3}, "both given"),
         ({"key_labels": "abc"}, "key_labels is 'abc', expected a list of 3 texts"),
         ({"key_labels": [b"a", "b", "c"]}, "key_labels holds b'a'"),
-        ({"key_name": " "}, "key_name is ' ', expected what one place"),
+        ({"key_name": " "}, "key_name is '', expected what one place"),
         ({"causal": True, "block_sizes": [3]}, "causal and block_sizes are both given"),
         ({"array": np.ones((2, 1, 3, 3))}, "a batch of 2"),
         ({"array": np.ones((5, 3)), "causal": True}, "5 queries against 3 keys can not be causal"),
