@@ -7,7 +7,7 @@
 
 Captures in
     Capture              one layer's recorded frame attention, frozen and checked
-    load_capture         read a capture file: .pt, .npz or .safetensors
+    load_capture         read a capture file: .pt, .npz, .safetensors or .npy
     load_run             read every layer of a folder
     save_capture         write a capture file
     record               watch a running torch model: a capture for each layer
