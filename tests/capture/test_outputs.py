@@ -371,6 +371,7 @@ def test_attention_that_a_model_did_not_return_is_asked_for(
 
 LAYER = masses(1, *SHAPE)
 STEPS = [(masses(1, 1, queries, keys),) for queries, keys in [(4, 4), (1, 5), (1, 5)]]
+ROLLING = [(masses(1, 1, 4, 4, causal=True),), (masses(1, 1, 1, 4),)]
 
 
 @pytest.mark.parametrize(
@@ -392,6 +393,7 @@ STEPS = [(masses(1, 1, queries, keys),) for queries, keys in [(4, 4), (1, 5), (1
         ([LAYER], {"tokens": WORDS}, "key_labels lists 6 (The, cat, ..., the, mat), but that axis"),
         ([LAYER], {"tokens": "abcde"}, "query_labels is 'abcde', expected a list of 5 texts"),
         (STEPS, {}, "layer 0 has 4, 5, 5 keys in its steps of 4, 1, 1 queries, expected keys that"),
+        (ROLLING, {}, "layer 0 has 4, 4 keys in its steps of 4, 1 queries, expected keys that"),
     ],
 )
 def test_what_does_not_fit_is_refused(given: Any, options: Any, said: str) -> None:

@@ -186,11 +186,14 @@ def _read_layer(steps: Sequence[Any], layer: int, batch: int | None) -> Array:
     if len(parts) == 1:
         return parts[0]
     _, queries, keys = np.transpose([part.shape for part in parts])
-    if (np.diff(keys) != queries[1:]).any() and np.ptp(keys):
+    # Where the first query sees the first key alone, keys that stay are those of a cache, which
+    # has to have room for all.
+    has_room = parts[0][:, 0, 1:].any() or sum(queries) <= keys[0]
+    if (np.diff(keys) != queries[1:]).any() and (np.ptp(keys) or not has_room):
         raise CaptureError(
             f"attentions: layer {layer} has {shorten_list(keys.tolist())} keys in its steps "
-            f"of {shorten_list(queries.tolist())} queries, expected keys that grow by the "
-            "queries, or stay; give the attention of one forward over the finished text"
+            f"of {shorten_list(queries.tolist())} queries, expected keys that grow by the queries, "
+            "or stay the same ones; give the attention of one forward over the finished text"
         )
     pads = [((0, 0), (0, 0), (0, keys[-1] - part.shape[2])) for part in parts]
     padded = [np.pad(*pair, constant_values=np.nan) for pair in zip(parts, pads, strict=True)]
