@@ -299,6 +299,8 @@ def test_patches_of_a_picture(transformers: Any, tmp_path: Path) -> None:
     captures = from_attentions(outputs.attentions, name="Patch")
     assert_same_masses(captures, outputs.attentions)
     assert (captures[0].key_name, captures[0].query_name) == ("Patch", "Patch")
+    (named,) = from_attentions(outputs.attentions[:1], name="Patch", query_name="Word")
+    assert (named.key_name, named.query_name) == ("Patch", "Word")
     assert_drawn(captures, tmp_path)
 
 
@@ -325,6 +327,29 @@ def test_steps_of_generate_over_one_text_stand_one_below_the_other(t5: Any) -> N
     captures = from_attentions(made.cross_attentions, tokens=WORDS)
     assert_same_masses(captures, whole.cross_attentions)
     assert (captures[0].key_labels, captures[0].query_labels) == (tuple(WORDS), None)
+
+
+def test_steps_hold_no_data_for_keys_that_came_later() -> None:
+    first, second = masses(1, 1, 2, 2), masses(1, 1, 1, 3)  # sees both words of its prompt
+    (grown,) = from_attentions([(first,), (second,)])
+    assert grown.block_sizes is None
+    seen = np.isnan(grown.full_frame_attention)
+    assert seen.astype(int).tolist() == [[[0, 0, 1], [0, 0, 1], [0, 0, 0]]]
+    # Keys that stay: of another text, or of a cache with room for all.
+    for first in (masses(1, 1, 2, 2), masses(1, 1, 3, 3, causal=True)[:, :, :2]):
+        second = masses(1, 1, 1, first.shape[3])
+        (stayed,) = from_attentions([(first,), (second,)])
+        joined = torch.cat([first, second], dim=2)[0]
+        np.testing.assert_array_equal(stayed.full_frame_attention, joined.numpy())
+
+
+def test_causal_is_what_all_layers_are_and_nothing_between_two_texts() -> None:
+    layers = [masses(1, *SHAPE, causal=True), masses(1, *SHAPE)]
+    for captures in (from_attentions(layers), from_attentions(layers[:1], query_tokens=WORDS[:5])):
+        assert {capture.block_sizes for capture in captures} == {None}
+    assert from_attentions(layers, layers=0)[0].block_sizes == (1,) * 5
+    assert from_attentions(layers, causal=True)[1].block_sizes == (1,) * 5
+    assert from_attentions(layers[:1], causal=False)[0].block_sizes is None
 
 
 def test_values_keep_their_dtype_and_nested_lists_are_taken() -> None:
@@ -391,6 +416,7 @@ ROLLING = [(masses(1, 1, 4, 4, causal=True),), (masses(1, 1, 1, 4),)]
             "batch is None, but the attention is of 2 sequences (shape (2, 2",
         ),
         ([LAYER], {"tokens": WORDS}, "key_labels lists 6 (The, cat, ..., the, mat), but that axis"),
+        ([LAYER], {"tokens": [WORDS[:5]] * 2}, "query_labels lists 2"),
         ([LAYER], {"tokens": "abcde"}, "query_labels is 'abcde', expected a list of 5 texts"),
         (STEPS, {}, "layer 0 has 4, 5, 5 keys in its steps of 4, 1, 1 queries, expected keys that"),
         (ROLLING, {}, "layer 0 has 4, 4 keys in its steps of 4, 1 queries, expected keys that"),
