@@ -7,9 +7,10 @@
 
 Captures in
     Capture              one layer's recorded frame attention, frozen and checked
-    load_capture         read a capture file: .pt, .npz or .safetensors
+    load_capture         read a capture file: .pt, .npz, .safetensors or .npy
     load_run             read every layer of a folder
     save_capture         write a capture file
+    from_attentions      what a model of transformers returns -> a capture for each layer
     record               watch a running torch model: a capture for each layer
     record_runs          the same for many prompts, one folder each
 

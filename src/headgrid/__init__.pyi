@@ -2,6 +2,7 @@
 
 from ._version import __version__ as __version__
 from .capture.model import Capture as Capture
+from .capture.outputs import from_attentions as from_attentions
 from .capture.store import load_capture as load_capture
 from .capture.store import load_run as load_run
 from .capture.store import save_capture as save_capture

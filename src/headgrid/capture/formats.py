@@ -1,7 +1,8 @@
 """A dictionary <-> the bytes of a .npz, .safetensors or .pt file with the same keys.
 
 Reading never runs code from a file. A `.npz` and a `.safetensors` hold arrays as
-such; what else the dictionary has is JSON in one entry, or in the metadata.
+such; what else the dictionary has is JSON in one entry, or in the metadata. A `.npy`
+holds one array alone and is read, not written.
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ def _read_npz(path: Path) -> dict[str, Any]:
     return data | values
 
 
+def _read_npy_file(path: Path) -> Any:
+    with path.open("rb") as file:
+        return _read_npy(path.name, "the array", memoryview(read_or_map(file)))
+
+
 def _read_npy(source: str, name: str, content: memoryview) -> Any:
     """Return the array of an entry, or its value where it is a single one."""
     head = io.BytesIO(content[: 2**16 + 12])
@@ -70,13 +76,15 @@ def _read_npy(source: str, name: str, content: memoryview) -> Any:
         count = math.prod(shape) if min(shape, default=0) >= 0 else len(content)
         raw = content[head.tell() :]
         flat = np.frombuffer(raw, dtype, count) if count else np.empty(0, dtype)
+        if flat.nbytes < len(raw):
+            raise ValueError(f"{len(raw) - flat.nbytes:,} bytes more than its shape says")
         if flat.nbytes < MAPPED_FROM:  # sums of values that are not aligned are rounded otherwise
             flat = np.require(flat, requirements="A")
         value = flat.reshape(shape, order="F" if is_fortran else "C")
         check_characters(value)
     except Exception as error:  # noqa: BLE001 - numpy, and the tokenizer behind it, raise anything
         finding = f"{quote_text(name)}: {_quote(error)}"
-        raise damaged(source, finding, "what numpy.savez writes") from None
+        raise damaged(source, finding, "what numpy writes") from None
     return value.item() if value.ndim == 0 and value.dtype.kind in "biufcUS" else value
 
 
@@ -148,6 +156,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ".pth": read_pt,
     ".npz": _read_npz,
     ".safetensors": _read_safetensors,
+    ".npy": _read_npy_file,
 }
 
 #: Suffixes of the files that can hold a capture.

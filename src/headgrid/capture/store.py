@@ -1,7 +1,8 @@
 """Files <-> captures, folders -> captures.
 
-Three formats hold the same keys: `.pt` (`torch.save`), `.npz` and `.safetensors`. Reading never
-runs code from a file, and torch is imported only to write a `.pt`.
+Three formats hold the same keys: `.pt` (`torch.save`), `.npz` and `.safetensors`. A `.npy`, and
+a `.pt` with a tensor, hold the matrix alone. Reading never runs code from a file, and torch is
+imported only to write a `.pt`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from headgrid.capture.folders import check_suffix, list_captures, missing, name_
 from headgrid.capture.folders import find_captures as find_captures
 from headgrid.capture.formats import READERS, SUFFIXES, WRITERS, to_storable
 from headgrid.capture.model import Capture
+from headgrid.capture.outputs import read_bare
 from headgrid.capture.pt import Word
 from headgrid.errors import CaptureError, HeadgridWarning, check_choice, damaged, describe_error
 from headgrid.text import shorten_text
@@ -42,6 +44,7 @@ def load_capture(path: str | os.PathLike[str], *, run: str = "") -> Capture:
         A `.pt` or `.pth` (a dictionary, written by `torch.save`), `.npz` or
         `.safetensors` file with the keys of the capture schema. Code in the
         file is never run: metadata of any class is read as the name of the class.
+        Or a `.npy`, or a `.pt` with a tensor, of [heads, query, key] alone.
     run : str
         Name of the run that the layer belongs to.
 
@@ -62,7 +65,8 @@ def load_capture(path: str | os.PathLike[str], *, run: str = "") -> Capture:
     Warns
     -----
     HeadgridWarning
-        Where something in the file is odd and was handled.
+        Where something in the file is odd and was handled, and what an array alone was
+        taken for: attention after the softmax where each row sums to 1, else logits.
 
     Examples
     --------
@@ -143,6 +147,8 @@ def _read(path: Path, run: str, source: str) -> Capture:
         data, odd = read_values(path)
     named = re.search(r"layer[_-]?(\d+)", path.stem, re.IGNORECASE)
     layer = int(named[1]) if named else None
+    if isinstance(data, np.ndarray):
+        return read_bare(data, source=source, layer=layer, run=run)
     capture = Capture.from_dict(data, source=source, layer=layer, run=run)
     return replace(capture, warnings=(*odd, *capture.warnings)) if odd else capture
 
@@ -264,7 +270,7 @@ def save_capture(capture: Capture, path: str | os.PathLike[str]) -> Path:
     {'seed': 7, 'tags': ['a', 'b']}
     """
     target = Path(path)
-    suffix = check_choice(f"the suffix of {target.name}", target.suffix.lower(), SUFFIXES)
+    suffix = check_choice(f"the suffix of {target.name}", target.suffix.lower(), WRITERS)
     data = to_storable(capture.to_dict(), target.name, suffix)
     plain = _Plain(target.name)
     plain.copy(data)
