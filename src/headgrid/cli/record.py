@@ -155,9 +155,13 @@ def _speak(text: str, options: Mapping[str, Any]) -> str:
             return "--function PATH=READER"
         if found[0] == "check_keys=False":
             return "--no-check-keys"
+        if value.startswith("["):
+            value = re.sub(r"[][ ]", "", value)
         return f"--{name.replace('_', '-')} {value}".rstrip()
 
-    text = re.sub(rf"\b({names})=(\{{[^}}]*\}}|\[[^]]*\]|'[^']*'|[^\s,;)]*)", spell, text)
+    value = r"\{[^}]*\}|\[[^]]*\]|'[^']*'|[^\s,;)]*"
+    others = r"( \.\.\. \d+)?(( \(\w+\))?(,| or) '\w+')*"
+    text = re.sub(rf"\b({names})=({value}){others}", spell, text)
     return re.sub(rf"(?<![-.\w])({words})(?!\w)|^({names})(?= is | names )", spell, text)
 
 

@@ -68,6 +68,8 @@ class LayerRecord:
     def prepare(self, call: AttentionCall, site: CallSite, places: Places) -> Callable[[], None]:
         """Compute what a call adds; return what enters it once the call has run."""
         options = self.options
+        (all_queries, own_queries), _ = places
+        queries, keys, pooled_queries, pooled_keys = self._pool(call, places)
         self.facts |= {
             "module_path": self.path,
             "attention_function": call.function,
@@ -77,19 +79,6 @@ class LayerRecord:
             "num_key_heads": int(call.key.shape[1]),
             "scale": call.scale,
         }
-        (all_queries, own_queries), (all_keys, own_keys) = places
-        queries = self._slice(call, "query", options.query_segments, all_queries, own_queries)
-        keys = self._slice(call, "key", options.key_segments, all_keys, own_keys)
-        pooled_queries: torch.Tensor | None = None
-        if options.shard == "sequence":
-            shards.check_sequence_call(call, self.path, options.attention)
-            whole = options.query_segments.slice_frames(all_queries)
-            pooled_queries = shards.reduce_pooled(call.query, queries, whole, options.group)
-            queries, whole = whole, options.key_segments.slice_frames(all_keys)
-            pooled_keys = shards.reduce_pooled(call.key, keys, whole, options.group)
-            keys = whole
-        else:
-            pooled_keys = pool_sums(call.key, keys)
         marks = {}
         if options.check_keys and options.attention == "self":
             marks = self.fingerprints.check(
@@ -121,6 +110,22 @@ class LayerRecord:
             self.fingerprints.store(marks)
 
         return commit
+
+    def _pool(
+        self, call: AttentionCall, places: Places
+    ) -> tuple[FrameSlices, FrameSlices, torch.Tensor | None, torch.Tensor]:
+        """Return the frames of a call, and the sums of its keys (and queries, if not all here)."""
+        options = self.options
+        (all_queries, own_queries), (all_keys, own_keys) = places
+        queries = self._slice(call, "query", options.query_segments, all_queries, own_queries)
+        keys = self._slice(call, "key", options.key_segments, all_keys, own_keys)
+        if options.shard != "sequence":
+            return queries, keys, None, pool_sums(call.key, keys)
+        shards.check_sequence_call(call, self.path, options.attention)
+        rows = options.query_segments.slice_frames(all_queries)
+        columns = options.key_segments.slice_frames(all_keys)
+        pooled = shards.reduce_pooled(call.query, queries, rows, options.group)
+        return rows, columns, pooled, shards.reduce_pooled(call.key, keys, columns, options.group)
 
     def begins_again(self, places: Places) -> bool:
         """Return whether the first block comes after later ones, or for another prompt.

@@ -241,11 +241,12 @@ class ModelRecord:
     def _check_layers(self) -> None:
         """Raise where a layer that is asked for was not seen."""
         names = list(self._numbers)
+        numbers = shorten_list(sorted(self._numbers.values()))
         for wanted in self.options.layers or ():
             if not any(fits_layer(wanted, n, path) for path, n in self._numbers.items()):
                 raise UnknownLayerError(
-                    f"layers={wanted!r} matches none of the {len(names)} layers with "
-                    f"{self.options.attention}-attention (0 to {len(names) - 1}: {names[0]} ... "
+                    f"layers={wanted!r} matches none of the {len(names)} layers whose "
+                    f"{self.options.attention}-attention ran ({numbers}: {names[0]} ... "
                     f"{names[-1]}){near_miss(str(wanted), names)}; {self.list_sites()}"
                 )
 
