@@ -54,6 +54,7 @@ class LayerRecord:
     generator: torch.Generator
     facts: dict[str, Any]
     prompt: str = ""
+    layers: int = 1  # of the model that are recorded
     first: bool = False  # of the model's layers: it looks at the time steps for all
     calls: int = 0
     seen: dict[Spans, int] = field(default_factory=dict)
@@ -64,6 +65,18 @@ class LayerRecord:
     matrices: dict[int, Matrix] = field(default_factory=dict)
     latest: dict[Spans, PairSums] = field(default_factory=dict)
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
+
+    def _check_memory(self, call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> None:
+        """Refuse matrices that would take more memory than all layers' may."""
+        rows, columns = max(queries.frames) + 1, max(keys.frames) + 1
+        size = 8 * (call.query.shape[0] * call.query.shape[1] + 1) * rows * columns
+        if self.layers * size > self.options.memory * 2**30:
+            raise RecordError(
+                f"{self.path}: {rows:,} x {columns:,} pairs of {call.query.shape[1]} heads in "
+                f"{self.layers} layers take {self.layers * size / 2**30:.3g} GiB, expected at most "
+                f"{self.options.memory:g} (memory=); pool more tokens (pool=, tokens_per_frame=, "
+                "segments=), record fewer layers (layers=), or allow more"
+            )
 
     def prepare(self, call: AttentionCall, site: CallSite, places: Places) -> Callable[[], None]:
         """Compute what a call adds; return what enters it once the call has run."""
@@ -119,6 +132,7 @@ class LayerRecord:
         (all_queries, own_queries), (all_keys, own_keys) = places
         queries = self._slice(call, "query", options.query_segments, all_queries, own_queries)
         keys = self._slice(call, "key", options.key_segments, all_keys, own_keys)
+        self._check_memory(call, queries, keys)
         if options.shard != "sequence":
             return queries, keys, None, pool_sums(call.key, keys)
         shards.check_sequence_call(call, self.path, options.attention)

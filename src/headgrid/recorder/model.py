@@ -170,9 +170,10 @@ class ModelRecord:
         prompt = self.options.prompt or find_prompt()
         facts = dict(self._facts)
         first = path == next(iter(self._layers))[0]
-        return LayerRecord(
-            number, path, self.options, self._plans, self._generator, facts, prompt, first
-        )
+        chosen = [one for one in self.options.layers or () if isinstance(one, int)]
+        layers = len(chosen) if chosen == [*(self.options.layers or [""])] else self.size
+        shared = self._plans, self._generator, facts, prompt, layers, first
+        return LayerRecord(number, path, self.options, *shared)
 
     def _number_layer(self, root: torch.nn.Module, path: str) -> int:
         """Return a layer's place among its siblings, as long as only these are seen."""
