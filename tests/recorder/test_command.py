@@ -39,11 +39,13 @@ class Encoder(torch.nn.Module):
         return self.layers(x)
 
 
-def run(seed):
+def run(seed, times=1):
     torch.manual_seed(seed)
     model = Encoder()
     with torch.no_grad():
-        return model(torch.randn(1, 24, 16))
+        for _ in range(times):
+            found = model(torch.randn(1, 24, 16))
+    return found
 """
 
 SCRIPT = """
@@ -55,7 +57,8 @@ if __name__ == "__main__":
     assert sys.argv[1] == "--seed", sys.argv
     if sys.argv[3:] == ["raise"]:
         raise KeyError("no such file")
-    print("sum", float(tiny_model.run(int(sys.argv[2])).sum()), *sys.argv[3:])
+    times = 1 + (sys.argv[3:] == ["twice"])
+    print("sum", float(tiny_model.run(int(sys.argv[2]), times).sum()), *sys.argv[3:])
     if sys.argv[3:] == ["fail"]:
         sys.exit(3)
 """
@@ -182,7 +185,7 @@ def test_a_recording_is_not_mixed_with_another(script: Path, tmp_path: Path) -> 
         (["--tokens-per-frame", 6, "--forwards", "lats"], 2, "did you mean 'last'"),
         (["--tokens-per-frame", 6, "--batch", "men"], 2, "did you mean 'mean'"),
         (["--tokens-per-frame", 6, "--layers", "9"], 1, "--layers 9 matches none of the 3 layers"),
-        ([], 2, "expected --tokens-per-frame 1560, or boundaries --segments [0, 12, 30]"),
+        ([], 2, "expected --tokens-per-frame 1560, or boundaries --segments 0,12,30"),
         (["--segments", "0,x"], 2, "expected token positions"),
         (["--function", "no_reader"], 2, "expected PATH=READER"),
         (["--tokens-per-frame", 6, "--key-position", "call:no.such"], 2, "cannot be imported"),
@@ -195,6 +198,12 @@ def test_bad_use_is_one_sentence_and_an_exit_code(
     assert result.exit_code == code
     assert text in result.output
     assert "Traceback" not in result.output
+
+
+def test_choices_are_spelled_as_the_command_line_takes_them(script: Path, tmp_path: Path) -> None:
+    flags = ["--tokens-per-frame", 6, "-o", tmp_path / "out", "--", script, "--seed", 1]
+    found = invoke(*flags, "twice").output
+    assert "pass --forwards first (noisiest), last (clean), mean or all if the model" in found
 
 
 def test_a_missing_script_is_wrong_usage(tmp_path: Path) -> None:

@@ -72,6 +72,10 @@ _CUTE = (
 )
 #: As the packages publish them.
 SIGNATURES = {
+    "flash_attn_with_kvcache": "q, k_cache, v_cache, k=None, v=None, rotary_cos=None, "
+    "rotary_sin=None, cache_seqlens=None, cache_batch_idx=None, cache_leftpad=None, "
+    "block_table=None, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, "
+    "rotary_interleaved=True, alibi_slopes=None, num_splits=0, return_softmax_lse=False",
     "sageattn": _SAGE + "sm_scale=None, return_lse=False, **kwargs",
     "sageattn_varlen": "q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, "
     "is_causal=False, sm_scale=None, smooth_k=True, **kwargs",
@@ -131,7 +135,9 @@ SAGE, SPARGE = "sageattention.sageattn", "spas_sage_attn.spas_sage2_attn_meansim
 TORCH, CUTE = "torch.nn.attention.varlen.varlen_attn", "flash_attn.cute.flash_attn"
 FIRST = tuple(part.transpose(1, 2) for part in (Q, K, K))  # heads first
 SECOND_ALONE = {"options": {"batch": 1}}
-MIX = "my_model.layers.mix"
+MIX, CACHE = "my_model.layers.mix", "flash_attn.flash_attn_with_kvcache"
+CACHED, NEW = tokens_first(length=LENGTH + 5, seed=1), tokens_first(length=2, seed=3)
+GROWN = torch.cat([CACHED[:, : LENGTH - 2], NEW], dim=1)
 CALLS = {
     "grouped heads": case(FLASH, Q, GROUPED, GROUPED, expected=(Q, GROUPED)),
     "a window": case(FLASH, Q, K, K, 0.0, None, True, (5, 0), expected=(Q, K, WINDOW)),
@@ -144,6 +150,40 @@ CALLS = {
     "sequences": case(VARLEN, *PACKED, options={"batch": 1}, expected=SECOND),
     "causal sequences": case(
         VARLEN, *PACKED, causal=True, options={"batch": 1}, expected=(*SECOND, CAUSAL)
+    ),
+    "a cache": case(
+        CACHE, Q, CACHED, CACHED, cache_seqlens=LENGTH, expected=(Q, CACHED[:, :LENGTH])
+    ),
+    "a cache that grows": case(
+        CACHE,
+        Q,
+        CACHED,
+        CACHED,
+        NEW,
+        NEW,
+        cache_seqlens=torch.tensor([LENGTH - 2], dtype=torch.int32),
+        causal=True,
+        expected=(Q, GROWN, CAUSAL),
+    ),
+    "a cache that begins": case(
+        CACHE,
+        Q,
+        CACHED,
+        CACHED,
+        Q,
+        Q,
+        cache_seqlens=0,
+        softmax_scale=1.0,
+        expected=(Q * DIM**0.5, Q),
+    ),
+    "a cache of another fill": case(
+        CACHE,
+        LONG_Q[:, :LENGTH].expand(2, -1, -1, -1),
+        torch.cat([CACHED, CACHED]),
+        None,
+        cache_seqlens=torch.tensor([LENGTH + 4, LENGTH]),
+        options={"batch": 1, "layers": "*"},
+        expected=(LONG_Q[:, :LENGTH], CACHED[:, :LENGTH]),
     ),
     "flash-attn 3": case(FLASH3, Q, K, K, None, True, num_splits=1, expected=(Q, K, CAUSAL)),
     "triangle": case(XFORMERS, Q, K, K, LowerTriangularMask(), expected=(Q, K, CAUSAL)),
@@ -227,6 +267,10 @@ ERRORS = {
     "unexpected keyword argument 'page_table'": case(
         f"{CUTE}_varlen_func", *PACKED[:3], None, *SEQUENCES, page_table=ENDS
     ),
+    "flash_attn_with_kvcache: .* unexpected keyword argument 'block_table'.*pass functions=": case(
+        CACHE, Q, CACHED, CACHED, block_table=ENDS
+    ),
+    "unexpected keyword argument 'rotary_cos'": case(CACHE, Q, CACHED, CACHED, Q, Q, ADDED, ADDED),
     "called causally with 8 query and 12 key tokens, expected as many": case(
         SAGE, FIRST[0][:, :, 4:], *FIRST[1:], "HND", True
     ),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from headgrid._version import __version__
 from headgrid.capture.files import hash_file, replace_file
@@ -112,7 +112,7 @@ class Manifest:
             file.write(self._to_text().encode("ascii"))
         self._next_flush += (time.monotonic() - started) / _FLUSH_SHARE
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Manifest:  # noqa: PYI034 - `Self` is of Python 3.11
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:

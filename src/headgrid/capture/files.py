@@ -164,8 +164,11 @@ def hash_bytes(content: bytes) -> str:
 
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(MIB):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 @contextmanager

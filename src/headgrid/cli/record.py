@@ -36,17 +36,29 @@ The script stays as it is: put it, and its own arguments, behind two dashes.
 """
 
 
-def _numbers(value: str) -> list[Any]:
-    """Read ``0,12,30`` or ``0-12,14-30``."""
+def _numbers(value: str) -> Any:
+    """Read ``0,12,30``, ``0-12,14-30`` or ``text=0-226,video=226-17776/1350``."""
     try:
         items = [item.strip() for item in value.split(",")]
+        if all("=" in item for item in items):
+            named = [item.partition("=") for item in items]
+            return {name: [int(n) for n in re.split("[-/]", ends)] for name, _, ends in named}
         if any("-" in item for item in items):
             return [tuple(int(end) for end in item.split("-")) for item in items]
         return [int(item) for item in items]
     except ValueError:
         raise click.BadParameter(
-            f"{value!r}, expected token positions 0,12,30 or pairs 0-12,14-30"
+            f"{value!r}, expected token positions 0,12,30, pairs 0-12,14-30 or parts by name "
+            "text=0-226,video=226-17776/1350"
         ) from None
+
+
+def _lines(path: str) -> list[str]:
+    """Read the lines of a file."""
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{path!r} can not be read ({error}), expected a file") from None
 
 
 def _layers(values: tuple[str, ...]) -> list[int | str] | None:
@@ -79,10 +91,17 @@ _with_options = add(
     option("-m --module NAME", "Run a module instead of a script."),
     option("--model CLASS", "Class of the model; else the one of most layers."),
     option("--tokens-per-frame N", "Tokens of a frame, if the model does not say.", type=int),
-    option("--segments 0,12,30", "Frame boundaries.", check=_numbers),
+    option(
+        "--segments 0,12,30",
+        "Frame boundaries, or parts by name: text=0-226,video=226-17776/1350.",
+        check=_numbers,
+    ),
     option("--query-segments 0,12,30", "", check=_numbers),
     option("--key-segments 0,12,30", "", check=_numbers),
     option("--key-tokens-per-frame N", "For cross-attention.", type=int),
+    option("--pool both|queries|keys|none", "Axes that are pooled; others keep tokens.", "both"),
+    option("--memory GIB", "What all matrices may take.", 4.0, type=float),
+    option("--key-labels FILE", "Words of the key tokens, one a line.", check=_lines),
     option(
         "--layers N|N-N|GLOB", "By number or module path; else all.", multiple=True, check=_layers
     ),
@@ -155,9 +174,13 @@ def _speak(text: str, options: Mapping[str, Any]) -> str:
             return "--function PATH=READER"
         if found[0] == "check_keys=False":
             return "--no-check-keys"
+        if value.startswith("["):
+            value = re.sub(r"[][ ]", "", value)
         return f"--{name.replace('_', '-')} {value}".rstrip()
 
-    text = re.sub(rf"\b({names})=(\{{[^}}]*\}}|\[[^]]*\]|'[^']*'|[^\s,;)]*)", spell, text)
+    value = r"\{[^}]*\}|\[[^]]*\]|'[^']*'|[^\s,;)]*"
+    others = r"( \.\.\. \d+)?(( \(\w+\))?(,| or) '\w+')*"
+    text = re.sub(rf"\b({names})=({value}){others}", spell, text)
     return re.sub(rf"(?<![-.\w])({words})(?!\w)|^({names})(?= is | names )", spell, text)
 
 

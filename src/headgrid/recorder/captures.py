@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from headgrid._version import __version__
 from headgrid.capture.model import Capture
-from headgrid.errors import RecordError
+from headgrid.errors import HeadgridWarning, OptionError, RecordError
 from headgrid.recorder.layer import LayerRecord, name_frames
 from headgrid.recorder.options import RecordOptions
 from headgrid.recorder.place.segments import Segments, fitting_frame_sizes
@@ -123,15 +124,39 @@ def _make_capture(
     if errors is not None:
         metadata["sampling_error_max"] = float(errors.max())
         metadata["sampling_error_mean"] = float(errors[seen].mean())
-    return Capture.from_array(
+    queries, keys = _label_axes(layer.path, options, values.shape[1:])
+    capture = Capture.from_array(
         values.astype(np.float32),
         layer=layer.number,
         block_sizes=blocks,
+        query_name=queries["name"],
+        query_labels=queries["labels"],
+        key_name=keys["name"],
+        key_labels=keys["labels"],
         statistic=options.statistic,
         run="_".join(names),
         prompt=layer.prompt,
         metadata=metadata,
     )
+    return capture.with_segments(query=queries["segments"], key=keys["segments"])
+
+
+def _label_axes(path: str, options: RecordOptions, shape: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Return name, labels and segments of both axes; words that do not fit are left out."""
+    axes = []
+    for side, count in zip(("query", "key"), shape, strict=True):
+        segments: Segments = getattr(options, f"{side}_segments")
+        words = getattr(options, f"{side}_labels")
+        try:
+            axes.append(segments.label(count, words))
+        except OptionError as error:
+            warnings.warn(
+                f"{path}: {side}_labels {error}; expected one for each, so they are left out",
+                HeadgridWarning,
+                stacklevel=8,
+            )
+            axes.append(segments.label(count, None))
+    return axes
 
 
 def _describe(
@@ -197,7 +222,7 @@ def summarize(captures: Sequence[Capture]) -> str:
     parts.append(count_noun(sum(calls.values()), "call"))
     size, stated = facts.get("tokens_per_frame"), facts["frames_stated"]
     told = stated if stated.startswith(f"{size} ") else f"{size} tokens"
-    frames = f"{len(first.query_frames)} x {len(first.key_frames)} frames"
+    frames = f"{len(first.query_frames)} x {len(first.key_frames)} {first.key_axis.nouns}"
     parts.append(f"{frames} of {told}" if size else frames)
     parts += [observed["key_position"]] * observed["key_position"].startswith("sink")
     others = ", ".join(facts["other_models"])

@@ -54,6 +54,7 @@ class LayerRecord:
     generator: torch.Generator
     facts: dict[str, Any]
     prompt: str = ""
+    layers: int = 1  # of the model that are recorded
     first: bool = False  # of the model's layers: it looks at the time steps for all
     calls: int = 0
     seen: dict[Spans, int] = field(default_factory=dict)
@@ -65,9 +66,23 @@ class LayerRecord:
     latest: dict[Spans, PairSums] = field(default_factory=dict)
     fingerprints: Fingerprints = field(default_factory=Fingerprints)
 
+    def _check_memory(self, call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> None:
+        """Refuse matrices that would take more memory than all layers' may."""
+        rows, columns = max(queries.frames) + 1, max(keys.frames) + 1
+        size = 8 * (call.query.shape[0] * call.query.shape[1] + 1) * rows * columns
+        if self.layers * size > self.options.memory * 2**30:
+            raise RecordError(
+                f"{self.path}: {rows:,} x {columns:,} pairs of {call.query.shape[1]} heads in "
+                f"{self.layers} layers take {self.layers * size / 2**30:.3g} GiB, expected at most "
+                f"{self.options.memory:g} (memory=); pool more tokens (pool=, tokens_per_frame=, "
+                "segments=), record fewer layers (layers=), or allow more"
+            )
+
     def prepare(self, call: AttentionCall, site: CallSite, places: Places) -> Callable[[], None]:
         """Compute what a call adds; return what enters it once the call has run."""
         options = self.options
+        (all_queries, own_queries), _ = places
+        queries, keys, pooled_queries, pooled_keys = self._pool(call, places)
         self.facts |= {
             "module_path": self.path,
             "attention_function": call.function,
@@ -77,19 +92,6 @@ class LayerRecord:
             "num_key_heads": int(call.key.shape[1]),
             "scale": call.scale,
         }
-        (all_queries, own_queries), (all_keys, own_keys) = places
-        queries = self._slice(call, "query", options.query_segments, all_queries, own_queries)
-        keys = self._slice(call, "key", options.key_segments, all_keys, own_keys)
-        pooled_queries: torch.Tensor | None = None
-        if options.shard == "sequence":
-            shards.check_sequence_call(call, self.path, options.attention)
-            whole = options.query_segments.slice_frames(all_queries)
-            pooled_queries = shards.reduce_pooled(call.query, queries, whole, options.group)
-            queries, whole = whole, options.key_segments.slice_frames(all_keys)
-            pooled_keys = shards.reduce_pooled(call.key, keys, whole, options.group)
-            keys = whole
-        else:
-            pooled_keys = pool_sums(call.key, keys)
         marks = {}
         if options.check_keys and options.attention == "self":
             marks = self.fingerprints.check(
@@ -121,6 +123,23 @@ class LayerRecord:
             self.fingerprints.store(marks)
 
         return commit
+
+    def _pool(
+        self, call: AttentionCall, places: Places
+    ) -> tuple[FrameSlices, FrameSlices, torch.Tensor | None, torch.Tensor]:
+        """Return the frames of a call, and the sums of its keys (and queries, if not all here)."""
+        options = self.options
+        (all_queries, own_queries), (all_keys, own_keys) = places
+        queries = self._slice(call, "query", options.query_segments, all_queries, own_queries)
+        keys = self._slice(call, "key", options.key_segments, all_keys, own_keys)
+        self._check_memory(call, queries, keys)
+        if options.shard != "sequence":
+            return queries, keys, None, pool_sums(call.key, keys)
+        shards.check_sequence_call(call, self.path, options.attention)
+        rows = options.query_segments.slice_frames(all_queries)
+        columns = options.key_segments.slice_frames(all_keys)
+        pooled = shards.reduce_pooled(call.query, queries, rows, options.group)
+        return rows, columns, pooled, shards.reduce_pooled(call.key, keys, columns, options.group)
 
     def begins_again(self, places: Places) -> bool:
         """Return whether the first block comes after later ones, or for another prompt.

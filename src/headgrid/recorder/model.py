@@ -170,9 +170,10 @@ class ModelRecord:
         prompt = self.options.prompt or find_prompt()
         facts = dict(self._facts)
         first = path == next(iter(self._layers))[0]
-        return LayerRecord(
-            number, path, self.options, self._plans, self._generator, facts, prompt, first
-        )
+        chosen = [one for one in self.options.layers or () if isinstance(one, int)]
+        layers = len(chosen) if chosen == [*(self.options.layers or [""])] else self.size
+        shared = self._plans, self._generator, facts, prompt, layers, first
+        return LayerRecord(number, path, self.options, *shared)
 
     def _number_layer(self, root: torch.nn.Module, path: str) -> int:
         """Return a layer's place among its siblings, as long as only these are seen."""
@@ -241,11 +242,12 @@ class ModelRecord:
     def _check_layers(self) -> None:
         """Raise where a layer that is asked for was not seen."""
         names = list(self._numbers)
+        numbers = shorten_list(sorted(self._numbers.values()))
         for wanted in self.options.layers or ():
             if not any(fits_layer(wanted, n, path) for path, n in self._numbers.items()):
                 raise UnknownLayerError(
-                    f"layers={wanted!r} matches none of the {len(names)} layers with "
-                    f"{self.options.attention}-attention (0 to {len(names) - 1}: {names[0]} ... "
+                    f"layers={wanted!r} matches none of the {len(names)} layers whose "
+                    f"{self.options.attention}-attention ran ({numbers}: {names[0]} ... "
                     f"{names[-1]}){near_miss(str(wanted), names)}; {self.list_sites()}"
                 )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from headgrid.errors import OptionError, RecordError, check_choice, near_miss
 from headgrid.recorder.place.positions import CallInfo, Policy, read_policy
-from headgrid.recorder.place.segments import Segments
+from headgrid.recorder.place.segments import Boundaries, Segments
 from headgrid.recorder.read.readers import Reader
 from headgrid.recorder.watch.targets import read_functions
 
@@ -19,6 +19,7 @@ _CHOICES = {
     "irregular_mask": ("error", "mean", "ignore"),
     "gaps": ("error", "keep"),
     "shard": ("queries", "sequence", "heads"),
+    "pool": ("both", "queries", "keys", "none"),
 }
 _FORWARDS = ("first", "last", "mean", "all")
 
@@ -55,6 +56,9 @@ class RecordOptions:
     stream: int | str | None
     check_keys: bool
     functions: Mapping[str, Reader]
+    memory: float
+    query_labels: Sequence[str] | None
+    key_labels: Sequence[str] | None
     shard: str | None
     group: Any
     prompt: str
@@ -107,16 +111,19 @@ def match_path(path: str, pattern: str) -> bool:
 def read_options(
     *,
     tokens_per_frame: int | None,
-    segments: Sequence[Any] | None,
-    query_segments: Sequence[Any] | None,
-    key_segments: Sequence[Any] | None,
+    segments: Boundaries | None,
+    query_segments: Boundaries | None,
+    key_segments: Boundaries | None,
+    pool: str,
     key_tokens_per_frame: int | None,
     **given: Any,
 ) -> RecordOptions:
     """Check the keywords of `headgrid.record` and build the options."""
     for name, choices in _CHOICES.items():
         if name != "shard" or given[name] is not None:
-            check_choice(name, given[name], choices)
+            check_choice(name, pool if name == "pool" else given[name], choices)
+    if not isinstance(given["memory"], (int, float)) or not given["memory"] > 0:
+        raise OptionError(f"memory is {given['memory']!r}, expected gibibytes, above 0")
     _check_forwards(given["forwards"], given["statistic"])
     batch = given["batch"]
     if batch is not None and not _is_whole(batch) and batch not in ("mean", "all"):
@@ -135,11 +142,15 @@ def read_options(
     keys = _choose("key_tokens_per_frame", key_tokens_per_frame, "key_segments", key_segments)
     queries = queries or Segments()  # to be found in the model
     keys = keys or (None if cross else both or Segments())
+    if cross and pool in ("queries", "none"):
+        keys = keys or Segments()
     if keys is None:
         raise OptionError(
             "the frames of the keys are not given, expected key_tokens_per_frame=1 (each text "
             "token for itself), or boundaries key_segments=[0, 12, 30]"
         )
+    queries = queries.unpooled() if pool in ("keys", "none") else queries
+    keys = keys.unpooled() if pool in ("queries", "none") else keys
     given["layers"] = _read_layers(given["layers"])
     given["functions"] = read_functions(given["functions"])
     given["query_position_inferred"] = given["query_position"] is None
@@ -189,9 +200,7 @@ def _read_layers(layers: Any) -> tuple[int | str, ...] | None:
     return tuple(items)
 
 
-def _choose(
-    name: str, size: int | None, other: str, bounds: Sequence[Any] | None
-) -> Segments | None:
+def _choose(name: str, size: int | None, other: str, bounds: Boundaries | None) -> Segments | None:
     if size is not None and bounds is not None:
         raise OptionError(f"{name} and {other} are both given, expected one of them")
     if size is not None:

@@ -213,7 +213,7 @@ class Recording(Card):
         if best.error is None and not best.found:
             raise RecordError(
                 f"no {self.options.attention}-attention was seen; {self._list_sites()}; pass "
-                "attention= 'self' or 'cross', or layers= with a glob of module paths"
+                "attention='self' or 'cross', or layers= with a glob of module paths"
             )
         return best
 

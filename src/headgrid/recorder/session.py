@@ -14,6 +14,7 @@ import torch
 from headgrid.errors import OptionError
 from headgrid.recorder.model import explain_unknown
 from headgrid.recorder.options import Position, RecordOptions, match_path, read_options
+from headgrid.recorder.place.segments import Boundaries
 from headgrid.recorder.recording import Model, Recording
 from headgrid.recorder.sum import shards
 from headgrid.recorder.watch.intercept import observe
@@ -26,9 +27,10 @@ def record(
     model: Model = None,
     *,
     tokens_per_frame: int | None = None,
-    segments: Sequence[Any] | None = None,
-    query_segments: Sequence[Any] | None = None,
-    key_segments: Sequence[Any] | None = None,
+    segments: Boundaries | None = None,
+    query_segments: Boundaries | None = None,
+    key_segments: Boundaries | None = None,
+    pool: str = "both",
     key_tokens_per_frame: int | None = None,
     layers: int | str | Sequence[int | str] | None = None,
     attention: str = "self",
@@ -44,6 +46,9 @@ def record(
     stream: int | str | None = None,
     check_keys: bool = True,
     functions: Mapping[str, Any] | None = None,
+    memory: float = 4.0,
+    query_labels: Sequence[str] | None = None,
+    key_labels: Sequence[str] | None = None,
     shard: str | None = None,
     group: Any = None,
     prompt: str = "",
@@ -60,8 +65,12 @@ def record(
         with most layers among those that run and have such frames.
     tokens_per_frame : int, optional
         Tokens of one frame; not needed where the model states them (Wan and its like).
-    segments, query_segments, key_segments : sequence, optional
-        Boundaries ``[0, 12, 30]`` of frames in tokens, or pairs of them; for one axis or both.
+    segments, query_segments, key_segments : sequence or mapping, optional
+        Boundaries ``[0, 12, 30]`` of frames in tokens, pairs of them, or parts by name,
+        ``{"text": (0, 226), "video": (226, 17776, 1350)}`` (the third number: tokens of a frame,
+        else the part is one place); for one axis or both.
+    pool : {"both", "queries", "keys", "none"}
+        Which axes are pooled; on the others each token is a place of its own.
     key_tokens_per_frame : int, optional
         Tokens of a key frame, in cross-attention.
     layers : int, str or sequence of them, optional
@@ -98,6 +107,11 @@ def record(
     functions : mapping of dotted path to reader, optional
         More attention functions, each with a function of the same arguments that
         returns an `AttentionCall`, or the name of a ready one ("flash", "wan", ...).
+    memory : float
+        Gibibytes that all matrices together may take. A model that needs more is an error at
+        its first call, which says how much.
+    query_labels, key_labels : sequence of str, optional
+        Words of the tokenizer, for the places of an axis that are one token each.
     shard, group : {"queries", "sequence", "heads"}, process group, optional
         What torch.distributed has cut (queries only, queries and keys, or heads), and where.
     prompt, metadata

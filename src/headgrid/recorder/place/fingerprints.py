@@ -7,16 +7,11 @@ went by token counts would put frames in wrong places.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 
 from headgrid.errors import RecordError
 from headgrid.recorder.place.segments import FrameSlices, Segments, Spans, overlap
 from headgrid.text import shorten_list
-
-#: Numbers kept of each pooled key: random projections, so that no frame pair collides.
-WIDTH = 4
 
 #: Calls with cached keys after which two caches that alternate have shown themselves.
 LOOKS = 4
@@ -51,21 +46,19 @@ class Fingerprints:
         queries: Spans,
         dtype: torch.dtype,
     ) -> dict[int, torch.Tensor]:
-        """Compare the cached keys of a call with those seen before; return those of the call."""
-        found = zip(slices.frames, _project(pooled, slices), slices.lengths, strict=True)
+        """Compare the cached keys of a call with those seen before; return those to remember."""
+        found = zip(slices.frames, pooled.unbind(2), slices.lengths, strict=True)
         marks = {frame: mark for frame, mark, size in found if size == segments.length(frame)}
         known = [frame for frame in marks if frame in self._marks]
         frames = tuple(frame for frame in known if not overlap(segments.span(frame), queries))
         if frames and marks[frames[0]].shape == self._marks[frames[0]].shape:
-            old = torch.stack([self._marks[frame] for frame in frames])
-            new = torch.stack([marks[frame] for frame in frames])
-            off = _differ(old, new, dtype)
+            key = (frames, len(marks))
+            new = torch.stack([marks.pop(frame) for frame in frames])
+            off = _differ(self._marks, frames, new, dtype)
             back = torch.zeros_like(off[0])  # whether the keys are those of two calls before
             self._compared += 1
             if self._compared <= LOOKS and all(frame in self._before for frame in frames):
-                before = torch.stack([self._before[frame] for frame in frames])
-                back = ~_differ(before, new, dtype).any()
-            key = (frames, len(marks))
+                back = ~_differ(self._before, frames, new, dtype).any()
             earlier = self._suspects.get(key, (torch.zeros_like(off), back))
             self._suspects[key] = (earlier[0] | off, earlier[1] | (off.any() & back))
             if not runs_ahead(off.device):
@@ -73,9 +66,9 @@ class Fingerprints:
         return marks
 
     def store(self, marks: dict[int, torch.Tensor]) -> None:
-        """Remember the fingerprints of complete frames."""
+        """Remember the keys of complete frames, as copies."""
         self._before |= {f: self._marks[f] for f in marks if f in self._marks}
-        self._marks |= marks
+        self._marks |= {frame: mark.clone() for frame, mark in marks.items()}
 
     def check_deferred(self, path: str) -> None:
         """Raise what a device that runs ahead has found by now."""
@@ -84,9 +77,15 @@ class Fingerprints:
         self._suspects.clear()
 
 
-def _differ(old: torch.Tensor, new: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _differ(
+    marks: dict[int, torch.Tensor], frames: tuple[int, ...], new: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return which frames have other keys than those remembered: (batch, heads, dim) of each."""
+    old = torch.stack([marks[frame] for frame in frames])
     tolerance = 1e-4 if dtype in (torch.float32, torch.float64) else 2e-3
-    return (new - old).abs().amax(1) > tolerance * old.abs().amax(1) + 1e-12
+    norm = torch.linalg.vector_norm
+    moved, size = (norm(part, dim=3).amax(dim=(1, 2)) for part in (new - old, old))
+    return moved > tolerance * size + 1e-12
 
 
 def _raise_changed(
@@ -111,17 +110,3 @@ def _raise_changed(
 def runs_ahead(device: torch.device) -> bool:
     """Return whether looking at a result would make the host wait for the device."""
     return bool(device.type != "cpu")
-
-
-@lru_cache
-def _projection(dim: int, device: torch.device) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(dim)
-    return torch.randn(dim, WIDTH, generator=generator).to(device)
-
-
-def _project(pooled: torch.Tensor, slices: FrameSlices) -> torch.Tensor:
-    """Return the fingerprints (slices, numbers) of pooled keys."""
-    lengths = torch.tensor(slices.lengths, device=pooled.device, dtype=torch.float32)
-    means = pooled.float() / lengths[None, None, :, None]
-    marks = means @ _projection(pooled.shape[3], pooled.device)
-    return marks.permute(2, 0, 1, 3).flatten(1)

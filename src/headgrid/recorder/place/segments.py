@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 from headgrid.errors import OptionError
@@ -14,6 +14,8 @@ from headgrid.text import shorten_list
 
 #: Token positions in the order in which they lie in a tensor: ``(start, stop)`` pieces.
 Spans = tuple[tuple[int, int], ...]
+#: What ``segments`` takes.
+Boundaries = Sequence[Any] | Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,15 @@ def _split(length: int, belongs: Callable[[int], bool]) -> list[tuple[int, int]]
 
 @dataclass(frozen=True)
 class Segments:
-    """Which token position belongs to which frame."""
+    """Which token position belongs to which frame, or to a place of its own.
+
+    ``names`` has the parts that the user named, from one frame up to, and without, another.
+    """
 
     tokens_per_frame: int | None = None
     bounds: tuple[tuple[int, int], ...] = ()
+    names: tuple[tuple[str, int, int], ...] = ()
+    is_pooled: bool = True
 
     @property
     def is_open(self) -> bool:
@@ -85,8 +92,13 @@ class Segments:
         return cls(tokens_per_frame=tokens_per_frame)
 
     @classmethod
-    def explicit(cls, boundaries: Sequence[Any], name: str = "segments") -> Segments:
-        """Frames between boundaries ``[0, 5, 12]``, or as pairs ``[(0, 5), (6, 12)]``."""
+    def explicit(cls, boundaries: Boundaries, name: str = "segments") -> Segments:
+        """Frames between boundaries ``[0, 5, 12]``, as pairs ``[(0, 5), (6, 12)]``, or by name.
+
+        ``{"text": (0, 5), "video": (5, 35, 10)}``: the third number cuts a part into frames.
+        """
+        if isinstance(boundaries, Mapping):
+            return cls._named(boundaries, name)
         items = list(boundaries)
         try:
             if items and isinstance(items[0], Sequence):
@@ -103,6 +115,70 @@ class Segments:
                 "[0, 5, 12], or pairs of them, [(0, 5), (6, 12)]"
             )
         return cls(bounds=tuple(pairs))
+
+    @classmethod
+    def _named(cls, parts: Mapping[str, Sequence[int]], name: str) -> Segments:
+        bounds: list[tuple[int, int]] = []
+        names: list[tuple[str, int, int]] = []
+        for part, ends in parts.items():
+            try:
+                start, stop, *given = map(int, ends)
+                (size,) = given or (stop - start,)
+            except (TypeError, ValueError):
+                start = stop = size = 0
+            follows = not bounds or start >= bounds[-1][1]
+            if not 0 <= start < stop or size < 1 or (stop - start) % size or not follows:
+                raise OptionError(
+                    f"{name} has {part}: {ends}, expected (start, stop) or (start, stop, tokens "
+                    "per frame) in token positions from 0, in whole frames, each part behind the "
+                    "one before"
+                )
+            first = len(bounds)
+            bounds += [(at, at + size) for at in range(start, stop, size)]
+            names.append((str(part), first, len(bounds)))
+        if not bounds:
+            raise OptionError(f"{name} names no part, expected {{'text': (0, 226)}} or the like")
+        return cls(bounds=tuple(bounds), names=tuple(names))
+
+    def unpooled(self) -> Segments:
+        """Return the segments with a place for every token."""
+        if not self.bounds:
+            return Segments(tokens_per_frame=1, is_pooled=False)
+        firsts = [0, *accumulate(stop - start for start, stop in self.bounds)]
+        return Segments(
+            bounds=tuple((at, at + 1) for span in self.bounds for at in range(*span)),
+            names=tuple((name, firsts[a], firsts[b]) for name, a, b in self.names),
+            is_pooled=False,
+        )
+
+    def label(self, count: int, words: Sequence[str] | None) -> dict[str, Any]:
+        """Return name, labels and segments of an axis with so many places.
+
+        ``words`` are those of all places, or of those that are one token. `OptionError` where
+        they are others.
+        """
+        single = [frame for frame in range(count) if self.length(frame) == 1]
+        labels: list[str] | None = None
+        if self.names:
+            labels = [""] * count
+            for name, first, stop in self.names:
+                several = stop - first > 1
+                for frame in range(first, min(stop, count)):
+                    labels[frame] = f"{name} {frame - first}" if several else name
+        if words is not None:
+            places = range(count) if len(words) == count else single
+            if len(words) != len(places):
+                raise OptionError(f"lists {len(words)} words for {len(places)} tokens")
+            labels = labels or [str(frame) for frame in range(count)]
+            for place, word in zip(places, words, strict=True):
+                labels[place] = word
+        called = None if self.is_pooled and labels is None else "Token"
+        if self.names and len(self.names) == count:
+            called = "Segment"
+        elif len(single) < count and labels is not None:
+            called = "Place"
+        segments = {name: (first, min(stop, count)) for name, first, stop in self.names}
+        return {"name": called, "labels": labels, "segments": segments}
 
     def length(self, frame: int) -> int:
         """Return the number of tokens of a frame."""

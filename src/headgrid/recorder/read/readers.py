@@ -210,10 +210,36 @@ def _read_wan(
     """Read (batch, tokens, heads, dim), where tokens beyond the lengths are padding."""
     call = _read_flash(q, k, function="flash_attention", **more)
     rows = [q.shape[1]] * q.shape[0] if q_lens is None else q_lens.tolist()
-    columns = [k.shape[1]] * q.shape[0] if k_lens is None else k_lens.tolist()
+    return _cut(call, rows, [k.shape[1]] * q.shape[0] if k_lens is None else k_lens.tolist())
+
+
+def _cut(call: AttentionCall, rows: Sequence[int], columns: Sequence[int]) -> AttentionCall:
+    """Return the call with so many query and key tokens in each batch element."""
     sequences = tuple((0, a, 0, b) for a, b in zip(rows, columns, strict=True))
-    padded = any((a, b) != (q.shape[1], k.shape[1]) for _, a, _, b in sequences)
-    return replace(call, sequences=sequences) if padded else call
+    whole = (0, call.query.shape[2], 0, call.key.shape[2])
+    return call if {*sequences} == {whole} else replace(call, sequences=sequences)
+
+
+def _read_flash_cache(
+    q: torch.Tensor,
+    k_cache: torch.Tensor,
+    k: torch.Tensor | None = None,
+    cache_seqlens: torch.Tensor | int | None = None,
+    **more: Any,
+) -> AttentionCall:
+    """Read a cache of which each element has filled a part, and the keys that the call adds."""
+    batch, new = q.shape[0], 0 if k is None else k.shape[1]
+    if cache_seqlens is None:
+        cache_seqlens = 0 if new else k_cache.shape[1]  # keys are added to no cache without it
+    filled = torch.as_tensor(cache_seqlens).expand(batch).tolist()
+    ends = [length + new for length in filled]
+    keys = k_cache[:, : max(ends)]
+    if k is not None:
+        keys = keys.clone()
+        for element, (start, end) in enumerate(zip(filled, ends, strict=True)):
+            keys[element, start:end] = k[element]
+    call = _read_flash(q, keys, function="flash_attn_with_kvcache", **more)
+    return _cut(call, [q.shape[1]] * batch, ends)
 
 
 def _xformers_axes(tokens: torch.Tensor, *, expanded: bool) -> torch.Tensor:
@@ -292,6 +318,13 @@ READERS: Mapping[str, Reader] = {
         f"{_SEQUENCES} {_SETTINGS} deterministic return_attn_probs block_table",
         _read_varlen,
         _FLASH,
+    ),
+    "flash_cache": _in_order(
+        "q k_cache v_cache k v rotary_cos rotary_sin cache_seqlens cache_batch_idx cache_leftpad "
+        "block_table softmax_scale causal window_size softcap",
+        _read_flash_cache,
+        "v_cache rotary_interleaved num_splits return_softmax_lse max_seqlen_q scheduler_metadata "
+        "pack_gqa sm_margin",
     ),
     "flash3": _in_order("q k v softmax_scale causal", _read_flash, _FLASH3),
     "flash3_varlen": _in_order(

@@ -15,8 +15,8 @@ from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum.masks import CUT, WHOLE, Band, PairPlan, plan_call
 from headgrid.recorder.sum.matrix import PairSums
 
-#: Elements that are converted to float32 at once: 4 MiB of scratch memory.
-CHUNK = 2**20
+#: Elements that are converted to float32 at once: 16 MiB of scratch memory.
+CHUNK = 2**22
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:
@@ -25,31 +25,29 @@ def wide_dtype(device: torch.device) -> torch.dtype:
 
 
 def pool_sums(tokens: torch.Tensor, slices: FrameSlices) -> torch.Tensor:
-    """Sum (batch, heads, tokens, dim) by frame."""
+    """Sum (batch, heads, tokens, dim) by frame.
+
+    In as few operations as memory allows: where the processor is busy with other work, each may
+    wait for its threads.
+    """
     kept = tokens.dtype if tokens.dtype == torch.float64 else torch.float32
     batch, heads, _, dim = tokens.shape
+    width = max(1, batch * heads * dim)
     sums = torch.empty((batch, heads, len(slices), dim), dtype=kept, device=tokens.device)
     for first, last in slices.runs:
-        length = slices.stops[first] - slices.starts[first]
         part = tokens[:, :, slices.starts[first] : slices.stops[last - 1]]
-        part = part.unflatten(2, (last - first, length))
-        step = max(1, CHUNK // max(1, batch * heads * length * dim))
-        for low in range(0, last - first, step):
-            chunk = part[:, :, low : low + step]
-            _sum_chunk(chunk, sums[:, :, first + low : first + low + chunk.shape[2]])
+        part = part.unflatten(2, (last - first, slices.lengths[first]))
+        target = sums[:, :, first:last]
+        if part.is_cuda or part.dtype == kept:
+            torch.sum(part, dim=3, dtype=kept, out=target)
+            continue
+        # CPU reductions convert their whole input first, so convert it piece by piece.
+        target.zero_()
+        frames = max(1, CHUNK // (width * part.shape[3]))
+        for chunk, into in zip(part.split(frames, dim=2), target.split(frames, dim=2), strict=True):
+            for piece in chunk.split(max(1, CHUNK // (width * frames)), dim=3):
+                into.add_(piece.to(kept).sum(dim=3))
     return sums
-
-
-def _sum_chunk(chunk: torch.Tensor, target: torch.Tensor) -> None:
-    """Sum (batch, heads, frames, tokens, dim) over tokens into ``target``."""
-    if chunk.is_cuda or chunk.dtype == target.dtype:
-        target.copy_(chunk.sum(dim=3, dtype=target.dtype))
-        return
-    # CPU reductions convert their whole input first, so convert it piece by piece.
-    step = max(1, CHUNK * chunk.shape[3] // max(1, chunk.numel()))
-    target.zero_()
-    for part in chunk.split(step, dim=3):
-        target.add_(part.to(target.dtype).sum(dim=3))
 
 
 def sum_band(queries: torch.Tensor, keys: torch.Tensor, band: Band) -> tuple[torch.Tensor, int]:
@@ -71,6 +69,13 @@ def sum_band(queries: torch.Tensor, keys: torch.Tensor, band: Band) -> tuple[tor
     return (queries.to(wide) * visible).sum(dim=(2, 3)), pairs
 
 
+def _multiply(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Multiply small matrices, without the threads for which torch would wait on a busy CPU."""
+    if one.device.type == "cpu":
+        return torch.from_numpy(one.numpy() @ other.numpy())
+    return one @ other
+
+
 def sum_logits(
     call: AttentionCall,
     queries: FrameSlices,
@@ -87,8 +92,10 @@ def sum_logits(
     if pooled_keys is None:
         pooled_keys = pool_sums(call.key, keys)
     wide = wide_dtype(pooled_keys.device)
-    each = pooled_keys.to(wide).repeat_interleave(call.group, dim=1)  # serves a group of heads
-    total = pooled_queries.to(wide) @ each.transpose(2, 3) * call.scale
+    each = pooled_keys.to(wide)
+    if call.group > 1:  # a key head serves a group of heads
+        each = each.repeat_interleave(call.group, dim=1)
+    total = _multiply(pooled_queries.to(wide), each.transpose(2, 3)) * call.scale
     pairs = np.outer(queries.lengths, keys.lengths).astype(np.float64)
     counts = np.stack([pairs * (plan.state == WHOLE) for plan in plans])[:, None]
     for element in range(total.shape[0]):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -59,13 +60,14 @@ def sum_softmax(
         for head in range(call.key.shape[1]):
             own = slice(head * call.group, (head + 1) * call.group)
             key = call.key[element, head].float()
-            for index, tokens in enumerate(chosen):
+            for first, last in _group(queries, chosen, call.group * key.shape[0]):
+                tokens = torch.cat(chosen[first:last])
                 parts = _iterate_rows(call, key, pieces, tokens, element, head)
-                rows = _Rows(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
-                stretch = queries.lengths[index] / len(tokens)
-                found = _reduce(rows, statistic, stretch)
+                joined = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+                rows = _Rows(*(part.unflatten(1, (last - first, -1)) for part in joined))
+                found = _reduce(rows, statistic, queries.lengths[first] / len(chosen[first]))
                 for target, values in zip((total, counts, variance), found, strict=True):
-                    target[element, own, index] = values
+                    target[element, own, first:last] = values
     count = counts.cpu().numpy().astype(np.float64)
     return PairSums(queries, keys, total, count, None if sample is None else variance)
 
@@ -79,6 +81,15 @@ def _choose_rows(
         return torch.arange(start, stop)
     drawn = torch.randperm(stop - start, generator=generator)[:sample]
     return start + drawn.sort().values
+
+
+def _group(
+    queries: FrameSlices, chosen: list[torch.Tensor], width: int
+) -> Iterator[tuple[int, int]]:
+    """Yield ``(first, last + 1)`` of equally long slices, as many as memory holds together."""
+    for start, stop in queries.runs:
+        step = max(1, ROW_CHUNK // max(1, width * len(chosen[start])))
+        yield from ((first, min(first + step, stop)) for first in range(start, stop, step))
 
 
 def _cover(keys: FrameSlices) -> list[tuple[int, int, int]]:
@@ -153,15 +164,16 @@ def _summarise(
 ) -> _Rows:
     """Reduce logits to one number a key frame, with one log-sum-exp over all of them."""
     parts = []
-    for _, start, stop in pieces:
-        part = scores[:, :, start:stop]
+    for length, alike in groupby(pieces, key=lambda piece: piece[2] - piece[1]):
+        run = list(alike)
+        part = scores[:, :, run[0][1] : run[-1][2]].unflatten(2, (len(run), length))
         hidden = part == -torch.inf
         values = part.masked_fill(hidden, 0.0)
-        top = part.amax(dim=2)
-        powers = (part - top.nan_to_num(neginf=0.0)[:, :, None]).exp()
+        top = part.amax(dim=3)
+        powers = (part - top.nan_to_num(neginf=0.0)[:, :, :, None]).exp()
         summed = (powers, powers * values, values, ~hidden)
-        parts.append((top, *(terms.sum(dim=2) for terms in summed)))
-    top, sums, weighted, total, seen = (torch.stack(x, dim=2) for x in zip(*parts, strict=True))
+        parts.append((top, *(terms.sum(dim=3) for terms in summed)))
+    top, sums, weighted, total, seen = (torch.cat(x, dim=2) for x in zip(*parts, strict=True))
     finite = top.nan_to_num(neginf=0.0)
     exponents = sums.log() + finite
     if sinks is not None:
@@ -185,17 +197,17 @@ def _summarise(
 def _reduce(
     rows: _Rows, statistic: str, stretch: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float]:
-    """Sum the rows of one query slice into a total, what it counts, and its variance."""
-    visible = (rows.seen > 0).any(dim=1)
+    """Sum the rows of query slices, [heads, slice, row, key slice]: total, counted, variance."""
+    visible = (rows.seen > 0).any(dim=2)
     if statistic == "max_logit":
-        return rows.top.amax(dim=1), visible, 0.0
+        return rows.top.amax(dim=2), visible, 0.0
     wide = wide_dtype(rows.total.device)
     if statistic == "logit":
-        return rows.total.to(wide).sum(dim=1), rows.seen.sum(dim=1), 0.0
+        return rows.total.to(wide).sum(dim=2), rows.seen.sum(dim=2), 0.0
     values = (rows.mass if statistic == "mass" else rows.entropy).to(wide)
-    total = values.sum(dim=1) * stretch
-    count = visible * rows.alive.sum(dim=1, keepdim=True) * stretch
-    drawn = values.shape[1]
+    total = values.sum(dim=2) * stretch
+    count = visible * rows.alive.sum(dim=2, keepdim=True) * stretch
+    drawn = values.shape[2]
     if stretch == 1 or drawn == 1:
         return total, count, 0.0
-    return total, count, values.var(dim=1) * drawn * stretch * (stretch - 1)
+    return total, count, values.var(dim=2) * drawn * stretch * (stretch - 1)

@@ -36,6 +36,7 @@ _FLASH: Mapping[str, Reader] = {
     "flash_attn_qkvpacked_func": READERS["flash_packed"],
     "flash_attn_kvpacked_func": READERS["flash_kv_packed"],
     "flash_attn_varlen_func": READERS["flash_varlen"],
+    "flash_attn_with_kvcache": READERS["flash_cache"],
 }
 
 _FLASH4: Mapping[str, Reader] = {
@@ -74,6 +75,7 @@ KNOWN: Mapping[str, Mapping[str, Reader]] = {
     "flash_attn_interface": {
         "flash_attn_func": READERS["flash3"],
         "flash_attn_varlen_func": READERS["flash3_varlen"],
+        "flash_attn_with_kvcache": READERS["flash_cache"],
     },
     "flash_attn.cute.interface": _FLASH4,
     "flash_attn.cute": _FLASH4,
