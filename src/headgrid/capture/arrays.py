@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from headgrid.capture.schema import FULL, LAST, as_array
@@ -12,10 +13,10 @@ from headgrid.errors import CaptureError
 def fit_arrays(
     full: Any,
     last: Any,
-    given: Mapping[str, Any],
+    given: Mapping[str, Any] = MappingProxyType({}),
     *,
-    causal: bool,
-    labels: Sequence[object] | None,
+    causal: bool = False,
+    labels: Sequence[object] | None = None,
 ) -> dict[str, Any]:
     """Return the fields with the two arrays, a batch of one taken off, a lone head's axis put on.
 
