@@ -72,7 +72,7 @@ def render(
     resume: bool,
     **options: Any,
 ) -> None:
-    """Draw captures: files (.pt, .npz, .safetensors), or folders of them.
+    """Draw captures: files (.pt, .npz, .npy, .safetensors), or folders of them.
 
     Writes layer{L}_2d_heatmap and layer{L}_perhead_grid for each, and for several
     captures headgrid-jobs.json, which --resume reads.
