@@ -23,6 +23,9 @@ from headgrid.text import shorten_float, shorten_list
 #: Names of the lines at chosen frames, and of the bands in gaps.
 MARKS, GAPS = "headgrid_marks", "headgrid_gaps"
 
+#: Words along an axis; Vega takes half a millisecond for each.
+_MOST_WORDS = 36
+
 
 @dataclass(frozen=True)
 class FrameAxis:
@@ -45,7 +48,7 @@ class FrameAxis:
         """The frames, and a number between them for each gap."""
         return frame_places(self.frames, self.pixels)
 
-    @property
+    @cached_property
     def step(self) -> float:
         """What a place takes, of as many as whole pools of pixels have."""
         pool = 1 if self.bars else pool_factor(len(self.places), self.pixels)
@@ -58,7 +61,10 @@ class FrameAxis:
 
         def fit(a: int, b: int) -> bool:
             letters = 1.0 if self.upwards or self.upright_labels else 0.28 * len(f"{a}{b}") + 0.23
-            return letters * self.look.tick_label <= 1.0001 * abs(place[a] - place[b]) * self.step
+            room = letters * self.look.tick_label
+            if self.axis.labels is not None:  # more than so many words are not looked up by eye
+                room = max(room, self.length / _MOST_WORDS)
+            return room <= 1.0001 * abs(place[a] - place[b]) * self.step
 
         if self.axis.labels is not None:
             chosen = [frames[0]]
@@ -79,7 +85,7 @@ class FrameAxis:
                 chosen.append(frame)
         return sorted(chosen)
 
-    @property
+    @cached_property
     def upright_labels(self) -> bool:
         """Whether labels below the panel stand upright, as they have no room side by side."""
         size = self.look.tick_label

@@ -40,6 +40,7 @@ def _shorten(label: str) -> str:
     return text[: sum(width <= _LONGEST for width in widths) - 1] + "…"
 
 
+@lru_cache(maxsize=2**14)
 def _measure(text: str) -> float:
     return measure_text(text) + (0.45 if text.endswith("…") else 0.0)
 

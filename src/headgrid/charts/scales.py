@@ -286,7 +286,8 @@ def frame_runs(frames: Sequence[int]) -> list[list[int]]:
     ([[0, 1, 2], [15, 16]], [[0, 4, 9]])
     """
     steps = [after - frame for frame, after in itertools.pairwise(frames)]
-    ends = [n + 1 for n, step in enumerate(steps) if step >= 2 * min(steps)]
+    widest = 2 * min(steps, default=1)
+    ends = [n + 1 for n, step in enumerate(steps) if step >= widest]
     if 2 * len(ends) > len(frames):
         return [list(frames)]
     return [list(frames[a:b]) for a, b in itertools.pairwise([0, *ends, len(frames)])]

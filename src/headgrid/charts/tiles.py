@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import io
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import Array
-from headgrid.charts.scales import MAX_PIXELS, ColorScale, frame_places, pool_factor
+from headgrid.charts.scales import MAX_PIXELS, STEPS, ColorScale, frame_places, pool_factor
 from headgrid.tables.tidy import round_values
 
 
@@ -26,9 +28,13 @@ def pool_extremes(matrix: Array, rows: int, columns: int) -> Array:
     """
     if rows == columns == 1:
         return matrix
-    starts = np.arange(0, matrix.shape[0], rows), np.arange(0, matrix.shape[1], columns)
-    high = np.fmax.reduceat(np.fmax.reduceat(matrix, starts[0], axis=0), starts[1], axis=1)
-    low = np.fmin.reduceat(np.fmin.reduceat(matrix, starts[0], axis=0), starts[1], axis=1)
+    more = [(0, -size % pool) for size, pool in zip(matrix.shape, (rows, columns), strict=True)]
+    padded = np.pad(matrix, more, constant_values=np.nan)
+    ends = []
+    for extreme in (np.fmax, np.fmin):
+        pooled = reduce(extreme, (padded[row::rows] for row in range(rows)))
+        ends.append(reduce(extreme, (pooled[:, column::columns] for column in range(columns))))
+    high, low = ends
     return np.asarray(np.where(high >= -low, high, low))
 
 
@@ -45,17 +51,20 @@ def head_tile(capture: Capture, head: int, scale: ColorScale, pixels: int = MAX_
     unseen = np.isnan(upright)
     # Rounded like every other value in a figure, so that both forms show the same colours.
     steps = scale.steps(round_values(np.where(unseen, 0.0, upright)))
-    used, index = np.unique(steps[~unseen], return_inverse=True)
+    used = np.flatnonzero(np.bincount(steps[~unseen], minlength=STEPS))
+    index = np.searchsorted(used, steps[~unseen])
     packed = io.BytesIO()
+    # A twelfth of the time for 7 % more bytes; those of captures of frames stay what they are.
+    how: dict[str, Any] = {"compress_level": 6} if capture.key_labels else {"optimize": True}
     if len(used) < 256:
         # One byte a pixel: the colours in use, and one more for "nothing here".
         indexed = np.full(upright.shape, len(used), dtype=np.uint8)
         indexed[~unseen] = index
         image = Image.fromarray(indexed)
         image.putpalette(scale.colors()[used].tobytes() + b"\0\0\0")
-        image.save(packed, "PNG", optimize=True, transparency=len(used))
+        image.save(packed, "PNG", **how, transparency=len(used))
     else:
         alpha = np.where(unseen, 0, 255).astype(np.uint8)
         image = Image.fromarray(np.dstack([scale.colors()[steps], alpha]))
-        image.save(packed, "PNG", optimize=True)
+        image.save(packed, "PNG", **how)
     return "data:image/png;base64," + base64.b64encode(packed.getvalue()).decode("ascii")
