@@ -227,5 +227,6 @@ def sink_texts(capture: Capture) -> list[str]:
     decimals = 2 if capture.is_logits else 3
     plain = 10.0**-decimals * 5 <= largest < 1e7 or largest == 0
     style = f".{decimals}f" if plain else ".1e"
-    texts = (write_number(score, f"z{style}") for score in sink_scores(capture))
+    rounded = (float(format(score, style)) + 0.0 for score in sink_scores(capture))  # no -0.00
+    texts = (write_number(score, style) for score in rounded)
     return ["n/a" if text == "nan" else text for text in texts]
