@@ -10,7 +10,7 @@ import click
 
 from headgrid.cli.shared import exit_with, inputs_argument, option, read_file
 from headgrid.errors import HeadgridError, check_choice
-from headgrid.text import clean_text, write_number
+from headgrid.text import clean_text, quote_text, write_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,7 @@ def _write_text(captures: Sequence[Capture]) -> str:
             f"{run} {capture.layer_index} ({capture.statistic})",
             f"diagonal mean={_number(layer['diagonal_mean'])}, "
             f"first-key mean={_number(layer['first_key_mean'])}",
+            *_name_ends(capture),
         ]
         lines += [
             f"H{row.head:2d}: first={_number(row.first)}, mid={_number(row.mid)}, "
@@ -41,6 +42,31 @@ def _write_text(captures: Sequence[Capture]) -> str:
         ]
         paragraphs.append("\n".join(lines) + "\n")
     return "\n".join(paragraphs)
+
+
+def _name_ends(capture: Capture) -> list[str]:
+    """Return a line that names the keys of first and last, where keys have labels."""
+    from headgrid.tables.stats import visible_groups
+
+    axis = capture.key_axis
+    if axis.labels is None:
+        return []
+    seen = [
+        [axis.numbers[at] for at in (keys[0], keys[-1])] for _, keys, _ in visible_groups(capture)
+    ]
+    ends = {
+        "first": {number for number, _ in seen if number == 0},
+        "last": {number for _, number in seen},
+    }
+    named = [
+        f"{end} = {axis.noun} "
+        + " or ".join(
+            f"{number} {quote_text(axis.by_number[number], 40)}" for number in sorted(numbers)
+        )
+        for end, numbers in ends.items()
+        if numbers
+    ]
+    return [", ".join(named)] if named else []
 
 
 def _write_csv(captures: Sequence[Capture]) -> str:

@@ -24,7 +24,7 @@ from headgrid.charts.scales import ColorScale, Palette, frame_places, palette_fo
 from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.options import ColorRange, FigureOptions, PaletteName
 from headgrid.survey.model import Survey
-from headgrid.tables.measures import MEASURES, measure_title
+from headgrid.tables.measures import MEASURES, describe_measure, measure_title
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import DIGITS, round_values
 from headgrid.text import count_noun, shorten_list, shorten_text
@@ -38,7 +38,7 @@ from headgrid.web.livespecs import (
     word_room,
 )
 from headgrid.web.page import write_document, write_script
-from headgrid.web.places import name_places, pool_capture, pool_size
+from headgrid.web.places import name_places, name_queries, pool_capture, pool_size
 
 #: Pairs of a map up to which each is a cell of its own. Of more it is an image, as a redraw would
 #: take longer than a tenth of a second.
@@ -99,6 +99,7 @@ def write_explorer(found: Survey, options: ExplorerOptions) -> str:
 def _write_body(shown: _Shown, model: dict[str, Any], title: str) -> str:
     prompt = shorten_text(shown.first.prompt, 300) if shown.runs == 1 else ""
     template = assets.read_file("explorer.html").strip()
+    query, key = shown.first.query_axis, shown.first.key_axis
     return template.format(
         title=escape(title),
         about=escape(" · ".join(shorten_text(text) for text in shown.describe())),
@@ -109,7 +110,7 @@ def _write_body(shown: _Shown, model: dict[str, Any], title: str) -> str:
         ),
         layers=_options(shown.captures),
         heads=_options(range(shown.first.num_heads)),
-        axes=escape(_tell_axes(shown.first)),
+        axes=escape(f"{name_queries(query, key)} and key {key.nouns}"),
         last=escape(model["lastBlock"]),
         maps="" if shown.has_maps else " hidden",
     )
@@ -174,14 +175,13 @@ class _Shown:
         if missing := len(self.survey.layers) - present:
             yield f"{missing} missing"
         query, key = self.first.query_axis, self.first.key_axis
-        noun = "" if query.name == key.name else f" {query.nouns}"
-        queries = f"{len(query.numbers):,} query{noun} x " if self.has_maps else ""
+        queries = f"{len(query.numbers):,} {name_queries(query, key)} x " if self.has_maps else ""
         number = len(key.numbers)
         yield f"{queries}{number:,} key {key.noun if number == 1 else key.nouns}"
         if self.pools != (1, 1):
-            pair = f"{self.pools[0]}{noun} x " if self.has_maps else ""
-            what = f"cell pools {pair}" if self.has_maps else "bar pools "
-            yield f"a {what}{self.pools[1]} {key.nouns} and shows the value of largest magnitude"
+            noun = "" if query.name == key.name else f" {query.nouns}"
+            what = f"cell pools {self.pools[0]}{noun} x" if self.has_maps else "bar pools"
+            yield f"a {what} {self.pools[1]} {key.nouns} and shows the value of largest magnitude"
         if self.first.block_sizes:
             yield f"blocks [{shorten_list(self.first.block_sizes)}]"
         yield STATISTICS[self.first.statistic].title.lower()
@@ -256,13 +256,6 @@ def _describe_image(capture: Capture, palette: Palette) -> dict[str, Any]:
     }
 
 
-def _tell_axes(capture: Capture) -> str:
-    """Return what the axes of a map are, for its label: ``query and key frames``."""
-    query, key = capture.query_axis, capture.key_axis
-    noun = "" if query.name == key.name else f" {query.nouns}"
-    return f"query{noun} and key {key.nouns}"
-
-
 def _tell_last_block(capture: Capture) -> str:
     """Return the queries of the last block: ``frames 18, 19, 20``, or with labels."""
     axis, numbers = capture.query_axis, capture.last_block_query_frames
@@ -274,10 +267,10 @@ def _tell_last_block(capture: Capture) -> str:
 
 def _draw_measures(shown: _Shown) -> dict[str, Any]:
     """Return every measure that some head has, each with its overview."""
-    found, statistic = shown.survey, shown.survey.statistic
+    found, key_name = shown.survey, shown.survey.form.key_name
     options = FigureOptions(palette=shown.options.palette)
     measures = {}
-    for name, measure in MEASURES.items():
+    for name in MEASURES:
         summary = found.summary(name)
         summary = summary[summary["set"] == shown.set]
         # One that was asked for is drawn even so, and the figure says why it can not be.
@@ -285,9 +278,9 @@ def _draw_measures(shown: _Shown) -> dict[str, Any]:
             continue
         summary = summary.assign(set="")
         measures[name] = {
-            "title": measure_title(name, statistic),
-            "description": measure.description,
-            "spec": draw_live_overview(summary, name, statistic, options, found.layers),
+            "title": measure_title(name, found.statistic, key_name),
+            "description": describe_measure(name, key_name),
+            "spec": draw_live_overview(summary, name, found, options),
         }
     return measures
 

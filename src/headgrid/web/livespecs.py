@@ -24,6 +24,7 @@ from headgrid.charts.scales import STEPS, ColorScale, Palette
 from headgrid.charts.spec import ChartLike, Spec, configure, finish_chart, to_spec
 from headgrid.options import ColorRange, FigureOptions
 from headgrid.render.convert import check_spec
+from headgrid.survey.model import Survey
 from headgrid.tables.measures import measure_title
 from headgrid.text import shorten_float
 
@@ -57,13 +58,14 @@ _TICK = (
 
 
 def draw_live_overview(
-    summary: pd.DataFrame, name: str, statistic: str, options: FigureOptions, layers: Sequence[int]
+    summary: pd.DataFrame, name: str, found: Survey, options: FigureOptions
 ) -> Spec:
-    """Return the overview of a summary of one set, with a ring around the chosen head.
+    """Return the overview of a survey's summary of one set, with a ring around the chosen head.
 
     Its parameters are ``chosen_layer`` and ``chosen_head``, texts or null.
     """
-    chart = draw_overview(summary, name, statistic, options, layers=layers)
+    values, key_name = (summary, name, found.statistic, options), found.form.key_name
+    chart = draw_overview(*values, layers=found.layers, key_name=key_name)
     spec = _finish(to_spec(chart, validate=False))
     left_out = {"set"} if (summary["runs"] > 1).any() else {"set", "std", "runs"}
     panel, cells = spec["spec"], _layer(spec, CELLS)
@@ -89,7 +91,8 @@ def draw_live_overview(
     for part in panel["layer"]:
         bar = part["encoding"]["color"].get("legend") if "tooltip" in part["encoding"] else {}
         # The title is on one line: there is room now.
-        bar |= {"gradientLength": panel["height"], "title": measure_title(name, statistic)}
+        title = measure_title(name, found.statistic, key_name)
+        bar |= {"gradientLength": panel["height"], "title": title}
         bar.pop("titlePadding", None)
     panel["layer"] += _rings(cells, {"x": "chosen_head", "y": "chosen_layer"})
     return _with_parameters(spec, chosen_layer=None, chosen_head=None)

@@ -14,7 +14,7 @@ from headgrid.capture.model import Capture
 from headgrid.charts.labels import short_labels
 from headgrid.charts.scales import pool_factor
 from headgrid.charts.tiles import pool_extremes
-from headgrid.text import shorten_text
+from headgrid.text import quote_text, shorten_text
 
 #: Places along an axis of a page; of more, so many neighbours share one that none is left out.
 MAX_PLACES = 256
@@ -82,6 +82,11 @@ def name_places(axis: Axis, size: int = 1) -> dict[int, dict[str, str]]:
     return named
 
 
+def name_queries(query: Axis, key: Axis) -> str:
+    """Return what queries are called beside keys: ``query``, or ``query segments`` if another."""
+    return "query" if query.name == key.name else f"query {query.nouns}"
+
+
 def _pool_axis(axis: Axis, size: int) -> Axis:
     """Return the axis of pools, each with its first number, and its first and last label."""
     if axis.labels is None:
@@ -103,6 +108,6 @@ def _span(items: Sequence[object], mark: str) -> str:
 
 
 def _quote(label: str) -> str:
-    text = shorten_text(label, _QUOTED).translate(_DIRECTIONS)
+    text = quote_text(label, _QUOTED).translate(_DIRECTIONS)
     leftwards = any(bidirectional(letter) in ("R", "AL") for letter in text)
-    return f"\u2068'{text}'\u2069" if leftwards else f"'{text}'"
+    return f"\u2068{text}\u2069" if leftwards else text
