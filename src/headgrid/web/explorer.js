@@ -288,9 +288,10 @@
       this.again = false;
     }
 
-    async layer(number) {
+    layer(number) {
       if (!this.layers.has(number)) {
-        this.layers.set(number, new Layer(await inflate(`layer-${number}`), this.model));
+        const read = inflate(`layer-${number}`).then((bytes) => new Layer(bytes, this.model));
+        this.layers.set(number, read);
       }
       return this.layers.get(number);
     }
@@ -328,6 +329,8 @@
         this.drawProfile(values, layer, head),
       ]);
       main.dataset.shown = writeAddress(state);
+      const at = model.layers.indexOf(layer); // whoever steps on finds the next one read
+      for (const near of model.layers.slice(Math.max(0, at - 1), at + 2)) this.layer(near);
     }
 
     async drawOverview() {
@@ -362,7 +365,12 @@
       const { image } = this.model;
       const about = `${layer} ${head} ${image && this.range}`;
       if (this.records?.about !== about && image) {
-        this.records = { about, rows: [{ panel: 0, tile: paint(values, head, this.range, this.model) }] };
+        const picture = new Image();
+        picture.src = paint(values, head, this.range, this.model);
+        await picture.decode();
+        // Vega shows nothing while it loads another image: it keeps the first, under an attribute
+        // that comes before its own.
+        this.records = { about, picture, rows: this.records?.rows ?? [{ panel: 0, tile: picture.src }] };
       } else if (this.records?.about !== about) {
         const rows = [];
         values.places.forEach((_, pair) => {
@@ -384,6 +392,7 @@
         pointed_query: this.pointed ? at(image?.rows, queries[query]) : null,
         pointed_key: this.pointed ? at(image?.columns, keys[key]) : null,
       });
+      if (image) node.querySelector("image").setAttribute("href", this.records.picture.src);
     }
 
     async drawProfile(values, layer, head) {
