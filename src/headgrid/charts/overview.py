@@ -21,12 +21,7 @@ from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.errors import CaptureError, check_choice
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
-from headgrid.tables.measures import (
-    MEASURES,
-    describe_measure,
-    measure_diverges,
-    measure_title,
-)
+from headgrid.tables.measures import MEASURES, describe_measure, measure_diverges, measure_title
 from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
 

@@ -48,21 +48,13 @@ def _name_ends(capture: Capture) -> list[str]:
     """Return a line that names the keys of first and last, where keys have labels."""
     from headgrid.tables.stats import visible_groups
 
-    axis = capture.key_axis
-    if axis.labels is None:
-        return []
-    seen = [
-        [axis.numbers[at] for at in (keys[0], keys[-1])] for _, keys, _ in visible_groups(capture)
-    ]
-    ends = {
-        "first": {number for number, _ in seen if number == 0},
-        "last": {number for _, number in seen},
-    }
+    axis, ends = capture.key_axis, {"first": set[int](), "last": set[int]()}
+    for _, keys, _ in visible_groups(capture) if axis.labels else ():
+        ends["first"] |= {0} & {axis.numbers[keys[0]]}
+        ends["last"].add(axis.numbers[keys[-1]])
     named = [
         f"{end} = {axis.noun} "
-        + " or ".join(
-            f"{number} {quote_text(axis.by_number[number], 40)}" for number in sorted(numbers)
-        )
+        + " or ".join(f"{n} {quote_text(axis.by_number[n], 40)}" for n in sorted(numbers))
         for end, numbers in ends.items()
         if numbers
     ]

@@ -425,8 +425,8 @@
       const { head, layer } = this.state;
       const [row, column] = [places.query[query], places.key[key]];
       const shown = { layer, head, query: row?.span ?? query, key: column?.span ?? key };
-      if (row?.label !== undefined) shown.query_label = row.label;
-      if (column?.label !== undefined) shown.key_label = column.label;
+      if (row?.label) shown.query_label = row.label;
+      if (column?.label) shown.key_label = column.label;
       return { ...shown, [statistic]: value };
     }
 
@@ -498,30 +498,26 @@
       this.layer(layer).then((values) => this.sayPair(queries[query], keys[key], values.value(head, query, key)));
     }
 
-    // The pair under the mouse on a map that is an image, and its value, if it has one.
+    // The pair under the mouse on a map that is an image, if it has a value.
     pairAt(event) {
       const { image, keys, queries } = this.model;
       const box = this.map.node.querySelector("image").getBoundingClientRect();
       const place = (places, share) => places[Math.floor(share * places.length)];
-      const query = place(image.rows, (box.bottom - event.clientY) / box.height);
-      const key = place(image.columns, (event.clientX - box.x) / box.width);
-      const value = this.values.value(this.state.head, queries.indexOf(query), keys.indexOf(key));
-      return value === null ? {} : { query, key, [this.model.statistic]: value };
+      const row = queries.indexOf(place(image.rows, (box.bottom - event.clientY) / box.height));
+      const column = keys.indexOf(place(image.columns, (event.clientX - box.x) / box.width));
+      const value = row < 0 || column < 0 ? null : this.values.value(this.state.head, row, column);
+      return value === null ? null : { query: queries[row], key: keys[column], [this.model.statistic]: value };
     }
 
-    // Lets a map that is an image do what cells do: be read, have a tooltip, be clicked.
-    listenToImage() {
-      const { node } = this.map;
-      const show = (event, pair) => {
-        const known = pair.key !== undefined;
-        const shown = known ? this.describe(pair.query, pair.key, pair[this.model.statistic]) : null;
-        this.map.view.tooltip()(null, event, null, shown);
-        node.style.cursor = known ? "pointer" : "";
-        return pair;
-      };
-      node.addEventListener("mousemove", (event) => this.read(show(event, this.pairAt(event))));
-      node.addEventListener("mouseleave", (event) => show(event, {}));
-      node.addEventListener("click", (event) => this.pick(this.pairAt(event)));
+    // Lets the map do something with the pair under the mouse; an image has no marks for pairs.
+    onMap(type, listener) {
+      if (!this.model.image) return this.map.on(type, listener);
+      return this.map.node.addEventListener(type, (event) => {
+        const pair = this.pairAt(event);
+        const tooltip = pair && this.describe(pair.query, pair.key, pair[this.model.statistic]);
+        this.map.view.tooltip()(null, event, null, tooltip);
+        listener(pair ?? {});
+      });
     }
 
     point(query, key) {
@@ -530,15 +526,6 @@
       this.pointed = [within(query, queries.length), within(key, keys.length)];
       this.sayPointed();
       return this.draw();
-    }
-
-    read(datum) {
-      const value = datum[this.model.statistic];
-      if (datum.key !== undefined && value !== undefined) this.sayPair(datum.query, datum.key, value);
-    }
-
-    pick({ query }) {
-      if (query !== undefined) this.change({ query: query === this.state.query ? null : query });
     }
 
     markFixed() {
@@ -570,9 +557,13 @@
         const place = [layer === undefined ? "all layers" : `layer ${layer}`, head === undefined ? "all heads" : `head ${head}`];
         this.say(`${place.join(", ")}: ${this.model.measures[measure].title} ${print(datum[measure])}`.replace(/^./, (c) => c.toUpperCase()));
       });
-      if (this.model.image) this.listenToImage();
-      this.map.on("mousemove", (datum) => this.read(datum));
-      this.map.on("click", (datum) => this.pick(datum));
+      this.onMap("mousemove", (datum) => {
+        if (datum.key !== undefined && statistic in datum) this.sayPair(datum.query, datum.key, datum[statistic]);
+      });
+      this.onMap("mouseleave", () => {});
+      this.onMap("click", ({ query }) => {
+        if (query !== undefined) this.change({ query: query === this.state.query ? null : query });
+      });
       this.profile.on("mousemove", (datum) => {
         if (datum.key !== undefined && statistic in datum) this.sayPair(this.state.query, datum.key, datum[statistic]);
       });

@@ -224,7 +224,7 @@ def _describe_model(shown: _Shown) -> dict[str, Any]:
         "wordRoom": word_room(first),
         "maps": [
             draw_live_map(first, palette, width, vectors=vectors)
-            for width in (MAP_WIDTHS if shown.has_maps else ())
+            for width in MAP_WIDTHS * shown.has_maps
         ],
         "image": None if vectors else _describe_image(first, palette),
         "profiles": [draw_live_profile(first, w, pooled=pools[1] > 1) for w in MAP_WIDTHS],
@@ -260,9 +260,9 @@ def _tell_last_block(capture: Capture) -> str:
     """Return the queries of the last block: ``frames 18, 19, 20``, or with labels."""
     axis, numbers = capture.query_axis, capture.last_block_query_frames
     noun = axis.noun if len(numbers) == 1 else axis.nouns
-    names = name_places(axis)
-    shown = [names[n]["name"].partition(" ")[2] if n in names else n for n in numbers]
-    return f"{noun} {shorten_list(shown, 8 if axis.labels is None else 4)}"
+    named = name_places(axis) if axis.labels else {}
+    shown = [named[n]["name"].removeprefix(f"{axis.noun} ") if n in named else n for n in numbers]
+    return f"{noun} {shorten_list(shown, 4 if named else 8)}"
 
 
 def _draw_measures(shown: _Shown) -> dict[str, Any]:

@@ -91,8 +91,8 @@ def draw_live_overview(
     for part in panel["layer"]:
         bar = part["encoding"]["color"].get("legend") if "tooltip" in part["encoding"] else {}
         # The title is on one line: there is room now.
-        title = measure_title(name, found.statistic, key_name)
-        bar |= {"gradientLength": panel["height"], "title": title}
+        bar["title"] = measure_title(name, found.statistic, key_name)
+        bar["gradientLength"] = panel["height"]
         bar.pop("titlePadding", None)
     panel["layer"] += _rings(cells, {"x": "chosen_head", "y": "chosen_layer"})
     return _with_parameters(spec, chosen_layer=None, chosen_head=None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeVar
 from unicodedata import bidirectional
 
 import numpy as np
@@ -22,7 +21,6 @@ MAX_PLACES = 256
 _LABEL, _QUOTED = 500, 40  # letters of a label in a tooltip, and within a sentence
 # What turns the direction of text ends with the label that holds it.
 _DIRECTIONS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
-_Item = TypeVar("_Item")
 
 
 def pool_size(axis: Axis) -> int:
@@ -48,16 +46,16 @@ def pool_capture(capture: Capture) -> Capture:
         return capture
     heads = range(capture.num_heads if matrices else 0)
     maps = [pool_extremes(capture.head_matrix(head), rows, columns) for head in heads]
-    pooled = [_pool_axis(axis, size) for axis, size in ((queries, rows), (keys, columns))]
+    queries, keys = _pool_axis(queries, rows), _pool_axis(keys, columns)
     return Capture.from_array(
         np.stack(maps) if maps else None,
         last_block=pool_extremes(capture.last_block_rows, 1, columns),
         layer=capture.layer_index,
-        query_frames=pooled[0].numbers,
-        key_frames=pooled[1].numbers,
+        query_frames=queries.numbers,
+        key_frames=keys.numbers,
         last_block_query_frames=capture.last_block_query_frames,
-        query_labels=pooled[0].labels,
-        key_labels=pooled[1].labels,
+        query_labels=queries.labels,
+        key_labels=keys.labels,
         query_name=queries.name,
         key_name=keys.name,
         statistic=capture.statistic,
@@ -72,14 +70,15 @@ def name_places(axis: Axis, size: int = 1) -> dict[int, dict[str, str]]:
     """
     if axis.labels is None and axis.name == FRAME and size == 1:
         return {}
-    named = {}
-    for at, numbers in zip(axis.numbers[::size], _pools(axis.numbers, size), strict=True):
-        span = _span(numbers, "\u2013")
-        noun = axis.noun if len(numbers) == 1 else axis.nouns
-        named[at] = {"name": f"{noun} {span}", "span": span}
-    for place, label in zip(named.values(), _pool_axis(axis, size).labels or (), strict=False):
-        place |= {"name": f"{place['name']} {_quote(label)}", "label": label}
-    return named
+    pooled, spans = _pool_axis(axis, size), _spans(axis.numbers, size, "–")
+    names = {}
+    for number, span, label in zip(
+        pooled.numbers, spans, pooled.labels or [""] * len(spans), strict=True
+    ):
+        name = f"{axis.nouns if '–' in span else axis.noun} {span}"
+        name = f"{name} {_quote(label)}" if label else name
+        names[number] = {"name": name, "span": span, "label": label}
+    return names
 
 
 def name_queries(query: Axis, key: Axis) -> str:
@@ -95,16 +94,13 @@ def _pool_axis(axis: Axis, size: int) -> Axis:
         shorten_text(label, _LABEL) if short.endswith("…") else short
         for label, short in zip(axis.labels, short_labels(axis), strict=True)
     ]
-    labels = tuple(_span(pool, " … ") for pool in _pools(shown, size))
-    return replace(axis, numbers=axis.numbers[::size], labels=labels)
+    return replace(axis, numbers=axis.numbers[::size], labels=tuple(_spans(shown, size, " … ")))
 
 
-def _pools(items: Sequence[_Item], size: int) -> Iterator[Sequence[_Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _span(items: Sequence[object], mark: str) -> str:
-    return f"{items[0]}{mark}{items[-1]}" if len(items) > 1 else f"{items[0]}"
+def _spans(items: Sequence[object], size: int, mark: str) -> list[str]:
+    """Return the first and the last of each so many items."""
+    pools = (items[start : start + size] for start in range(0, len(items), size))
+    return [f"{p[0]}{mark}{p[-1]}" if len(p) > 1 else f"{p[0]}" for p in pools]
 
 
 def _quote(label: str) -> str:
