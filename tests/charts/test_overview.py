@@ -283,6 +283,19 @@ def test_missing_layers_are_named_and_break_the_lines_and_the_band():
     assert len(dots) == 2  # the heads of layer 7, which no line leads to
 
 
+def test_titles_and_captions_say_what_a_key_is_called():
+    rows = np.sin(np.arange(9.0))[None]
+    words = Capture.from_array(last_block=rows, key_labels=[f"w{n}" for n in range(9)])
+    found = headgrid.survey([words])
+    for draw in headgrid.overview, headgrid.trend:
+        assert "(value of the last-block row at key token 0)" in draw(found, "first").description
+        spec = headgrid.to_spec(draw(found, "period"))
+        assert "Dominant Period (tokens)" in spec["title"]["text"][0]
+        assert "frame" not in spec["description"]
+    with pytest.raises(headgrid.CaptureError, match="a sink score key token 0 and three"):
+        headgrid.overview(found, "entropy")
+
+
 def test_without_spread_there_is_no_band_and_the_caption_says_so():
     spec = trend_of(summary(runs=1))
     assert "no spread, as there is one run" in spec["description"]

@@ -341,6 +341,23 @@ def test_statistics_are_printed_in_the_seeds_line_format(cli, capture_file):
     ]
 
 
+def test_statistics_name_the_keys_of_first_and_last_where_keys_have_labels(cli, tmp_path):
+    rows = np.array([[3.0, 1.0, 2.0, 4.0], [3.0, 1.0, 2.0, np.nan]])
+    told = {
+        (0, 1): "first = token 0 'The', last = token 2 '\u241b[1m' or 3 'mat'",
+        (1,): "first = token 0 'The', last = token 2 '\u241b[1m'",
+    }
+    for heads, line in told.items():
+        labels = ["The", "cat", "\x1b[1m", "mat"]
+        capture = Capture.from_array(last_block=rows[list(heads)], key_labels=labels)
+        result = cli("stats", save_capture(capture, tmp_path / "layer0.npz"))
+        assert result.stdout.splitlines()[2] == line
+    rows[:, 0] = np.nan
+    capture = Capture.from_array(last_block=rows[:1], key_labels=["a", "b", "c", "d"])
+    result = cli("stats", save_capture(capture, tmp_path / "layer0.npz"))
+    assert result.stdout.splitlines()[2] == "last = token 3 'd'"
+
+
 def test_statistics_as_csv_are_a_table(cli, capture_file, tmp_path):
     for number in (10, 2):
         capture_file(f"in/layer{number}.npz")

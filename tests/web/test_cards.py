@@ -55,6 +55,15 @@ def read_picture(html):
     return given, pixels
 
 
+def test_a_card_names_words_and_what_the_axes_are_called():
+    labels = {"query_labels": ["<b>", "cat"], "key_labels": ["a", "b", "c"], "query_name": "Step"}
+    capture = Capture.from_array(np.arange(6.0).reshape(1, 2, 3), **labels)
+    card = read_card(capture)
+    assert card.facts["size"] == "1 head, 2 query steps x 3 key tokens"
+    assert card.facts["last block"] == "query steps [1 ('cat')]"
+    assert read_card(survey([capture])).facts["tokens"] == "2 query steps x 3 key"
+
+
 def scale_of(capture):
     rule = resolve_color_range("symmetric", [capture])
     return ColorScale(rule, palette_for(capture.statistic, "rdbu"))

@@ -1,6 +1,7 @@
 """The explorer's page as Chromium shows it, and what goes into it."""
 
 import base64
+import io
 import json
 import re
 import zlib
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import headgrid
 from browser import open_visits
@@ -18,7 +20,7 @@ from headgrid.options import ColorRange
 from headgrid.tables.measures import MEASURES, measure_table
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import round_values
-from headgrid.web.explorer_page import MAX_FRAMES, pack_capture, pack_numbers
+from headgrid.web.explorer_page import pack_capture, pack_numbers
 from synthetic import block_capture, waves
 
 HOSTILE = (
@@ -491,15 +493,109 @@ def test_hostile_texts_stay_texts_and_heads_without_a_value_can_be_looked_at(ope
     seen.assert_harmless()
 
 
-def test_many_cells_are_drawn_as_pixels_and_read_out(visit, tmp_path):
-    values = waves(1, 80, 80)
-    seen = open_page(visit, Capture.from_array(values), tmp_path)
-    box = seen.page.locator("#map canvas").bounding_box()
-    seen.page.mouse.move(box["x"] + 200, box["y"] + 100)
-    seen.wait_for("document.querySelector('#readout').textContent !== ''")
-    found = re.search(r"query (\d+), key (\d+): (\S+)", state_of(seen)["readout"])
-    query, key = int(found[1]), int(found[2])
-    assert number(found[3]) == round_values(values)[0, query, key]
+def image_pixels(seen):
+    """Return what the map's image holds, query 0 first, [query, key, red green blue alpha]."""
+    link = seen.page.locator("#map image").evaluate("n => n.href.baseVal")
+    with Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2]))) as image:
+        return np.asarray(image.convert("RGBA"))[::-1]
+
+
+def image_center(seen, query, key, queries, keys):
+    box = seen.page.locator("#map image").bounding_box()
+    across, up = box["width"] * (key + 0.5) / keys, box["height"] * (query + 0.5) / queries
+    return box["x"] + across, box["y"] + box["height"] - up
+
+
+@pytest.mark.parametrize("statistic", ["logit", "mass"])
+def test_a_map_of_many_cells_is_an_image_in_the_colors_of_the_scale(statistic, visit, tmp_path):
+    """Frames 30 to 39 are left out of the axes, and some pairs were not recorded."""
+    values = waves(2, 80, 80, mass=statistic == "mass")
+    values[0, 3:9, 70:] = np.nan
+    frames = [*range(30), *range(40, 90)]
+    given = {"query_frames": frames, "key_frames": frames, "statistic": statistic}
+    capture = Capture.from_array(values, **given)
+    seen = open_page(visit, capture, tmp_path)
+    places = [place + (place >= 30) for place in range(80)]  # the gap has a place
+    for low, high in (0.1, 0.6), (-0.4, 0.2), (-2.0, -0.5), (None, None):
+        fixed = f"range=fixed&low={low}&high={high}" if low else "range=symmetric"
+        show(seen, f"#layer=0&head=0&{fixed}&statistic=first")
+        rule = "symmetric" if low is None or high is None else (low, high)
+        chosen = resolve_color_range(rule, [capture])
+        pixels, scale = image_pixels(seen), ColorScale(chosen, palette_for(statistic, "rdbu"))
+        assert pixels.shape == (81, 81, 4)
+        pixels = pixels[np.ix_(places, places)]
+        known = ~np.isnan(values[0])
+        assert (pixels[..., 3] == 255 * known).all()
+        assert (pixels[known][:, :3] == scale.rgb(round_values(values[0][known]))).all()
+    seen.page.mouse.move(*image_center(seen, 50, 31, 81, 81))
+    wait_for_text(seen, "readout", "query 59, key 40: ")
+    assert spoken_value(seen) == round_values(values)[0, 49, 30]
+    tooltip = seen.hover(*image_center(seen, 50, 30.8, 81, 81))
+    assert [tooltip["query"], tooltip["key"]] == ["59", "40"]
+    assert number(tooltip[statistic]) == spoken_value(seen)
+    for place in (5, 75), (50, 30), (30, 50), (-2, 50), (50, -2):  # unseen, in a gap, beside
+        assert seen.hover(*image_center(seen, *place, 81, 81)) is None
+    seen.page.mouse.click(*image_center(seen, 50, 31, 81, 81))
+    wait_for_text(seen, "profile-title", "Profile of query frame 59")
+    seen.assert_harmless()
+
+
+ARABIC = "\u0642\u0637\u0629"
+WORDS = [
+    *("The", "cat", HOSTILE.replace("\ud800", ""), "", " sat", "sat", "sat", ARABIC),
+    *("\U0001f600", "\u202bturned", "a\u2028b", 50 * "long"),
+]
+
+
+def test_words_stand_in_the_readout_the_tooltip_and_the_titles(visit, tmp_path):
+    values = waves(1, 12, 12)
+    seen = open_page(visit, Capture.from_array(values, causal=True, labels=WORDS), tmp_path)
+    assert "12 query x 12 key tokens" in seen.page.locator("header").inner_text()
+    assert "frame" not in seen.page.locator("body").aria_snapshot().lower()
+    assert seen.page.get_by_role("application", name="Map of query and key tokens").count() == 1
+    texts = seen.page.locator("#profile .role-axis-label text").all_text_contents()
+    assert {"The", "cat", '""', "\u2423sat", "sat"} <= set(texts)
+    seen.page.mouse.move(*cell_center(seen, 5, 1, 12))
+    wait_for_text(seen, "readout", "query token 5 'sat', key token 1 'cat': ")
+    assert spoken_value(seen) == round_values(values)[0, 5, 1]
+    for key, label in (2, "</script><script>canary = 1</script>"), (11, 50 * "long"):
+        tooltip = seen.hover(*cell_center(seen, 11, key, 12))
+        assert (tooltip["query"], tooltip["key"]) == ("11", str(key))
+        assert tooltip["query_label"] == 50 * "long"
+        assert tooltip["key_label"].startswith(label)
+    seen.page.mouse.click(*cell_center(seen, 7, 0, 12))
+    wait_for_text(seen, "profile-title", f"Profile of query token 7 \u2068'{ARABIC}'\u2069")
+    back = seen.page.get_by_role("button", name="Back to the last block (token 11 'longlong")
+    assert back.is_visible()
+    bar = boxes(seen, "profile", "headgrid_bars")[1]
+    assert seen.hover(bar[0] + bar[2] / 2, bar[1] + bar[3] / 2)["key_label"] == "cat"
+    seen.assert_harmless()
+
+
+def test_of_many_tokens_some_share_a_place_and_the_page_says_so(visit, tmp_path):
+    values = waves(2, 300, 514)
+    causal = Capture.from_array(values, causal=True, labels=[f"w{n}" for n in range(514)])
+    seen = open_page(visit, causal, tmp_path, "#layer=0&head=1&range=symmetric&statistic=sink")
+    about = seen.page.locator("header").inner_text()
+    assert "300 query x 514 key tokens" in about
+    assert "a cell pools 2 x 3 tokens and shows the value of largest magnitude" in about
+    matrix, places = causal.head_matrix(1), (149, 40)
+    pool = matrix[298:300, 120:123].ravel()
+    expected = round_values(pool[[np.nanargmax(np.abs(pool))]])[0]
+    tooltip = seen.hover(*image_center(seen, *places, 150, 172))
+    said = "query tokens 512–513 'w512 … w513', key tokens 120–122 'w120 … w122': "
+    wait_for_text(seen, "readout", said)
+    assert spoken_value(seen) == number(tooltip["logit"]) == expected
+    assert (tooltip["key"], tooltip["key_label"]) == ("120–122", "w120 … w122")
+    row = causal.last_block_rows[1]
+    bars = data_of(seen, "profile", "headgrid_points", ["span", "key_label", "logit"])
+    told = {0: ("0–2", "w0 … w2"), 40: ("120–122", "w120 … w122"), 171: ("513", "w513")}
+    for place, (span, label) in told.items():
+        pool = row[3 * place : 3 * place + 3]
+        assert bars[place] == [span, label, round_values(pool[[np.argmax(np.abs(pool))]])[0]]
+    seen.page.locator("#map").focus()
+    seen.page.keyboard.press("ArrowUp")
+    wait_for_text(seen, "readout", "query tokens 512–513 'w512 … w513', key tokens 0–2 'w0 … w2': ")
     seen.assert_harmless()
 
 
@@ -520,9 +616,6 @@ def test_wrong_options_and_what_is_too_large_are_refused(run, tmp_path, monkeypa
         explore(run, page, statistic="entropy")
     with pytest.raises(OptionError, match="a survey was given"):
         explore(headgrid.survey(run), page, run="run_0")
-    wide = Capture.from_array(np.zeros((1, 4, 512), np.float16))
-    with pytest.raises(CaptureError, match=f"512 frames .* at most {MAX_FRAMES} .*headgrid render"):
-        explore(wide, page)
     monkeypatch.setattr("headgrid.web.explorer_page.MAX_VALUES", 71)
     with pytest.raises(CaptureError, match=r"144 visible .* at most 71 .* fewer layers"):
         explore(run, page)

@@ -182,14 +182,15 @@ def _charts(survey: Survey, target: Target) -> Iterator[tuple[str, Callable[[], 
 
     # The values of a measure are not those of the sheet.
     options = replace(target.options, color_range="symmetric")
-    about = survey.description
+    about, key_name = survey.description, survey.form.key_name
     for name in target.statistics:
         if _has_values(survey, name):
             end = "" if name == target.statistics[0] else f"_{name}"
             values = survey.summary(name), name, survey.statistic, options
-            overview = partial(draw_overview, *values, layers=survey.layers, description=about)
-            yield f"overview{end}", overview
-            yield f"trend{end}", partial(draw_trend, *values, description=about)
+            draw = partial(draw_overview, *values, layers=survey.layers)
+            yield f"overview{end}", partial(draw, description=about, key_name=key_name)
+            trend = partial(draw_trend, *values, description=about, key_name=key_name)
+            yield f"trend{end}", trend
     if survey.form.has_matrix:
         if len(survey.sets) == 1 or STATISTICS[survey.statistic].has_mean:
             yield "sheet", partial(_draw_sheet, survey, None, target.options)

@@ -11,6 +11,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
+from headgrid.capture.axis import FRAME, Axis
 from headgrid.capture.form import expected_layers
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.charts.axes import INK, UNSEEN_COLOR, Look, color_channel, find_look, panel_width
@@ -20,7 +21,7 @@ from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.errors import CaptureError, check_choice
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
-from headgrid.tables.measures import MEASURES, measure_diverges, measure_title
+from headgrid.tables.measures import MEASURES, describe_measure, measure_diverges, measure_title
 from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
 
@@ -77,7 +78,8 @@ def overview(
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     values = summarise(survey, statistic), statistic, survey.statistic, options
-    return draw_overview(*values, layers=survey.layers, description=survey.description)
+    about, key_name = survey.description, survey.form.key_name
+    return draw_overview(*values, layers=survey.layers, description=about, key_name=key_name)
 
 
 def draw_overview(
@@ -88,20 +90,22 @@ def draw_overview(
     *,
     layers: Sequence[int] | None = None,
     description: str = "",
+    key_name: str = FRAME,
 ) -> alt.FacetChart:
     """Draw the overview of a summary with options that are built already.
 
     The summary has ``set``, ``layer``, ``head`` (missing in a layer's mean over heads), ``runs``,
-    ``mean`` and ``std``. ``layers`` are the rows, where not given those of the summary.
+    ``mean`` and ``std``. ``layers`` are the rows, where not given those of the summary, and
+    ``key_name`` is what a key is called.
     """
-    expect_values(summary, name, statistic)
+    expect_values(summary, name, statistic, key_name)
     values = summary.loc[summary["head"].notna(), "mean"].dropna().to_numpy()
     ends = float(values.min()), float(values.max())
     like = "logit" if measure_diverges(name, statistic) else "mass"
     scale = find_scale([_Values(ends, QuantileSketch.of(values), like)], options)
     heads = sorted(int(head) for head in summary["head"].dropna().unique())
     rows = [int(n) for n in (layers if layers is not None else sorted(summary["layer"].unique()))]
-    look, title = find_look(options), measure_title(name, statistic)
+    look, title = find_look(options), measure_title(name, statistic, key_name)
     width, sets = set_width(options, summary), summary["set"].nunique()
     matrix = _Matrix(name, title, rows, heads, scale, look, ends, sets, width)
     return finish_summary(
@@ -109,6 +113,7 @@ def draw_overview(
         _with_margins(summary),
         options,
         {"figure": "overview", "measure": name, "statistic": statistic, **scale.meta},
+        key_name=key_name,
         by="Layer and Head",
         layers=rows,
         caption=f", layer x head{', ' + description if description else ''}. Color range "
@@ -268,13 +273,13 @@ def summarise(survey: Survey, measure: str) -> pd.DataFrame:
     return survey.summary(measure)
 
 
-def expect_values(summary: pd.DataFrame, name: str, statistic: str) -> None:
+def expect_values(summary: pd.DataFrame, name: str, statistic: str, key_name: str) -> None:
     """Refuse a summary in which no head has the measure."""
     if not summary["mean"].notna().any():
         raise CaptureError(
             f"{name} has no value in any head, as the captures hold {statistic}; expected a "
             "measure that they have (entropy and effective_keys need masses, a sink score key "
-            "frame 0 and three visible keys)"
+            f"{Axis(key_name, ()).noun} 0 and three visible keys)"
         )
 
 
@@ -296,13 +301,14 @@ def finish_summary(
     options: FigureOptions,
     meta: dict[str, Any],
     *,
+    key_name: str,
     by: str,
     layers: Sequence[int],
     caption: str,
 ) -> alt.FacetChart:
     """Put a panel for each set side by side, each under its name, and finish the figure."""
     look, name = find_look(options), meta["measure"]
-    measure = measure_title(name, meta["statistic"])
+    measure = measure_title(name, meta["statistic"], key_name)
     sets = list(dict.fromkeys(table["set"]))
     names = [shorten_text(name, 60) for name in sets]
     label = f"{json.dumps(names)}[datum.value]"
@@ -325,7 +331,7 @@ def finish_summary(
         _records(table, name),
         look,
         title=write_title(options, look, own, [], 70, layers),
-        caption=f"{measure} ({MEASURES[name].description}){caption}",
+        caption=f"{measure} ({describe_measure(name, key_name)}){caption}",
         spacing=_SET_GAP + look.left_room,
         meta=meta,
         width=options.points,

@@ -9,6 +9,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from headgrid.capture.axis import FRAME
 from headgrid.capture.form import expected_layers
 from headgrid.charts.axes import INK, Look, find_look
 from headgrid.charts.overview import expect_values, finish_summary, set_width, summarise
@@ -73,7 +74,7 @@ def trend(
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     values = summarise(survey, statistic), statistic, survey.statistic, options
-    return draw_trend(*values, description=survey.description)
+    return draw_trend(*values, description=survey.description, key_name=survey.form.key_name)
 
 
 def draw_trend(
@@ -83,13 +84,15 @@ def draw_trend(
     options: FigureOptions,
     *,
     description: str = "",
+    key_name: str = FRAME,
 ) -> alt.FacetChart:
     """Draw the trend of a summary; see `draw_overview` for the parameters."""
-    expect_values(summary, name, statistic)
+    expect_values(summary, name, statistic, key_name)
     layers = sorted(int(layer) for layer in summary["layer"].unique())
     look, width = find_look(options), set_width(options, summary)
     domain = _value_domain(summary, signed=measure_diverges(name, statistic))
-    panel = _trend_panel(summary, name, measure_title(name, statistic), domain, look, width)
+    measure = measure_title(name, statistic, key_name)
+    panel = _trend_panel(summary, name, measure, domain, look, width)
     band = "band: one standard deviation over runs of the mean over heads, to both sides"
     spread = band if summary["std"].notna().any() else "no spread, as there is one run"
     return finish_summary(
@@ -97,6 +100,7 @@ def draw_trend(
         _with_gaps(summary),
         options,
         {"figure": "trend", "measure": name, "statistic": statistic},
+        key_name=key_name,
         by="Layer",
         layers=layers,
         caption=f" by layer{', ' + description if description else ''}. Thick line: mean over "

@@ -10,7 +10,7 @@ import click
 
 from headgrid.cli.shared import exit_with, inputs_argument, option, read_file
 from headgrid.errors import HeadgridError, check_choice
-from headgrid.text import clean_text, write_number
+from headgrid.text import clean_text, quote_text, write_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +33,7 @@ def _write_text(captures: Sequence[Capture]) -> str:
             f"{run} {capture.layer_index} ({capture.statistic})",
             f"diagonal mean={_number(layer['diagonal_mean'])}, "
             f"first-key mean={_number(layer['first_key_mean'])}",
+            *_name_ends(capture),
         ]
         lines += [
             f"H{row.head:2d}: first={_number(row.first)}, mid={_number(row.mid)}, "
@@ -41,6 +42,23 @@ def _write_text(captures: Sequence[Capture]) -> str:
         ]
         paragraphs.append("\n".join(lines) + "\n")
     return "\n".join(paragraphs)
+
+
+def _name_ends(capture: Capture) -> list[str]:
+    """Return a line that names the keys of first and last, where keys have labels."""
+    from headgrid.tables.stats import visible_groups
+
+    axis, ends = capture.key_axis, {"first": set[int](), "last": set[int]()}
+    for _, keys, _ in visible_groups(capture) if axis.labels else ():
+        ends["first"] |= {0} & {axis.numbers[keys[0]]}
+        ends["last"].add(axis.numbers[keys[-1]])
+    named = [
+        f"{end} = {axis.noun} "
+        + " or ".join(f"{n} {quote_text(axis.by_number[n], 40)}" for n in sorted(numbers))
+        for end, numbers in ends.items()
+        if numbers
+    ]
+    return [", ".join(named)] if named else []
 
 
 def _write_csv(captures: Sequence[Capture]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from headgrid.capture.axis import FRAME, Axis
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import OptionError, check_choice
@@ -171,15 +172,27 @@ def dominant_periods(rows: npt.ArrayLike, key_frames: Iterable[int]) -> npt.NDAr
     return periods
 
 
-def measure_title(name: str, statistic: str) -> str:
+def measure_title(name: str, statistic: str, key_name: str = FRAME) -> str:
     """Return the title of an axis or a colour bar that shows a measure of a statistic.
 
-    >>> measure_title("sink", "logit"), measure_title("period", "logit")
-    ('Sink Score (logits)', 'Dominant Period (frames)')
+    ``key_name`` is what a key is called.
+
+    >>> measure_title("sink", "logit"), measure_title("period", "logit", "Patch")
+    ('Sink Score (logits)', 'Dominant Period (patches)')
     """
     measure = MEASURES[check_choice("measure", name, MEASURES)]
     unit = STATISTICS[statistic].unit if measure.unit == "statistic" else measure.unit
+    unit = Axis(key_name, ()).nouns if unit == "frames" else unit
     return f"{measure.title} ({unit})" if unit else measure.title
+
+
+def describe_measure(name: str, key_name: str = FRAME) -> str:
+    """Return the sentence about a measure, with what a key is called.
+
+    >>> describe_measure("sink_band", "Token")
+    'value of the last-block row at key token 0'
+    """
+    return MEASURES[name].description.replace("frame", Axis(key_name, ()).noun)
 
 
 def measure_diverges(name: str, statistic: str) -> bool:

@@ -17,9 +17,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from headgrid.capture.axis import Axis
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
+from headgrid.charts.labels import tell_places
 from headgrid.charts.scales import STEPS, ColorScale, palette_for, pool_factor
 from headgrid.charts.tiles import pool_extremes
 from headgrid.options import ColorRange
@@ -27,6 +29,7 @@ from headgrid.survey.model import Survey
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.stats import sink_scores
 from headgrid.text import count_noun, shorten_list, shorten_text
+from headgrid.web.places import name_queries
 
 #: Cells of all panels together, beyond which they are pooled: at one byte a pixel and
 #: a third more as text, noise of so many cells stays below 150 kB.
@@ -81,16 +84,19 @@ def _show_capture(capture: Capture) -> str:
     color_range = resolve_color_range("symmetric", [capture])
     scale = ColorScale(color_range, palette_for(capture.statistic, "rdbu"))
     full = capture.full_frame_attention is not None
-    queries, keys = len(capture.query_frames), len(capture.key_frames)
+    query, key = capture.query_axis, capture.key_axis
+    queries, keys = len(query.numbers), len(key.numbers)
     pairs = capture.num_heads * queries * keys
     unseen = pairs - capture.num_visible if full else 0
-    size = f"{queries} query x {keys} key frames" if full else f"{keys} key frames, last block only"
+    last = capture.last_block_query_frames
+    size = f"{keys} key {key.nouns}"
+    size = f"{queries} {name_queries(query, key)} x {size}" if full else f"{size}, last block only"
     rows = [
         ("prompt", _prompt(capture.prompt)),
-        ("size", f"{count_noun(capture.num_heads, 'head')}, {size}"),
+        ("size", escape(f"{count_noun(capture.num_heads, 'head')}, {size}")),
         ("blocks", f"[{shorten_list(capture.block_sizes)}]" if capture.block_sizes else ""),
         ("unseen", f"{unseen:,} of {pairs:,} pairs" if unseen else ""),
-        ("last block", f"query frames [{shorten_list(capture.last_block_query_frames, 8)}]"),
+        ("last block", escape(f"query {tell_places(query, last)}")),
         ("sink scores", _scores(sink_scores(capture))),
         ("notes", _lines(text.removeprefix(f"{capture.source}: ") for text in capture.warnings)),
         ("colors", _colors(scale)),
@@ -103,12 +109,15 @@ def _show_capture(capture: Capture) -> str:
 @show_card.register
 def _show_survey(survey: Survey) -> str:
     sets = [shorten_text(name, 40) for name in survey.sets if name]
+    form = survey.form
+    query, key = Axis(form.query_name, form.query_frames), Axis(form.key_name, form.key_frames)
+    size = f"{len(query.numbers)} {name_queries(query, key)} x {len(key.numbers)} key"
     rows = [
         ("values", STATISTICS[survey.statistic].title + ", " + _span(*survey.value_range)),
         ("holds", survey.description),
         ("sets", escape(shorten_list(sets))),
         ("layers", shorten_list(survey.layers)),
-        ("frames", f"{len(survey.form.query_frames)} query x {len(survey.form.key_frames)} key"),
+        (escape(key.nouns), escape(size)),
         ("missing", _lines(survey.missing)),
         ("failed", _lines(map(str, survey.failures))),
         ("notes", _lines(survey.warnings)),
@@ -209,20 +218,20 @@ def draw_heads(capture: Capture, scale: ColorScale) -> str:
     Where the capture has no full matrix, each head is one line of its last block's row.
     """
     heads = capture.num_heads
-    noun = f"{heads} head{'' if heads == 1 else 's'}"
+    noun, key = f"{heads} head{'' if heads == 1 else 's'}", capture.key_axis.noun
     if capture.full_frame_attention is None:
         columns = pool_factor(capture.last_block_rows.shape[1], _WIDTH)
         rows = pool_factor(heads, max(1, CELL_BUDGET // _WIDTH))
         lines = _color(pool_extremes(capture.last_block_rows, rows, columns), scale)
         size = max(1, min(_WIDTH // lines.shape[1], 12)), max(1, min(240 // lines.shape[0], 12))
-        return _pack(_enlarge(lines, *size), scale, f"Last-block rows of {noun}, by key frame")
+        return _pack(_enlarge(lines, *size), scale, f"Last-block rows of {noun}, by key {key}")
     side = min(_LONGEST, max(_SHORTEST, math.isqrt(CELL_BUDGET // heads)))
     large = _ENLARGED if heads <= _MANY else _ENLARGED // 2
     shown = min(heads, CELL_BUDGET // _SHORTEST**2)
     matrices = map(capture.head_matrix, range(shown))
     panels = [_draw(matrix, scale, side, large, large)[::-1] for matrix in matrices]
     which = noun if shown == heads else f"the first {shown} of {noun}"
-    return _pack(_arrange(panels), scale, f"Maps of {which}, query by key frame")
+    return _pack(_arrange(panels), scale, f"Maps of {which}, query by key {key}")
 
 
 def draw_table(values: Array, scale: ColorScale, alt: str) -> str:

@@ -31,9 +31,11 @@
   }
 
   // Powers of ten up to 22 are exact, so that one operation rounds as a parser does.
+  const POWERS = Array.from({ length: 23 }, (_, exponent) => 10 ** exponent);
+
   function scale(whole, exponent) {
-    if (exponent >= 0 && exponent <= 22) return whole * 10 ** exponent;
-    if (exponent < 0 && exponent >= -22) return whole / 10 ** -exponent;
+    if (exponent >= 0 && exponent <= 22) return whole * POWERS[exponent];
+    if (exponent < 0 && exponent >= -22) return whole / POWERS[-exponent];
     return Number(`${whole}e${exponent}`);
   }
 
@@ -41,13 +43,15 @@
   function readNumbers(bytes) {
     const count = bytes.length / 4;
     const signed = (at) => ((bytes[at] | (bytes[at + count] << 8)) << 16) >> 16;
-    const numbers = new Array(count);
+    const numbers = new Float64Array(count);
     for (let at = 0; at < count; at++) {
       const whole = signed(at);
-      numbers[at] = whole === NO_VALUE ? null : scale(whole, signed(at + 2 * count));
+      numbers[at] = whole === NO_VALUE ? NaN : scale(whole, signed(at + 2 * count));
     }
     return numbers;
   }
+
+  const orNull = (number) => (Number.isNaN(number) ? null : number);
 
   class Layer {
     constructor(bytes, { heads, keys, queries }) {
@@ -65,12 +69,12 @@
     }
 
     last(head) {
-      return this.rows.slice(head * this.width, (head + 1) * this.width);
+      return Array.from(this.rows.slice(head * this.width, (head + 1) * this.width), orNull);
     }
 
     value(head, query, key) {
       const place = this.places[query * this.width + key];
-      return place < 0 ? null : this.values[head * this.visible + place];
+      return place < 0 ? null : orNull(this.values[head * this.visible + place]);
     }
 
     row(head, query) {
@@ -130,10 +134,6 @@
 
   // -- Figures -------------------------------------------------------------------------
 
-  // Cells up to which a map is drawn as SVG, which follows the page's colours and prints
-  // sharply. Beyond, a redraw would take longer than a tenth of a second.
-  const SVG_CELLS = 6000;
-
   class Chart {
     constructor(id) {
       this.node = find(id);
@@ -189,8 +189,8 @@
 
   // Returns the place of the widest map that there is room for, also in height, so that map
   // and profile are seen together; that of the smallest if there is none.
-  function fitMap(widths, room) {
-    const beside = 145; // axis and colour bar
+  function fitMap({ widths, wordRoom }, room) {
+    const beside = 145 + wordRoom; // axis and colour bar
     const around = 540; // controls, profile, texts
     const most = Math.min(room - beside, Math.max(300, innerHeight - around));
     const at = widths.findIndex((width) => width <= most);
@@ -233,6 +233,38 @@
     return { value_low: low, value_high: high > low ? high : low + 1 };
   }
 
+  // A head's values as an image with a pixel for each pair of places, in the colours that
+  // `ColorScale` gives them.
+  function paint(values, head, [low, high], { image, keys, queries }) {
+    const { colors, columns, diverging, rows } = image;
+    const count = colors.length;
+    const [start, end] = [diverging && low >= 0 ? count / 2 : 0, diverging && high <= 0 ? count / 2 : count];
+    // The straight piece of the scale from a value to a value, in steps from first to last.
+    const piece = (from, to, first, last) => {
+      const slope = (last - first) / (to - from);
+      return (value) => Math.min(last - 1, Math.max(first, Math.floor((value - from) * slope + first)));
+    };
+    const through = diverging && low < 0 && high > 0;
+    const below = through ? piece(low, 0, 0, count / 2) : piece(low, high, start, end);
+    const above = through ? piece(0, high, count / 2, count) : below;
+    const canvas = document.createElement("canvas");
+    Object.assign(canvas, { width: columns.length, height: rows.length });
+    const context = canvas.getContext("2d");
+    const pixels = context.createImageData(columns.length, rows.length);
+    const places = keys.map((key) => columns.indexOf(key));
+    queries.forEach((query, row) => {
+      const line = (rows.length - 1 - rows.indexOf(query)) * columns.length;
+      keys.forEach((_, column) => {
+        const value = values.value(head, row, column);
+        if (value === null) return;
+        const color = colors[value < 0 ? below(value) : above(value)];
+        pixels.data.set([color >> 16, (color >> 8) & 255, color & 255, 255], 4 * (line + places[column]));
+      });
+    });
+    context.putImageData(pixels, 0, 0);
+    return canvas.toDataURL();
+  }
+
   // As Vega prints numbers, with a true minus.
   const print = (value) => (value === null || value === undefined ? "no value" : String(value).replace(/-/g, "−"));
 
@@ -256,9 +288,10 @@
       this.again = false;
     }
 
-    async layer(number) {
+    layer(number) {
       if (!this.layers.has(number)) {
-        this.layers.set(number, new Layer(await inflate(`layer-${number}`), this.model));
+        const read = inflate(`layer-${number}`).then((bytes) => new Layer(bytes, this.model));
+        this.layers.set(number, read);
       }
       return this.layers.get(number);
     }
@@ -288,6 +321,7 @@
       const { model, state } = this;
       const { layer, head } = state;
       const values = await this.layer(layer);
+      this.values = values;
       this.fillControls();
       await Promise.all([
         this.drawOverview(),
@@ -295,6 +329,8 @@
         this.drawProfile(values, layer, head),
       ]);
       main.dataset.shown = writeAddress(state);
+      const at = model.layers.indexOf(layer); // whoever steps on finds the next one read
+      for (const near of model.layers.slice(Math.max(0, at - 1), at + 2)) this.layer(near);
     }
 
     async drawOverview() {
@@ -325,46 +361,74 @@
     async drawMap(values, layer, head) {
       const { keys, maps, queries, statistic } = this.model;
       const node = this.map.node;
-      const spec = maps[fitMap(this.model.widths, node.clientWidth)];
-      node.dataset.renderer = values.visible > SVG_CELLS ? "canvas" : "svg";
-      const about = `${layer} ${head}`;
-      if (this.records?.about !== about) {
+      const spec = maps[fitMap(this.model, node.clientWidth)];
+      const { image } = this.model;
+      const about = `${layer} ${head} ${image && this.range}`;
+      if (this.records?.about !== about && image) {
+        const picture = new Image();
+        picture.src = paint(values, head, this.range, this.model);
+        await picture.decode();
+        // Vega shows nothing while it loads another image: it keeps the first, under an attribute
+        // that comes before its own.
+        this.records = { about, picture, rows: this.records?.rows ?? [{ panel: 0, tile: picture.src }] };
+      } else if (this.records?.about !== about) {
         const rows = [];
-        values.places.forEach((place, pair) => {
-          const value = place < 0 ? null : values.values[head * values.visible + place];
+        values.places.forEach((_, pair) => {
+          const [row, column] = [Math.floor(pair / keys.length), pair % keys.length];
+          const value = values.value(head, row, column);
           if (value === null) return;
-          const query = queries[Math.floor(pair / keys.length)];
-          const tooltip = { layer, head, query, key: keys[pair % keys.length], [statistic]: value };
-          rows.push({ ...tooltip, pair, panel: 0, tooltip });
+          const [query, key] = [queries[row], keys[column]];
+          const tooltip = this.describe(query, key, value);
+          rows.push({ layer, head, query, key, [statistic]: value, pair, panel: 0, tooltip });
         });
         this.records = { about, rows };
       }
       const [query, key] = this.pointed ?? [];
       const own = this.state.range === "head"; // beyond which nothing of it lies
+      const at = (places, frame) => (image && frame !== null ? places.indexOf(frame) : frame);
       await this.map.show(spec, this.records.rows, {
         ...rangeParameters(this.range, own ? this.range : this.model.extents[layer]),
-        chosen_query: this.state.query,
-        pointed_query: this.pointed ? queries[query] : null,
-        pointed_key: this.pointed ? keys[key] : null,
+        chosen_query: at(image?.rows, this.state.query),
+        pointed_query: this.pointed ? at(image?.rows, queries[query]) : null,
+        pointed_key: this.pointed ? at(image?.columns, keys[key]) : null,
       });
+      if (image) node.querySelector("image").setAttribute("href", this.records.picture.src);
     }
 
     async drawProfile(values, layer, head) {
       const { keys, profiles, queries, statistic } = this.model;
       const { query } = this.state;
-      const spec = profiles[fitMap(this.model.widths, this.profile.node.clientWidth)];
+      const spec = profiles[fitMap(this.model, this.profile.node.clientWidth)];
       const row = query === null ? values.last(head) : values.row(head, queries.indexOf(query));
       const about = `${layer} ${head} ${query}`;
       if (this.line?.about !== about) {
         // In a gap of the frames, the axis has a place that no key has.
-        const places = spec.spec.layer[0].encoding.x.scale.domain;
+        const places = spec.spec.layer.map((part) => part.encoding.x?.scale?.domain).find(Array.isArray);
         const shown = places.map((frame) => row[keys.indexOf(frame)] ?? null);
-        this.line = { about, rows: [{ panel: 0, layer, head, [statistic]: shown }] };
+        const named = places.map((frame) => this.model.places.key[frame]);
+        const [span, key_label] = ["span", "label"].map((name) => named.map((place) => place?.[name] ?? null));
+        this.line = { about, rows: [{ panel: 0, layer, head, [statistic]: shown, span, key_label }] };
       }
       await this.profile.show(spec, this.line.rows, valueParameters(row));
     }
 
     // -- Texts and controls
+
+    // What a place is called; a plain number follows a word, if there is one.
+    tell(side, number, word = "") {
+      return this.model.places[side][number]?.name ?? `${word}${number}`;
+    }
+
+    // The rows of the tooltip of a pair: whole labels stand behind the numbers.
+    describe(query, key, value) {
+      const { places, statistic } = this.model;
+      const { head, layer } = this.state;
+      const [row, column] = [places.query[query], places.key[key]];
+      const shown = { layer, head, query: row?.span ?? query, key: column?.span ?? key };
+      if (row?.label) shown.query_label = row.label;
+      if (column?.label) shown.key_label = column.label;
+      return { ...shown, [statistic]: value };
+    }
 
     fillControls() {
       const { model, state } = this;
@@ -390,7 +454,7 @@
       this.markFixed(); // what somebody is writing stays marked while something else is drawn
       find("overview-note").textContent = `${title}: ${description}. Layer ${layer}, head ${head}: ${print(record?.[statistic])}.`;
       find("profile-title").textContent =
-        query === null ? `Profile of the last block (${model.lastBlock})` : `Profile of query frame ${query}`;
+        query === null ? `Profile of the last block (${model.lastBlock})` : `Profile of query ${this.tell("query", query, "frame ")}`;
       find("to-last").hidden = query === null;
     }
 
@@ -401,9 +465,9 @@
 
     sayPair(query, key, value) {
       const { head, layer } = this.state;
-      const row = query === undefined || query === null ? "last block" : `query ${query}`;
+      const row = query === undefined || query === null ? "last block" : `query ${this.tell("query", query)}`;
       const unit = value === null || value === undefined ? "" : ` ${this.model.unit}`;
-      this.say(`Layer ${layer}, head ${head}, ${row}, key ${key}: ${print(value)}${unit}`);
+      this.say(`Layer ${layer}, head ${head}, ${row}, key ${this.tell("key", key)}: ${print(value)}${unit}`);
     }
 
     // -- What a reader does
@@ -432,6 +496,28 @@
       const [query, key] = this.pointed;
       const { head, layer } = this.state;
       this.layer(layer).then((values) => this.sayPair(queries[query], keys[key], values.value(head, query, key)));
+    }
+
+    // The pair under the mouse on a map that is an image, if it has a value.
+    pairAt(event) {
+      const { image, keys, queries } = this.model;
+      const box = this.map.node.querySelector("image").getBoundingClientRect();
+      const place = (places, share) => places[Math.floor(share * places.length)];
+      const row = queries.indexOf(place(image.rows, (box.bottom - event.clientY) / box.height));
+      const column = keys.indexOf(place(image.columns, (event.clientX - box.x) / box.width));
+      const value = row < 0 || column < 0 ? null : this.values.value(this.state.head, row, column);
+      return value === null ? null : { query: queries[row], key: keys[column], [this.model.statistic]: value };
+    }
+
+    // Lets the map do something with the pair under the mouse; an image has no marks for pairs.
+    onMap(type, listener) {
+      if (!this.model.image) return this.map.on(type, listener);
+      return this.map.node.addEventListener(type, (event) => {
+        const pair = this.pairAt(event);
+        const tooltip = pair && this.describe(pair.query, pair.key, pair[this.model.statistic]);
+        this.map.view.tooltip()(null, event, null, tooltip);
+        listener(pair ?? {});
+      });
     }
 
     point(query, key) {
@@ -471,10 +557,11 @@
         const place = [layer === undefined ? "all layers" : `layer ${layer}`, head === undefined ? "all heads" : `head ${head}`];
         this.say(`${place.join(", ")}: ${this.model.measures[measure].title} ${print(datum[measure])}`.replace(/^./, (c) => c.toUpperCase()));
       });
-      this.map.on("mousemove", (datum) => {
+      this.onMap("mousemove", (datum) => {
         if (datum.key !== undefined && statistic in datum) this.sayPair(datum.query, datum.key, datum[statistic]);
       });
-      this.map.on("click", ({ query }) => {
+      this.onMap("mouseleave", () => {});
+      this.onMap("click", ({ query }) => {
         if (query !== undefined) this.change({ query: query === this.state.query ? null : query });
       });
       this.profile.on("mousemove", (datum) => {

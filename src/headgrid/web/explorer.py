@@ -34,6 +34,9 @@ def explore(
 ) -> Path:
     """Write one offline page in which every head of every layer can be looked at.
 
+    Beyond 256 places along an axis neighbours share one, of which the value of largest magnitude
+    is shown; the page says so.
+
     Parameters
     ----------
     inputs : path, Capture, iterable of either, or Survey

@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.scales import palette_for
+from headgrid.charts.scales import ColorScale, Palette, frame_places, palette_for
 from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.options import ColorRange, FigureOptions, PaletteName
 from headgrid.survey.model import Survey
-from headgrid.tables.measures import MEASURES, measure_title
+from headgrid.tables.measures import MEASURES, describe_measure, measure_title
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import DIGITS, round_values
 from headgrid.text import count_noun, shorten_list, shorten_text
@@ -35,11 +35,14 @@ from headgrid.web.livespecs import (
     draw_live_overview,
     draw_live_profile,
     map_width,
+    word_room,
 )
 from headgrid.web.page import write_document, write_script
+from headgrid.web.places import name_places, name_queries, pool_capture, pool_size
 
-#: Frames along an axis up to which every pair is a cell that can be pointed at.
-MAX_FRAMES = 256
+#: Pairs of a map up to which each is a cell of its own. Of more it is an image, as a redraw would
+#: take longer than a tenth of a second.
+MAX_CELLS = 6_000
 #: Values of a page: 12 million take 30 MB, beyond which browsers become slow to open it.
 MAX_VALUES = 12_000_000
 
@@ -96,6 +99,7 @@ def write_explorer(found: Survey, options: ExplorerOptions) -> str:
 def _write_body(shown: _Shown, model: dict[str, Any], title: str) -> str:
     prompt = shorten_text(shown.first.prompt, 300) if shown.runs == 1 else ""
     template = assets.read_file("explorer.html").strip()
+    query, key = shown.first.query_axis, shown.first.key_axis
     return template.format(
         title=escape(title),
         about=escape(" · ".join(shorten_text(text) for text in shown.describe())),
@@ -106,6 +110,7 @@ def _write_body(shown: _Shown, model: dict[str, Any], title: str) -> str:
         ),
         layers=_options(shown.captures),
         heads=_options(range(shown.first.num_heads)),
+        axes=escape(f"{name_queries(query, key)} and key {key.nouns}"),
         last=escape(model["lastBlock"]),
         maps="" if shown.has_maps else " hidden",
     )
@@ -134,13 +139,20 @@ class _Shown:
 
     @cached_property
     def captures(self) -> dict[int, Capture]:
-        """One capture a layer."""
-        return self.survey.captures_of(self.set)
+        """One capture a layer, pooled where it has more places than a page."""
+        captures = self.survey.captures_of(self.set)
+        return {layer: pool_capture(capture) for layer, capture in captures.items()}
+
+    @cached_property
+    def first(self) -> Capture:
+        """The capture whose axes and statistic are those of all."""
+        return next(iter(self.survey.captures_of(self.set).values()))
 
     @property
-    def first(self) -> Capture:
-        """The capture whose frames and statistic are those of all."""
-        return next(iter(self.captures.values()))
+    def pools(self) -> tuple[int, int]:
+        """How many queries and keys share a place."""
+        queries = pool_size(self.first.query_axis) if self.has_maps else 1
+        return queries, pool_size(self.first.key_axis)
 
     @property
     def has_maps(self) -> bool:
@@ -162,8 +174,14 @@ class _Shown:
         yield f"{count_noun(present, 'layer')} x {count_noun(self.survey.num_heads, 'head')}"
         if missing := len(self.survey.layers) - present:
             yield f"{missing} missing"
-        queries = f"{len(self.first.query_frames)} query x " if self.has_maps else ""
-        yield queries + count_noun(len(self.first.key_frames), "key frame")
+        query, key = self.first.query_axis, self.first.key_axis
+        queries = f"{len(query.numbers):,} {name_queries(query, key)} x " if self.has_maps else ""
+        number = len(key.numbers)
+        yield f"{queries}{number:,} key {key.noun if number == 1 else key.nouns}"
+        if self.pools != (1, 1):
+            noun = "" if query.name == key.name else f" {query.nouns}"
+            what = f"cell pools {self.pools[0]}{noun} x" if self.has_maps else "bar pools"
+            yield f"a {what} {self.pools[1]} {key.nouns} and shows the value of largest magnitude"
         if self.first.block_sizes:
             yield f"blocks [{shorten_list(self.first.block_sizes)}]"
         yield STATISTICS[self.first.statistic].title.lower()
@@ -171,33 +189,27 @@ class _Shown:
 
 def _check_size(captures: dict[int, Capture]) -> None:
     """Refuse captures that a browser could not show."""
-    first = next(iter(captures.values()))
-    queries = 1 if first.full_frame_attention is None else len(first.query_frames)
-    longest = max(queries, len(first.key_frames))
-    if longest > MAX_FRAMES:
-        raise CaptureError(
-            f"{first.source}: has {longest} frames along an axis, expected at most "
-            f"{MAX_FRAMES} in an explorer; record fewer frames or pool them, or draw figures, "
-            "which pool them (headgrid render, headgrid survey)"
-        )
     values = sum(capture.num_visible for capture in captures.values())
     if values > MAX_VALUES:
         raise CaptureError(
-            f"{first.source} and others: have {values:,} visible values, expected at most "
+            f"the captures have {values:,} visible values, expected at most "
             f"{MAX_VALUES:,} in an explorer; give the files of fewer layers"
         )
 
 
 def _describe_model(shown: _Shown) -> dict[str, Any]:
     """Return what the script has to know, beside the values."""
-    first, captures = shown.first, shown.captures
+    captures = shown.captures
+    whole, first = shown.first, next(iter(captures.values()))
     palette = palette_for(first.statistic, shown.options.palette)
     quantile = resolve_color_range("quantile", captures.values())
     asked = shown.options.color_range
     fixed = quantile if isinstance(asked, str) else resolve_color_range(asked, [])
     measures = _draw_measures(shown)
     preferred = shown.options.statistic or "sink"
-    frames = first.last_block_query_frames
+    vectors = len(first.query_frames) * len(first.key_frames) <= MAX_CELLS
+    pools = shown.pools
+    keys = name_places(whole.key_axis, pools[1])
     return {
         "statistic": first.statistic,
         "unit": STATISTICS[first.statistic].unit,
@@ -205,11 +217,17 @@ def _describe_model(shown: _Shown) -> dict[str, Any]:
         "layers": list(captures),
         "queries": list(first.query_frames) if shown.has_maps else [],
         "keys": list(first.key_frames),
-        "lastBlock": f"frame{'' if len(frames) == 1 else 's'} {shorten_list(frames, 8)}",
+        "places": {"query": name_places(whole.query_axis, pools[0]), "key": keys},
+        "lastBlock": _tell_last_block(whole),
         "measures": measures,
         "widths": [map_width(first, width) for width in MAP_WIDTHS],
-        "maps": [draw_live_map(first, palette, w) for w in MAP_WIDTHS] if shown.has_maps else [],
-        "profiles": [draw_live_profile(first, width) for width in MAP_WIDTHS],
+        "wordRoom": word_room(first),
+        "maps": [
+            draw_live_map(first, palette, width, vectors=vectors)
+            for width in MAP_WIDTHS * shown.has_maps
+        ],
+        "image": None if vectors else _describe_image(first, palette),
+        "profiles": [draw_live_profile(first, w, pooled=pools[1] > 1) for w in MAP_WIDTHS],
         "ranges": {
             "symmetric": {
                 str(layer): _ends(resolve_color_range("symmetric", [capture]))
@@ -227,12 +245,32 @@ def _describe_model(shown: _Shown) -> dict[str, Any]:
     }
 
 
+def _describe_image(capture: Capture, palette: Palette) -> dict[str, Any]:
+    """Return what stands along the axes of a map that is an image, and its colours, as numbers."""
+    levels = ColorScale(ColorRange(-1.0, 1.0, "fixed"), palette).colors().astype(int)
+    return {
+        "rows": frame_places(capture.query_frames),
+        "columns": frame_places(capture.key_frames),
+        "colors": (levels @ [1 << 16, 1 << 8, 1]).tolist(),
+        "diverging": palette.diverging,
+    }
+
+
+def _tell_last_block(capture: Capture) -> str:
+    """Return the queries of the last block: ``frames 18, 19, 20``, or with labels."""
+    axis, numbers = capture.query_axis, capture.last_block_query_frames
+    noun = axis.noun if len(numbers) == 1 else axis.nouns
+    named = name_places(axis) if axis.labels else {}
+    shown = [named[n]["name"].removeprefix(f"{axis.noun} ") if n in named else n for n in numbers]
+    return f"{noun} {shorten_list(shown, 4 if named else 8)}"
+
+
 def _draw_measures(shown: _Shown) -> dict[str, Any]:
     """Return every measure that some head has, each with its overview."""
-    found, statistic = shown.survey, shown.survey.statistic
+    found, key_name = shown.survey, shown.survey.form.key_name
     options = FigureOptions(palette=shown.options.palette)
     measures = {}
-    for name, measure in MEASURES.items():
+    for name in MEASURES:
         summary = found.summary(name)
         summary = summary[summary["set"] == shown.set]
         # One that was asked for is drawn even so, and the figure says why it can not be.
@@ -240,9 +278,9 @@ def _draw_measures(shown: _Shown) -> dict[str, Any]:
             continue
         summary = summary.assign(set="")
         measures[name] = {
-            "title": measure_title(name, statistic),
-            "description": measure.description,
-            "spec": draw_live_overview(summary, name, statistic, options, found.layers),
+            "title": measure_title(name, found.statistic, key_name),
+            "description": describe_measure(name, key_name),
+            "spec": draw_live_overview(summary, name, found, options),
         }
     return measures
 

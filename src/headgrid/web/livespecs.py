@@ -6,6 +6,7 @@ ends of the colour range, from which colours follow as from a `ColorScale`, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,13 +16,15 @@ import pandas as pd
 from headgrid.capture.model import Capture
 from headgrid.charts.axes import INK, KEY, UNSEEN_COLOR, Look
 from headgrid.charts.frames import GAPS
+from headgrid.charts.labels import room_beside
 from headgrid.charts.overview import draw_overview
-from headgrid.charts.panels import CELLS, Panels, draw_maps, map_size
+from headgrid.charts.panels import CELLS, FRAME, TILES, Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles
 from headgrid.charts.scales import STEPS, ColorScale, Palette
 from headgrid.charts.spec import ChartLike, Spec, configure, finish_chart, to_spec
 from headgrid.options import ColorRange, FigureOptions
 from headgrid.render.convert import check_spec
+from headgrid.survey.model import Survey
 from headgrid.tables.measures import measure_title
 from headgrid.text import shorten_float
 
@@ -55,16 +58,17 @@ _TICK = (
 
 
 def draw_live_overview(
-    summary: pd.DataFrame, name: str, statistic: str, options: FigureOptions, layers: Sequence[int]
+    summary: pd.DataFrame, name: str, found: Survey, options: FigureOptions
 ) -> Spec:
-    """Return the overview of a summary of one set, with a ring around the chosen head.
+    """Return the overview of a survey's summary of one set, with a ring around the chosen head.
 
     Its parameters are ``chosen_layer`` and ``chosen_head``, texts or null.
     """
-    chart = draw_overview(summary, name, statistic, options, layers=layers)
+    values, key_name = (summary, name, found.statistic, options), found.form.key_name
+    chart = draw_overview(*values, layers=found.layers, key_name=key_name)
     spec = _finish(to_spec(chart, validate=False))
     left_out = {"set"} if (summary["runs"] > 1).any() else {"set", "std", "runs"}
-    panel, cells = spec["spec"], _cells(spec)
+    panel, cells = spec["spec"], _layer(spec, CELLS)
     for part in panel["layer"]:
         encoding = part["encoding"]
         if "text" in encoding:
@@ -87,34 +91,39 @@ def draw_live_overview(
     for part in panel["layer"]:
         bar = part["encoding"]["color"].get("legend") if "tooltip" in part["encoding"] else {}
         # The title is on one line: there is room now.
-        bar |= {"gradientLength": panel["height"], "title": measure_title(name, statistic)}
+        bar["title"] = measure_title(name, found.statistic, key_name)
+        bar["gradientLength"] = panel["height"]
         bar.pop("titlePadding", None)
     panel["layer"] += _rings(cells, {"x": "chosen_head", "y": "chosen_layer"})
     return _with_parameters(spec, chosen_layer=None, chosen_head=None)
 
 
-def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
+def draw_live_map(capture: Capture, palette: Palette, width: int, *, vectors: bool) -> Spec:
     """Return the map of one head, about as wide, of the frames and statistic of a capture.
 
     It takes one record for each visible pair: ``panel`` (0), ``layer``, ``head``, ``query``,
     ``key``, ``pair`` (a number that no other pair has), the statistic, and a ``tooltip``.
     Parameters: ``range_low`` and ``range_high``, ``range_ticks`` (values with a label on the
     colour bar), ``range_below`` and ``range_above`` (whether values lie beyond the ends),
-    ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames, or null).
+    ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames, or null). Without
+    ``vectors`` it takes one record, of ``panel`` and ``tile``, an image with a pixel for each
+    place of both axes, and positions in place of frames.
     """
     scale = ColorScale(ColorRange(-1.0 if palette.diverging else 0.0, 1.0, "fixed"), palette)
-    look = replace(_LOOK, map_panel=float(width), bar_length=float(width))
-    spec = _complete(draw_maps(_one_head(capture), scale, look, vectors=True)[0], look)
+    look = replace(_LOOK, map_panel=float(width), bar_length=float(width), vectors=vectors)
+    spec = _complete(draw_maps(_one_head(capture), scale, look, vectors=vectors)[0], look)
     # A page has the pairs at hand one by one; to unfold rows takes longer than to draw them.
-    spec["transform"] = _color_steps(capture.statistic, palette)
-    cells = _cells(spec)
+    spec["transform"] = _color_steps(capture.statistic, palette) if vectors else []
+    cells = _layer(spec, CELLS if vectors else TILES)
     cells["mark"]["cursor"] = "pointer"
-    # The mark of a pair stays that of the pair, and only its colour changes: half the time.
-    cells["encoding"]["key"] = {"field": "pair"}
-    # One text or table for a pair as it comes: to make one of five fields takes a third longer.
-    cells["encoding"]["tooltip"] = {"field": "tooltip", "type": "nominal"}
-    cells["encoding"]["color"]["legend"]["gradientLength"] = spec["spec"]["height"]
-    _follow_range(cells["encoding"]["color"], palette)
+    color = cells["encoding"]["color"] if vectors else _layer(spec, FRAME)["encoding"]["fill"]
+    if vectors:
+        # The mark of a pair stays that of the pair, and only its colour changes: half the time.
+        cells["encoding"]["key"] = {"field": "pair"}
+        # One text or table for a pair as it comes: to make one of five fields takes a third longer.
+        cells["encoding"]["tooltip"] = {"field": "tooltip", "type": "nominal"}
+    color["legend"]["gradientLength"] = spec["spec"]["height"]
+    _follow_range(color, palette)
     row = {"x": {"value": 0}, "x2": {"value": spec["spec"]["width"]}}
     spec["spec"]["layer"] += [
         *_rings(cells, {"y": "chosen_query"}, row),
@@ -125,11 +134,12 @@ def draw_live_map(capture: Capture, palette: Palette, width: int) -> Spec:
     return _with_parameters(spec, _range_parameters(palette), **values, **chosen)
 
 
-def draw_live_profile(capture: Capture, width: int) -> Spec:
+def draw_live_profile(capture: Capture, width: int, *, pooled: bool = False) -> Spec:
     """Return the profile of one head, or of one query of it, as wide as the map of that width.
 
     Its parameters are ``value_low`` and ``value_high``, the ends of the value axis, which a
-    row without values has too.
+    row without values has too. Its record has an array of values, and of ``key_label`` where
+    keys have labels, and of ``span``, the keys of each place, where places pool some.
     """
     look = replace(_LOOK, profile_width=float(map_width(capture, width)), shared_values=True)
     spec = _complete(draw_profiles(_one_head(capture), look)[0], look)
@@ -139,6 +149,13 @@ def draw_live_profile(capture: Capture, width: int) -> Spec:
         value["axis"]["labelExpr"] = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
         value["scale"]["padding"] = look.profile_padding
+        for shown in part["encoding"].get("tooltip", ()) if pooled else ():
+            if shown["field"] == "key":
+                shown |= {"field": "span", "title": "key"}
+    # Texts come with the values: an expression makes its list of all of them for each value.
+    spec["transform"] = [step for step in spec["transform"] if step.get("as") != "key_label"]
+    texts = ["key_label"] * bool(capture.key_labels) + ["span"] * pooled
+    spec["transform"][0]["flatten"] += texts
     return _with_parameters(spec, value_low=0, value_high=1)
 
 
@@ -147,11 +164,16 @@ def map_width(capture: Capture, width: int) -> int:
     return map_size(capture, replace(_LOOK, map_panel=float(width)))[0]
 
 
+def word_room(capture: Capture) -> int:
+    """Return what labels take at the left of a map beyond the usual numbers."""
+    return math.ceil(room_beside(capture.query_axis, _LOOK.tick_label))
+
+
 def _one_head(capture: Capture) -> Panels:
     # The axes left of a map and of a profile take the same room.
     ranges = map(capture.head_range, range(capture.num_heads))
     head = next((number for number, (low, high) in enumerate(ranges) if low <= high), 0)
-    return Panels(((capture, head),), [""], 1, label="''", extent=32)
+    return Panels(((capture, head),), [""], 1, label="''", extent=32 + word_room(capture))
 
 
 def _complete(chart: ChartLike, look: Look) -> Spec:
@@ -167,7 +189,7 @@ def _finish(spec: Spec) -> Spec:
     panel = spec["spec"]
     panel["layer"] = [part for part in panel["layer"] if part.get("name") not in (GAPS, KEY)]
     named = ("run", "layer", "head")
-    spec["transform"] = [step for step in spec["transform"] if step.get("as") not in named]
+    spec["transform"] = [s for s in spec.get("transform", ()) if s.get("as") not in named]
     spec["data"]["name"] = "rows"
     for part in (spec["spec"], *spec["spec"]["layer"]):
         for name in ("mark", "view"):
@@ -199,8 +221,8 @@ def _with_parameters(spec: Spec, more: Sequence[Spec] = (), **values: Any) -> Sp
     return check_spec(spec)
 
 
-def _cells(spec: Spec) -> Spec:
-    found: Spec = next(part for part in spec["spec"]["layer"] if part.get("name") == CELLS)
+def _layer(spec: Spec, name: str) -> Spec:
+    found: Spec = next(part for part in spec["spec"]["layer"] if part.get("name") == name)
     return found
 
 
@@ -212,8 +234,14 @@ def _rings(cells: Spec, places: dict[str, str], more: Spec | None = None) -> Ite
     """
     encoding = dict(more or {})
     for channel, place in places.items():
-        like = {name: cells["encoding"][channel][name] for name in ("axis", "scale", "title")}
-        encoding[channel] = {**like, "datum": {"expr": place}, "type": "ordinal"}
+        of_cells = cells["encoding"][channel]
+        like = {name: of_cells[name] for name in ("axis", "scale", "title") if name in of_cells}
+        if "datum" not in of_cells:
+            encoding[channel] = {**like, "datum": {"expr": place}, "type": "ordinal"}
+            continue
+        ends = ({"datum": {"expr": f"{place}{half}"}} for half in ("-0.5", "+0.5"))
+        encoding[channel], encoding[f"{channel}2"] = ends
+        encoding[channel] |= {**like, "type": "quantitative"}
     known = "&&".join(f"{name}!=null" for name in places.values())
     for color, width in (("white", 4), ("#111111", 2)):  # seen on light and on dark cells
         mark = {"type": "rect", "filled": False, "stroke": color, "strokeWidth": width}
