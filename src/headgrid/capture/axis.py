@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.errors import CaptureError
-from headgrid.text import shorten_list, shorten_text
+from headgrid.text import clean_name, shorten_list, shorten_text
 
 #: What an axis is called where nothing says otherwise, without and with labels.
 FRAME, TOKEN = "Frame", "Token"
@@ -163,4 +163,4 @@ def _read_labels(given: Mapping[str, Any], field: str, length: int) -> Labels | 
     if odd:
         found = shorten_text(repr(odd[0]), 60)
         raise CaptureError(f"{given['source']}: {field} holds {found}, {expected}")
-    return tuple(map(str, value))
+    return tuple(clean_name(str(label)) for label in value)  # no table holds a lone surrogate
