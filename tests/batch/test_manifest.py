@@ -176,7 +176,7 @@ def test_a_full_disk_is_forgiven_until_the_end(tmp_path, draw, monkeypatch):
     outputs = draw("a.svg")
     manifest = Manifest(tmp_path, "render", OPTIONS)
     with monkeypatch.context() as full:
-        full.setattr(os, "replace", refuse)
+        full.setattr(Path, "replace", refuse)
         manifest.add("a.pt", "11", outputs)
         with pytest.raises(OutputError, match=rf"{NAME}: can not be written \(No space left"):
             manifest.flush()

@@ -285,7 +285,8 @@ def assert_texts_fit(drawing):
 
 def test_panel_titles_hold_the_sink_scores():
     capture, drawing = capture_named("twelve heads"), drawing_of("twelve heads", "perhead")
-    expected = [f"H{h} (sink={s:z.2f})" for h, s in enumerate(sink_scores(capture))]
+    scores = [round(float(score), 2) + 0.0 for score in sink_scores(capture)]
+    expected = [f"H{head} (sink={score:.2f})" for head, score in enumerate(scores)]
     assert head_titles(drawing) == [text.replace("-", "\u2212") for text in expected]
 
 
