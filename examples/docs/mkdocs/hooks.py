@@ -64,7 +64,7 @@ def generated():
             files[f"figures/{name}.svg"] = picture.read_bytes()
         for name, chart in charts().items():
             files[f"figures/{name}.vl.json"] = headgrid.to_json(chart)
-            with suppress(headgrid.HeadgridError):  # of other figures the specification holds the data
+            with suppress(headgrid.HeadgridError):  # neither maps nor profiles
                 files[f"figures/{name}.csv"] = read_table(chart).to_csv(index=False)
     return files
 
