@@ -55,12 +55,18 @@ def test_the_gallery_is_what_the_demo_draws(tmp_path, cli):
         assert (EXAMPLES / "gallery" / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
-def test_the_readme_names_what_is_there():
-    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", readme):
+def test_readme_and_site_name_what_is_there():
+    readme = EXAMPLES.parent / "README.md"
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", readme.read_text(encoding="utf-8")):
         assert (EXAMPLES.parent / link).exists(), link
-    for name in re.findall(r"headgrid\.([a-z_]+)\(", readme):
-        assert hasattr(headgrid, name), name
+    for page in (readme, *(EXAMPLES / "docs/mkdocs/docs").rglob("*.md")):
+        for name in re.findall(r"headgrid\.([a-z_]+)\(", page.read_text(encoding="utf-8")):
+            assert hasattr(headgrid, name), (page, name)
+
+
+def test_the_citation_names_this_version():
+    citation = (EXAMPLES.parent / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {headgrid.__version__}\n" in citation
 
 
 @pytest.mark.parametrize(
