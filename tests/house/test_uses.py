@@ -91,6 +91,23 @@ def test_every_recording_example_writes_captures_that_can_be_drawn(
     assert headgrid.save(headgrid.heatmap(captures[0]), tmp_path / "figure.svg").stat().st_size
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "make_demo_captures",
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in ("make_real_demo", "record_wan", "record_llama")
+        ),
+    ],
+)
+def test_an_example_without_its_folder_tells_its_usage(script, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [script])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(EXAMPLES / f"{script}.py"), run_name="__main__")
+    assert f"usage: {script}" in capsys.readouterr().err
+
+
 def test_the_figure_of_sinks_is_drawn_of_any_language_model(tmp_path, monkeypatch, capsys):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
