@@ -60,12 +60,12 @@ def generated():
         script = headgrid.write_assets(folder)
         files[f"{SCRIPTS}/{script.name}"] = script.read_bytes()
         for name, chart in (charts() | tutorial()).items():
-            picture = headgrid.save(chart, Path(folder, f"{name}.svg"))
+            spec = headgrid.to_spec(chart)
+            picture = headgrid.save(spec, Path(folder, f"{name}.svg"))
             files[f"figures/{name}.svg"] = picture.read_bytes()
-        for name, chart in charts().items():
-            files[f"figures/{name}.vl.json"] = headgrid.to_json(chart)
+            files[f"figures/{name}.vl.json"] = headgrid.to_json(spec)
             with suppress(headgrid.HeadgridError):  # neither maps nor profiles
-                files[f"figures/{name}.csv"] = read_table(chart).to_csv(index=False)
+                files[f"figures/{name}.csv"] = read_table(spec).to_csv(index=False)
     return files
 
 
