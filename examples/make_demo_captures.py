@@ -4,7 +4,7 @@ Block-causal logits of 21 frames in blocks of 3 and 12 heads, each a shape that
 a reader recognises. Nothing here was recorded from a model.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -73,5 +73,8 @@ def capture(layer: int) -> headgrid.Capture:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("directory", type=Path, help="where the captures go")
+    folder = parser.parse_args().directory
     for number in (0, 1):
-        print(headgrid.save_capture(capture(number), Path(sys.argv[1]) / f"layer{number}.pt"))
+        print(headgrid.save_capture(capture(number), folder / f"layer{number}.pt"))

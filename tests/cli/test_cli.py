@@ -32,14 +32,18 @@ def test_the_demo_draws_both_figures_in_the_working_folder(cli, tmp_path, monkey
     done = cli("demo", "--format", "svg,json")
     assert (done.exit_code, done.stderr) == (0, "")
     folder = tmp_path / "headgrid-demo"
-    assert files_under(folder) == sorted(
+    figures = [
         f"layer{layer}_{figure}.{format}"
         for layer in (0, 1)
         for figure in ("2d_heatmap", "perhead_grid")
         for format in ("svg", "json")
-    )
+    ]
+    captures = [f"captures/run_00{run}/layer{layer}.npz" for run in (0, 1, 2) for layer in (0, 1)]
+    assert files_under(folder) == sorted(figures + captures)
+    prompts = {headgrid.load_capture(folder / name).prompt for name in captures}
+    assert len(prompts) == 3
     assert "synthetic" in (folder / "layer0_2d_heatmap.svg").read_text(encoding="utf-8")
-    assert len(done.stdout.splitlines()) == 8
+    assert len(done.stdout.splitlines()) == 9
 
 
 def test_folders_are_mirrored_in_natural_order(cli, capture_file, tmp_path):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import sys
 import pytest
 
 import headgrid
+import headgrid.recorder
+import headgrid.testing
 from browser import serve
 from headgrid.capture.demo import demo_folder
 from places import EXAMPLES
@@ -38,15 +41,14 @@ def run(*command, folder):
 
 
 def build(system, folder, *changed):
-    """Build an example in a folder of its own, with hostile titles in some files."""
-    source = folder / system
-    shutil.copytree(EXAMPLES / "docs" / system, source)
+    """Build a site of the examples in a folder of its own, with hostile titles in some files."""
+    shutil.copytree(EXAMPLES, folder / "examples", ignore=shutil.ignore_patterns("gallery"))
     for name in changed:
-        path = source / name
+        path = folder / "examples" / name
         text = path.read_text(encoding="utf-8")
         assert "title=TITLE" in text
         path.write_text(text.replace("title=TITLE", f"title={HOSTILE!r}"), encoding="utf-8")
-    site = source / "site"
+    source, site = folder / "examples/docs" / system, folder / "root/site"
     if system == "mkdocs":
         run("mkdocs", "build", "--quiet", "--strict", "--site-dir", site, folder=source)
     else:
@@ -88,30 +90,45 @@ def logit(head, query, key):
 # MkDocs
 
 
-@pytest.mark.nightly
-@needs("mkdocs", "mkdocs_charts_plugin")
-def test_a_site_of_mkdocs_shows_every_figure_and_loads_nothing_from_elsewhere(visit, tmp_path):
-    site = build("mkdocs", tmp_path, "hooks.py")
-    spec = json.loads((site / "figures/heatmap.vl.json").read_text(encoding="utf-8"))
+def assert_live(seen):
+    """The page about documentation has the heatmap by the charts plugin, the profiles live."""
+    seen.wait_for_figures()
+    seen.wait_for("document.querySelector('vegachart svg') !== null")
+    image = seen.page.locator('img[src$="demo_heatmap.svg"]')
+    assert image.evaluate("i => i.complete && i.naturalWidth > 500")
+    assert seen.page.locator("vegachart .headgrid_frame_marks path").count() == 12
+    assert seen.page.locator("figure.headgrid .headgrid_bars_marks path").count() == 12 * 21
+    # The left column of head 0: its sink.
+    panel = seen.page.locator("vegachart .headgrid_frame_marks path").first
+    tooltip = hover(seen.page, panel, 0.5 / 21, 10.5 / 21)
+    expected = {"head": "0", "query": "10", "key": "0", "logit": f"{logit(0, 10, 0):.4g}"}
+    assert tooltip == expected
+    texts = seen.page.locator("vegachart .role-title-text").all_text_contents()
+    assert any(HOSTILE in text for text in texts)
+
+
+@needs("mkdocs_charts_plugin", "mkdocs_click", "mkdocstrings_handlers", "material")
+def test_the_site_is_whole_usable_by_all_and_loads_nothing_from_elsewhere(visit, tmp_path):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    site = build("mkdocs", tmp_path, "demo_heatmap.py", "demo_perhead.py")
+    spec = json.loads((site / "figures/demo_heatmap.vl.json").read_text(encoding="utf-8"))
     assert spec["facet"]["field"] == "head"
-    with serve(tmp_path / "mkdocs") as (root, asked):
+
+    texts = [path.read_text(encoding="utf-8") for path in (site / "reference").rglob("*.html")]
+    told = set(re.findall(r'id="headgrid[\w.]*\.(\w+)"', "".join(texts)))
+    for module in (headgrid, headgrid.recorder, headgrid.testing):
+        assert set(module.__all__) - told == set(), module
+
+    with serve(site.parent) as (root, _):
         address = f"{root}/site/"  # below the top of its domain, as many sites are
-        seen = visit(address)
-        seen.wait_for_figures()
-        seen.wait_for("document.querySelector('vegachart svg') !== null")
-        image = seen.page.locator('img[src$="heatmap.svg"]')
-        assert image.evaluate("i => i.complete && i.naturalWidth > 500")
-        assert seen.page.locator("vegachart .headgrid_frame_marks path").count() == 12
-        assert seen.page.locator("figure.headgrid .headgrid_bars_marks path").count() == 12 * 21
-        # The left column of head 0: its sink.
-        panel = seen.page.locator("vegachart .headgrid_frame_marks path").first
-        tooltip = hover(seen.page, panel, 0.5 / 21, 10.5 / 21)
-        expected = {"head": "0", "query": "10", "key": "0", "logit": f"{logit(0, 10, 0):.4g}"}
-        assert tooltip == expected
-        assert "/site/figures/heatmap.vl.json" in asked
-        texts = seen.page.locator("vegachart .role-title-text").all_text_contents()
-        assert any(HOSTILE in text for text in texts)
-        assert_own_files_alone(seen, address)
+        for page in ("", "gallery/", "reference/charts/", "how-to/project-docs/"):
+            seen = visit(address + page)
+            if page == "how-to/project-docs/":
+                assert_live(seen)
+            else:
+                found = axe.run(seen.page).response["violations"]
+                assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
+            assert_own_files_alone(seen, address)
 
 
 # Sphinx
@@ -120,7 +137,8 @@ def test_a_site_of_mkdocs_shows_every_figure_and_loads_nothing_from_elsewhere(vi
 @pytest.fixture(scope="module")
 def sphinx_site(tmp_path_factory):
     """Return the site that the example for Sphinx builds."""
-    return build("sphinx", tmp_path_factory.mktemp("sphinx"), "conf.py", "index.rst")
+    changed = ("docs/sphinx/conf.py", "docs/sphinx/index.rst")
+    return build("sphinx", tmp_path_factory.mktemp("sphinx"), *changed)
 
 
 @needs("sphinx", "sphinxext_altair")

@@ -55,12 +55,18 @@ def test_the_gallery_is_what_the_demo_draws(tmp_path, cli):
         assert (EXAMPLES / "gallery" / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
-def test_the_readme_names_what_is_there():
-    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", readme):
+def test_readme_and_site_name_what_is_there():
+    readme = EXAMPLES.parent / "README.md"
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", readme.read_text(encoding="utf-8")):
         assert (EXAMPLES.parent / link).exists(), link
-    for name in re.findall(r"headgrid\.([a-z_]+)\(", readme):
-        assert hasattr(headgrid, name), name
+    for page in (readme, *(EXAMPLES / "docs/mkdocs/docs").rglob("*.md")):
+        for name in re.findall(r"headgrid\.([a-z_]+)\(", page.read_text(encoding="utf-8")):
+            assert hasattr(headgrid, name), (page, name)
+
+
+def test_the_citation_names_this_version():
+    citation = (EXAMPLES.parent / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {headgrid.__version__}\n" in citation
 
 
 @pytest.mark.parametrize(
@@ -83,6 +89,23 @@ def test_every_recording_example_writes_captures_that_can_be_drawn(
     for capture in captures:
         assert capture.full_frame_attention.shape == shape
     assert headgrid.save(headgrid.heatmap(captures[0]), tmp_path / "figure.svg").stat().st_size
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "make_demo_captures",
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in ("make_real_demo", "record_wan", "record_llama")
+        ),
+    ],
+)
+def test_an_example_without_its_folder_tells_its_usage(script, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", [script])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(EXAMPLES / f"{script}.py"), run_name="__main__")
+    assert f"usage: {script}" in capsys.readouterr().err
 
 
 def test_the_figure_of_sinks_is_drawn_of_any_language_model(tmp_path, monkeypatch, capsys):

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 #: Captures from which a second process, a second to start, pays.
 _SEVERAL = 6
 
+#: Runs that the synthetic demonstration writes.
+_DEMO_RUNS = 3
+
 
 @click.command()
 @path_option("-o --output folder DIR", "Where the figures go.", "headgrid-demo")
@@ -45,13 +48,37 @@ _SEVERAL = 6
 )
 @figure_options
 def demo(folder: Path, *, real: bool, **options: Any) -> None:
-    """Draw both figures of the captures that come with headgrid."""
+    """Draw both figures of the captures that come with headgrid.
+
+    Also writes captures/run_000/layer0.npz and so on: data to try the other commands on.
+    """
     from headgrid.capture.demo import REAL_TITLE, TITLE, demo_folder
 
     if options["title"] is None:
         options["title"] = REAL_TITLE if real else TITLE
     with demo_folder(real=real) as inputs:
         _render([inputs], folder, options, listed=False)
+        _write_captures(inputs, folder / "captures", runs=1 if real else _DEMO_RUNS)
+
+
+def _write_captures(inputs: Path, folder: Path, *, runs: int) -> None:
+    """Write the captures as they are, and as further runs whose heads are weaker or stronger."""
+    import numpy as np
+
+    from headgrid.capture.model import Capture
+    from headgrid.capture.store import load_run, save_capture
+
+    for run in range(runs):
+        for capture in load_run(inputs):
+            data = capture.to_dict()
+            factors = 1 + 0.15 * run * np.cos(np.arange(capture.num_heads) + run)
+            for name in {"full_frame_attention", "last_block_frame_attention"} & data.keys():
+                shape = -1, *[1] * (data[name].ndim - 1)
+                data[name] = (data[name] * factors.reshape(shape)).astype(data[name].dtype)
+            data["prompt"] = f"{capture.prompt} (run {run})"
+            path = folder / f"run_{run:03d}" / f"layer{capture.layer_index}.npz"
+            save_capture(Capture.from_dict(data), path)
+    show_path(folder)
 
 
 @click.command()
