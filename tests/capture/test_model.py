@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import re
 
 import numpy as np
@@ -347,8 +348,33 @@ def test_arrays_as_people_hold_them():
         ({"array": np.ones((2, 1, 3, 3))}, "a batch of 2"),
         ({"array": np.ones((5, 3)), "causal": True}, "5 queries against 3 keys can not be causal"),
         ({"array": np.ones((2, 3)), "labels": ["a"] * 3}, "give query_labels and key_labels"),
+        ({"array": np.ones((2, 3)), "labels": 5, "causal": True}, "give query_labels"),
+        ({"array": [[1.0], [1.0, 2.0]], "labels": ["a"], "causal": True}, "is not an array"),
+        ({"key_frames": 4, "causal": True}, "key_frames is 4, expected a list of whole numbers"),
     ],
 )
 def test_axes_that_do_not_fit_are_refused(given, said):
     with pytest.raises(CaptureError, match=re.escape(said)):
         Capture.from_array(**{"array": np.ones((3, 3)), **given})
+
+
+def test_causal_takes_frame_numbers_as_an_array_too():
+    numbers = np.array([0, 1, 15])
+    capture = Capture.from_array(np.ones((3, 3)), causal=True, key_frames=numbers)
+    assert capture.query_frames == capture.key_frames == (0, 1, 15)
+    assert capture.attendable.tolist() == np.tri(3, dtype=bool).tolist()
+
+
+def test_segments_are_checked_wherever_they_come_from():
+    capture = Capture.from_array(np.eye(4))
+    with pytest.raises(CaptureError, match=r"query_segments is \{'a': \(0, inf\)\}"):
+        capture.with_segments({"a": (0, math.inf)})
+    other = Capture.from_array(np.eye(9)).with_segments({"a": (5, 9)})
+    with pytest.raises(CaptureError, match="'a' from 5 to 9, which misfits"):
+        capture.with_segments(other.key_segments)
+    assert capture.with_segments({"\ud800": (0, 1)}).key_segments[0].name == "\ufffd"
+
+
+def test_a_short_name_within_a_long_one_is_another_axis():
+    capture = Capture.from_array(np.eye(2), query_name="Subtoken", key_name="Token")
+    assert "2 query subtokens x 2 key tokens" in repr(capture)

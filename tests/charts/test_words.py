@@ -75,6 +75,17 @@ def test_words_stand_at_their_places_and_do_not_touch():
         )
 
 
+@pytest.mark.parametrize("letter", ["\u2014", "\ufdfa", "\U0001d400", "م"])
+def test_wide_letters_do_not_reach_the_panel_below(letter):
+    capture = masses(8, heads=2, words=[letter * 60] * 8)
+    drawing = read_svg(render(spec_of(headgrid.perhead(capture, columns=1)), "svg").decode())
+    names = [text.box() for text in drawing.texts if text.content == "Key Token"]
+    (heading,) = (text.box() for text in drawing.texts if text.content.startswith("H1 "))
+    labels = [text.box()[3] for text in drawing.texts if text.content.startswith(letter)]
+    assert min(name[3] for name in names) < heading[1]
+    assert sorted(labels)[7] < heading[1]
+
+
 def test_few_short_words_lie_flat_and_titles_name_tokens():
     capture = masses(4, words=["a", "b", "c", "d"], run="run_0")
     for chart in (headgrid.heatmap(capture), headgrid.perhead(capture)):

@@ -128,8 +128,20 @@ def test_memory_is_refused_before_it_is_taken(model):
 
 @pytest.mark.parametrize(
     "parts",
-    [{}, {"a": (0, 5, 2)}, {"a": (3, 3)}, {"a": (0, 5), "b": (4, 9)}, {"a": 5}, {"a": (0, "x")}],
+    [
+        *({}, {"a": (0, 5, 2)}, {"a": (3, 3)}, {"a": (0, 5), "b": (4, 9)}, {"a": 5}),
+        *({"a": (0, "x")}, {"a": (0, 2.5)}, {"a": "05"}, {"a": (0, float("inf"))}),
+    ],
 )
 def test_parts_that_can_not_be_are_refused(model, parts):
     with pytest.raises(OptionError, match="segments"):
         recorded(model, torch.randn(1, TOKENS, 8), segments=parts)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [("words", "is 'words'"), (5, "is 5"), (iter("ab"), "is <"), (["a", None], "holds None")],
+)
+def test_labels_that_can_not_be_are_refused_before_the_model_runs(labels, said):
+    with pytest.raises(OptionError, match=f"^key_labels {said}"), record(key_labels=labels):
+        pytest.fail("the model runs")

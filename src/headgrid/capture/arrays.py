@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from headgrid.capture.schema import FULL, LAST, as_array
+import numpy as np
+
+from headgrid.capture.schema import FULL, LAST, as_array, read_frames
 from headgrid.errors import CaptureError
 
 
@@ -23,6 +25,8 @@ def fit_arrays(
     With the blocks of ``causal``, and ``labels`` on the axes whose places they name.
     """
     fields = {**given, FULL: _fit(full, FULL, 3), LAST: _fit(last, LAST, 2)}
+    if not all(hasattr(fields[name], "shape") for name in (FULL, LAST) if fields[name] is not None):
+        return fields  # whoever reads it says what is wrong
     if causal:
         fields |= _make_causal(fields)
     if labels is not None:
@@ -36,7 +40,7 @@ def _fit(value: Any, name: str, axes: int) -> Any:
     try:
         array = as_array(value)
     except (TypeError, ValueError, OverflowError, RuntimeError):
-        return value  # whoever reads it says what is wrong
+        return value
     if array.ndim == axes + 1:
         if len(array) != 1:
             raise CaptureError(
@@ -62,8 +66,8 @@ def _make_causal(fields: Mapping[str, Any]) -> dict[str, Any]:
             f"array: {queries} queries against {keys} keys can not be causal, expected at most as "
             "many queries as keys; leave causal out"
         )
-    numbers = fields["key_frames"] or range(keys)
-    asked = fields["query_frames"] or numbers[keys - queries :]
+    numbers = read_frames({"source": "array", **fields}, "key_frames") or range(keys)
+    asked = read_frames({"source": "array", **fields}, "query_frames") or numbers[keys - queries :]
     of_keys = {} if full is None else {"query_frames": [*asked]}
     return {"block_sizes": [1] * len({*numbers, *asked}), **of_keys}
 
@@ -83,7 +87,7 @@ def _spread_labels(
     queries, keys = full.shape[-2:] if full.ndim >= 2 else (0, 0)
     if queries == keys:
         return {"query_labels": labels, "key_labels": labels}
-    if causal and len(labels) == keys:
+    if causal and isinstance(labels, (Sequence, np.ndarray)) and len(labels) == keys:
         return {"query_labels": [*labels][keys - queries :], "key_labels": labels}
     raise CaptureError(
         f"array: labels are given for {queries} queries and {keys} keys, expected as many of both; "

@@ -108,19 +108,22 @@ def read_segments(
 
     ``start`` and ``stop`` (None: to the end) are numbers of the axis. Segments do not overlap.
     """
-    if value is None or (isinstance(value, tuple) and all(isinstance(s, Segment) for s in value)):
-        return value or ()
+    if value is None:
+        return ()
+    # Segments that are made already may be another axis's.
+    made = isinstance(value, tuple) and all(isinstance(part, Segment) for part in value)
     expected = (
         f"expected a name for each part of the axis with the numbers where it starts and stops, "
         f"from {numbers[0]} to {numbers[-1] + 1}, as in {{'text': (0, 226), 'video': (226, None)}}"
     )
     try:
         last = numbers[-1] + 1
+        parts = value if made else [(name, *ends) for name, ends in value.items()]
         found = [
-            Segment(str(name), _read_end(start, numbers[0]), _read_end(stop, last))
-            for name, (start, stop) in value.items()
+            Segment(clean_name(str(name)), _read_end(start, numbers[0]), _read_end(stop, last))
+            for name, start, stop in parts
         ]
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         raise CaptureError(
             f"{source}: {side}_segments is {shorten_text(repr(value), 60)}, {expected}"
         ) from None

@@ -380,8 +380,9 @@ class Capture(Card):
     def __repr__(self) -> str:
         heads = f"{self.num_heads} head{'s' if self.num_heads != 1 else ''}"
         keys = f"{len(self.key_frames)} key {self.key_axis.nouns}"
-        queries = self.query_axis.nouns.replace(self.key_axis.nouns, "")
-        shape = f"{len(self.query_frames)} query {queries}{queries and ' '}x {keys}"
+        queries = self.query_axis.nouns
+        queries = "" if queries == self.key_axis.nouns else f"{queries} "
+        shape = f"{len(self.query_frames)} query {queries}x {keys}"
         if self.full_frame_attention is None:
             shape = f"{keys}, last block only"
         blocks = f", blocks [{shorten_list(self.block_sizes)}]" if self.block_sizes else ""

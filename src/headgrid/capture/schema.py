@@ -101,13 +101,13 @@ def read_fields(given: Given) -> dict[str, Any]:
                 f"the same {noun} in both"
             )
     check_num_heads(given["metadata"], len(arrays[0]), given["source"])
-    sizes = _read_frames(given, "block_sizes")
-    last_frames = _read_frames(given, "last_block_query_frames")
+    sizes = read_frames(given, "block_sizes")
+    last_frames = read_frames(given, "last_block_query_frames")
     keys = _read_axis(given, "key_frames", arrays[0].shape[-1], sizes)
     if full is not None:
         queries = _read_axis(given, "query_frames", full.shape[1], sizes)
     else:
-        queries = _read_frames(given, "query_frames") or last_frames or keys[-1:]
+        queries = read_frames(given, "query_frames") or last_frames or keys[-1:]
         _check_increasing(given, "query_frames", queries)
     blocks, odd = _fit_blocks(given, sizes, (queries, keys), arrays)
     axes = {side: read_axis(given, side, of) for side, of in (("query", queries), ("key", keys))}
@@ -202,7 +202,7 @@ def read_layer(value: Any, source: str) -> int:
     return _read_whole(value, "layer_index", source, 0)
 
 
-def _read_frames(given: Given, name: str) -> Frames | None:
+def read_frames(given: Given, name: str) -> Frames | None:
     """Return the whole numbers of a list-like key; None where it is absent, or names no frame."""
     value, source = given[name], given["source"]
     if value is None:
@@ -223,7 +223,7 @@ def _read_frames(given: Given, name: str) -> Frames | None:
 
 def _read_axis(given: Given, name: str, length: int, sizes: Frames | None) -> Frames:
     """Return the frame numbers along an axis; 0, 1, 2, ... where absent."""
-    frames = _read_frames(given, name)
+    frames = read_frames(given, name)
     if frames is None:
         return tuple(range(length))
     if len(frames) < length and sizes and frames == tuple(range(sum(sizes))):

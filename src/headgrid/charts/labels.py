@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
@@ -34,15 +35,23 @@ def short_labels(axis: Axis) -> tuple[str, ...]:
 
 def _shorten(label: str) -> str:
     text = _show(label)
-    if measure_text(text) <= _LONGEST:
+    if _measure(text) <= _LONGEST:
         return text
-    widths = itertools.accumulate(map(measure_text, text), initial=1.0)  # of the ellipsis
+    widths = itertools.accumulate(map(_width, text), initial=1.0)  # of the ellipsis
     return text[: sum(width <= _LONGEST for width in widths) - 1] + "…"
 
 
 @lru_cache(maxsize=2**14)
 def _measure(text: str) -> float:
-    return measure_text(text) + (0.45 if text.endswith("…") else 0.0)
+    return sum(map(_width, text))
+
+
+@lru_cache(maxsize=2**14)
+def _width(letter: str) -> float:
+    """Return the width of a letter, of other scripts and of signs what the wide ones take."""
+    if letter < "\u0530" or unicodedata.category(letter)[0] == "M":
+        return measure_text(letter)
+    return max(measure_text(letter), 0.75 if letter < "\u2000" else 1.0)
 
 
 def _show(label: str) -> str:

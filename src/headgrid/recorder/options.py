@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from headgrid.errors import OptionError, RecordError, check_choice, near_miss
 from headgrid.recorder.place.positions import CallInfo, Policy, read_policy
 from headgrid.recorder.place.segments import Boundaries, Segments
 from headgrid.recorder.read.readers import Reader
 from headgrid.recorder.watch.targets import read_functions
+from headgrid.text import shorten_text
 
 _CHOICES = {
     "attention": ("self", "cross"),
@@ -136,6 +139,8 @@ def read_options(
             f"stream is {given['stream']!r}, expected 0 or 1, in order of calls, or 'both'"
         )
     _check_sample(given["sample"], given["statistic"])
+    for name in ("query_labels", "key_labels"):
+        _check_labels(name, given[name])
     cross = given["attention"] == "cross"
     both = _choose("tokens_per_frame", tokens_per_frame, "segments", segments)
     queries = _choose("tokens_per_frame", None, "query_segments", query_segments) or both
@@ -185,6 +190,18 @@ def _check_sample(sample: int | None, statistic: str) -> None:
             f"sample is {sample!r} and statistic is {statistic!r}, expected a number of query "
             "tokens a frame, at least 2, and statistic 'mass' or 'entropy'; a logit or a maximum "
             "cannot be estimated from some tokens"
+        )
+
+
+def _check_labels(name: str, labels: Any) -> None:
+    """Refuse, before a model runs, what can not be the labels of an axis."""
+    is_list = isinstance(labels, (Sequence, np.ndarray)) and not isinstance(labels, (str, bytes))
+    kinds = (str, int, float, np.number) if is_list else ()
+    odd = [one for one in (labels if is_list else [labels]) if not isinstance(one, kinds)]
+    if labels is not None and odd:
+        raise OptionError(
+            f"{name} {'holds' if is_list else 'is'} {shorten_text(repr(odd[0]), 60)}, expected a "
+            "list of texts or numbers, one for each token"
         )
 
 

@@ -124,10 +124,12 @@ class Segments:
             try:
                 start, stop, *given = map(int, ends)
                 (size,) = given or (stop - start,)
-            except (TypeError, ValueError):
-                start = stop = size = 0
+                whole = [start, stop, *given] == [*ends]
+            except (TypeError, ValueError, OverflowError):
+                whole, start, stop, size = False, 0, 0, 0
             follows = not bounds or start >= bounds[-1][1]
-            if not 0 <= start < stop or size < 1 or (stop - start) % size or not follows:
+            fits = whole and 0 <= start < stop and size >= 1 and (stop - start) % size == 0
+            if not fits or not follows:
                 raise OptionError(
                     f"{name} has {part}: {ends}, expected (start, stop) or (start, stop, tokens "
                     "per frame) in token positions from 0, in whole frames, each part behind the "
