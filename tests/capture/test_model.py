@@ -367,12 +367,12 @@ def test_causal_takes_frame_numbers_as_an_array_too():
 
 def test_segments_are_checked_wherever_they_come_from():
     capture = Capture.from_array(np.eye(4))
-    with pytest.raises(CaptureError, match=r"query_segments is \{'a': \(0, inf\)\}"):
+    with pytest.raises(CaptureError, match=r"query_parts is \{'a': \(0, inf\)\}"):
         capture.with_segments({"a": (0, math.inf)})
     other = Capture.from_array(np.eye(9)).with_segments({"a": (5, 9)})
     with pytest.raises(CaptureError, match="'a' from 5 to 9, which misfits"):
-        capture.with_segments(other.key_segments)
-    assert capture.with_segments({"\ud800": (0, 1)}).key_segments[0].name == "\ufffd"
+        capture.with_segments(other.key_parts)
+    assert capture.with_segments({"\ud800": (0, 1)}).key_parts[0].name == "\ufffd"
 
 
 def test_a_short_name_within_a_long_one_is_another_axis():

@@ -141,7 +141,7 @@ def test_segments_have_brackets_names_and_borders_at_their_places(joint, tmp_pat
     assert upright["text"] - upright["video"] == pytest.approx(4.5 * cell, abs=0.01)
     assert "headgrid_borders" not in json.dumps(plain.to_dict())
     saved = headgrid.load_capture(headgrid.save_capture(joint, tmp_path / "layer0.npz"))
-    assert saved.key_segments == saved.query_segments == joint.key_segments
+    assert saved.key_parts == saved.query_parts == joint.key_parts
 
 
 def test_masses_of_segments_are_the_sums_of_their_tokens(joint):
@@ -163,8 +163,8 @@ def test_masses_of_segments_are_the_sums_of_their_tokens(joint):
         ({"a": (0, 4), "b": (3, 9)}, "overlaps 'b'"),
         ({"a": (0, 12)}, "misfits"),
         ({"a": (4, 4)}, "misfits"),
-        ({"a": 4}, "query_segments is {'a': 4}"),
-        ([("a", 0, 3)], "query_segments is"),
+        ({"a": 4}, "query_parts is {'a': 4}"),
+        ([("a", 0, 3)], "query_parts is"),
     ],
 )
 def test_segments_that_do_not_fit_are_refused(joint, segments, said):

@@ -108,7 +108,7 @@ def test_words_stand_at_the_tokens_of_the_text(model):
     )
     expected = (*WORDS, *(f"video {n}" for n in range(FRAMES)))
     assert capture.key_labels == capture.query_labels == expected
-    assert [tuple(part) for part in capture.key_segments] == [("text", 0, 5), ("video", 5, 9)]
+    assert [tuple(part) for part in capture.key_parts] == [("text", 0, 5), ("video", 5, 9)]
 
 
 def test_words_that_are_too_few_are_left_out_with_a_warning(model):

@@ -35,7 +35,7 @@ class Axis:
     name: str
     numbers: tuple[int, ...]
     labels: Labels | None = None
-    segments: tuple[Segment, ...] = ()
+    parts: tuple[Segment, ...] = ()
 
     @property
     def plural(self) -> str:
@@ -77,7 +77,7 @@ class Axis:
         fields = {
             f"{side}_name": None if self.name == usual else self.name,
             f"{side}_labels": self.labels and list(self.labels),
-            f"{side}_segments": {name: list(ends) for name, *ends in self.segments},
+            f"{side}_parts": {name: list(ends) for name, *ends in self.parts},
         }
         return {name: value for name, value in fields.items() if value}
 
@@ -88,7 +88,7 @@ def read_axis(given: Mapping[str, Any], side: str, numbers: tuple[int, ...]) -> 
     Labels are text, or numbers; two may be the same.
     """
     labels = _read_labels(given, f"{side}_labels", len(numbers))
-    segments = read_segments(given[f"{side}_segments"], side, numbers, given["source"])
+    segments = read_segments(given[f"{side}_parts"], side, numbers, given["source"])
     name = given[f"{side}_name"]
     if name is None:
         return Axis(FRAME if labels is None else TOKEN, numbers, labels, segments)
@@ -125,7 +125,7 @@ def read_segments(
         ]
     except (AttributeError, TypeError, ValueError, OverflowError):
         raise CaptureError(
-            f"{source}: {side}_segments is {shorten_text(repr(value), 60)}, {expected}"
+            f"{source}: {side}_parts is {shorten_text(repr(value), 60)}, {expected}"
         ) from None
     found.sort(key=lambda segment: segment.start)
     for segment, after in itertools.zip_longest(found, found[1:]):
@@ -134,7 +134,7 @@ def read_segments(
         if overlaps or not held or segment.start < numbers[0] or segment.stop > numbers[-1] + 1:
             what = f"overlaps '{shorten_text(after.name, 40)}'" if overlaps and after else "misfits"
             raise CaptureError(
-                f"{source}: {side}_segments has '{shorten_text(segment.name, 40)}' from "
+                f"{source}: {side}_parts has '{shorten_text(segment.name, 40)}' from "
                 f"{segment.start} to {segment.stop}, which {what}, {expected}"
             )
     return tuple(found)

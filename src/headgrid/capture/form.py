@@ -22,8 +22,8 @@ _NAMES = {
     "key_name": "the name of the key axis",
     "query_labels": "the query labels",
     "key_labels": "the key labels",
-    "query_segments": "the query segments",
-    "key_segments": "the key segments",
+    "query_parts": "the query segments",
+    "key_parts": "the key segments",
 }
 #: What captures must share to stand on the same axes.
 AXES = ("query_frames", "key_frames", *AXIS_KEYS)
@@ -51,8 +51,8 @@ class CaptureForm(NamedTuple):
     key_name: str
     query_labels: tuple[str, ...] | None
     key_labels: tuple[str, ...] | None
-    query_segments: tuple[Segment, ...]
-    key_segments: tuple[Segment, ...]
+    query_parts: tuple[Segment, ...]
+    key_parts: tuple[Segment, ...]
 
     @classmethod
     def of(cls, capture: Capture) -> CaptureForm:
@@ -67,7 +67,7 @@ class CaptureForm(NamedTuple):
             capture.last_block_query_frames,
             *(capture.query_axis.name, capture.key_axis.name),
             *(capture.query_axis.labels, capture.key_axis.labels),
-            *(capture.query_axis.segments, capture.key_axis.segments),
+            *(capture.query_axis.parts, capture.key_axis.parts),
         )
 
     def meet(self, other: CaptureForm) -> CaptureForm:

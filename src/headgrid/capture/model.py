@@ -66,7 +66,7 @@ class Capture(Card):
         What one place of the axis is called: ``"Frame"``, ``"Token"``, ...
     query_labels, key_labels : tuple of str or None
         A label for each place of the axis, as words; None: the frame numbers stand for them.
-    query_segments, key_segments : tuple of Segment
+    query_parts, key_parts : tuple of Segment
         Named parts of the axis: ``name``, ``start`` and ``stop``; see `with_segments`.
 
     Raises
@@ -98,8 +98,8 @@ class Capture(Card):
     key_name: str | None = None
     query_labels: Sequence[str] | None = None
     key_labels: Sequence[str] | None = None
-    query_segments: Sequence[Segment] | None = None
-    key_segments: Sequence[Segment] | None = None
+    query_parts: Sequence[Segment] | None = None
+    key_parts: Sequence[Segment] | None = None
     _blocks: Blocks | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -195,7 +195,7 @@ class Capture(Card):
         Parameters
         ----------
         data : mapping
-            See the README for the keys. All that headgrid does not know is ``metadata``.
+            The documentation lists the keys. All that headgrid does not know is ``metadata``.
         source, run : str
             Names of the file, for messages, and of the run.
         layer : int, optional
@@ -277,13 +277,13 @@ class Capture(Card):
         axis up to, and without, another (None: to the end). A `CaptureError` where parts overlap
         or lie outside of the axis.
 
-        >>> Capture.from_array(np.eye(4)).with_segments({"text": (0, 1)}).key_segments
+        >>> Capture.from_array(np.eye(4)).with_segments({"text": (0, 1)}).key_parts
         (Segment(name='text', start=0, stop=1),)
         """
         copied = copy.copy(self)
         for side, own, of in (("query", query, self.query_frames), ("key", key, self.key_frames)):
             if (wanted := segments if own is None else own) is not None:
-                vars(copied)[f"{side}_segments"] = read_segments(wanted, side, of, self.source)
+                vars(copied)[f"{side}_parts"] = read_segments(wanted, side, of, self.source)
         return copied
 
     @property
@@ -307,7 +307,7 @@ class Capture(Card):
         return self._axis("key", self.key_frames)
 
     def _axis(self, side: str, numbers: Frames) -> Axis:
-        own = (vars(self)[f"{side}_{part}"] for part in ("name", "labels", "segments"))
+        own = (vars(self)[f"{side}_{part}"] for part in ("name", "labels", "parts"))
         return Axis(next(own), numbers, *own)
 
     @cached_property

@@ -27,7 +27,7 @@ LAST = "last_block_frame_attention"
 #: Keys whose values are lists of whole numbers.
 LIST_KEYS = ("block_sizes", "query_frames", "key_frames", "last_block_query_frames")
 #: What the axes are called, the labels along them, and the names of their parts.
-_AXIS = ("name", "labels", "segments")
+_AXIS = ("name", "labels", "parts")
 AXIS_KEYS = tuple(f"{side}_{part}" for side in ("query", "key") for part in _AXIS)
 #: What headgrid knows; all else is metadata.
 KEYS = frozenset(

@@ -199,7 +199,7 @@ def fit_maps(
 def _make_room(look: Look, query: Axis | None, key: Axis, sums: bool = False) -> Look:
     """Return the look with room over the panels, and at their right, for segments and sums."""
     room = shorten_float(_SEGMENTS * look.tick_label, 4)
-    over, beside = (room if axis and axis.segments else 0 for axis in (key, query))
+    over, beside = (room if axis and axis.parts else 0 for axis in (key, query))
     beside += sums_room(look) if sums else 0
     if not over and not beside:
         return look

@@ -37,7 +37,7 @@ def draw_bands(
     width, height = size
     off = shorten_float(_BRACKET * look.tick_label, 4)
     for axis in axes:
-        spans = [(s.name, *axis.span(s.start, s.stop)) for s in axis.axis.segments]
+        spans = [(s.name, *axis.span(s.start, s.stop)) for s in axis.axis.parts]
         length = height if axis.upwards else width
         for at in sorted({at for _, *ends in spans for at in ends if 0.01 < at < length - 0.01}):
             lines += f"M0 {at:g}h{width:g}" if axis.upwards else f"M{at:g} 0v{height:g}"
@@ -111,7 +111,7 @@ def draw_sums(axis: FrameAxis, heads: Sequence[tuple[Capture, int]], width: floa
 def tell_segments(capture: Capture) -> str:
     """Return the sentence that names the segments of both axes, if there are any."""
     told = {
-        side: ", ".join(f"{shorten_text(s.name, 60)} {s.start}-{s.stop - 1}" for s in axis.segments)
+        side: ", ".join(f"{shorten_text(s.name, 60)} {s.start}-{s.stop - 1}" for s in axis.parts)
         for side, axis in (("query", capture.query_axis), ("key", capture.key_axis))
     }
     if told["query"] == told["key"]:

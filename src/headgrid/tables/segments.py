@@ -45,8 +45,8 @@ def segment_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     >>> table = segment_table(capture.with_segments(key={"text": (0, 1), "video": (1, None)}))
     >>> print(table.round(3).to_string(index=False))
     run  layer  head query_segment key_segment  mass
-             0     0           all        text  0.30
-             0     0           all       video  0.70
+             0     0           all        text   0.3
+             0     0           all       video   0.7
     """
     import pandas as pd
 
@@ -54,7 +54,7 @@ def segment_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     rows = []
     for capture in listed:
         expect_capture(capture)
-        if not capture.query_axis.segments and not capture.key_axis.segments:
+        if not capture.query_axis.parts and not capture.key_axis.parts:
             raise CaptureError(
                 f"{capture.source}: has no segments, expected named parts of its axes; give them "
                 "with capture.with_segments({'text': (0, 226), 'video': (226, None)})"
@@ -93,5 +93,5 @@ def _sum_parts(capture: Capture, head: int) -> Iterable[tuple[str, str, float]]:
 def _masks(axis: Axis) -> list[tuple[str, npt.NDArray[np.bool_]]]:
     """Return the name and the places of each segment."""
     numbers = np.asarray(axis.numbers)
-    parts = axis.segments or (Segment("all", axis.numbers[0], axis.numbers[-1] + 1),)
+    parts = axis.parts or (Segment("all", axis.numbers[0], axis.numbers[-1] + 1),)
     return [(name, (numbers >= start) & (numbers < stop)) for name, start, stop in parts]
