@@ -409,6 +409,9 @@ ROLLING = [(masses(1, 1, 4, 4, causal=True),), (masses(1, 1, 1, 4),)]
         (["abcd"], {}, "layer 0 is the text 'abcd', expected numbers"),
         ([LAYER, None], {}, "layer 1 is None, expected the attention of every layer"),
         ([LAYER], {"layers": [1]}, "layers names 1, expected numbers of 0 to 0"),
+        ([LAYER], {"layers": 0.0}, "layers names 0.0, expected numbers of 0 to 0"),
+        ([LAYER], {"layers": True}, "layers names True, expected numbers of 0 to 0"),
+        ([LAYER], {"tokens": 5}, "key_labels is 5, expected a list of 5 texts"),
         ([LAYER], {"batch": 1}, "batch is 1, but the attention is of 1 sequences"),
         (
             [masses(2, *SHAPE)],
@@ -436,3 +439,9 @@ def test_a_model_in_training_is_told_apart(transformers: Any) -> None:
         captures = from_attentions(outputs.attentions)
     assert [warning.filename for warning in one] == [__file__]
     assert_same_masses(captures, outputs.attentions)
+
+
+def test_layers_come_from_anything_that_can_be_counted():
+    for layers in (np.int64(1), iter([1]), np.array([1])):
+        (capture,) = from_attentions([LAYER, LAYER], layers=layers)
+        assert capture.layer_index == 1

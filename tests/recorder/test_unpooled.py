@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from headgrid import HeadgridWarning, OptionError, RecordError, record, segment_table
+from headgrid import (
+    HeadgridWarning,
+    OptionError,
+    RecordError,
+    load_capture,
+    record,
+    record_runs,
+    segment_table,
+)
 
 TEXT, FRAMES, SIZE = 5, 4, 3
 TOKENS = TEXT + FRAMES * SIZE
@@ -145,3 +153,15 @@ def test_parts_that_can_not_be_are_refused(model, parts):
 def test_labels_that_can_not_be_are_refused_before_the_model_runs(labels, said):
     with pytest.raises(OptionError, match=f"^key_labels {said}"), record(key_labels=labels):
         pytest.fail("the model runs")
+
+
+def test_runs_have_the_words_of_their_own_prompt(model, tmp_path):
+    def generate(prompt, seed):
+        model(torch.randn(1, len(prompt), 8))
+
+    options = {"pool": "none", "tokens_per_frame": 1}
+    record_runs(model, ["red", "a cat"], generate, tmp_path, key_labels=list, **options)
+    assert load_capture(tmp_path / "run_000/layer0.pt").key_labels == ("r", "e", "d")
+    assert load_capture(tmp_path / "run_001/layer0.pt").key_labels == tuple("a cat")
+    with pytest.raises(OptionError, match="key_labels is one list for 2 prompts"):
+        record_runs(model, ["red", "cat"], generate, tmp_path, key_labels=["r"], **options)

@@ -158,9 +158,10 @@ def _read_labels(given: Mapping[str, Any], field: str, length: int) -> Labels | 
             f"{given['source']}: {field} is {shorten_text(repr(value), 60)}, {expected}"
         )
     if len(value) != length:
+        listed = shorten_text(shorten_list(value, 4), 100)
         raise CaptureError(
-            f"{given['source']}: {field} lists {len(value):,} ({shorten_list(value, 4)}), but that "
-            f"axis has {length:,}; {expected}"
+            f"{given['source']}: {field} lists {len(value):,} ({listed}), but that axis has "
+            f"{length:,}; {expected}"
         )
     odd = [label for label in value if not isinstance(label, (str, int, float, np.number))]
     if odd:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -122,9 +122,10 @@ def from_attentions(
     """
     found = _list_layers(attentions)
     layers = range(len(found)) if layers is None else layers
-    chosen = [layers] if isinstance(layers, int) else layers
+    chosen = [*layers] if isinstance(layers, Iterable) else [layers]
     for layer in chosen:
-        if layer not in range(len(found)):
+        is_whole = isinstance(layer, (int, np.integer)) and not isinstance(layer, bool)
+        if not is_whole or layer not in range(len(found)):
             raise OptionError(f"layers names {layer!r}, expected numbers of 0 to {len(found) - 1}")
     matrices = [_read_layer(found[layer], layer, batch) for layer in chosen]
     looks = [_look(matrix) for matrix in matrices]
@@ -140,7 +141,7 @@ def from_attentions(
     captures = []
     for layer, matrix in zip(chosen, matrices, strict=True):
         _, queries, length = matrix.shape
-        if query_tokens is None and keys is not None:
+        if query_tokens is None and isinstance(keys, (Sequence, np.ndarray)):
             asked = keys[-queries:] if causal or queries == length else None
         capture = Capture.from_array(
             matrix,
@@ -159,8 +160,9 @@ def from_attentions(
 
 
 def _unbatch(labels: Sequence[Any] | None) -> Sequence[Any] | None:
-    is_batch = labels is not None and len(labels) == 1 and isinstance(labels[0], (list, tuple))
-    return labels[0] if is_batch and labels is not None else labels
+    if isinstance(labels, (list, tuple)) and len(labels) == 1:
+        return labels[0] if isinstance(labels[0], (list, tuple)) else labels
+    return labels
 
 
 def _list_layers(attentions: Any) -> list[tuple[Any, ...]]:

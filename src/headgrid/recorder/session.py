@@ -219,7 +219,8 @@ def record_runs(
         Gets a folder ``run_000``, ``run_001``, ... for each prompt. With several
         processes each runs its share of the prompts.
     seeds, **options
-        One seed for all or one each; what `record` takes.
+        One seed for all or one each; what `record` takes. Where prompts differ, ``query_labels``
+        and ``key_labels`` are functions of the prompt: ``tokenizer.tokenize``.
 
     Returns
     -------
@@ -245,8 +246,16 @@ def record_runs(
     ['run_000', 'run_001']
     """
     folders = []
+    labels = {name: options.pop(name, None) for name in ("query_labels", "key_labels")}
     for run in plan_runs(prompts, seeds, every_process=options.get("shard") is not None):
-        with record(model, prompt=run.prompt, **options) as recording:
+        own = {name: of(run.prompt) if callable(of) else of for name, of in labels.items()}
+        for name, listed in own.items():
+            if listed is not None and not callable(labels[name]) and len({*prompts}) > 1:
+                raise OptionError(
+                    f"{name} is one list for {len(prompts)} prompts, expected a function that "
+                    f"gives the words of a prompt ({name}=tokenizer.tokenize)"
+                )
+        with record(model, prompt=run.prompt, **options, **own) as recording:
             generate(run.prompt, run.seed)
         folders.append(save_run(recording, run, directory))
     return folders
