@@ -145,7 +145,9 @@ def draw_live_profile(capture: Capture, width: int, *, pooled: bool = False) -> 
     spec = _complete(draw_profiles(_one_head(capture), look)[0], look)
     for part in spec["spec"]["layer"]:
         # There is no title over the panel that a label at its top would lift.
-        value = part["encoding"]["y"]
+        value = part["encoding"].get("y", {})
+        if not value.get("axis"):
+            continue  # lines and names of segments stand at places of their own
         value["axis"]["labelExpr"] = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
         value["scale"]["padding"] = look.profile_padding
