@@ -41,7 +41,7 @@ _PLAIN_COLOR = re.compile(r"#[0-9a-fA-F]{6}|#[0-9a-fA-F]{3}|[a-z]+|rgb\([\d, ]+\
 _DECIMALS = 3
 _DOT_DECIMALS = _RULE_DECIMALS = 2
 
-_GROUP = re.compile(r'<g class="(mark-rect role-mark [\w-]*headgrid_cells_marks)"([^<>]*)>')
+_GROUP = re.compile(r'<g class="(mark-rect role-mark [\w-]*headgrid_cells_marks)"([^<>]*)(?<!/)>')
 _SIZE = re.compile(r'<path d="M\d{1,6},\d{1,6}h([1-9]\d{0,4})v([1-9]\d{0,4})h-')
 _ATTRIBUTES = re.compile(r'(?: aria-hidden="true"| pointer-events="none")*')
 _JOINT = ')"/><path d="M'
@@ -94,7 +94,7 @@ def merge_cells(raw: str, maps: Iterable[Cells] | None = None) -> str:
         if rest is not None and content:
             cells = _complete(cells, next(rest, None))
         if cells is not None:
-            parts += [raw[done : group.start()], f'<g class="{group[1]}" ', _write_cells(*cells)]
+            parts += [raw[done : group.start()], f'<g class="{group[1]}" ', write_cells(*cells)]
             done = end
     if rest is not None and next(rest, None) is not None:
         raise LookupError("fewer panels than maps")
@@ -132,7 +132,7 @@ def _read_cells(content: str) -> Cells | None:
     return width, height, np.stack([column, row, (red << 16) + (green << 8) + blue])
 
 
-def _write_cells(width: int, height: int, cells: _Integers) -> str:
+def write_cells(width: int, height: int, cells: _Integers) -> str:
     """Return the remaining attributes and the content of the group."""
     column, row, color = cells
     runs, upright_runs = _find_runs(column, row, color), _find_runs(row, column, color)
