@@ -3,7 +3,7 @@
 Vega takes tens of microseconds and a kilobyte for each cell; the finishing stage joins them again.
 What is left of the data is enough for axes, titles and colour bars. Only maps that are exactly as
 headgrid builds them are cut, and the one cell that Vega draws of each panel must be among ours
-(`headgrid.render.svg.marks.merge_cells`).
+(`headgrid.render.svg.cells.merge_cells`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from headgrid.charts.panels import CELLS
 from headgrid.charts.scales import ColorScale, match_scale
 from headgrid.charts.spec import Records, Spec
-from headgrid.render.svg.marks import Cells
+from headgrid.render.svg.cells import Cells
 
 Node: TypeAlias = Mapping[str, Any]
 

@@ -26,7 +26,7 @@ from headgrid.render.cells import cut_cells
 from headgrid.render.rows import cut_rows
 from headgrid.render.svg import finish as svg
 from headgrid.render.svg.bars import Stops
-from headgrid.render.svg.marks import Cells
+from headgrid.render.svg.cells import Cells
 from headgrid.render.svg.panels import Panels
 from headgrid.text import PNG_URI, clean_text, leads_out, quote_text, shorten_text
 

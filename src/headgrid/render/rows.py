@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from headgrid.charts.axes import Look, restore_look
 from headgrid.charts.spec import Spec, configure
 from headgrid.render.cells import Maps, Node, expect
-from headgrid.render.svg.marks import Cells, write_cells
+from headgrid.render.svg.cells import Cells, write_cells
 from headgrid.render.svg.panels import Panels
 from headgrid.text import measure_text
 

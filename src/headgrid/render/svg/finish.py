@@ -19,7 +19,7 @@ from lxml import etree
 
 from headgrid.errors import RenderError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY
-from headgrid.render.svg import bars, marks
+from headgrid.render.svg import bars, cells, marks
 from headgrid.render.svg.bars import Stops
 from headgrid.render.svg.marks import SVG, shorten_color, shorten_number, shorten_numbers
 from headgrid.render.svg.panels import Panels
@@ -68,7 +68,7 @@ def finish(
     description: str = "",
     gradients: Sequence[Stops] = (),
     width: float | None = None,
-    maps: Iterable[marks.Cells] | None = None,
+    maps: Iterable[cells.Cells] | None = None,
     panels: Panels | None = None,
 ) -> str:
     """Return Vega's SVG as the file that a reader gets: the same text for the same figure.
@@ -80,7 +80,7 @@ def finish(
     rows (a LookupError if it has not).
     """
     named = _MARKS.search(raw) is not None
-    text = _BLANKS.sub("", marks.merge_cells(raw, maps)) if named else raw
+    text = _BLANKS.sub("", cells.merge_cells(raw, maps)) if named else raw
     parser = etree.XMLParser(huge_tree=len(text) > _HUGE)
     root = etree.fromstring(text.encode("utf-8"), parser)
     for group in root.iterfind(f"{SVG}g[@stroke-miterlimit]"):
@@ -89,7 +89,7 @@ def finish(
         panels.grow(root)
     if named:
         _tidy(root)
-        marks.join_rows(root)
+        cells.join_rows(root)
         bars.set_gradients(root, gradients)
         bars.dress_bars(root)
     _write_head(root, clean_text(title), clean_text(description))
