@@ -124,19 +124,23 @@ def _read_grid(grid: Node) -> list[_Layer]:
     layers = [layer for layer in panel["layer"] if str(layer.get("name", "")).endswith(CELLS)]
     if not layers:
         return []
-    steps = list(grid["transform"])
-    statistic = _one(steps.pop(0), "flatten")[0]
     facets = _facets(grid["facet"])
-    number = {"op": "row_number", "field": "", "as": "position"}
-    window = {"window": [number], "groupby": [*facets, "query"]}
-    keys = _read_keys(steps, window)
-    shared = _read_steps(steps, statistic, {*facets, "key", "query", "position"})
+    statistic, keys, shared = read_transform(grid, [*facets, "query"])
     rest = [layer for layer in panel["layer"] if layer not in layers]
     alien = {"encoding", "transform", "projection"} & panel.keys()
     expect(not alien and "encoding" not in grid)
-    expect(all(_ignores_cells(layer, statistic, facets) for layer in rest))
+    expect(all(ignores_values(layer, statistic, facets) for layer in rest))
     size = panel["width"], panel["height"]
     return [_read_layer(layer, statistic, facets, keys, size, shared) for layer in layers]
+
+
+def read_transform(grid: Node, rows: list[str]) -> tuple[str, list[int] | int, dict[str, str]]:
+    """Return what arrays, one for each value of some fields, hold, its keys, and other fields."""
+    steps = list(grid["transform"])
+    statistic = _one(steps.pop(0), "flatten")[0]
+    number = {"op": "row_number", "field": "", "as": "position"}
+    keys = _read_keys(steps, {"window": [number], "groupby": rows})
+    return statistic, keys, _read_steps(steps, statistic, {*rows, "key", "position"})
 
 
 def _read_keys(steps: list[Node], window: Node) -> list[int] | int:
@@ -203,7 +207,7 @@ def _read_bands(channel: Node, field: str) -> dict[int, int]:
     return {frame: place for place, frame in enumerate(frames)}
 
 
-def _ignores_cells(layer: Node, statistic: str, facets: tuple[str, ...]) -> bool:
+def ignores_values(layer: Node, statistic: str, facets: tuple[str, ...]) -> bool:
     """Return whether a layer has one mark a panel, however many records there are."""
     steps = list(layer.get("transform", ()))
     known = f"isValid(datum.{statistic})"

@@ -77,17 +77,19 @@ def begin_render(
     """
     spec = check_spec(spec)
     cut, maps = cut_cells(spec)
-    whole = cut, lambda: (maps.cells() if maps.grids else None, None)
-    parts = [*cut_rows(cut, maps), whole]
+    parts = [*cut_rows(cut, maps), (cut, lambda _: (maps.cells() if maps.grids else None, None))]
     first = _begin_drawing(parts[0][0], executor) if set(formats) - {"json"} else None
+
+    def draw_alone(part: Spec) -> str:
+        return _finish(part, _begin_drawing(part, executor)())
 
     def draw() -> str:
         # What headgrid would not write, or Vega drew otherwise, Vega draws alone.
         for part, write in parts:
             with suppress(ArithmeticError, LookupError, TypeError, ValueError):
                 raw = (first if part is parts[0][0] else None) or _begin_drawing(part, executor)
-                return _finish(spec, raw(), *write())
-        return _finish(spec, _begin_drawing(spec, executor)())
+                return _finish(spec, raw(), *write(draw_alone))
+        return draw_alone(spec)
 
     def finish() -> list[bytes]:
         drawing = draw() if first else ""
