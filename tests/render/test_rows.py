@@ -283,6 +283,12 @@ PROFILE_CHANGES = {
             encoding={"y": {"field": "low", "type": "quantitative"}},
         ),
     ),
+    "ends of other panels": (
+        False,
+        lambda spec: spec["spec"]["layer"][1]["transform"].insert(
+            1, {"calculate": f"{[*range(40), 41, 40, *range(42, 62)]}[datum.head]", "as": "head"}
+        ),
+    ),
     "only positive values": (
         False,
         lambda spec: spec["spec"]["layer"][0].update(transform=[{"filter": "datum.logit>0"}]),
