@@ -305,6 +305,13 @@ def test_masses_by_magnitude_have_whole_decades_and_name_zeros():
     assert '"0, ≤ 0.003"' in bar["encoding"]["color"]["legend"]["labelExpr"]
 
 
+def test_heads_without_values_have_a_decade_by_magnitude():
+    empty = np.full((1, 2, 2), np.nan)
+    capture = Capture.from_array([[[0.9, 0.002], [0.0, 3e-5]], *empty], statistic="mass")
+    spec = headgrid.to_spec(headgrid.pick([capture], ["0:1"], color_range="log"))
+    assert spec["usermeta"]["headgrid"]["color_range"] == [0.1, 1.0]
+
+
 def test_ranges_that_a_figure_can_not_have_are_refused():
     logits = Capture.from_array([[[1.0, -1.0]]])
     with pytest.raises(headgrid.OptionError, match="which has two signs: symmetric"):

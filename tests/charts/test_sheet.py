@@ -213,7 +213,7 @@ def test_joining_the_cells_of_a_row_changes_no_pixel_and_saves_bytes(monkeypatch
     ]
     spec = headgrid.to_spec(sheet(layers), validate=False)
     joined, picture = render(spec, "svg"), render(spec, "png", ppi=144)
-    monkeypatch.setattr("headgrid.render.svg.marks.join_rows", lambda root: None)
+    monkeypatch.setattr("headgrid.render.svg.cells.join_rows", lambda root: None)
     apart = render(spec, "svg")
     assert render(spec, "png", ppi=144) == picture
     assert len(joined) < 0.75 * len(apart)

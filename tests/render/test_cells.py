@@ -83,6 +83,28 @@ def test_what_goes_through_vega_is_one_cell_a_panel():
     assert [len(record["logit"]) for record in cut["data"]["values"]] == [1] * 4
 
 
+def test_a_head_without_values_leaves_the_cells_of_others_to_headgrid():
+    values = np.random.default_rng(0).normal(size=(4, 5, 5))
+    values[2] = np.nan
+    spec = headgrid.to_spec(headgrid.heatmap(headgrid.Capture.from_array(values)))
+    with pytest.MonkeyPatch.context() as patch:
+        drawings = []
+        patch.setattr(convert, "check_marks", drawings.append)
+        drawn = render_svg(spec)
+    assert len(drawings) == 1  # whatever is not as expected, Vega draws again
+    assert drawn == by_vega(spec)
+
+
+@pytest.mark.filterwarnings("ignore::headgrid.HeadgridWarning")
+def test_grids_that_share_their_table_are_all_drawn():
+    values = np.array([[[np.nan]], [[1.0]]])  # maps and profiles of a head without values
+    a, b = (headgrid.Capture.from_array(values, layer=layer) for layer in (3, 8))
+    chart = headgrid.pick([a, b], ["3:0", "8:0"], figure="both")
+    spec = headgrid.to_spec(chart)
+    assert len(spec["datasets"]) == 1
+    assert render_svg(spec) == by_vega(spec)
+
+
 def changed(change):
     values = np.random.default_rng(1).normal(size=(2, 4, 4))
     spec = headgrid.to_spec(headgrid.heatmap(headgrid.Capture.from_array(values)))

@@ -3,7 +3,7 @@
 Vega takes tens of microseconds and a kilobyte for each cell; the finishing stage joins them again.
 What is left of the data is enough for axes, titles and colour bars. Only maps that are exactly as
 headgrid builds them are cut, and the one cell that Vega draws of each panel must be among ours
-(`headgrid.render.svg.marks.merge_cells`).
+(`headgrid.render.svg.cells.merge_cells`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from headgrid.charts.panels import CELLS
 from headgrid.charts.scales import ColorScale, match_scale
 from headgrid.charts.spec import Records, Spec
-from headgrid.render.svg.marks import Cells
+from headgrid.render.svg.cells import Cells
 
 Node: TypeAlias = Mapping[str, Any]
 
@@ -50,7 +50,7 @@ class _Layer:
 
     def cells(self, panel: tuple[Any, ...], records: Records) -> Cells:
         """Return the cells of one panel, or raise one of what Python raises for alien data."""
-        _expect(len({record["query"] for record in records}) == len(records))
+        expect(len({record["query"] for record in records}) == len(records))
         lists = [record[self.statistic] for record in records]
         lengths = [len(values) for values in lists]
         values = np.array([*chain.from_iterable(lists)], dtype=np.float64)
@@ -73,7 +73,9 @@ class Maps:
     def cells(self) -> Iterator[Cells]:
         """Yield the cells of every panel that has some."""
         for layers, records in self.grids:
-            for panel, own in _group(records, layers[0].facets).items():
+            # A head without values has one record, of no query.
+            seen = [record for record in records if record[layers[0].statistic] != [None]]
+            for panel, own in _group(seen, layers[0].facets).items():
                 for layer in layers:
                     if layer.draws(panel) and (found := layer.cells(panel, own))[2].size:
                         yield found
@@ -91,14 +93,16 @@ def cut_cells(spec: Spec) -> tuple[Spec, Maps]:
 
 
 def _cut(spec: Spec) -> tuple[Spec, Maps]:
-    _expect(_is_plain(spec["config"]))
+    expect(_is_plain(spec["config"]))
     stack = next((name for name in ("vconcat", "hconcat") if name in spec), "")
     parts: list[Any] = list(spec[stack]) if stack else [spec]
     named, grids = {**spec.get("datasets", {})}, []
+    named_by = [part["data"].get("name") for part in parts if "data" in part]
     for number, part in enumerate(parts):
         if layers := _read_grid(part):
             data = part["data"]
-            records = data["values"] if "values" in data else named.pop(data["name"])
+            take = named.pop if named_by.count(data.get("name")) == 1 else named.__getitem__
+            records = data["values"] if "values" in data else take(data["name"])
             grids.append((layers, records))
             parts[number] = {**part, "data": {"values": _first_cells(records, layers[0])}}
     if not grids:
@@ -120,39 +124,43 @@ def _read_grid(grid: Node) -> list[_Layer]:
     layers = [layer for layer in panel["layer"] if str(layer.get("name", "")).endswith(CELLS)]
     if not layers:
         return []
-    steps = list(grid["transform"])
-    statistic = _one(steps.pop(0), "flatten")[0]
     facets = _facets(grid["facet"])
-    number = {"op": "row_number", "field": "", "as": "position"}
-    window = {"window": [number], "groupby": [*facets, "query"]}
-    keys = _read_keys(steps, window)
-    shared = _read_steps(steps, statistic, {*facets, "key", "query", "position"})
+    statistic, keys, shared = read_transform(grid, [*facets, "query"])
     rest = [layer for layer in panel["layer"] if layer not in layers]
     alien = {"encoding", "transform", "projection"} & panel.keys()
-    _expect(not alien and "encoding" not in grid)
-    _expect(all(_ignores_cells(layer, statistic, facets) for layer in rest))
+    expect(not alien and "encoding" not in grid)
+    expect(all(ignores_values(layer, statistic, facets) for layer in rest))
     size = panel["width"], panel["height"]
     return [_read_layer(layer, statistic, facets, keys, size, shared) for layer in layers]
 
 
+def read_transform(grid: Node, rows: list[str]) -> tuple[str, list[int] | int, dict[str, str]]:
+    """Return what arrays, one for each value of some fields, hold, its keys, and other fields."""
+    steps = list(grid["transform"])
+    statistic = _one(steps.pop(0), "flatten")[0]
+    number = {"op": "row_number", "field": "", "as": "position"}
+    keys = _read_keys(steps, {"window": [number], "groupby": rows})
+    return statistic, keys, _read_steps(steps, statistic, {*rows, "key", "position"})
+
+
 def _read_keys(steps: list[Node], window: Node) -> list[int] | int:
     """Return the key of every position in a list, or what to add to a position."""
-    _expect(steps.pop(0) == window)
+    expect(steps.pop(0) == window)
     step = steps.pop(0)
-    _expect(step.keys() == {"calculate", "as"} and step["as"] == "key")
+    expect(step.keys() == {"calculate", "as"} and step["as"] == "key")
     if listed := _LISTED.fullmatch(step["calculate"]):
         return [int(key) for key in json.loads(listed[1])]
     shift = _SHIFT.fullmatch(step["calculate"])
-    _expect(shift is not None)
+    expect(shift is not None)
     return int((shift and shift[1]) or 0) + 1
 
 
 def _read_steps(steps: list[Node], statistic: str, taken: set[str]) -> dict[str, str]:
     """Return the expressions of fields that steps make, all of which leave cells alone."""
     made = [step for step in steps if step != {"filter": f"isValid(datum.{statistic})"}]
-    _expect(all(step.keys() == {"calculate", "as"} for step in made))
+    expect(all(step.keys() == {"calculate", "as"} for step in made))
     fields = {step["as"]: step["calculate"] for step in made}
-    _expect(not fields.keys() & {*taken, statistic})
+    expect(not fields.keys() & {*taken, statistic})
     return fields
 
 
@@ -165,25 +173,25 @@ def _read_layer(
     shared: Mapping[str, str],
 ) -> _Layer:
     known = {"name", "mark", "encoding", "transform", "view"}
-    _expect(layer.keys() <= known and layer["mark"] == {"type": "rect", "aria": False})
+    expect(layer.keys() <= known and layer["mark"] == {"type": "rect", "aria": False})
     encoding = dict(layer["encoding"])
     encoding.pop("tooltip", None)
     columns = _read_bands(encoding.pop("x"), "key")
     rows = _read_bands(encoding.pop("y"), "query")
     ((channel, paint),) = encoding.items()
     ours = {"field", "type", "scale", "legend"}
-    _expect(channel in ("color", "fill") and paint.keys() <= ours)
+    expect(channel in ("color", "fill") and paint.keys() <= ours)
     only = ""
     steps = list(layer.get("transform", ()))
     if steps and (where := _PANELS.match(str(steps[0].get("filter")))) and facets == ("panel",):
         rest = steps.pop(0)["filter"][where.end() :]
-        _expect(rest in ("", f"&&isValid(datum.{statistic})"))
+        expect(rest in ("", f"&&isValid(datum.{statistic})"))
         only = where[1]
     fields = {**shared, **_read_steps(steps, statistic, {*facets, "key", "query"})}
     scale = match_scale(paint["scale"], fields[paint["field"]], statistic)
-    _expect(scale is not None and size[0] % len(columns) == size[1] % len(rows) == 0)
+    expect(scale is not None and size[0] % len(columns) == size[1] % len(rows) == 0)
     assert scale is not None
-    _expect(scale.by in ("", facets[-1]))
+    expect(scale.by in ("", facets[-1]))
     listed = keys if isinstance(keys, list) else [*range(keys, keys + len(columns))]
     cell = size[0] // len(columns), size[1] // len(rows)
     return _Layer(statistic, facets, columns, rows, listed, cell, scale, only)
@@ -193,13 +201,13 @@ def _read_bands(channel: Node, field: str) -> dict[int, int]:
     """Return the place of each frame on an axis of bands without gaps."""
     scale = {**channel["scale"]}
     frames = scale.pop("domain")
-    _expect(scale == {"paddingInner": 0, "paddingOuter": 0})
-    _expect(channel["field"] == field and channel["type"] == "ordinal")
-    _expect(channel.keys() <= {"axis", "field", "scale", "title", "type"})
+    expect(scale == {"paddingInner": 0, "paddingOuter": 0})
+    expect(channel["field"] == field and channel["type"] == "ordinal")
+    expect(channel.keys() <= {"axis", "field", "scale", "title", "type"})
     return {frame: place for place, frame in enumerate(frames)}
 
 
-def _ignores_cells(layer: Node, statistic: str, facets: tuple[str, ...]) -> bool:
+def ignores_values(layer: Node, statistic: str, facets: tuple[str, ...]) -> bool:
     """Return whether a layer has one mark a panel, however many records there are."""
     steps = list(layer.get("transform", ()))
     known = f"isValid(datum.{statistic})"
@@ -236,11 +244,12 @@ def _group(records: Records, facets: tuple[str, ...]) -> dict[tuple[Any, ...], R
 
 
 def _one(step: Node, name: str) -> Sequence[Any]:
-    _expect(step.keys() == {name} and len(step[name]) == 1)
+    expect(step.keys() == {name} and len(step[name]) == 1)
     values: Sequence[Any] = step[name]
     return values
 
 
-def _expect(condition: bool) -> None:
+def expect(condition: bool) -> None:
+    """Raise a ValueError where a specification is not as headgrid builds it."""
     if not condition:
         raise ValueError

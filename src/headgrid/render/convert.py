@@ -23,9 +23,11 @@ from headgrid.errors import RenderError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY
 from headgrid.render import vega as engine
 from headgrid.render.cells import cut_cells
+from headgrid.render.rows import cut_rows
 from headgrid.render.svg import finish as svg
 from headgrid.render.svg.bars import Stops
-from headgrid.render.svg.marks import Cells
+from headgrid.render.svg.cells import Cells
+from headgrid.render.svg.panels import Panels
 from headgrid.text import PNG_URI, clean_text, leads_out, quote_text, shorten_text
 
 #: Every mapping in a specification but its data and ``usermeta``, and where it stands.
@@ -75,16 +77,22 @@ def begin_render(
     """
     spec = check_spec(spec)
     cut, maps = cut_cells(spec)
-    raw = _begin_drawing(cut, executor) if set(formats) - {"json"} else None
+    parts = [*cut_rows(cut, maps), (cut, lambda _: (maps.cells() if maps.grids else None, None))]
+    first = _begin_drawing(parts[0][0], executor) if set(formats) - {"json"} else None
+
+    def draw_alone(part: Spec) -> str:
+        return _finish(part, _begin_drawing(part, executor)())
 
     def draw() -> str:
         # What headgrid would not write, or Vega drew otherwise, Vega draws alone.
-        with suppress(ArithmeticError, LookupError, TypeError, ValueError):
-            return _finish(spec, raw(), maps.cells() if maps.grids else None) if raw else ""
-        return _finish(spec, _begin_drawing(spec, executor)())
+        for part, write in parts:
+            with suppress(ArithmeticError, LookupError, TypeError, ValueError):
+                raw = (first if part is parts[0][0] else None) or _begin_drawing(part, executor)
+                return _finish(spec, raw(), *write(draw_alone))
+        return draw_alone(spec)
 
     def finish() -> list[bytes]:
-        drawing = draw()
+        drawing = draw() if first else ""
         writers: dict[str, Callable[[], bytes]] = {
             "svg": lambda: drawing.encode("utf-8"),
             "png": lambda: _rasterise(drawing, ppi, executor),
@@ -108,7 +116,9 @@ def _begin_drawing(spec: Spec, executor: Executor | None) -> Callable[[], Any]:
     return _call(executor, engine.draw_svg, _safe_text(spec), str(spec.get("$schema", "")))
 
 
-def _finish(spec: Spec, raw: str, maps: Iterable[Cells] | None = None) -> str:
+def _finish(
+    spec: Spec, raw: str, maps: Iterable[Cells] | None = None, panels: Panels | None = None
+) -> str:
     config, usermeta = spec.get("config"), spec.get("usermeta")
     serif = isinstance(config, Mapping) and config.get("font") == SERIF_FAMILY
     ours = usermeta.get("headgrid") if isinstance(usermeta, Mapping) else None
@@ -121,6 +131,7 @@ def _finish(spec: Spec, raw: str, maps: Iterable[Cells] | None = None) -> str:
         gradients=_gradients(spec),
         width=width if isinstance(width, (int, float)) and 0 < width < 1e9 else None,
         maps=maps,
+        panels=panels,
     )
 
 

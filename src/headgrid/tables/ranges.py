@@ -151,7 +151,7 @@ def _look_through(
 
 def _find_decades(smallest: float, largest: float) -> ColorRange:
     """Return the whole decades that hold positive values, at most so many below the largest."""
-    top = math.ceil(math.log10(largest)) if largest > SMALLEST_SPAN else 0
+    top = math.ceil(math.log10(largest)) if SMALLEST_SPAN < largest < math.inf else 0
     bottom = math.floor(math.log10(smallest)) if smallest < largest else top - 1
     bottom = min(max(bottom, top - _MOST_DECADES), top - 1)
     return ColorRange(float(f"1e{bottom}"), float(f"1e{top}"), "log")

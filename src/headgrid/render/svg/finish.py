@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from xml.sax.saxutils import escape
 
 from lxml import etree
 
 from headgrid.errors import RenderError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY
-from headgrid.render.svg import bars, marks
+from headgrid.render.svg import bars, cells, marks
 from headgrid.render.svg.bars import Stops
 from headgrid.render.svg.marks import SVG, shorten_color, shorten_number, shorten_numbers
+from headgrid.render.svg.panels import Panels
 from headgrid.text import PNG_URI, clean_text, leads_out, quote_text
 
 LAYOUT_FONT = "Liberation Sans"
@@ -67,29 +68,33 @@ def finish(
     description: str = "",
     gradients: Sequence[Stops] = (),
     width: float | None = None,
-    maps: Iterable[marks.Cells] | None = None,
+    maps: Iterable[cells.Cells] | None = None,
+    panels: Panels | None = None,
 ) -> str:
     """Return Vega's SVG as the file that a reader gets: the same text for the same figure.
 
     ``title`` and ``description`` become its ``<title>`` and ``<desc>``; ``gradients`` are
     the true stops (offset from 0 to 1, colour) of the colour bars in their order, one for
     all where there is one; ``width`` is the exact one, in points; ``maps`` are the cells of
-    which Vega has drawn one a panel (a LookupError if it has not).
+    which Vega has drawn one a panel, ``panels`` all those of a grid of which it has drawn some
+    rows (a LookupError if it has not).
     """
     named = _MARKS.search(raw) is not None
-    text = _BLANKS.sub("", marks.merge_cells(raw, maps)) if named else raw
+    text = _BLANKS.sub("", cells.merge_cells(raw, maps)) if named else raw
     parser = etree.XMLParser(huge_tree=len(text) > _HUGE)
     root = etree.fromstring(text.encode("utf-8"), parser)
     for group in root.iterfind(f"{SVG}g[@stroke-miterlimit]"):
         group.set("stroke-miterlimit", "10")  # as browsers draw; one engine says 4
+    if panels is not None:
+        panels.grow(root)
     if named:
         _tidy(root)
-        marks.join_rows(root)
+        cells.join_rows(root)
         bars.set_gradients(root, gradients)
         bars.dress_bars(root)
     _write_head(root, clean_text(title), clean_text(description))
     _set_family(root, family, once=named)
-    drawing = _name_ids(root, width)
+    drawing = _name_ids(root, width, str if panels is None else panels.complete(root))
     if "href=" in drawing or leads_out(drawing):  # which a label may as well
         _check_references(root)
     return drawing
@@ -316,12 +321,12 @@ def _check_references(root: etree._Element) -> None:
                 )
 
 
-def _name_ids(root: etree._Element, width: float | None) -> str:
-    """Return the drawing, its ids named after what it shows, so that many can share a page."""
+def _name_ids(root: etree._Element, width: float | None, complete: Callable[[str], str]) -> str:
+    """Return the whole drawing, its ids named after what it shows, so that many share a page."""
     text = etree.tostring(root, encoding="unicode")
     tags = "".join(_NAMING_TAG.findall(text))
     ids = {name: str(number) for number, name in enumerate(_ID.findall(tags))}
-    content = _rename(text, ids).encode("ascii", "xmlcharrefreplace")
+    content = complete(_rename(text, ids)).encode("ascii", "xmlcharrefreplace")
     digest = hashlib.blake2b(content, digest_size=5).hexdigest()
     if width is not None:
         old = size(text)
@@ -329,7 +334,7 @@ def _name_ids(root: etree._Element, width: float | None) -> str:
         root.set("height", f"{shorten_number(old[1] * width / old[0])}pt")
     etree.cleanup_namespaces(root)
     names = {name: f"h{digest}-{number}" for name, number in ids.items()}
-    return _rename(etree.tostring(root, encoding="unicode"), names) + "\n"
+    return complete(_rename(etree.tostring(root, encoding="unicode"), names)) + "\n"
 
 
 def _rename(text: str, names: dict[str, str]) -> str:

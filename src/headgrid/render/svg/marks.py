@@ -1,30 +1,18 @@
-"""Marks of panels in Vega's SVG -> short paths: cells by colour, bars, line, points and rules.
+"""Marks of panels in Vega's SVG -> short paths: bars, line, points and rules.
 
 Each mark is redrawn only where every item of its group is exactly as headgrid draws
 it: a user's own colours, strokes, tooltips or links stay.
-
-Cells become stroked paths in unit coordinates, one a colour: ``m6 2h9`` is nine cells
-of row 2. Strokes and not filled rectangles: they take 0.22 MB instead of 0.39 MB at 72
-frames, and with ``crispEdges`` resvg and Chromium put the same pixels at every scale;
-PDF viewers show seams between filled rectangles, and none between strokes.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from lxml import etree
-
-_Integers: TypeAlias = npt.NDArray[np.int64]
-#: Width and height of a panel's cells, and [column, row, color as 0xRRGGBB] of each.
-Cells: TypeAlias = tuple[int, int, _Integers]
 
 SVG = "{http://www.w3.org/2000/svg}"
 # A prefix comes from a figure that holds the chart as a part.
@@ -39,17 +27,7 @@ _PLAIN_COLOR = re.compile(r"#[0-9a-fA-F]{6}|#[0-9a-fA-F]{3}|[a-z]+|rgb\([\d, ]+\
 # A renderer's antialiasing samples at quarters of a pixel: with 2 decimals one edge in a
 # hundred falls on another sample, which shows as up to 68 levels in a pixel.
 _DECIMALS = 3
-_DOT_DECIMALS = _RULE_DECIMALS = 2
-
-_GROUP = re.compile(r'<g class="(mark-rect role-mark [\w-]*headgrid_cells_marks)"([^<>]*)>')
-_SIZE = re.compile(r'<path d="M\d{1,6},\d{1,6}h([1-9]\d{0,4})v([1-9]\d{0,4})h-')
-_ATTRIBUTES = re.compile(r'(?: aria-hidden="true"| pointer-events="none")*')
-_JOINT = ')"/><path d="M'
-#: Class of the cells that are joined.
-_JOINED = "mark-rect role-mark sheet_headgrid_cells_marks"
-_PANEL_PLACE = re.compile(r"translate\((-?\d+),(-?\d+)\)")
-_SCALED = re.compile(r"translate\([\d.]+ ([\d.]+)\)scale\((\d+)(?: \d+)?\)")
-_START = re.compile(r"m(-?\d+)(?: |(?=-))(-?\d+)")
+_DOT_DECIMALS = RULE_DECIMALS = 2
 
 
 @lru_cache(maxsize=4096)
@@ -76,155 +54,6 @@ def shorten_color(color: str) -> str:
     if len(color) == 7 and color[0] == "#" and color[1::2] == color[2::2]:
         return f"#{color[1::2]}"
     return color
-
-
-def merge_cells(raw: str, maps: Iterable[Cells] | None = None) -> str:
-    """Return Vega's SVG with the cells of each panel as one path a colour.
-
-    Panels whose cells are not plain (whole coordinates, one size, opaque, none over another,
-    nothing but a colour on each) are as they were. An XML parser would take most of the time.
-    Where there are ``maps``, Vega has drawn one cell of each, in their order; a LookupError if
-    that is not so.
-    """
-    parts, done, rest = [], 0, None if maps is None else iter(maps)
-    for group in _GROUP.finditer(raw):
-        end = raw.find("</g>", group.end())
-        content = raw[group.end() : end]
-        cells = _read_cells(content) if _ATTRIBUTES.fullmatch(group[2]) else None
-        if rest is not None and content:
-            cells = _complete(cells, next(rest, None))
-        if cells is not None:
-            parts += [raw[done : group.start()], f'<g class="{group[1]}" ', _write_cells(*cells)]
-            done = end
-    if rest is not None and next(rest, None) is not None:
-        raise LookupError("fewer panels than maps")
-    return "".join((*parts, raw[done:]))
-
-
-def _complete(drawn: Cells | None, whole: Cells | None) -> Cells:
-    """Return the cells of a map of which Vega has drawn one, as it has drawn it."""
-    if drawn is None or whole is None or drawn[:2] != whole[:2] or drawn[2].shape[1] != 1:
-        raise LookupError("a panel that is not the map's")
-    if not (drawn[2] == whole[2]).all(axis=0).any():
-        raise LookupError("a cell that is not the map's")
-    return whole
-
-
-def _read_cells(content: str) -> Cells | None:
-    """Return width, height and [column, row, colour as 0xRRGGBB] of cells, if all are plain."""
-    size = _SIZE.match(content)
-    if size is None:
-        return None
-    tail = f'h{size[1]}v{size[2]}h-{size[1]}Z" fill="rgb('
-    number = r"\d{1,6}"
-    cell = rf'<path d="M{number},{number}{re.escape(tail)}{number}, {number}, {number}\)"/>'
-    if re.fullmatch(f"(?:{cell})++", content) is None:
-        return None
-    start, end = len('<path d="M'), -len(')"/>')
-    numbers = content[start:end].replace(tail, ",").replace(_JOINT, ",")
-    x, y, red, green, blue = np.fromstring(numbers, np.int64, sep=",").reshape(-1, 5).T
-    width, height = int(size[1]), int(size[2])
-    if (x % width).any() or (y % height).any() or max(red.max(), green.max(), blue.max()) > 255:
-        return None
-    column, row = x // width, y // height
-    if len(np.unique(row * 1_000_000 + column)) < len(row):
-        return None
-    return width, height, np.stack([column, row, (red << 16) + (green << 8) + blue])
-
-
-def _write_cells(width: int, height: int, cells: _Integers) -> str:
-    """Return the remaining attributes and the content of the group."""
-    column, row, color = cells
-    runs, upright_runs = _find_runs(column, row, color), _find_runs(row, column, color)
-    upright = _count_bytes(upright_runs) < _count_bytes(runs)
-    # A segment runs through the middle of its cells.
-    middle = f"{width / 2:g} 0" if upright else f"0 {height / 2:g}"
-    scale = f"{width}" if width == height else f"{width} {height}"
-    paths = _write_runs(upright_runs[[1, 0, 2, 3]], "v") if upright else _write_runs(runs, "h")
-    transform = f"translate({middle})scale({scale})"
-    return f'shape-rendering="crispEdges" transform="{transform}">{paths}'
-
-
-def _find_runs(along: _Integers, across: _Integers, color: _Integers) -> _Integers:
-    """Join neighbours of one colour into runs, sorted by colour, then by place.
-
-    Returns [4, run]: the way along and across the runs from the end of the run before,
-    or from the panel's corner where the colour changes; the length; the colour.
-    """
-    order = np.lexsort((along, across))
-    along, across, color = along[order], across[order], color[order]
-    new = (np.diff(across) != 0) | (np.diff(along) != 1) | (np.diff(color) != 0)
-    starts = np.concatenate([[0], np.flatnonzero(new) + 1])
-    length = np.diff(starts, append=len(along))
-    runs = np.stack([along[starts], across[starts], length, color[starts]])
-    runs = runs[:, np.argsort(color[starts], kind="stable")]
-    before = runs[:, :-1] * (runs[3, 1:] == runs[3, :-1])
-    runs[0, 1:] -= before[0] + before[2]
-    runs[1, 1:] -= before[1]
-    return runs
-
-
-def _count_bytes(runs: _Integers) -> int:
-    """Return about how many bytes the runs take: their digits and signs, and two letters each."""
-    numbers = runs[:3]
-    digits = np.searchsorted([10, 100, 1000, 10_000], np.abs(numbers), side="right")
-    return int(digits.sum() + (numbers < 0).sum() + 2 * numbers.shape[1])
-
-
-def _write_runs(runs: _Integers, command: str) -> str:
-    """Return one path a colour of runs [x, y, length, colour] along rows (h) or columns (v)."""
-    parts: list[str] = []
-    current = -1
-    for x, y, length, color in runs.T.tolist():
-        if color != current:
-            parts.append(f'"/><path stroke="{shorten_color(f"#{color:06x}")}" d="')
-            current = color
-        # A minus sign separates two numbers by itself.
-        parts.append(f"m{x} {y}{command}{length}" if y >= 0 else f"m{x}{y}{command}{length}")
-    return "".join(parts).removeprefix('"/>') + '"/>'
-
-
-def join_rows(root: etree._Element) -> None:
-    """Join the cells of small maps, one path a colour for a whole row of maps.
-
-    A sheet has hundreds of maps with a few cells of each colour: most of its bytes
-    would say again and again which colour follows. Maps do not overlap, so that it
-    makes no difference to the picture when cells are drawn after the next frame.
-    """
-    for scope in root.iterfind(f".//{SVG}g[@class='mark-group role-scope cell']"):
-        rows: dict[tuple[str, str, str], list[tuple[int, etree._Element]]] = defaultdict(list)
-        for panel in scope:
-            place = _PANEL_PLACE.fullmatch(panel.get("transform", ""))
-            for cells in panel.iterfind(f"{SVG}g[@class='{_JOINED}']"):
-                transform = cells.get("transform", "")
-                scaled = _SCALED.fullmatch(transform)
-                if place is not None and scaled is not None and int(place[1]) % int(scaled[2]) == 0:
-                    offset = int(place[1]) // int(scaled[2])
-                    rows[place[2], transform, scaled[1]].append((offset, cells))
-        for (y, transform, middle), maps in rows.items():
-            moved = f" {float(middle) + int(y):g})"
-            _join(scope, transform.replace(f" {middle})", moved, 1), maps)
-
-
-def _join(scope: etree._Element, transform: str, maps: list[tuple[int, etree._Element]]) -> None:
-    colors: dict[str, list[str]] = defaultdict(list)
-    for offset, cells in maps:
-        for item in cells:
-            path = item.get("d", "")
-            start = _START.match(path)
-            if start is None or set(item.attrib) != {"stroke", "d"}:
-                return
-            separator = "" if start[2].startswith("-") else " "
-            moved = f"M{int(start[1]) + offset}{separator}{start[2]}{path[start.end() :]}"
-            colors[item.get("stroke", "")].append(moved)
-    if not colors:
-        return
-    look = {"class": _JOINED, "shape-rendering": "crispEdges", "transform": transform}
-    joined = etree.SubElement(scope, f"{SVG}g", look)
-    for color in sorted(colors):
-        etree.SubElement(joined, f"{SVG}path", {"stroke": color, "d": "".join(colors[color])})
-    for _, cells in maps:
-        remove(cells)
 
 
 def remove(element: etree._Element) -> None:
@@ -258,7 +87,7 @@ def merge_rules(group: etree._Element) -> None:
             return
         if NUMBER.fullmatch(end[upright]) is None:
             return
-        x, y = (_round(place, _RULE_DECIMALS) for place in move.groups())
+        x, y = (round_number(place, RULE_DECIMALS) for place in move.groups())
         command = f"v{shorten_number(end[1])}" if upright else f"h{shorten_number(end[0])}"
         segments.append(f"M{x} {y}{command}")
         places.add((upright, move[1 if upright else 2]))
@@ -280,16 +109,25 @@ def _merge_bars(group: etree._Element) -> None:
         return
     bars = [tuple(map(float, bar.groups()[:4])) for bar in found if bar is not None]
     ordered = sorted((x, x + width) for x, _, width, _ in bars)
-    if any(end > start for (_, end), (start, _) in itertools.pairwise(ordered)):
-        return
+    if not any(end > start for (_, end), (start, _) in itertools.pairwise(ordered)):
+        _replace(group, {**look, "d": write_bars(bars)})
+
+
+def write_bars(bars: Sequence[tuple[float, ...]]) -> str:
+    """Return the path of bars (left, top, width, height)."""
     moves = _write_moves([bar[:2] for bar in bars], _DECIMALS)
     path = []
     for move, (_, y, width, height) in zip(moves, bars, strict=True):
         # Both ends are rounded, so that all bars keep one base line.
         tall = round(y + height, _DECIMALS) - round(y, _DECIMALS)
-        wide = _round(width)
-        path.append(f"{move}h{wide}v{_round(tall)}h-{wide}z")
-    _replace(group, {**look, "d": "".join(path)})
+        wide = round_number(width)
+        path.append(f"{move}h{wide}v{round_number(tall)}h-{wide}z")
+    return "".join(path)
+
+
+def write_dots(places: Sequence[tuple[float, float]]) -> str:
+    """Return the path of dots around places."""
+    return "".join(f"{move}h0" for move in _write_moves(places, _DOT_DECIMALS))
 
 
 def _write_moves(places: Sequence[tuple[float, ...]], decimals: int) -> Iterator[str]:
@@ -297,7 +135,7 @@ def _write_moves(places: Sequence[tuple[float, ...]], decimals: int) -> Iterator
     x, y = 0.0, 0.0
     for place in places:
         before, (x, y) = (x, y), (round(number, decimals) for number in place)
-        across, down = _round(x - before[0], decimals), _round(y - before[1], decimals)
+        across, down = round_number(x - before[0], decimals), round_number(y - before[1], decimals)
         yield f"m{across}{down}" if down.startswith("-") else f"m{across} {down}"
 
 
@@ -309,9 +147,8 @@ def _merge_points(group: etree._Element) -> None:
     if look is None or circle is None or look.get("opacity", "1") != "1" or None in moves:
         return
     places = [(float(move[1]), float(move[2])) for move in moves if move]
-    dots = [f"{move}h0" for move in _write_moves(places, _DOT_DECIMALS)]
-    pen = {"stroke-width": _round(2 * float(circle[1])), "stroke-linecap": "round"}
-    _replace(group, {"stroke": look["fill"], **pen, "d": "".join(dots)})
+    pen = {"stroke-width": round_number(2 * float(circle[1])), "stroke-linecap": "round"}
+    _replace(group, {"stroke": look["fill"], **pen, "d": write_dots(places)})
 
 
 def _shorten_paths(group: etree._Element) -> None:
@@ -319,7 +156,7 @@ def _shorten_paths(group: etree._Element) -> None:
     for item in group:
         path = item.get("d", "")
         if _POLYLINE.fullmatch(path):
-            short = NUMBER.sub(lambda match: _round(match.group()), path)
+            short = NUMBER.sub(lambda match: round_number(match.group()), path)
             item.set("d", short.replace(",", " "))
             _shorten_look(item)
         shorten_rectangle(item)
@@ -334,7 +171,8 @@ def _merge_steps(group: etree._Element) -> None:
         short = []
         for part in filter(None, path.split("Z")):
             points = [
-                (_round(x), _round(y)) for x, y in re.findall(f"({_NUMBER}),({_NUMBER})", part)
+                (round_number(x), round_number(y))
+                for x, y in re.findall(f"({_NUMBER}),({_NUMBER})", part)
             ]
             kept = points[:1]
             for at, after in itertools.pairwise([*points[1:], points[0]]):
@@ -393,6 +231,7 @@ def _shorten_look(item: etree._Element) -> None:
             item.set(name, shorten_color(item.get(name, "")))
 
 
-def _round(number: float | str, decimals: int = _DECIMALS) -> str:
+def round_number(number: float | str, decimals: int = _DECIMALS) -> str:
+    """Return a number with so many decimals at most."""
     text = f"{float(number):.{decimals}f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
