@@ -572,6 +572,15 @@ def test_words_stand_in_the_readout_the_tooltip_and_the_titles(visit, tmp_path):
     seen.assert_harmless()
 
 
+def test_named_parts_stand_beside_the_map_and_over_the_profile(visit, tmp_path):
+    capture = Capture.from_array(waves(1, 6, 6)).with_segments({"text": (0, 2), "video": (2, None)})
+    seen = open_page(visit, capture, tmp_path)
+    for chart, names in ("map", ["text", "text", "video", "video"]), ("profile", ["text", "video"]):
+        texts = seen.page.locator(f"#{chart} .mark-text text").all_text_contents()
+        assert sorted(text for text in texts if text in names) == names
+    seen.assert_harmless()
+
+
 def test_of_many_tokens_some_share_a_place_and_the_page_says_so(visit, tmp_path):
     values = waves(2, 300, 514)
     causal = Capture.from_array(values, causal=True, labels=[f"w{n}" for n in range(514)])
