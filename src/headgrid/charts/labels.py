@@ -26,7 +26,7 @@ def short_labels(axis: Axis) -> tuple[str, ...]:
     What would be invisible is shown: a space as "␣", no label at all as a pair of quotes.
 
     >>> short_labels(Axis("Token", (0, 1, 2), ("cat", "", "\n" + 20 * "long")))
-    ('cat', '""', '␣longlonglonglon…')
+    ('cat', '""', '␣longlonglonglo…')
     """
     if axis.labels is None:
         return tuple(map(str, axis.numbers))
