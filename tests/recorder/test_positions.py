@@ -272,7 +272,11 @@ FRAMES_12, ROLLED = [(12, 12)], [(4, 4), (4, 8), (4, 8), (4, 8)]
         (FRAMES_12, {"tokens_per_frame": 5}, r"12 query tokens .* 5 tokens .*3, 4 or 6 tokens"),
         (FRAMES_12, {"tokens_per_frame": None, "segments": [0, 5, 14]}, r"end at 12 would fit"),
         (FRAMES_12, {"tokens_per_frame": None}, "frames are not given, and no running module"),
-        (FRAMES_12, {"layers": 3}, r"layers=3 matches none of the 1 layers"),
+        (
+            FRAMES_12,
+            {"layers": 3},
+            r"layers=3 matches none of the 1 layers whose self-attention ran \(0: ",
+        ),
         (FRAMES_12, CROSS, r"no cross-attention was seen; .*mix \(scaled_dot"),
     ],
 )
