@@ -209,7 +209,7 @@ def test_an_interrupted_run_keeps_what_is_finished(cli, tree, whole, tmp_path):
     jobs = listed(out)["jobs"]
     # The job that was being written may have one of its files, and is not listed.
     written = len(list(out.rglob("*.svg"))) - sum(len(job["outputs"]) for job in jobs.values())
-    assert 0 <= written <= 1
+    assert 0 <= written <= 2
     assert 2 <= len(jobs) < COUNT
     assert end_with_resume(cli, command, out) == contents(whole)
 
