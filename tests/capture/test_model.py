@@ -372,7 +372,7 @@ def test_segments_are_checked_wherever_they_come_from():
     with pytest.raises(CaptureError, match=r"query_parts is \{'a': \(0, inf\)\}"):
         capture.with_segments({"a": (0, math.inf)})
     other = Capture.from_array(np.eye(9)).with_segments({"a": (5, 9)})
-    with pytest.raises(CaptureError, match="'a' from 5 to 9, which misfits"):
+    with pytest.raises(CaptureError, match="'a' from 5 to 9, which reaches beyond the axis"):
         capture.with_segments(other.key_parts)
     assert capture.with_segments({"\ud800": (0, 1)}).key_parts[0].name == "\ufffd"
 

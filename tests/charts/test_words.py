@@ -161,8 +161,8 @@ def test_masses_of_segments_are_the_sums_of_their_tokens(joint):
     ("segments", "said"),
     [
         ({"a": (0, 4), "b": (3, 9)}, "overlaps 'b'"),
-        ({"a": (0, 12)}, "misfits"),
-        ({"a": (4, 4)}, "misfits"),
+        ({"a": (0, 12)}, "reaches beyond the axis"),
+        ({"a": (4, 4)}, "holds no place of the axis"),
         ({"a": 4}, "query_parts is {'a': 4}"),
         ([("a", 0, 3)], "query_parts is"),
     ],

@@ -112,12 +112,12 @@ def read_segments(
         return ()
     # Segments that are made already may be another axis's.
     made = isinstance(value, tuple) and all(isinstance(part, Segment) for part in value)
+    last = numbers[-1] + 1
     expected = (
         f"expected a name for each part of the axis with the numbers where it starts and stops, "
-        f"from {numbers[0]} to {numbers[-1] + 1}, as in {{'text': (0, 226), 'video': (226, None)}}"
+        f"from {numbers[0]} to {last}, as in {{'text': (0, 226), 'video': (226, None)}}"
     )
     try:
-        last = numbers[-1] + 1
         parts = value if made else [(name, *ends) for name, ends in value.items()]
         found = [
             Segment(clean_name(str(name)), _read_end(start, numbers[0]), _read_end(stop, last))
@@ -129,13 +129,17 @@ def read_segments(
         ) from None
     found.sort(key=lambda segment: segment.start)
     for segment, after in itertools.zip_longest(found, found[1:]):
-        held = [number for number in numbers if segment.start <= number < segment.stop]
-        overlaps = after is not None and after.start < segment.stop
-        if overlaps or not held or segment.start < numbers[0] or segment.stop > numbers[-1] + 1:
-            what = f"overlaps '{shorten_text(after.name, 40)}'" if overlaps and after else "misfits"
+        misfit = ""
+        if after is not None and after.start < segment.stop:
+            misfit = f"overlaps '{shorten_text(after.name, 40)}'"
+        elif segment.start < numbers[0] or segment.stop > last:
+            misfit = "reaches beyond the axis"
+        elif not any(segment.start <= number < segment.stop for number in numbers):
+            misfit = "holds no place of the axis"
+        if misfit:
             raise CaptureError(
                 f"{source}: {side}_parts has '{shorten_text(segment.name, 40)}' from "
-                f"{segment.start} to {segment.stop}, which {what}, {expected}"
+                f"{segment.start} to {segment.stop}, which {misfit}, {expected}"
             )
     return tuple(found)
 

@@ -12,7 +12,8 @@ import numpy as np
 from headgrid.capture.model import Capture
 from headgrid.charts.axes import INK
 from headgrid.charts.frames import FrameAxis, draw_path
-from headgrid.text import measure_text, shorten_float, shorten_text
+from headgrid.charts.labels import shorten_label
+from headgrid.text import shorten_float, shorten_text
 
 #: Names of the marks: lines between segments, brackets beside a panel, and names on them.
 BORDERS, BRACKETS = "headgrid_borders", "headgrid_brackets"
@@ -64,7 +65,10 @@ def _draw_names(
 ) -> Any:
     """Return the names of segments, each in the middle of its bracket, as far as it has room."""
     size = axis.look.tick_label
-    texts = [_fit(name, (end - start) / size) for name, start, end in spans]
+    rooms = [(end - start) / size for _, start, end in spans]
+    named = [shorten_text(name, 60) for name, *_ in spans]
+    texts = [shorten_label(name, room / 1.05) for name, room in zip(named, rooms, strict=True)]
+    texts = ["" if text == "…" or text[1:] == "…" else text for text in texts]
     middles = [shorten_float((start + end) / 2, 6) for _, start, end in spans]
     base = _spread(json.dumps(texts), middles, by)
     off = shorten_float(_NAME * size + (beside if axis.upwards else 0), 4)
@@ -83,16 +87,6 @@ def _spread(texts: str, places: Sequence[float], by: str) -> alt.Chart:
     base = alt.Chart().transform_aggregate(groupby=[by])
     base = base.transform_calculate(name=texts, at=json.dumps(places))
     return base.transform_flatten(["name", "at"])
-
-
-def _fit(name: str, room: float) -> str:
-    """Return as much of a name as has room; nothing where that is less than two letters."""
-    text = shorten_text(name, 60)
-    if 1.05 * measure_text(text) <= room:
-        return text
-    while text and 1.05 * (measure_text(text) + 1) > room:
-        text = text[:-1]
-    return f"{text}…" if len(text) > 1 else ""
 
 
 def draw_sums(axis: FrameAxis, heads: Sequence[tuple[Capture, int]], width: float, by: str) -> Any:

@@ -30,15 +30,15 @@ def short_labels(axis: Axis) -> tuple[str, ...]:
     """
     if axis.labels is None:
         return tuple(map(str, axis.numbers))
-    return tuple(map(_shorten, axis.labels))
+    return tuple(shorten_label(_show(label)) for label in axis.labels)
 
 
-def _shorten(label: str) -> str:
-    text = _show(label)
-    if _measure(text) <= _LONGEST:
+def shorten_label(text: str, room: float = _LONGEST) -> str:
+    """Return as much of a text as has so much room, in heights of its letters."""
+    if _measure(text) <= room:
         return text
     widths = itertools.accumulate(map(_width, text), initial=1.0)  # of the ellipsis
-    return text[: sum(width <= _LONGEST for width in widths) - 1] + "…"
+    return text[: max(0, sum(width <= room for width in widths) - 1)] + "…"
 
 
 @lru_cache(maxsize=2**14)
