@@ -144,6 +144,12 @@ def test_segments_have_brackets_names_and_borders_at_their_places(joint, tmp_pat
     assert saved.key_parts == saved.query_parts == joint.key_parts
 
 
+def test_lines_between_segments_lie_over_the_cells_of_a_sheet(joint):
+    svg = render(spec_of(headgrid.sheet([joint])), "svg").decode()
+    for panel in svg.split("headgrid_frame_marks")[1:]:
+        assert 0 < panel.index("sheet_headgrid_cells") < panel.index("headgrid_borders_marks")
+
+
 def test_masses_of_segments_are_the_sums_of_their_tokens(joint):
     table = headgrid.segment_table(joint)
     matrix = np.asarray(joint.full_frame_attention)

@@ -54,8 +54,11 @@ def draw_bands(
     if not brackets:
         return []
     pen: dict[str, Any] = {"filled": False, "stroke": INK, "strokeWidth": look.frame_width}
-    halo = {**pen, "stroke": "white", "strokeWidth": 3 * look.frame_width}
-    paths = [(f"{BORDERS}_halo", lines, halo), (BORDERS, lines, pen)] if lines else []
+    step = min(axis.step for axis in axes)  # the middle of each cell stays visible
+    line = {**pen, "strokeWidth": min(look.frame_width, shorten_float(0.4 * step, 4))}
+    wide = min(3 * look.frame_width, shorten_float(0.8 * step, 4))
+    halo = {**pen, "stroke": "white", "strokeWidth": wide}
+    paths = [(f"{BORDERS}_halo", lines, halo), (BORDERS, lines, line)] if lines else []
     paths += [(BRACKETS, brackets, pen)] if named else []
     return [*(draw_path(name, path, by, paint) for name, path, paint in paths), *names]
 

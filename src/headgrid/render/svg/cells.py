@@ -27,6 +27,8 @@ _GROUP = re.compile(r'<g class="(mark-rect role-mark [\w-]*headgrid_cells_marks)
 _SIZE = re.compile(r'<path d="M\d{1,6},\d{1,6}h([1-9]\d{0,4})v([1-9]\d{0,4})h-')
 _ATTRIBUTES = re.compile(r'(?: aria-hidden="true"| pointer-events="none")*')
 _JOINT = ')"/><path d="M'
+#: Class of the lines between segments, which lie over cells.
+_BORDERS = "mark-symbol role-mark headgrid_borders_marks"
 #: Class of the cells that are joined.
 _JOINED = "mark-rect role-mark sheet_headgrid_cells_marks"
 _PANEL_PLACE = re.compile(r"translate\((-?\d+),(-?\d+)\)")
@@ -145,11 +147,14 @@ def join_rows(root: etree._Element) -> None:
 
     A sheet has hundreds of maps with a few cells of each colour: most of its bytes
     would say again and again which colour follows. Maps do not overlap, so that it
-    makes no difference to the picture when cells are drawn after the next frame.
+    makes no difference to the picture when cells are drawn after the next frame; lines between
+    segments would be below them, so maps that have some stay as they are.
     """
     for scope in root.iterfind(f".//{SVG}g[@class='mark-group role-scope cell']"):
         rows: dict[tuple[str, str, str], list[tuple[int, etree._Element]]] = defaultdict(list)
         for panel in scope:
+            if panel.find(f"{SVG}g[@class='{_BORDERS}']") is not None:
+                continue
             place = _PANEL_PLACE.fullmatch(panel.get("transform", ""))
             for cells in panel.iterfind(f"{SVG}g[@class='{_JOINED}']"):
                 transform = cells.get("transform", "")
