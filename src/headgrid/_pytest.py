@@ -37,6 +37,7 @@ def headgrid_golden(request: pytest.FixtureRequest) -> Callable[..., None]:
     refresh = bool(request.config.getoption("--headgrid-refresh"))
 
     def check(chart: Any, name: str | None = None, *, tolerance: float = 0.0) -> None:
+        __tracebackhide__ = True
         stem = name or request.node.name.removeprefix("test_")
         assert_matches_golden(
             chart, folder / f"{stem}{SUFFIX}", refresh=refresh, tolerance=tolerance

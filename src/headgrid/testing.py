@@ -60,6 +60,7 @@ def assert_matches_golden(
         Where the file is missing, or differs: the text says which encodings and
         which cells (head, query, key, old, new).
     """
+    __tracebackhide__ = True  # pytest shows the test and what differs, not this module
     path = Path(golden)
     remedy = "refresh it (pytest --headgrid-refresh) and look at what it draws"
     if refresh:

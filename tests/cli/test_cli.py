@@ -12,10 +12,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from click.shell_completion import ShellComplete
 
 import headgrid
 from commandline import files_under, list_workers, run_process, start_process
 from headgrid import Capture, save_capture
+from headgrid.cli.main import main
 from synthetic import block_capture, waves
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -450,3 +452,36 @@ def test_a_folder_whose_name_is_no_text_is_printed_on_one_line(cli, tmp_path):
     (line,) = done.stdout.splitlines()
     assert line.endswith("/run_0 \ufffd\u240a\u241b[31m/layer3_perhead_grid.json")
     assert done.stderr.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("format", ["svg", "png", "json"])
+def test_one_figure_may_be_one_file(format, cli, tmp_path):
+    layers = [block_capture(layer=layer) for layer in (0, 1)]
+    saved = [save_capture(one, tmp_path / f"layer{one.layer_index}.npz") for one in layers]
+    target, one = tmp_path / f"new/map.{format.upper()}", ["--figure", "heatmap"]
+    done = cli("render", saved[0], "-o", target, *one)
+    assert (done.exit_code, done.stdout.strip()) == (0, str(target))
+    assert files_under(tmp_path / "new") == [target.name]
+    cli("render", saved[0], "-o", tmp_path / "folder", *one, "--format", format)
+    assert target.read_bytes() == (tmp_path / f"folder/layer0_2d_heatmap.{format}").read_bytes()
+    target.unlink()
+    for arguments, told in (
+        ([saved[0]], "is one file, but both figures of a capture would be drawn; choose one"),
+        ([*saved, *one], "is one file, but 2 captures would be drawn; give a folder"),
+        ([saved[0], "--format", "pdf"], "is a file and --format pdf, expected one of the two"),
+    ):
+        done = cli("render", *arguments, "-o", target)
+        assert (done.exit_code != 0, target.exists()) == (True, False)
+        assert f"headgrid: {target.name} {told}" in done.stderr
+
+
+def test_a_shell_completes_values():
+    shell = ShellComplete(main, {}, "headgrid", "_HEADGRID_COMPLETE")
+
+    def complete(*words):
+        return [one.value for one in shell.get_completions([*words[:-1]], words[-1])]
+
+    assert complete("render", "--theme", "p") == ["paper"]
+    assert complete("render", "--format", "svg,p") == ["svg,png", "svg,pdf"]
+    assert complete("survey", "--statistic", "sink_b") == ["sink_band", "sink_band_keys"]
+    assert complete("record", "--statistic", "ma") == ["mass", "max_logit"]

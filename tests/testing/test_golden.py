@@ -173,7 +173,9 @@ def test_the_fixture_names_the_cell_that_changed(suite):
     suite("--headgrid-refresh").assert_outcomes(passed=1)
     result = suite(value=4.5)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*head 0, key 2: 3.0 -> 4.5*"])
+    result.stdout.fnmatch_lines(["*head 0, key 2: 3.0 -> 4.5*", "*pytest --headgrid-refresh*"])
+    result.stdout.no_fnmatch_line("*headgrid/testing.py*")
+    result.stdout.no_fnmatch_line("*_pytest.py*")
     suite(value=4.5, arguments=", tolerance=2").assert_outcomes(failed=1)  # the title differs
 
 

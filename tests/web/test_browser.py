@@ -308,6 +308,24 @@ def test_the_shared_script_is_a_module_on_a_strict_site_and_draws_what_comes_lat
         seen.assert_harmless(f"{address}/{script.name}")
 
 
+@pytest.mark.parametrize("loader", [True, False])
+def test_a_fragment_shows_the_finished_figure_on_a_page_without_vega(loader, visit, tmp_path):
+    chart = small_charts(1)[0]
+    path, _ = write_host(tmp_path, fragment(chart, loader=loader), bundle=False)
+    seen = visit(path)
+    drawing = seen.page.locator(".headgrid-view > svg")
+    assert "Key Frame" in drawing.text_content()
+    size = drawing.bounding_box()
+    seen.assert_harmless()
+    live = visit(write_host(tmp_path, fragment(chart, loader=loader))[0])
+    live.wait_for_figures()
+    assert live.page.locator(".headgrid-view svg").count() == 1
+    live_size = live.page.locator(".headgrid-view svg").bounding_box()
+    for name in ("width", "height"):
+        assert size[name] == pytest.approx(live_size[name], abs=2)
+    assert "<svg" not in fragment(chart, picture=False)
+
+
 def test_the_shared_script_leaves_the_page_around_it_alone(visit, tmp_path):
     chart = small_charts(1)[0]
     before = visit(write_host(tmp_path, "<p>text</p>", bundle=False)[0])

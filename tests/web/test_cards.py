@@ -239,6 +239,22 @@ def test_a_table_has_grey_where_there_is_no_value_and_colors_run_from_low_to_hig
     assert line[-1, 0] > line[-1, 2]
 
 
+def test_the_layers_of_a_run_are_one_card(tmp_path):
+    for layer in (3, 10):
+        capture = block_capture(heads=4, layer=layer, prompt=HOSTILE)
+        headgrid.save_capture(capture, tmp_path / f"run_7/layer{layer}.npz")
+    layers = headgrid.load_run(tmp_path / "run_7")
+    assert layers == [*layers]
+    card = read_card(layers)
+    assert card.title == "run_7: 2 layers"
+    assert card.facts["captures"].count("<Capture run_7, layer ") == 2
+    scores = [headgrid.sink_scores(capture) for capture in layers]
+    row, head = np.unravel_index(np.argmax(scores), np.shape(scores))
+    assert card.facts["largest sinks (layer:head)"].startswith(f"{(3, 10)[row]}:{head} ")
+    assert read_card(layers[0]).title.startswith("run_7, layer 3")
+    assert read_card(type(layers)()).title == "No captures"
+
+
 def test_everything_has_a_readable_repr():
     capture = block_capture(prompt="x" * 10_000)
     scale = ColorScale(ColorRange(0.0, 1.0, "shared"), palette_for("mass", "rdbu"))

@@ -129,12 +129,14 @@ def test_title_and_caption_are_found_in_any_specification():
 
 
 def test_a_fragment_is_a_figure_and_a_loader_that_is_the_same_for_all(chart, spec):
-    page = Reader(fragment(chart))
+    page = Reader(fragment(chart, picture=False))
     assert [tag for tag, _ in page.elements] == ["figure", "div", "script", "figcaption", "script"]
     assert page.specs == [spec]
     assert "vegaEmbed(view, spec" in page.scripts[1][1]
     assert page.scripts[1] == Reader(fragment(perhead(block_capture()))).scripts[1]
+    assert [a for a, _ in Reader(fragment(chart)).scripts] == [a for a, _ in page.scripts]
     page = Reader(fragment(chart, loader=False, caption=False))
+    assert page.find("svg")[0]["viewbox"].startswith("0 0 ")
     assert not page.find("figcaption")
     assert page.find("figure")[0]["aria-label"] == spec["usermeta"]["headgrid"]["caption"]
     assert [a for a, _ in page.scripts] == [{"type": "application/json"}]

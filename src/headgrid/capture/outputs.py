@@ -12,6 +12,7 @@ from headgrid.capture import schema
 from headgrid.capture.arrays import fit_arrays
 from headgrid.capture.axis import TOKEN
 from headgrid.capture.files import let_go
+from headgrid.capture.layers import Layers
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import FULL, Array, as_array
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError
@@ -138,9 +139,14 @@ def from_attentions(
     if causal is None:
         causal = query_tokens is None and all(is_causal for _, is_causal in looks)
     keys, asked = _unbatch(tokens), _unbatch(query_tokens)
-    captures = []
+    captures = Layers()
     for layer, matrix in zip(chosen, matrices, strict=True):
         _, queries, length = matrix.shape
+        if isinstance(keys, (Sequence, np.ndarray)) and len(keys) != length:
+            raise CaptureError(
+                f"attentions: layer {layer} has {length} keys and tokens lists {len(keys)}, "
+                "expected one for each key; pass those that the model was given"
+            )
         if query_tokens is None and isinstance(keys, (Sequence, np.ndarray)):
             asked = keys[-queries:] if causal or queries == length else None
         capture = Capture.from_array(

@@ -24,6 +24,7 @@ from headgrid.capture.folders import CaptureFile as CaptureFile
 from headgrid.capture.folders import check_suffix, list_captures, missing, name_folder
 from headgrid.capture.folders import find_captures as find_captures
 from headgrid.capture.formats import READERS, SUFFIXES, WRITERS, to_storable
+from headgrid.capture.layers import Layers
 from headgrid.capture.model import Capture
 from headgrid.capture.outputs import read_bare
 from headgrid.capture.pt import Word
@@ -90,7 +91,7 @@ def load_run(folder: str | os.PathLike[str]) -> list[Capture]:
     Returns
     -------
     list of Capture
-        In natural order of the file names (layer2 before layer10).
+        In natural order of the file names (layer2 before layer10); a notebook shows one card.
 
     Raises
     ------
@@ -108,10 +109,10 @@ def load_run(folder: str | os.PathLike[str]) -> list[Capture]:
     [2, 10]
     """
     run = name_folder(Path(folder))
-    loaded = []
+    loaded = Layers()
     for path in list_captures(Path(folder)):
         # A comprehension would be one more level in the stack up to Python 3.11.
-        loaded.append(_load(path, run, stacklevel=3))  # noqa: PERF401
+        loaded.append(_load(path, run, stacklevel=3))
     return loaded
 
 

@@ -11,6 +11,7 @@ from headgrid.cli.shared import (
     check_jobs,
     find_files,
     inputs_argument,
+    measure_names,
     option,
     palette_option,
     path_option,
@@ -32,6 +33,7 @@ from headgrid.options import parse_color_range
 @option(
     "--statistic NAME",
     "What the overview shows first: a column of statistics.csv; by default the sink score.",
+    words=measure_names,
 )
 @option(
     "--color-range RULE|LO,HI",

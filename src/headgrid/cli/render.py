@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from headgrid.cli.shared import (
     complain,
@@ -24,7 +25,8 @@ from headgrid.cli.shared import (
     show_progress,
     stop,
 )
-from headgrid.options import FigureOptions
+from headgrid.errors import OptionError
+from headgrid.options import FORMATS, FigureOptions
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -84,8 +86,8 @@ def _write_captures(inputs: Path, folder: Path, *, runs: int) -> None:
 @click.command()
 @inputs_argument
 @path_option(
-    "-o --output folder DIR",
-    "Where the figures go; each input's folders are mirrored there.",
+    "-o --output folder DIR|FILE",
+    "Where the figures go; each input's folders are mirrored there. A single figure may be a file.",
     required=True,
 )
 @figure_options
@@ -104,7 +106,17 @@ def render(
     Writes layer{L}_2d_heatmap and layer{L}_perhead_grid for each, and for several
     captures headgrid-jobs.json, which --resume reads.
     """
-    _render(locate_inputs(inputs, jobs, dask), folder, options, jobs=jobs, dask=dask, resume=resume)
+    file = folder if folder.suffix[1:].lower() in FORMATS and not folder.is_dir() else None
+    if file is not None:
+        asked = click.get_current_context().get_parameter_source("formats")
+        suffix, formats = file.suffix[1:].lower(), options["formats"]
+        if asked is ParameterSource.COMMANDLINE and formats != (suffix,):
+            raise OptionError(
+                f"{file.name} is a file and --format {','.join(formats)}, expected one of the two"
+            )
+        folder, options["formats"] = file.parent, (suffix,)
+    given = locate_inputs(inputs, jobs, dask)
+    _render(given, folder, options, jobs=jobs, dask=dask, resume=resume, file=file)
 
 
 def _render(
@@ -116,6 +128,7 @@ def _render(
     dask: str | None = None,
     resume: bool = False,
     listed: bool = True,
+    file: Path | None = None,
 ) -> None:
     wanted = {name: options.pop(name) for name in ("formats", "names", "ppi", "embed")}
     wanted["options"] = FigureOptions(**options)
@@ -128,10 +141,11 @@ def _render(
     jobs = count_jobs(jobs, len(found[0]), least=_SEVERAL) if found else 1
     # Processes start on their own while the inputs are read here.
     with _open_workers(jobs, dask) as workers:
-        from headgrid.batch.run import Figures, plan_jobs
+        from headgrid.batch.run import Figures, name_one, plan_jobs
 
         figures = Figures(**wanted)
         plan = plan_jobs(inputs, folder, figures, found=found)
+        plan = plan if file is None else name_one(plan, file)
         for error in plan.failures:
             complain(error)
         if plan.jobs and figures.embed == "assets" and "html" in figures.formats:

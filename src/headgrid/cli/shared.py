@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from headgrid.errors import HeadgridError, HeadgridWarning, OptionError, check_choice
-from headgrid.options import BLOCKS, EMBEDS, FIGURES, FORMATS, parse_color_range, read_numbers
+from headgrid.options import (
+    BLOCKS,
+    COLOR_RULES,
+    EMBEDS,
+    FIGURES,
+    FORMATS,
+    parse_color_range,
+    read_numbers,
+)
 from headgrid.text import clean_text
 
 if TYPE_CHECKING:
@@ -45,15 +53,35 @@ def option(
     default: Any = None,
     *,
     check: Callable[[Any], Any] | None = None,
+    words: Callable[[], Iterable[str]] | None = None,
     **more: Any,
 ) -> Decorator:
-    """Return an option of ``--name METAVAR``; ``check`` makes its value, or refuses it."""
+    """Return an option of ``--name METAVAR``; ``check`` makes its value, or refuses it.
+
+    A shell completes ``words``, or those of a metavar ``one|other``.
+    """
     *names, metavar = spec.split()
+    known = [word for word in metavar.split("|") if word.islower()]
+    if "type" not in more and (words or known):
+        more["shell_complete"] = lambda _, __, typed: _complete(typed, words() if words else known)
     if default is not None:
         more |= {"default": default, "show_default": True}
     if check is not None:
         more["callback"] = lambda _, __, value: None if value is None else check(value)
     return click.option(*names, metavar=metavar, help=text, **more)
+
+
+def _complete(typed: str, words: Iterable[str]) -> list[str]:
+    """Return what the word that is being typed, the last of a list, may become."""
+    before, comma, begun = typed.rpartition(",")
+    return [f"{before}{comma}{word}" for word in words if word.startswith(begun)]
+
+
+def measure_names() -> Iterable[str]:
+    """Return the names of all measures."""
+    from headgrid.tables.measures import MEASURES
+
+    return MEASURES
 
 
 def path_option(spec: str, text: str, default: Any = None, **more: Any) -> Decorator:
@@ -97,6 +125,7 @@ format_option = option(
     check=lambda text: check_list(
         "format", [part.strip().lower() for part in text.split(",")], FORMATS
     ),
+    words=lambda: FORMATS,
 )
 ppi_option = option("--ppi FLOAT", "Pixels per inch of a PNG.", 300, type=float, check=_check_ppi)
 palette_option = option("--palette rdbu|custom", "Colours.", "rdbu")
@@ -115,6 +144,7 @@ style_options = add(
         "zero; log: decades, of masses; head: each head on its own scale; or two numbers.",
         "symmetric",
         check=parse_color_range,
+        words=lambda: COLOR_RULES,
     ),
     option(
         "--cells auto|vector|image",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from headgrid.cli.shared import (
     format_option,
     inputs_argument,
     locate_inputs,
+    measure_names,
     option,
     palette_option,
     path_option,
@@ -24,11 +26,16 @@ from headgrid.cli.shared import (
     stop,
     width_option,
 )
-from headgrid.errors import CaptureError, OutputError, check_choice
-from headgrid.options import FigureOptions, parse_color_range
+from headgrid.errors import CaptureError, HeadgridError, OutputError, check_choice
+from headgrid.options import COLOR_RULES, FigureOptions, parse_color_range
+from headgrid.text import clean_text, count_noun, shorten_text
 
 if TYPE_CHECKING:
     from headgrid.capture.folders import CaptureFile
+    from headgrid.survey.model import Survey
+
+#: Heads that are named at the end.
+_NAMED = 5
 
 
 @click.command()
@@ -43,6 +50,7 @@ if TYPE_CHECKING:
     "--statistic statistics NAME",
     "One more measure to draw and compare, beside the sink score: a column of statistics.csv.",
     multiple=True,
+    words=measure_names,
 )
 @format_option
 @ppi_option
@@ -52,6 +60,7 @@ if TYPE_CHECKING:
     "1 % of them; symmetric or shared: the largest magnitude; minmax; or two numbers.",
     "quantile",
     check=parse_color_range,
+    words=lambda: COLOR_RULES,
 )
 @palette_option
 @option("--theme default|paper", "Look.", "default")
@@ -100,9 +109,44 @@ def survey(
     found = read_survey(files, places, errors, jobs, dask)
     with processes.rendering_process() as executor:
         outcomes = write_survey(found, target, given, executor=executor)
-        failed = [show_outcome(outcome) for outcome in outcomes]
-    if any(failed) or found.failures:
+        failed = _show_files(folder, outcomes)
+    for line in _name_heads(found):
+        click.echo(line)
+    if failed or found.failures:
         stop(1)
+
+
+def _show_files(folder: Path, outcomes: Iterable[Sequence[Path] | HeadgridError]) -> bool:
+    """Print the files in a folder, and of folders below it how many; return whether any failed."""
+    failed, deeper = False, Counter[Path]()
+    for outcome in outcomes:
+        if not isinstance(outcome, HeadgridError) and outcome[0].parent != folder:
+            deeper[folder / outcome[0].relative_to(folder).parts[0]] += len(outcome)
+        else:
+            failed |= show_outcome(outcome)
+    for path, count in deeper.items():
+        click.echo(f"{clean_text(str(path))}: {count_noun(count, 'file')}")
+    return failed
+
+
+def _name_heads(found: Survey) -> Iterator[str]:
+    """Yield which heads have the strongest sinks, and which change most from run to run."""
+    from headgrid.capture.statistic import STATISTICS
+
+    heads = found.summary("sink").dropna(subset="head")
+    heads["name"] = [
+        f"{shorten_text(set, 40)}{' ' if set else ''}L{layer} H{head}"
+        for set, layer, head in zip(heads["set"], heads["layer"], heads["head"], strict=True)
+    ]
+    runs = f", mean over {found.num_runs} runs" if found.num_runs > 1 else ""
+    for column, title in (
+        ("mean", f"strongest sinks ({STATISTICS[found.statistic].unit}{runs})"),
+        ("std", "least stable heads (sink score, standard deviation over runs)"),
+    ):
+        largest = heads[heads[column] > 0].nlargest(_NAMED, column)
+        named = zip(largest["name"], largest[column], strict=True)
+        if len(largest):
+            yield f"{title}: {', '.join(f'{name} {value:.3g}' for name, value in named)}"
 
 
 def _leave_out_own(files: Sequence[CaptureFile], folder: Path) -> list[CaptureFile]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture.axis import Axis
+from headgrid.capture.layers import Layers
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
@@ -72,11 +73,8 @@ def show_card(recording: Any) -> str:
         none = "none: its block has not ended, or ended with an exception"
         return _card("Recording", [*rows, ("captures", none)])
     rows.append(("captures", _lines(map(repr, captures))))
-    heads = max(capture.num_heads for capture in captures)
-    scores = np.full((len(captures), heads), np.nan)
-    for row, capture in enumerate(captures):
-        scores[row, : capture.num_heads] = sink_scores(capture)
-    return _show_sinks("Recording", rows, scores, [capture.layer_index for capture in captures])
+    layers = [capture.layer_index for capture in captures]
+    return _show_sinks("Recording", rows, _score(captures), layers)
 
 
 @show_card.register
@@ -104,6 +102,24 @@ def _show_capture(capture: Capture) -> str:
     run = f"{shorten_text(capture.run, 80)}, " if capture.run else ""
     title = f"{run}layer {capture.layer_index}: {STATISTICS[capture.statistic].title}"
     return _card(title, rows, draw_heads(capture, scale))
+
+
+@show_card.register
+def _show_layers(layers: Layers) -> str:
+    if not layers:
+        return _card("No captures", [])
+    runs = [run for run in dict.fromkeys(capture.run for capture in layers) if run]
+    kinds = dict.fromkeys(STATISTICS[capture.statistic].title for capture in layers)
+    prompts = dict.fromkeys(capture.prompt for capture in layers if capture.prompt)
+    rows = [
+        ("values", escape(shorten_list([*kinds]))),
+        ("prompt", _lines(prompts)),
+        ("captures", _lines(map(repr, layers))),
+    ]
+    title = (
+        f"{shorten_text(shorten_list(runs), 80) or 'Captures'}: {count_noun(len(layers), 'layer')}"
+    )
+    return _show_sinks(title, rows, _score(layers), [capture.layer_index for capture in layers])
 
 
 @show_card.register
@@ -141,6 +157,14 @@ def _show_scale(scale: ColorScale) -> str:
     rows = [("palette", scale.palette.name), ("rule", escape(scale.range.rule))]
     title = f"Color scale {_span(scale.range.low, scale.range.high)}"
     return _card(title, rows, draw_colors(scale))
+
+
+def _score(captures: Sequence[Capture]) -> Array:
+    """Return the sink scores [capture, head], NaN beyond the heads of a capture."""
+    scores = np.full((len(captures), max(capture.num_heads for capture in captures)), np.nan)
+    for row, capture in enumerate(captures):
+        scores[row, : capture.num_heads] = sink_scores(capture)
+    return scores
 
 
 def _show_sinks(

@@ -31,5 +31,5 @@
     }).then(() => (figure.dataset.state = "drawn"), (error) => (view.textContent = error.message));
   };
   if (window.vegaEmbed) draw();
-  else addEventListener("load", draw);
+  else addEventListener("load", () => window.vegaEmbed && draw());
 }

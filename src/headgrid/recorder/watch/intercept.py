@@ -94,8 +94,8 @@ def _read(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Atte
     except (TypeError, AttributeError, IndexError) as error:
         raise RecordError(
             f"{target.name}: its arguments do not fit the reader "
-            f"({str(error).splitlines()[0]}); pass functions={{{target.name!r}: "
-            "reader}} with a reader that fits this version"
+            f"({str(error).splitlines()[0].rpartition('() ')[2]}); pass functions="
+            f"{{{target.name!r}: reader}} with a reader that fits this version"
         ) from error
     if not isinstance(call, AttentionCall):
         raise RecordError(
