@@ -321,6 +321,24 @@ def test_attention_is_what_its_keys_say_unless_layers_names_it(
     assert [capture.metadata["module_path"] for capture in recording.captures] == [name]
 
 
+def test_a_second_sequence_as_long_as_the_first_is_no_self_attention_without_a_word() -> None:
+    model = nn.ModuleDict({"mix": Projected(), "read": Projected()})
+    x, context = torch.randn(2, 1, 8, 4)
+    model.forward = lambda: [model["mix"](x), model["read"](x, context)]  # type: ignore
+    told = "read was given context, a second sequence of as many tokens as its first .8"
+    with pytest.raises(RecordError, match=told), record(model, tokens_per_frame=4):
+        model()
+    for attention, name in (("self", "mix"), ("cross", "read")):
+        options: Any = {"attention": attention, "tokens_per_frame": 4, "layers": name}
+        options |= {"key_tokens_per_frame": 4} if attention == "cross" else {}
+        with record(model, **options) as recording:
+            model()
+        assert [one.metadata["module_path"] for one in recording.captures] == [name]
+    with record(model, tokens_per_frame=4) as recording:
+        model["mix"](x, x)
+    assert len(recording.captures) == 1
+
+
 def fused_attention(x: torch.Tensor) -> torch.Tensor:
     """A kernel that nobody knows."""
     return x

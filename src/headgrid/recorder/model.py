@@ -29,6 +29,7 @@ from headgrid.recorder.read.call import AttentionCall, choose_batch
 from headgrid.recorder.sum.masks import PlanCache
 from headgrid.recorder.watch.sites import (
     CallSite,
+    context_name,
     has_context,
     hint_kind,
     module_path,
@@ -104,6 +105,15 @@ class ModelRecord:
         if hint == "self" or (hint == "cross" and told):
             return hint
         if keys == queries:
+            context = "" if known or self.options.names(path) else context_name(site, int(keys))
+            if context and not self.options.layers:
+                raise RecordError(
+                    f"{path} was given {context}, a second sequence of as many tokens as its first "
+                    f"({queries}), so that it may be cross-attention, and its name does not say; "
+                    f"pass layers= with the modules (or a glob) to record, such as layers='{path}'"
+                )
+            if context:
+                return {"self": "cross", "cross": "self"}[self.options.attention]
             return self._kinds.setdefault(path, "self")
         if known == "self" and keys < queries:
             raise RecordError(

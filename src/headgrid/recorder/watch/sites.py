@@ -20,6 +20,7 @@ import torch
 
 CALL_CODE = torch.nn.Module._call_impl.__code__
 _CROSS = re.compile(r"cross|attn_?2$|enc(oder)?_?dec(oder)?|encoder_attn|multihead_attn", re.I)
+_CONTEXT = re.compile(r"context|ctx|encoder|memory|cond|key_value|^kv", re.I)
 _SELF = re.compile(r"self|attn_?1$", re.I)
 _NUMBER = re.compile(r"(?<!\d)(?<!attn)(?<!attn_)(?<!attention)\d+")
 _KERNEL = re.compile(r"att(ention|n)|sage|flash", re.I)
@@ -155,6 +156,15 @@ def has_context(site: CallSite) -> bool:
     """Return whether the module was given the tokens of a second sequence."""
     values = site.arguments[-1].values() if site.arguments else ()
     return len({id(v) for v in values if isinstance(v, torch.Tensor) and v.ndim == 3}) > 1
+
+
+def context_name(site: CallSite, tokens: int) -> str:
+    """Return the argument of the module that may be another sequence of so many tokens, or ""."""
+    given = site.arguments[-1] if site.arguments else {}
+    sequences = {n: v for n, v in given.items() if isinstance(v, torch.Tensor) and v.ndim == 3}
+    first = next(iter(sequences.values()), None)
+    fitting = (n for n, v in sequences.items() if v is not first and v.shape[1] == tokens)
+    return next((name for name in fitting if _CONTEXT.search(name)), "")
 
 
 def hint_kind(root: torch.nn.Module, site: CallSite) -> str | None:
