@@ -1,0 +1,114 @@
+"""``headgrid budget`` -> how much of each head's mass caches keep, and what one of them drops."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from headgrid.cli.shared import (
+    exit_with,
+    find_files,
+    format_option,
+    inputs_argument,
+    option,
+    path_option,
+    ppi_option,
+    read_file,
+    show_path,
+    style_options,
+)
+from headgrid.errors import CaptureError, HeadgridError, OptionError, show_value
+from headgrid.options import FigureOptions
+
+
+def _read_cache(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"sink:(\d{1,6}),recent:(\d{1,6})", text.replace(" ", ""))
+    if found is None or not int(found[1]) + int(found[2]):
+        raise OptionError(f"cache is {show_value(text)}, expected frames, as in sink:1,recent:6")
+    return int(found[1]), int(found[2])
+
+
+@click.command()
+@inputs_argument
+@path_option("-o --output folder DIR", "Where tables and figures go.", required=True)
+@option("--sink N", "So many frames of a cache are the first ones.", 1, type=int)
+@option("--cache sink:N,recent:N", "Also tell and draw what this cache drops.", check=_read_cache)
+@format_option
+@ppi_option
+@style_options
+def budget(
+    inputs: tuple[str, ...],
+    folder: Path,
+    *,
+    sink: int,
+    cache: tuple[int, int] | None,
+    formats: tuple[str, ...],
+    ppi: float,
+    **style: Any,
+) -> None:
+    """Tell how much of each head's attention mass a cache of some key frames keeps.
+
+    Writes budget.csv, smallest.csv, layer{L}_budget with curves, and the smallest caches for
+    90, 95 and 99 % as cache_90, ...; of --cache also dropped.csv and RUN/layer{L}_dropped.
+    """
+    import pandas as pd
+
+    from headgrid.batch.processes import rendering_process
+    from headgrid.capture.files import write_bytes
+    from headgrid.capture.folders import place_captures
+    from headgrid.charts.budgets import budget_curves, budget_map, draw_dropped
+    from headgrid.charts.spec import to_spec
+    from headgrid.tables.budgets import SHARES, budget_table, drop_table, smallest_budgets
+    from headgrid.web.save import begin_save
+
+    options = FigureOptions(**style)
+    files, errors = find_files(inputs)
+    kept, captures = [], []
+    for file, place in zip(files, place_captures(files), strict=True):
+        try:
+            captures.append(read_file(file).replace(run=place.text))
+            kept.append(budget_table(captures[-1], sink=sink))
+        except HeadgridError as error:
+            errors.append(error)
+            del captures[len(kept) :]
+    if not kept:
+        exit_with(errors)
+    table = pd.concat(kept, ignore_index=True)
+    tables = {"budget": table, "smallest": smallest_budgets(table)}
+    figures: dict[str, Callable[[], Any]] = {}
+    for layer in sorted({capture.layer_index for capture in captures}):
+        group = [capture for capture in captures if capture.layer_index == layer]
+        figures[f"layer{layer}_budget"] = partial(budget_curves, group, sink=sink, **style)
+    own = style | {"color_range": "symmetric"}  # numbers of frames are no masses
+    for share in SHARES:
+        draw = partial(budget_map, captures, share, sink=sink, **own)
+        figures[f"cache_{100 * share:g}"] = draw
+    if cache is not None:
+        tables["dropped"] = drop_table(captures, cache)
+        for capture in captures:
+            name = str(Path(capture.run, f"layer{capture.layer_index}_dropped"))
+            if (
+                figures.setdefault(name, draw := partial(draw_dropped, capture, cache, options))
+                != draw
+            ):
+                raise CaptureError(f"{capture.source}: is another {name}")
+    for name, content in tables.items():
+        text = content.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        show_path(write_bytes(folder / f"{name}.csv", text.encode("utf-8")))
+    with rendering_process() as executor:
+        for name, draw in figures.items():
+            spec = to_spec(draw(), validate=False)
+            contents = begin_save(spec, formats, ppi=ppi, executor=executor)()
+            for format, content in zip(formats, contents, strict=True):
+                show_path(write_bytes(folder / f"{name}.{format}", content))
+    sizes = tables["smallest"].groupby(["policy", "share"], sort=False)["frames"]
+    click.echo(f"smallest caches of heads\n{sizes.agg(['min', 'median', 'max']).to_string()}")
+    if cache is not None:
+        worst = tables["dropped"].nlargest(10, "dropped").to_string(index=False)
+        click.echo(f"dropped most by sink:{cache[0]},recent:{cache[1]}\n{worst}")
+    exit_with(errors)
