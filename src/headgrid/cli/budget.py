@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from headgrid.cli.shared import (
-    exit_with,
+    complain,
     find_files,
     format_option,
     inputs_argument,
@@ -20,10 +20,16 @@ from headgrid.cli.shared import (
     ppi_option,
     read_file,
     show_path,
+    stop,
     style_options,
 )
 from headgrid.errors import CaptureError, HeadgridError, OptionError, show_value
 from headgrid.options import FigureOptions
+
+if TYPE_CHECKING:
+    from headgrid.capture.model import Capture
+
+Figures: TypeAlias = dict[str, Callable[[], Any]]
 
 
 def _read_cache(text: str) -> tuple[int, int]:
@@ -61,44 +67,31 @@ def budget(
     from headgrid.batch.processes import rendering_process
     from headgrid.capture.files import write_bytes
     from headgrid.capture.folders import place_captures
-    from headgrid.charts.budgets import budget_curves, budget_map, draw_dropped
     from headgrid.charts.spec import to_spec
-    from headgrid.tables.budgets import SHARES, budget_table, drop_table, smallest_budgets
+    from headgrid.tables.budgets import budget_table, drop_table, smallest_budgets
     from headgrid.web.save import begin_save
 
     options = FigureOptions(**style)
     files, errors = find_files(inputs)
-    kept, captures = [], []
+    captures, kept = [], []
     for file, place in zip(files, place_captures(files), strict=True):
         try:
-            captures.append(read_file(file).replace(run=place.text))
-            kept.append(budget_table(captures[-1], sink=sink))
+            capture = read_file(file).replace(run=place.text)
+            kept.append(budget_table(capture, sink=sink))
+            captures.append(capture)
         except HeadgridError as error:
+            complain(error)
             errors.append(error)
-            del captures[len(kept) :]
-    if not kept:
-        exit_with(errors)
+    if not captures:
+        stop(1)
     table = pd.concat(kept, ignore_index=True)
     tables = {"budget": table, "smallest": smallest_budgets(table)}
-    figures: dict[str, Callable[[], Any]] = {}
-    for layer in sorted({capture.layer_index for capture in captures}):
-        group = [capture for capture in captures if capture.layer_index == layer]
-        figures[f"layer{layer}_budget"] = partial(budget_curves, group, sink=sink, **style)
-    own = style | {"color_range": "symmetric"}  # numbers of frames are no masses
-    for share in SHARES:
-        draw = partial(budget_map, captures, share, sink=sink, **own)
-        figures[f"cache_{100 * share:g}"] = draw
+    figures = _list_figures(captures, sink, style)
     if cache is not None:
         tables["dropped"] = drop_table(captures, cache)
-        for capture in captures:
-            name = str(Path(capture.run, f"layer{capture.layer_index}_dropped"))
-            if (
-                figures.setdefault(name, draw := partial(draw_dropped, capture, cache, options))
-                != draw
-            ):
-                raise CaptureError(f"{capture.source}: is another {name}")
-    for name, content in tables.items():
-        text = content.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        figures |= _list_maps(captures, cache, options)
+    for name, table in tables.items():
+        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         show_path(write_bytes(folder / f"{name}.csv", text.encode("utf-8")))
     with rendering_process() as executor:
         for name, draw in figures.items():
@@ -111,4 +104,36 @@ def budget(
     if cache is not None:
         worst = tables["dropped"].nlargest(10, "dropped").to_string(index=False)
         click.echo(f"dropped most by sink:{cache[0]},recent:{cache[1]}\n{worst}")
-    exit_with(errors)
+    if errors:
+        stop(1)
+
+
+def _list_figures(captures: list[Capture], sink: int, style: dict[str, Any]) -> Figures:
+    """Return what draws curves and maps, by the names of files."""
+    from headgrid.charts.budgets import budget_curves, budget_map
+    from headgrid.tables.budgets import SHARES
+
+    figures: Figures = {}
+    for layer in sorted({capture.layer_index for capture in captures}):
+        alike = [capture for capture in captures if capture.layer_index == layer]
+        figures[f"layer{layer}_budget"] = partial(budget_curves, alike, sink=sink, **style)
+    style = style | {"color_range": "symmetric"}  # what is asked for is of masses
+    for share in SHARES:
+        figures[f"cache_{100 * share:g}"] = partial(budget_map, captures, share, sink=sink, **style)
+    return figures
+
+
+def _list_maps(captures: list[Capture], cache: tuple[int, int], options: FigureOptions) -> Figures:
+    """Return what draws the maps with what a cache drops, by the names of files."""
+    from headgrid.charts.budgets import draw_dropped
+
+    figures: Figures = {}
+    for capture in captures:
+        name = str(Path(capture.run, f"layer{capture.layer_index}_dropped"))
+        if name in figures:
+            raise CaptureError(
+                f"{capture.source}: would become {name}, as another input does, expected one of a "
+                "name; give a folder that holds both"
+            )
+        figures[name] = partial(draw_dropped, capture, cache, options)
+    return figures

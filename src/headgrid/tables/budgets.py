@@ -110,9 +110,11 @@ def smallest_budgets(table: pd.DataFrame, *, shares: Sequence[float] = SHARES) -
 def drop_table(captures: Capture | Iterable[Capture], cache: tuple[int, int]) -> pd.DataFrame:
     """Return what a cache of so many sinks and recent key frames keeps, ``mean``, and drops."""
     table = budget_table(captures, sink=cache[0])
-    size = table.groupby("layer")["frames"].transform("max").clip(upper=sum(cache))
-    table = table[(table["policy"] == POLICIES[0]) & (table["frames"] == size)]
-    return table.drop(columns="policy").assign(dropped=1 - table["mean"])
+    most = table.groupby((table["frames"] == 1).cumsum())["frames"].transform("max")
+    table = table[
+        (table["policy"] == POLICIES[0]) & (table["frames"] == most.clip(upper=sum(cache)))
+    ]
+    return table.drop(columns="policy").assign(dropped=1 - table["mean"]).reset_index(drop=True)
 
 
 def rank_keys(seen: npt.NDArray[np.bool_], sink: int) -> npt.NDArray[np.int64]:
