@@ -18,7 +18,7 @@ from headgrid.charts.axes import INK, Look, find_look, fit_profiles, show_where
 from headgrid.charts.frames import FrameAxis, draw_path
 from headgrid.charts.heatmap import draw_heatmap
 from headgrid.charts.overview import draw_overview
-from headgrid.charts.panels import CELLS, TILES, Panels, absent_marks
+from headgrid.charts.panels import CELLS, POINTS, TILES, Panels, absent_marks
 from headgrid.charts.profiles import BAR_COLOR
 from headgrid.charts.scales import value_ticks
 from headgrid.charts.spec import finish_chart, write_title
@@ -26,10 +26,10 @@ from headgrid.errors import CaptureError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.tables import budgets
 from headgrid.tables.budgets import POLICIES, SHARES
-from headgrid.text import count_noun, shorten_float, shorten_list
+from headgrid.text import count_noun, shorten_float, shorten_list, shorten_text
 
-#: The first two colours of seaborn's "colorblind" palette; the most points of a curve.
-_COLORS, _MOST = (BAR_COLOR, "#DE8F05"), 200
+#: The first two colours of seaborn's "colorblind" palette; the most points, and dots, of a curve.
+_COLORS, _MOST, _DOTS = (BAR_COLOR, "#DE8F05"), 200, 36
 
 
 def budget_curves(
@@ -71,6 +71,7 @@ def budget_curves(
     shown = table["frames"].isin({*range(1, last, -(-last // _MOST)), last})
     records = table[shown].drop(columns=["run", "layer", "blocks"])
     runs = f" of {len(listed)} Runs" if len(listed) > 1 else ""
+    run = f"{shorten_text(first.run)}, " if first.run and not runs else ""
     over = f"Mean over {count_noun(int(table['blocks'].max()), 'Block')}{runs}"
     own = [f"Layer {layers[0]}: Mass Kept by Caches with {count_noun(sink, 'Sink')}"]
     own += [f"{over}; in Parentheses the Smallest for 90, 95, 99 %"]
@@ -79,10 +80,10 @@ def budget_curves(
         json.loads(records.to_json(orient="records", double_precision=4)),
         look,
         title=write_title(options, look, own, listed, 70),
-        caption=f"layer {layers[0]}: share of the visible mass that caches keep, {over.lower()}, "
-        f"band: one standard deviation to both sides. {POLICIES[0]}: {_tell(sink, first)}; "
-        f"{POLICIES[1]}: the {first.key_axis.nouns} of largest mass of each query. Lines: 90, 95 "
-        f"and 99 %; in parentheses the smallest caches of {POLICIES[0]} for these.",
+        caption=f"{run}layer {layers[0]}: share of the visible mass that caches keep, "
+        f"{over.lower()}, band: one standard deviation to both sides. sink+recent: the first "
+        f"{sink} and the most recent {first.key_axis.nouns}; best: those of largest mass of each "
+        "query. Lines: 90, 95, 99 %; in parentheses the smallest of sink+recent for these.",
         spacing={"row": look.profile_row_gap, "column": look.profile_column_gap},
         meta={"figure": "budget", "statistic": "mass", "layer": layers[0], "sink": sink},
         width=options.points,
@@ -125,18 +126,13 @@ def budget_map(
         f"cache_{100 * share:g}".replace(".", "_"),
         "mass",
         options,
-        description=_tell(sink, listed[0]),
+        description=f"of the first {sink} and the most recent {listed[0].key_axis.nouns}",
         key_name=listed[0].key_axis.name,
     )
     numbers: Any = chart.spec.layer[-1]
     if numbers.mark.type == "text":  # whole ones without decimals
         numbers.encoding.text["format"] = ".1~f"
     return chart
-
-
-def _tell(sink: int, capture: Capture) -> str:
-    first = f"the first {sink} and " if sink else ""
-    return f"{first}the most recent {capture.key_axis.nouns}"
 
 
 def _draw_panel(panels: Panels, look: Look) -> Any:
@@ -156,26 +152,32 @@ def _draw_panel(panels: Panels, look: Look) -> Any:
     curves = base.transform_filter("!datum.absent").encode(x=x, y=y, color=color)
     ends = {"low": "max(0,datum.mean-datum.std)", "high": "min(1,datum.mean+datum.std)"}
     band = curves.mark_area(opacity=0.2, aria=False).transform_calculate(**ends)
-    line = curves.mark_line(strokeWidth=1.5 * look.line_width, aria=False)
+    told = ["head:O", "policy:N", "frames:Q", "mean:Q", "std:Q", "least:Q"]
+    dots = [
+        curves.transform_filter(f"datum.policy=='{policy}'")
+        .mark_point(filled=True, size=2 * look.point_size, opacity=1, aria=False)
+        .encode(tooltip=told)
+        .properties(name=f"{'ab'[number]}_{POINTS}")
+        for number, policy in enumerate(POLICIES if last <= _DOTS else ())
+    ]
     pen: dict[str, Any] = {"color": "#888888", "strokeWidth": 0.5 * look.line_width, "aria": False}
     rules = [
         base.mark_rule(**pen).transform_aggregate(groupby=["head"]).encode(y=alt.datum(share))
         for share in SHARES
     ]
     inset = shorten_float(2 / look.unit, 6)
-    corner = size[0] - inset, size[1] - inset, "bottom", look.profile_title
+    corner = size[0] - inset, size[1] - 2 * inset, "bottom", look.profile_title
     return alt.layer(
         *rules,
         band.encode(y=alt.Y("low:Q", title="Mass Kept"), y2="high:Q"),
-        line.encode(tooltip=["head:O", "policy:N", "frames:Q", "mean:Q", "std:Q", "least:Q"]),
+        curves.mark_line(strokeWidth=1.5 * look.line_width, aria=False),
+        *dots,
         *panels.inside_labels(*corner, look),
         *absent_marks(panels, ["head"], size, look),
     ).transform_calculate(absent="!isValid(datum.mean)")
 
 
-def draw_dropped(
-    capture: Capture, cache: tuple[int, int], options: FigureOptions
-) -> alt.FacetChart:
+def draw_dropped(capture: Capture, cache: tuple[int, int], options: FigureOptions) -> Any:
     """Draw the maps of a capture, pale where a cache of so many sinks and recent frames drops."""
     dropped = budgets.drop_table(capture, cache)["dropped"]
     shares = [f"{100 * share:.1f}\u00a0%" for share in dropped]

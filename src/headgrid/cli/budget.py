@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -28,8 +28,6 @@ from headgrid.options import FigureOptions
 
 if TYPE_CHECKING:
     from headgrid.capture.model import Capture
-
-Figures: TypeAlias = dict[str, Callable[[], Any]]
 
 
 def _read_cache(text: str) -> tuple[int, int]:
@@ -65,13 +63,11 @@ def budget(
     import pandas as pd
 
     from headgrid.batch.processes import rendering_process
-    from headgrid.capture.files import write_bytes
+    from headgrid.batch.survey_files import Target, write_csv, write_figure
     from headgrid.capture.folders import place_captures
-    from headgrid.charts.spec import to_spec
     from headgrid.tables.budgets import budget_table, drop_table, smallest_budgets
-    from headgrid.web.save import begin_save
 
-    options = FigureOptions(**style)
+    target = Target(folder, (), formats, FigureOptions(**style), ppi)
     files, errors = find_files(inputs)
     captures, kept = [], []
     for file, place in zip(files, place_captures(files), strict=True):
@@ -84,56 +80,49 @@ def budget(
             errors.append(error)
     if not captures:
         stop(1)
-    table = pd.concat(kept, ignore_index=True)
-    tables = {"budget": table, "smallest": smallest_budgets(table)}
-    figures = _list_figures(captures, sink, style)
+    figures, table = _list_figures(captures, sink, cache, style), pd.concat(kept, ignore_index=True)
+    small = smallest_budgets(table)
+    sizes = small.groupby(["policy", "share"], sort=False)["frames"].agg(["min", "median", "max"])
+    tables, told = {"budget": table, "smallest": small}, [f"smallest caches of heads\n{sizes}"]
     if cache is not None:
-        tables["dropped"] = drop_table(captures, cache)
-        figures |= _list_maps(captures, cache, options)
+        tables["dropped"] = dropped = drop_table(captures, cache)
+        worst = dropped.nlargest(10, "dropped").to_string(index=False)
+        told.append(f"dropped most by sink:{cache[0]},recent:{cache[1]}\n{worst}")
     for name, table in tables.items():
-        text = table.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        show_path(write_bytes(folder / f"{name}.csv", text.encode("utf-8")))
+        show_path(write_csv(table.round(6), folder / f"{name}.csv"))
     with rendering_process() as executor:
         for name, draw in figures.items():
-            spec = to_spec(draw(), validate=False)
-            contents = begin_save(spec, formats, ppi=ppi, executor=executor)()
-            for format, content in zip(formats, contents, strict=True):
-                show_path(write_bytes(folder / f"{name}.{format}", content))
-    sizes = tables["smallest"].groupby(["policy", "share"], sort=False)["frames"]
-    click.echo(f"smallest caches of heads\n{sizes.agg(['min', 'median', 'max']).to_string()}")
-    if cache is not None:
-        worst = tables["dropped"].nlargest(10, "dropped").to_string(index=False)
-        click.echo(f"dropped most by sink:{cache[0]},recent:{cache[1]}\n{worst}")
+            try:
+                for path in write_figure(name, draw, target, executor, folder):
+                    show_path(path)
+            except HeadgridError as error:
+                complain(error)
+                errors.append(error)
+    click.echo("\n".join(told))
     if errors:
         stop(1)
 
 
-def _list_figures(captures: list[Capture], sink: int, style: dict[str, Any]) -> Figures:
-    """Return what draws curves and maps, by the names of files."""
-    from headgrid.charts.budgets import budget_curves, budget_map
+def _list_figures(
+    captures: list[Capture], sink: int, cache: Any, style: dict[str, Any]
+) -> dict[str, Callable[[], Any]]:
+    """Return what draws each figure, by its name."""
+    from headgrid.charts.budgets import budget_curves, budget_map, draw_dropped
     from headgrid.tables.budgets import SHARES
 
-    figures: Figures = {}
+    figures: dict[str, Callable[[], Any]] = {}
     for layer in sorted({capture.layer_index for capture in captures}):
         alike = [capture for capture in captures if capture.layer_index == layer]
         figures[f"layer{layer}_budget"] = partial(budget_curves, alike, sink=sink, **style)
-    style = style | {"color_range": "symmetric"}  # what is asked for is of masses
+    own = style | {"color_range": "symmetric", "sink": sink}  # what is asked for is of masses
     for share in SHARES:
-        figures[f"cache_{100 * share:g}"] = partial(budget_map, captures, share, sink=sink, **style)
-    return figures
-
-
-def _list_maps(captures: list[Capture], cache: tuple[int, int], options: FigureOptions) -> Figures:
-    """Return what draws the maps with what a cache drops, by the names of files."""
-    from headgrid.charts.budgets import draw_dropped
-
-    figures: Figures = {}
-    for capture in captures:
+        figures[f"cache_{100 * share:g}"] = partial(budget_map, captures, share, **own)
+    for capture in captures if cache else ():
         name = str(Path(capture.run, f"layer{capture.layer_index}_dropped"))
         if name in figures:
             raise CaptureError(
                 f"{capture.source}: would become {name}, as another input does, expected one of a "
                 "name; give a folder that holds both"
             )
-        figures[name] = partial(draw_dropped, capture, cache, options)
+        figures[name] = partial(draw_dropped, capture, cache, FigureOptions(**style))
     return figures

@@ -28,14 +28,19 @@ def budget_table(
 ) -> pd.DataFrame:
     """Return the share of each head's mass that a cache of so many key frames keeps.
 
+    Of the key frames that a query frame sees, ``sink+recent`` keeps the first ``sink`` and then
+    the last, its own block's among them, and ``best`` those with the largest masses. The share is
+    of what the row holds: 1 where a query sees no more than is kept. A block's share is the mean
+    over its query frames; without ``block_sizes`` each of them is a block.
+
     Parameters
     ----------
     captures : Capture or iterable of Capture
-        Of masses, with a full matrix.
+        Of masses, with a full matrix; a `CaptureError` where one has none.
     sink : int
-        So many frames of a cache are the first ones.
+        At least 0; an `OptionError` else.
     pooled : bool
-        Count all captures of a layer together; they have no run then.
+        Count all captures of a layer, which have to be alike, together. They have no run then.
 
     Returns
     -------
@@ -43,18 +48,6 @@ def budget_table(
         ``run``, ``layer``, ``head``, ``policy``, ``frames`` (kept of the key frames, 1 to all),
         ``blocks`` (of query frames), and over these in float64, 0 to 1, ``mean``, ``std`` (with
         n - 1) and ``least``; NaN where there is no such value.
-
-        Of the key frames that a query frame sees, ``sink+recent`` keeps the first ``sink`` and
-        then the last, its own block's among them, ``best`` those with the largest masses. The
-        share is of what its row holds: 1 where it sees no more than is kept. A block's is the
-        mean over its query frames; without ``block_sizes`` each of them is a block.
-
-    Raises
-    ------
-    CaptureError
-        Where a capture does not hold masses of all queries, or those of a layer are not alike.
-    OptionError
-        Where ``sink`` is not a whole number of at least 0.
 
     Examples
     --------
