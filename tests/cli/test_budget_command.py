@@ -77,8 +77,9 @@ def test_logits_are_refused_and_the_masses_beside_them_are_drawn(cli, tmp_path):
     assert "layer1.npz: holds logit, expected the mass of every query" in line
     assert "headgrid record --statistic mass" in line
     assert "layer0_budget.json" in files_under(tmp_path / "out")
-    done = cli("budget", folder / "run_0/layer1.npz", "-o", tmp_path / "none")
-    assert done.exit_code == 1
+    for more, code in (["run_0/layer1.npz"], 1), (["", "--sink", -1], 2):
+        done = cli("budget", folder / more[0], "-o", tmp_path / "none", *more[1:])
+        assert (done.exit_code, len(done.stderr.splitlines())) == (code, 1)
     assert not (tmp_path / "none").exists()
 
 

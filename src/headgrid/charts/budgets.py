@@ -179,8 +179,8 @@ def _draw_panel(panels: Panels, look: Look) -> Any:
 
 def draw_dropped(capture: Capture, cache: tuple[int, int], options: FigureOptions) -> Any:
     """Draw the maps of a capture, pale where a cache of so many sinks and recent frames drops."""
-    dropped = budgets.drop_table(capture, cache)["dropped"]
-    shares = [f"{100 * share:.1f}\u00a0%" for share in dropped]
+    dropped = 100 * budgets.drop_table(capture, cache)["dropped"]
+    shares = ["n/a" if share != share else f"{share:.1f}\u00a0%" for share in dropped]
     chart: Any = draw_heatmap(capture, options)
     panel, look = chart.spec, find_look(options)
     across = FrameAxis(capture.key_axis, panel.width, look)
@@ -191,13 +191,12 @@ def draw_dropped(capture: Capture, cache: tuple[int, int], options: FigureOption
         mask = seen & (budgets.rank_keys(seen, cache[0]) >= sum(cache))
         paths.setdefault(_outline(mask, across, upright), []).append(head)
     above = 1 + max(n for n, layer in enumerate(panel.layer) if layer.name in (CELLS, TILES))
+    paths.pop("", None)
     for number, (path, heads) in enumerate(paths.items()):
         paint = {"fill": "white", "strokeWidth": 0, "opacity": 0.7}
         veil = draw_path(f"headgrid_dropped_{number}", path, "head", paint)
         panel.layer.insert(above, veil.transform_filter(f"indexof({heads},datum.head)>=0"))
-    told = (
-        f"Pale: dropped by a cache of {cache[0]} sink + {cache[1]} recent {capture.key_axis.nouns}"
-    )
+    told = f"Pale: dropped by {cache[0]} sink + {cache[1]} recent {capture.key_axis.nouns}"
     if not look.inside_labels and options.color_range != "head":
         names = [f"Head {head} (drops {share})" for head, share in enumerate(shares)]
         chart.facet["header"]["labelExpr"] = f"{json.dumps(names)}[datum.value]"

@@ -75,7 +75,7 @@ def budget(
             capture = read_file(file).replace(run=place.text)
             kept.append(budget_table(capture, sink=sink))
             captures.append(capture)
-        except HeadgridError as error:
+        except CaptureError as error:
             complain(error)
             errors.append(error)
     if not captures:

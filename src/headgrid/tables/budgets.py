@@ -93,7 +93,7 @@ def smallest_budgets(table: pd.DataFrame, *, shares: Sequence[float] = SHARES) -
 
     parts, curves = [], (table["frames"] == 1).cumsum()
     for share in shares:
-        if isinstance(share, bool) or not 0 < share <= 1:
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
             raise OptionError(f"share is {show_value(share)}, expected above 0, and 1 at most")
         found = table[table["mean"] >= share - _SLACK].groupby(curves).head(1)
         parts.append(found.assign(share=share)[["share", *table.columns]])

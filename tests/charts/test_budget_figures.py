@@ -124,5 +124,14 @@ def test_what_a_cache_drops_is_pale_and_told_over_each_map(cells):
                 x, y = left + (key + 0.5) * cell, bottom - (query + 0.5) * cell
                 pale = any(x0 < x < x1 and y0 < y < y1 for x0, y0, x1, y1 in own)
                 assert pale == (key in seen and key not in (seen[0], *seen[-3:])), (query, key)
-    told = "Pale: dropped by a cache of 1 sink + 3 recent frames"
-    assert told in [text.content for text in drawing.texts]
+    assert "Pale: dropped by 1 sink + 3 recent frames" in [text.content for text in drawing.texts]
+
+
+def test_where_nothing_is_dropped_nothing_is_pale():
+    mass = masses(2).full_frame_attention.copy()
+    mass[1] = np.nan
+    capture = Capture.from_array(mass, block_sizes=(2, 2, 2), statistic="mass")
+    drawing = drawn(draw_dropped(capture, (1, 9), FigureOptions()))
+    titles = {"Head 0 (drops 0.0\u00a0%)", "Head 1 (drops n/a)", "not recorded"}
+    assert titles <= {text.content for text in drawing.texts}
+    assert not any("dropped" in shape.classes for shape in drawing.shapes)
