@@ -1,4 +1,4 @@
-"""How many frames a cache needs: the share of each head's mass that sinks and recent frames keep."""
+"""How many frames a cache needs: the mass of each head that sinks and recent frames keep."""
 
 import numpy as np
 
