@@ -22,6 +22,8 @@ Tables and numbers
     layer_statistics     diagonal and first-key mean of every layer
     measure_table        all measures of every head
     segment_table        what named parts of the axes give to each other
+    budget_table         the mass that caches of key frames keep
+    smallest_budgets     the smallest cache that keeps a share of it
     subtract             the difference of two captures, as a capture
     change_table         the largest changes between two captures
     survey, Survey       many captures together: layers, runs and sets
@@ -35,6 +37,8 @@ Charts (altair)
     sheet                every head of every layer as a small map
     overview             layers x heads, one measure as colour and number
     trend                a measure over the layers
+    budget_curves        the mass that caches keep, by their size
+    budget_map           layers x heads, the smallest cache for a share
 
 Files and pages out
     save                 a chart as .svg, .png, .pdf, .html or .json

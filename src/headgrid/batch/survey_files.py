@@ -138,7 +138,7 @@ def _products(survey: Survey, target: Target, executor: Executor | None) -> dict
     if any(size > 1 for size in survey.num_runs_of.values()):
         products["maps"] = partial(_write_maps, survey)
     for name, draw in _charts(survey, target):
-        products[name] = partial(_write_figure, name, draw, target, executor)
+        products[name] = partial(write_figure, name, draw, target, executor)
     return products
 
 
@@ -150,17 +150,18 @@ def _write_tables(survey: Survey, names: Sequence[str], folder: Path) -> Iterato
         summary = survey.summary(name).dropna(subset="head")
         summary.insert(3, "measure", name)
         summaries.append(summary)
-    yield _write_csv(survey.statistics, folder / "statistics.csv")
+    yield write_csv(survey.statistics, folder / "statistics.csv")
     with replace_file(folder / "statistics.parquet") as file:
         survey.statistics.to_parquet(file, index=False, compression="zstd")
     yield folder / "statistics.parquet"
-    yield _write_csv(pd.concat(summaries, ignore_index=True), folder / "heads.csv")
-    yield _write_csv(survey.stability(*names), folder / "stability.csv")
+    yield write_csv(pd.concat(summaries, ignore_index=True), folder / "heads.csv")
+    yield write_csv(survey.stability(*names), folder / "stability.csv")
     if len(survey.sets) > 1:
-        yield _write_csv(survey.agreement(*names), folder / "agreement.csv")
+        yield write_csv(survey.agreement(*names), folder / "agreement.csv")
 
 
-def _write_csv(table: Any, path: Path) -> Path:
+def write_csv(table: Any, path: Path) -> Path:
+    """Write a table whole, or not at all."""
     with replace_file(path) as file:
         table.to_csv(file, index=False, lineterminator="\n")
     return path
@@ -211,9 +212,10 @@ def _draw_sheet(survey: Survey, set: str | None, options: FigureOptions) -> Any:
     return draw_sheet(captures, options, layers=survey.layers, description=about)
 
 
-def _write_figure(
+def write_figure(
     name: str, draw: Callable[[], Any], target: Target, executor: Executor | None, folder: Path
 ) -> Iterator[Path]:
+    """Draw a figure, write it in all formats, and yield each file; errors name the figure."""
     from headgrid.charts.spec import to_spec
     from headgrid.web.save import begin_save
 

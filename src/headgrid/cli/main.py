@@ -12,6 +12,7 @@ import click
 
 from headgrid._version import __version__
 from headgrid.cli.assets import assets
+from headgrid.cli.budget import budget
 from headgrid.cli.compare import compare
 from headgrid.cli.explore import explore
 from headgrid.cli.pick import pick
@@ -92,5 +93,5 @@ def main() -> None:
     warnings.showwarning = show_warning  # type: ignore[assignment]
 
 
-for command in (assets, compare, demo, explore, pick, record, render, stats, survey):
+for command in (assets, budget, compare, demo, explore, pick, record, render, stats, survey):
     main.add_command(command)

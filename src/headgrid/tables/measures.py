@@ -172,6 +172,15 @@ def dominant_periods(rows: npt.ArrayLike, key_frames: Iterable[int]) -> npt.NDAr
     return periods
 
 
+def _find(name: str) -> Measure:
+    """Return a measure, or one that no survey has: ``cache_95``, the smallest cache for 95 %."""
+    if not name.startswith("cache_"):
+        return MEASURES[check_choice("measure", name, MEASURES)]
+    share = name.removeprefix("cache_").replace("_", ".") + "\u00a0%"
+    told = f"fewest key frames that keep {share} of the mass in the mean over blocks of queries"
+    return Measure(f"Smallest Cache for {share}", told, "frames", "one")
+
+
 def measure_title(name: str, statistic: str, key_name: str = FRAME) -> str:
     """Return the title of an axis or a colour bar that shows a measure of a statistic.
 
@@ -180,7 +189,7 @@ def measure_title(name: str, statistic: str, key_name: str = FRAME) -> str:
     >>> measure_title("sink", "logit"), measure_title("period", "logit", "Patch")
     ('Sink Score (logits)', 'Dominant Period (patches)')
     """
-    measure = MEASURES[check_choice("measure", name, MEASURES)]
+    measure = _find(name)
     unit = STATISTICS[statistic].unit if measure.unit == "statistic" else measure.unit
     unit = Axis(key_name, ()).nouns if unit == "frames" else unit
     return f"{measure.title} ({unit})" if unit else measure.title
@@ -192,7 +201,7 @@ def describe_measure(name: str, key_name: str = FRAME) -> str:
     >>> describe_measure("sink_band", "Token")
     'value of the last-block row at key token 0'
     """
-    return MEASURES[name].description.replace("frame", Axis(key_name, ()).noun)
+    return _find(name).description.replace("frame", Axis(key_name, ()).noun)
 
 
 def measure_diverges(name: str, statistic: str) -> bool:
@@ -201,7 +210,7 @@ def measure_diverges(name: str, statistic: str) -> bool:
     >>> [measure_diverges(name, "mass") for name in ("sink", "first", "period")]
     [True, False, False]
     """
-    sign = MEASURES[check_choice("measure", name, MEASURES)].sign
+    sign = _find(name).sign
     return STATISTICS[statistic].signed if sign == "statistic" else sign == "two"
 
 
