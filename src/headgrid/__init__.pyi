@@ -9,6 +9,7 @@ from .capture.store import save_capture as save_capture
 from .charts.compare import compare as compare
 from .charts.heatmap import heatmap as heatmap
 from .charts.heatmap import perhead as perhead
+from .charts.models import compare_heads as compare_heads
 from .charts.overview import overview as overview
 from .charts.pick import pick as pick
 from .charts.sheet import sheet as sheet
@@ -27,6 +28,8 @@ from .options import FigureOptions as FigureOptions
 from .recorder.session import record as record
 from .recorder.session import record_runs as record_runs
 from .survey.model import Survey as Survey
+from .survey.pairs import compare_models as compare_models
+from .survey.pairs import role_changes as role_changes
 from .survey.read import survey as survey
 from .tables.changes import change_table as change_table
 from .tables.changes import subtract as subtract

@@ -91,21 +91,22 @@ def draw_overview(
     layers: Sequence[int] | None = None,
     description: str = "",
     key_name: str = FRAME,
+    change: str = "",
 ) -> alt.FacetChart:
     """Draw the overview of a summary with options that are built already.
 
     The summary has ``set``, ``layer``, ``head`` (missing in a layer's mean over heads), ``runs``,
     ``mean`` and ``std``. ``layers`` are the rows, where not given those of the summary, and
-    ``key_name`` is what a key is called.
+    ``key_name`` is what a key is called; ``change`` says what values are the difference of.
     """
     expect_values(summary, name, statistic, key_name)
     values = summary.loc[summary["head"].notna(), "mean"].dropna().to_numpy()
     ends = float(values.min()), float(values.max())
-    like = "logit" if measure_diverges(name, statistic) else "mass"
+    like = "logit" if change or measure_diverges(name, statistic) else "mass"
     scale = find_scale([_Values(ends, QuantileSketch.of(values), like)], options)
     heads = sorted(int(head) for head in summary["head"].dropna().unique())
     rows = [int(n) for n in (layers if layers is not None else sorted(summary["layer"].unique()))]
-    look, title = find_look(options), measure_title(name, statistic, key_name)
+    look, title = find_look(options), measure_title(name, statistic, key_name) + change
     width, sets = set_width(options, summary), summary["set"].nunique()
     matrix = _Matrix(name, title, rows, heads, scale, look, ends, sets, width)
     return finish_summary(
@@ -223,7 +224,7 @@ class _Matrix:
         many = (len(self.heads) + 2) * (len(self.layers) + 2) > _MOST_TEXTS
         largest = max(map(abs, ends))
         styles = (".3f", ".2f") if largest < 1 else (".2f", ".1f")  # no 0 for 0.3
-        styles = (".1e", ".0e") if largest < 0.05 else styles
+        styles = (".1e", ".0e") if 0 < largest < 0.05 else styles
         sizes = {min(self.look.tick_label, height - 2), _SMALLEST_TEXT, _SMALLEST_TEXT - 0.5}
         fitting = [
             (style, size)
