@@ -25,6 +25,9 @@ Tables and numbers
     subtract             the difference of two captures, as a capture
     change_table         the largest changes between two captures
     survey, Survey       many captures together: layers, runs and sets
+    head_roles           the role of every head in every run, by a rule
+    role_votes           the role that most runs give to each head
+    role_agreement       how far runs agree on roles
     resolve_color_range  a colour rule and captures -> the numbers of the scale
 
 Charts (altair)
@@ -35,6 +38,7 @@ Charts (altair)
     sheet                every head of every layer as a small map
     overview             layers x heads, one measure as colour and number
     trend                a measure over the layers
+    role_map             layers x heads, a color for each role
 
 Files and pages out
     save                 a chart as .svg, .png, .pdf, .html or .json

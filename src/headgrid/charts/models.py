@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from headgrid.capture.axis import FRAME
 from headgrid.charts.axes import INK, find_look
-from headgrid.charts.overview import draw_overview, expect_values, set_width
-from headgrid.charts.panels import facet_panels
+from headgrid.charts.matrix import facet_sets, set_width
+from headgrid.charts.overview import draw_overview, expect_values
 from headgrid.charts.profiles import BAR_COLOR
 from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.errors import OptionError, check_choice
@@ -202,18 +202,17 @@ def _draw_roles(table: pd.DataFrame, names: list[str], options: FigureOptions) -
         f"Number of heads by role in {names[0]} (rows) and in {names[1]} (columns): {changed} of "
         f"{whole} change; {len(table) - whole} more have no role in one of the two."
     )
-    return _finish(panel, records, options, "Roles of Heads", caption, {"figure": "roles"})
+    return _finish(panel, records, options, "Roles of Heads", caption, {"figure": "role changes"})
 
 
 def _finish(
     panel: Any, records: Records, options: FigureOptions, own: str, caption: str, meta: Any
 ) -> alt.FacetChart:
-    """Return the figure of one panel, which has no name."""
-    look, width = find_look(options), options.points
-    header = alt.Header(title=None, labelExpr="''", labelFontSize=0, labelPadding=0)
-    chart: alt.FacetChart = facet_panels(panel, "panel", header, 1)
-    title = write_title(options, look, [own], [], 70)
-    return finish_chart(chart, records, look, title=title, caption=caption, meta=meta, width=width)
+    """Return the figure of one panel."""
+    look = find_look(options)
+    text: dict[str, Any] = {"title": write_title(options, look, [own], [], 70), "caption": caption}
+    chart = facet_sets(panel, [""], look)
+    return finish_chart(chart, records, look, meta=meta, width=options.points, **text)
 
 
 _FIGURES = {"map": _draw_map, "scatter": _draw_scatter, "roles": _draw_roles}

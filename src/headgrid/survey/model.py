@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain, combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ from headgrid.capture.folders import Place
 from headgrid.capture.form import CaptureForm, expected_layers
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
-from headgrid.errors import HeadgridError, check_choice
+from headgrid.capture.schema import Array
+from headgrid.errors import CaptureError, HeadgridError, check_choice
 from headgrid.notebook import Card
 from headgrid.options import ColorRange, ColorRule
 from headgrid.survey.moments import CaptureMoments
@@ -37,6 +38,10 @@ class Input(NamedTuple):
     #: Shape (heads, measures), in the order of `MEASURES`.
     record: npt.NDArray[np.float64]
     warnings: tuple[str, ...]
+    #: Shape (heads, keys), NaN where unseen: the last query frame's (None without a matrix) and
+    #: the last block's.
+    last_query: Array | None
+    last_block: Array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -122,12 +127,31 @@ class Survey(Card):
         are), and the measures of `headgrid.tables.measures.MEASURES`, not rounded; NaN
         where there is no such value.
         """
-        import pandas as pd
-
-        heads = range(self.num_heads)
         records = np.concatenate([one.record for one in self._inputs])
         measured = dict(zip(MEASURES, records.T, strict=True))
         measured |= {name: measured[name].astype(np.int64) for name in COUNTS}
+        return self._table(measured)
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One row per set x run x layer x head, in that order: what the rules of roles look at.
+
+        ``set``, ``run``, ``layer``, ``head``, ``statistic``, ``last_query`` (the row
+        of the last query frame of which anything was recorded; None without a full
+        matrix) and ``last_block`` (the last block's row): arrays over the keys, NaN where
+        unseen; ``key_frames``: the numbers of the keys, the same array in every row.
+        """
+        nothing = [None] * self.num_heads
+        queries = [nothing if one.last_query is None else one.last_query for one in self._inputs]
+        keys, blocks = np.array(self.form.key_frames), [one.last_block for one in self._inputs]
+        rows = {"last_query": [*chain(*queries)], "last_block": [*chain(*blocks)]}
+        return self._table({**rows, "key_frames": [keys] * len(rows["last_block"])})
+
+    def _table(self, columns: Mapping[str, Any]) -> pd.DataFrame:
+        """Return columns of values of each head of each capture, behind what names the head."""
+        import pandas as pd
+
+        heads = range(self.num_heads)
         return pd.DataFrame(
             {
                 "set": [one.place.set for one in self._inputs for _ in heads],
@@ -135,7 +159,7 @@ class Survey(Card):
                 "layer": [one.layer for one in self._inputs for _ in heads],
                 "head": [*heads] * len(self._inputs),
                 "statistic": self.statistic,
-                **measured,
+                **columns,
             }
         )
 
@@ -313,6 +337,15 @@ class Survey(Card):
         for one in self._inputs:
             runs.setdefault(one.place, set()).add(one.layer)
         return runs
+
+
+def expect_survey(found: object) -> None:
+    """Refuse what is no survey."""
+    if not isinstance(found, Survey):
+        raise CaptureError(
+            f"found {type(found).__name__}, expected a survey; make it of captures or paths, with "
+            "headgrid.survey"
+        )
 
 
 def _count(number: int, noun: str) -> str:

@@ -13,7 +13,7 @@ from headgrid.capture.model import Capture
 from headgrid.capture.schema import FULL, LAST
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError, check_choice
-from headgrid.survey.model import Survey
+from headgrid.survey.model import Survey, expect_survey
 from headgrid.tables.measures import MEASURES, measure_heads
 from headgrid.text import shorten_list
 
@@ -147,11 +147,8 @@ def role_changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
 def _expect_comparable(a: Survey, b: Survey) -> list[str]:
     """Refuse what can not be compared; return a sentence if frames differ."""
-    for found in (a, b):
-        if not isinstance(found, Survey):
-            raise CaptureError(
-                f"found {type(found).__name__}, expected a survey; make it with headgrid.survey"
-            )
+    expect_survey(a)
+    expect_survey(b)
     sources = " and ".join(next(survey.inputs()).source for survey in (a, b))
     among = ("statistic", "num_heads", "query_name", "key_name")
     wrong = a.form.differences(b.form, among)
