@@ -28,6 +28,8 @@ Tables and numbers
     head_roles           the role of every head in every run, by a rule
     role_votes           the role that most runs give to each head
     role_agreement       how far runs agree on roles
+    compare_models       how heads differ between two models, or before and after
+    role_changes         the roles of heads in two models
     resolve_color_range  a colour rule and captures -> the numbers of the scale
 
 Charts (altair)
@@ -39,6 +41,7 @@ Charts (altair)
     overview             layers x heads, one measure as colour and number
     trend                a measure over the layers
     role_map             layers x heads, a color for each role
+    compare_heads        heads of two models: differences, a scatter, or roles
 
 Files and pages out
     save                 a chart as .svg, .png, .pdf, .html or .json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ import click
 from headgrid.cli.pick import check_files, write_figure
 from headgrid.cli.shared import (
     PathType,
-    check_list,
     format_option,
     option,
     path_option,
@@ -21,7 +21,7 @@ from headgrid.cli.shared import (
     style_options,
 )
 from headgrid.errors import OptionError
-from headgrid.options import FORMATS, FigureOptions
+from headgrid.options import FigureOptions
 
 if TYPE_CHECKING:
     from headgrid.capture.model import Capture
@@ -71,17 +71,15 @@ def compare(
         raise OptionError(f"top is {top}, expected a whole number, at least 1")
     if table is not None and table.suffix.lower() != ".csv":
         raise OptionError(f"{table.name}: suffix is {table.suffix!r}, expected .csv")
-    if _are_folders(a, b):
+    if any(map(os.path.isdir, (a, b))):
         from headgrid.cli.compare_folders import compare_folders
-        from headgrid.tables.measures import MEASURES
 
-        if len(files) > 1 or files[0].suffix[1:].lower() in FORMATS or table is not None:
-            raise OptionError("A and B are folders, expected one folder as -o, and no --table")
-        chosen = check_list("statistic", measures or ("sink",), tuple(MEASURES))
-        paths = [Path(a).resolve(), Path(b).resolve()]
-        names = _name_apart(paths) or [path.name for path in paths]
-        more: dict[str, Any] = {"formats": formats, "top": top, "ppi": ppi, "style": style}
-        compare_folders((a, b), names, files[0], measures=chosen, rule=rule, **more)
+        if table is not None:
+            raise OptionError("--table is of two files; differences.csv has all of two folders")
+        folders = [Path(path).resolve() for path in (a, b)]
+        names = _name_apart(folders) or [folder.name for folder in folders]
+        more: dict[str, Any] = {"formats": formats, "ppi": ppi, "style": style}
+        compare_folders((a, b), files, names, measures, rule, top, **more)
         return
     if measures or rule is not None:
         raise OptionError("A and B are files, expected folders with --statistic or --rule")
@@ -105,17 +103,6 @@ def compare(
         click.echo(f"{title}\n{rows}")
 
 
-def _are_folders(a: str, b: str) -> bool:
-    """Whether A and B are folders of captures; refuse one of each."""
-    folders = [path for path in (a, b) if Path(path).is_dir()]
-    if len(folders) == 1:
-        raise OptionError(
-            f"{folders[0]} is a folder and the other is none, expected two capture files, or two "
-            "folders with the captures of two models"
-        )
-    return bool(folders)
-
-
 def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
     """Name two captures of one run and layer by the folders in which they differ."""
     if (a.run, a.layer_index) != (b.run, b.layer_index):
@@ -132,11 +119,9 @@ def _name_apart(folders: Sequence[Path]) -> list[str]:
 
 
 def _load(path: str) -> Capture:
-    from headgrid.capture.store import find_captures, load_capture
+    from headgrid.capture.store import find_captures
 
     files, failures = find_captures([path])
     for failure in failures:
         raise failure
-    if Path(path).is_dir():
-        load_capture(path)  # says that it is a folder
     return read_file(files[0])

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgrid.cli.shared import find_files, read_survey, show_path, stop
-from headgrid.errors import OutputError
+from headgrid.cli.shared import check_list, find_files, read_survey, show_path, stop
+from headgrid.errors import OptionError
+from headgrid.options import FORMATS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
 def compare_folders(
     inputs: Sequence[str],
+    outputs: Sequence[Path],
     names: Sequence[str],
-    folder: Path,
-    *,
     measures: Sequence[str],
     rule: str | None,
-    formats: Sequence[str],
     top: int,
+    *,
+    formats: Sequence[str],
     ppi: float,
     style: dict[str, Any],
 ) -> None:
@@ -35,10 +36,19 @@ def compare_folders(
     from headgrid.charts.models import compare_heads
     from headgrid.charts.spec import to_spec
     from headgrid.survey.pairs import compare_models
+    from headgrid.tables.measures import MEASURES
     from headgrid.web.save import begin_save
 
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: is a file, expected a folder; choose another one")
+    for path in inputs:
+        if not Path(path).is_dir():
+            raise OptionError(
+                f"{path}: is no folder, expected two folders, with the captures of two models, or "
+                "two files"
+            )
+    folder = outputs[0]
+    if len(outputs) > 1 or folder.suffix[1:].lower() in FORMATS or folder.is_file():
+        raise OptionError(f"{folder}: expected one folder for what two folders differ in")
+    measures = check_list("statistic", measures or ("sink",), tuple(MEASURES))
     a, b = (_read(path) for path in inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its notes are printed at the end
@@ -47,10 +57,10 @@ def compare_folders(
     lines += table.attrs["notes"]
     tables: dict[str, pd.DataFrame] = {"differences": table}
     figures: list[tuple[str, Any, pd.DataFrame]] = []
-    for number, name in enumerate(measures):
-        part, end = table[table["measure"] == name], f"_{name}" * (number > 0)
+    for name in measures:
+        part, end = table[table["measure"] == name], "" if name == measures[0] else f"_{name}"
         figures += [(f"difference{end}", "map", part), (f"scatter{end}", "scatter", part)]
-        lines += _tell(part, name, top)
+        lines.append(_tell(part, name, top))
     if rule is not None:
         tables["roles_from_to"] = changes = _change_roles(a, b, rule)
         figures.append(("roles_from_to", "roles", changes))
@@ -76,14 +86,15 @@ def _read(path: str) -> Survey:
     return read_survey(files, place_captures(files), errors, None)
 
 
-def _tell(part: pd.DataFrame, name: str, top: int) -> list[str]:
+def _tell(part: pd.DataFrame, name: str, top: int) -> str:
     """Return how many heads differ in a measure, and those that differ most."""
     change = part["difference"].abs()
     most = change[change > 0].sort_values(ascending=False, kind="stable").index
-    found = f"{name}: {len(most)} of {len(part)} heads differ, {part['outlier'].sum()} outliers"
+    if not len(most):
+        return f"{name}: nothing differs in {len(part)} heads"
     shown = part.loc[most[:top], ["layer", "head", "a", "b", "difference", "score"]]
-    rows = shown.to_string(index=False, float_format="{:.4g}".format)
-    return [found, rows] if len(most) else [f"{name}: nothing differs"]
+    found = f"{len(most)} of {len(part)} heads differ, {part['outlier'].sum()} outliers"
+    return f"{name}: {found}\n{shown.to_string(index=False, float_format='{:.4g}'.format)}"
 
 
 def _change_roles(a: Survey, b: Survey, rule: str) -> pd.DataFrame:
