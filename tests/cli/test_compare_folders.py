@@ -92,7 +92,10 @@ def test_other_visibility_is_told_in_the_summary(cli, models, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{a}", "{a}/run_0/layer0.npz", "-o", "out"], "layer0.npz: is no folder, expected two"),
+        (
+            ["{a}", "{a}/run_0/layer0.npz", "-o", "out"],
+            "layer0.npz: is no folder, expected the captures of two",
+        ),
         (["{a}/run_0/layer0.npz", "{a}", "-o", "out.svg"], "layer0.npz: is no folder, expected"),
         (["{a}", "{a}", "-o", "out.svg"], "out.svg: expected one folder"),
         (["{a}", "{a}", "-o", "out", "--table", "x.csv"], "--table is of two files"),

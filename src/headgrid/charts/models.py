@@ -117,7 +117,7 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     measure, title, key_name = _find_measure(table)
     expect_values(table.assign(mean=table["difference"]), *measure, key_name)
     heads = table.dropna(subset="difference").sort_values("outlier", kind="stable")
-    values, look = round_values(heads[["a", "b", "difference"]].to_numpy()), find_look(options)
+    values, look = round_values(heads[["a", "b", "difference"]].to_numpy(), 6), find_look(options)
     low, high = float(values[:, :2].min()), float(values[:, :2].max())
     room = 0.05 * (high - low or 1.0)
     low, high = shorten_float(low - room, 6), shorten_float(high + room, 6)
@@ -178,7 +178,8 @@ def _place_names(
 
 
 def _draw_roles(table: pd.DataFrame, names: list[str], options: FigureOptions) -> alt.FacetChart:
-    roles, look = [str(role) for role in table["role_a"].cat.categories], find_look(options)
+    look = find_look(options)
+    roles = [shorten_text(str(role), 40) for role in table["role_a"].cat.categories]
     counts = table.groupby(["role_a", "role_b"], observed=False).size()
     records: Records = [
         {"panel": 0, "from": a, "to": b, "heads": count}
@@ -188,11 +189,15 @@ def _draw_roles(table: pd.DataFrame, names: list[str], options: FigureOptions) -
     width = width or max(36, *(measure_text(role) * look.tick_label + 8 for role in roles))
     axis: dict[str, Any] = {"axis": alt.Axis(ticks=False, labelAngle=0, labelOverlap=False)}
     axis["scale"] = alt.Scale(domain=roles, padding=0)
-    x = alt.X("to:N", title=f"Role in {names[1]}", **axis)
-    y = alt.Y("from:N", title=f"Role in {names[0]}", **axis)
-    base = alt.Chart(width=width * len(roles), height=36 * len(roles)).encode(x=x, y=y)
+    size = {"width": width * len(roles), "height": 36.0 * len(roles)}
+    up, across = (
+        fit_title(f"Role in {name}", length, look.axis_title)
+        for name, length in zip(names, (size["height"], size["width"]), strict=True)
+    )
+    x, y = alt.X("to:N", title=across, **axis), alt.Y("from:N", title=up, **axis)
+    base = alt.Chart(**size).encode(x=x, y=y)
     cells = base.mark_rect(color=BAR_COLOR, stroke=INK, strokeWidth=look.frame_width, aria=False)
-    ink = alt.condition("datum.share>0.5", alt.value("white"), alt.value(INK))
+    ink = alt.condition("datum.share>0.8", alt.value("white"), alt.value(INK))
     panel = alt.layer(
         cells.encode(fillOpacity=alt.FillOpacity("share:Q", scale=None), tooltip=["heads:Q"]),
         base.mark_text(fontSize=look.bar_title, aria=False).encode(text="heads:Q", color=ink),

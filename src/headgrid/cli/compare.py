@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @click.argument("b", metavar="B", type=PathType())
 @path_option(
     "-o --output files FILE|DIR",
-    "The figure of two files; its suffix says the format; give it again for another format. Of two "
+    "Of two files the figure; its suffix says the format; give it again for another format. Of two "
     "folders the folder where tables and figures go.",
     required=True,
     multiple=True,

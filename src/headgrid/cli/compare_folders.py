@@ -34,16 +34,14 @@ def compare_folders(
     """Write what the heads of two folders differ in, and print those that differ most."""
     from headgrid.capture.files import write_bytes
     from headgrid.charts.models import compare_heads
-    from headgrid.charts.spec import to_spec
     from headgrid.survey.pairs import compare_models
     from headgrid.tables.measures import MEASURES
-    from headgrid.web.save import begin_save
+    from headgrid.web.save import save
 
     for path in inputs:
         if not Path(path).is_dir():
             raise OptionError(
-                f"{path}: is no folder, expected two folders, with the captures of two models, or "
-                "two files"
+                f"{path}: is no folder, expected the captures of two models, or two files"
             )
     folder = outputs[0]
     if len(outputs) > 1 or folder.suffix[1:].lower() in FORMATS or folder.is_file():
@@ -71,9 +69,9 @@ def compare_folders(
         content = rows.to_csv(index=False, lineterminator="\n")
         show_path(write_bytes(folder / f"{name}.csv", content.encode("utf-8")))
     for name, figure, rows in figures:
-        spec = to_spec(compare_heads(rows, figure, names=names, **style), validate=False)
-        for format, drawn in zip(formats, begin_save(spec, formats, ppi=ppi)(), strict=True):
-            show_path(write_bytes(folder / f"{name}.{format}", drawn))
+        chart = compare_heads(rows, figure, names=names, **style)
+        for format in formats:
+            show_path(save(chart, folder / f"{name}.{format}", ppi=ppi))
     click.echo("\n".join(lines))
     if a.failures or b.failures:
         stop(1)

@@ -42,13 +42,14 @@ def compare_models(a: Survey, b: Survey, *names: str) -> pd.DataFrame:
         ``difference`` (b - a; 0 below 1e-12 of the measure's largest magnitude); ``score``, its
         modified z-score ``0.6745 (x - median) / MAD`` among all heads, MAD being the median of
         ``|x - median|`` (infinite off the median where that is 0); ``outlier``, whether it is
-        beyond 3.5; ``only_a``, ``only_b``, the share of the head's mass (of its pairs where
-        values are no masses) on pairs that A (B) alone sees, NaN where frames differ;
-        ``statistic``, what the captures hold.
+        beyond 3.5, after Iglewicz, B., Hoaglin, D. C. (1993), How to detect and handle outliers;
+        ``only_a``, ``only_b``, the share of the head's mass (of its pairs where values are no
+        masses) on pairs that A (B) alone sees, NaN where frames differ; ``statistic``.
 
         In layers where the two see different pairs, or last-block rows are of different queries,
         the mean maps over runs are measured anew over the pairs and queries of both: as one run,
-        without entropies of means, and masses do not sum to 1. ``attrs["notes"]`` says so.
+        without entropies of means, and masses do not sum to 1. ``attrs["notes"]``, which are
+        warnings too, say so, and name other frames, and heads that only one of the two has.
 
     Raises
     ------
@@ -56,15 +57,6 @@ def compare_models(a: Survey, b: Survey, *names: str) -> pd.DataFrame:
         Where statistic, number of heads or axes differ, or no pair or last query is in both.
     OptionError
         For an unknown measure.
-
-    Warns
-    -----
-    HeadgridWarning
-        Where frames or visibility differ, and for heads (of layers) that one of them lacks.
-
-    References
-    ----------
-    Iglewicz, B., Hoaglin, D. C. (1993). How to detect and handle outliers. ASQC Quality Press.
 
     Examples
     --------
