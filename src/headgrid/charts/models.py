@@ -88,8 +88,7 @@ def _draw_map(table: pd.DataFrame, names: list[str], options: FigureOptions) -> 
 
     measure, title, key_name = _find_measure(table)
     change = f"{names[1]} \u2212 {names[0]}"
-    heads = table[["layer", "head", "runs_a"]].assign(mean=table["difference"], std=np.nan)
-    heads = heads.set_axis(["layer", "head", "runs", "mean", "std"], axis=1).assign(set="")
+    heads = table[["layer", "head"]].assign(set="", mean=table["difference"], std=np.nan)
     heads["runs"] = table[["runs_a", "runs_b"]].min(axis=1, skipna=False)
     means = heads.groupby(["set", "layer"], as_index=False)[["runs", "mean", "std"]].mean()
     summary = pd.concat([heads, means], ignore_index=True)

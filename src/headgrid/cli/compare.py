@@ -81,8 +81,8 @@ def compare(
         more: dict[str, Any] = {"formats": formats, "ppi": ppi, "style": style}
         compare_folders((a, b), files, names, measures, rule, top, **more)
         return
-    if measures or rule is not None:
-        raise OptionError("A and B are files, expected folders with --statistic or --rule")
+    if measures or rule is not None or formats != ("svg",):
+        raise OptionError("A and B are files, expected folders with --statistic, --rule, --format")
     outputs = check_files(files)
     captures = tell_apart(_load(a), _load(b))
     from headgrid.charts.compare import draw_comparison

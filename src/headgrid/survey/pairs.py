@@ -69,14 +69,13 @@ def compare_models(a: Survey, b: Survey, *names: str) -> pd.DataFrame:
 
     measures = [check_choice("statistic", name, MEASURES) for name in names or ("sink",)]
     notes = _expect_comparable(a, b)
-    maps, met = (a.pooled_captures(), b.pooled_captures()), {}
-    for layer in () if notes else sorted(maps[0].keys() & maps[1].keys()):
-        met[layer] = _meet(maps[0][layer], maps[1][layer])
-    places = pd.MultiIndex.from_product([met, range(a.num_heads)], names=["layer", "head"])
-    only = pd.DataFrame(np.nan, places, ["only_a", "only_b"])
+    maps = a.pooled_captures(), b.pooled_captures()
+    layers = () if notes else sorted(maps[0].keys() & maps[1].keys())
+    met = {layer: _meet(maps[0][layer], maps[1][layer]) for layer in layers}
+    places = pd.MultiIndex.from_product([layers, range(a.num_heads)], names=["layer", "head"])
+    shares = np.concatenate([np.empty((2, 0)), *(share for share, _ in met.values())], axis=1)
+    only = pd.DataFrame(shares.T, places, ["only_a", "only_b"])
     rows, anew = [a.statistics, b.statistics], [n for n, (_, parts) in met.items() if parts]
-    for layer, (shares, _) in met.items():
-        only.loc[[layer]] = shares.T
     for side in (0, 1) if anew else ():
         kept = rows[side][~rows[side]["layer"].isin(anew)]
         rows[side] = pd.concat([kept, measure_table(met[layer][1][side] for layer in anew)])
@@ -90,11 +89,8 @@ def compare_models(a: Survey, b: Survey, *names: str) -> pd.DataFrame:
             f"{what} and {unseen[1]} of B's"
         )
     for name, part in zip(measures, parts, strict=True):
-        lost = part[part["difference"].isna()]
-        heads = [
-            f"L{layer} H{head}" for layer, head in zip(lost["layer"], lost["head"], strict=True)
-        ]
-        if heads:
+        lost = part.loc[part["difference"].isna(), ["layer", "head"]].to_numpy()
+        if heads := [f"L{layer} H{head}" for layer, head in lost]:
             notes.append(f"{name}: no value in A or B in {len(heads)} heads: {shorten_list(heads)}")
     for note in notes:
         warnings.warn(note, HeadgridWarning, stacklevel=2)
