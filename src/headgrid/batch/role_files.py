@@ -1,77 +1,67 @@
-"""Roles of heads -> tables, the figure, and the files that programs with head roles read."""
+"""Roles of heads -> the files that programs with roles of heads read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from headgrid.capture.files import write_bytes
-from headgrid.errors import CaptureError, OptionError
-from headgrid.options import FigureOptions
+from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.tables.rules import RULES
-from headgrid.text import shorten_list
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: The file of each export, and what it holds for each role; the same for every set.
-EXPORTS: Mapping[str, Mapping[str, int]] = {
+#: What each export has for a role; in DuoAttention's, 1 is a head that keeps all keys.
+EXPORTS = {
     "pyramid": {"Anchor": 1, "Wave": -1, "Veil": 2},
     "forcing-kv": {"static": 0, "dynamic": 1},
     "duo": {"static": 0, "dynamic": 1, "sink": 0, "other": 1},
 }
+#: Tokens that DuoAttention's other heads keep where nothing else is said.
+_SIZES = {"sink_size": 128, "recent_size": 256}
 
 
-@dataclass(frozen=True)
-class RoleTarget:
-    """Where roles are written, and what they become there."""
-
-    folder: Path
-    rule: str
-    formats: tuple[str, ...]
-    options: FigureOptions
-    ppi: float = 300
-    exports: tuple[str, ...] = ()
-    #: Tokens at the start and at the end that a streaming head keeps, for ``duo``.
-    sizes: tuple[int, int] = (128, 256)
-
-    def __post_init__(self) -> None:
-        for export in self.exports:
-            fits = [name for name, rule in RULES.items() if {*rule.roles} <= {*EXPORTS[export]}]
-            if self.rule not in fits:
-                raise OptionError(
-                    f"export {export} has no place for the roles of {self.rule} "
-                    f"({', '.join(RULES[self.rule].roles)}), expected rule {' or '.join(fits)}"
-                )
+def check_exports(exports: Iterable[str], rule: str) -> None:
+    """Refuse exports that have no place for the roles of a rule."""
+    for export in exports:
+        codes = EXPORTS[check_choice("export", export, EXPORTS)]
+        fitting = [name for name, (_, roles) in RULES.items() if {*roles} <= {*codes}]
+        if rule not in fitting:
+            raise OptionError(
+                f"export {export} has no place for the roles of rule {rule}, expected those of "
+                f"{' or '.join(fitting)}; choose that rule"
+            )
 
 
-def write_roles(roles: pd.DataFrame, target: RoleTarget) -> Iterator[Path]:
-    """Write the tables and the figure of roles and what they are exported to; yield each file."""
-    from headgrid.charts.roles import role_map
-    from headgrid.charts.spec import to_spec
-    from headgrid.survey.roles import role_agreement, role_votes
-    from headgrid.web.save import begin_save
+def export_roles(votes: pd.DataFrame, export: str) -> dict[str, str]:
+    """Return the files, name and text, that a program reads of the votes of one set."""
+    name, places = str(votes["set"].iloc[0]), votes.set_index(["layer", "head"])
+    layers, heads = (range(int(votes[axis].max()) + 1) for axis in ("layer", "head"))
+    given = places["role"].astype(object).map(EXPORTS[export]).unstack().reindex(layers)
+    for layer, head in given.isna().stack()[lambda missing: missing].index[:1]:
+        raise CaptureError(
+            f"{f'set {name}: ' if name else ''}layer {layer}, head {head} has no role, expected "
+            f"one in all layers from 0 on to export {export}; give captures of all of them"
+        )
+    rows = given.astype(int).to_numpy().tolist()
+    if export == "pyramid":
+        return {"pyramid.csv": _write_rows(rows, ",")}
+    if export == "duo":
+        share = places["share"].unstack()  # of runs in which the head keeps all keys
+        scores = share.where(given == 1, 1 - share).round(6).to_numpy().tolist()
+        sizes = json.dumps(_SIZES) + "\n"
+        scored = {"full_attention_heads.tsv": _write_rows(scores, "\t"), "config.json": sizes}
+        return {f"duo/{file}": text for file, text in scored.items()}
+    listed = [
+        {"layer_idx": layer}
+        | {f"{role}_head": [h for h in heads if row[h] == n] for role, n in EXPORTS[export].items()}
+        for layer, row in enumerate(rows)
+    ]
+    head = {"format": "forcingkv_offline_head_custom2", "profile": f"recent-mass {name}".strip()}
+    whole = {**head, "num_layers": len(layers), "num_heads": len(heads), "layers": listed}
+    return {"forcing-kv.json": json.dumps(whole, indent=1) + "\n"}
 
-    votes, folder = role_votes(roles), target.folder
-    # What can not be exported is told before anything is written.
-    exported = {
-        folder / name / path: content
-        for name, of_set in votes.groupby("set", sort=False)
-        for export in target.exports
-        for path, content in _WRITERS[export](_check(of_set, export), target).items()
-    }
-    tables = {"roles": roles, "votes": votes}
-    if (agreement := role_agreement(roles))["pairs"].any():
-        tables["agreement"] = agreement
-    for name, table in tables.items():
-        text = table.to_csv(index=False, lineterminator="\n")
-        yield write_bytes(folder / f"{name}.csv", text.encode("utf-8", "surrogateescape"))
-    spec = to_spec(role_map(votes, **vars(target.options)), validate=False)
-    contents = begin_save(spec, target.formats, ppi=target.ppi)()
-    for format, content in zip(target.formats, contents, strict=True):
-        yield write_bytes(folder / f"roles.{format}", content)
-    for path, content in exported.items():
-        yield write_bytes(path, content.encode("ascii"))
+
+def _write_rows(rows: list[list[float]], between: str) -> str:
+    return "".join(between.join(map(str, row)) + "\n" for row in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,26 +14,20 @@ import pandas as pd
 from headgrid.capture.axis import FRAME, Axis
 from headgrid.capture.form import expected_layers
 from headgrid.capture.quantiles import QuantileSketch
-from headgrid.charts.axes import INK, UNSEEN_COLOR, Look, color_channel, find_look
-from headgrid.charts.matrix import (
-    SET_GAP,
-    apart_gap,
-    facet_sets,
-    matrix_axis,
-    matrix_cell,
-    set_width,
-)
-from headgrid.charts.panels import CELLS
-from headgrid.charts.roles import draw_outlines, find_votes
+from headgrid.charts.axes import INK, UNSEEN_COLOR, Look, color_channel, find_look, panel_width
+from headgrid.charts.axes import role_channel as outline_channel
+from headgrid.charts.panels import CELLS, facet_panels
 from headgrid.charts.scales import ColorScale, find_scale
 from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.errors import CaptureError, check_choice
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey, expect_survey
+from headgrid.survey.roles import find_votes
 from headgrid.tables.measures import MEASURES, describe_measure, measure_diverges, measure_title
 from headgrid.tables.tidy import round_values
-from headgrid.text import quote_text, shorten_text
+from headgrid.text import shorten_text
 
+SET_GAP = 24
 _MEAN = "mean"  # the place of marginal means on an axis
 _MOST_TEXTS, _SMALLEST_TEXT = 4_000, 6
 
@@ -62,8 +57,7 @@ def overview(
     columns, palette, color_range, title, cells, theme, font, width
         See `FigureOptions`.
     roles : DataFrame, optional
-        From `headgrid.head_roles` or `headgrid.role_votes`, of the same heads: the
-        cell of each head has an outline in the colour of its role.
+        Of `headgrid.head_roles` or `headgrid.role_votes`, which outline the cells.
 
     Returns
     -------
@@ -90,7 +84,7 @@ def overview(
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     values = summarise(survey, statistic), statistic, survey.statistic, options
     about: dict[str, Any] = {"description": survey.description, "key_name": survey.form.key_name}
-    return draw_overview(*values, layers=survey.layers, roles=roles, **about)
+    return draw_overview(*values, layers=survey.layers, **about, roles=roles)
 
 
 def draw_overview(
@@ -120,12 +114,13 @@ def draw_overview(
     rows = [int(n) for n in (layers if layers is not None else sorted(summary["layer"].unique()))]
     look, title = find_look(options), measure_title(name, statistic, key_name) + change
     width, sets = set_width(options, summary), summary["set"].nunique()
-    votes = None if roles is None else find_votes(roles)
-    names = [] if votes is None else [*votes["role"].cat.categories]
+    table, names = _with_margins(summary), list[str]()
+    if roles is not None:
+        table, names = _with_roles(table, find_votes(roles))
     matrix = _Matrix(name, title, rows, heads, scale, look, ends, sets, width, names)
     return finish_summary(
         matrix.draw(),
-        _with_margins(summary) if votes is None else _with_roles(_with_margins(summary), votes),
+        table,
         options,
         {"figure": "overview", "measure": name, "statistic": statistic, **scale.meta},
         key_name=key_name,
@@ -159,19 +154,18 @@ class _Matrix:
     values: tuple[float, float]
     sets: int
     width: float | None  # the colour bar stands below where one is wanted, to leave room for cells
-    roles: list[str]  # none: no outlines
+    roles: list[str]  # that cells are outlined with
 
     @property
     def _cell(self) -> tuple[int, int]:
-        columns, rows = len(self.heads) + 1.3, len(self.layers) + 1.3
-        return matrix_cell(columns, rows, self.look, self.width)
+        return cell_of(len(self.heads) + 1.3, len(self.layers) + 1.3, self.look, self.width)
 
     def draw(self) -> alt.LayerChart | alt.FacetChart:
         """Return the panel."""
         (width, height), known = self._cell, f"isValid(datum.{self.name})"
-        rest = self.look, [_MEAN]
-        x = matrix_axis(alt.X("column:N"), "Head", self.heads, width, *rest, apart_gap(height))
-        y = matrix_axis(alt.Y("row:N"), "Layer", self.layers, height, *rest)
+        rest: Any = (self.look, [_MEAN])
+        x = axis_of(alt.X("column:N"), "Head", self.heads, width, *rest, offset=apart_gap(height))
+        y = axis_of(alt.Y("row:N"), "Layer", self.layers, height, *rest, offset=0)
         across, down = width * (len(self.heads) + 1), height * (len(self.layers) + 1)
         # The means stand a little apart. They lie on no grid of whole cells then.
         apart: dict[str, Any] = {
@@ -191,11 +185,26 @@ class _Matrix:
             color.mark_rect(aria=False, **apart)
             .transform_filter(f"!({inner})")
             .properties(name=f"means_{CELLS}"),
-            *(draw_outlines(base, self.roles, self.look, self._cell) if self.roles else []),
+            *(self._outlines(base) if self.roles else []),
             *self._numbers(base, known, apart),
         ]
         size = {"width": across, "height": down}
         return alt.layer(*layers).properties(**size, view=alt.ViewBackground(stroke=None))
+
+    def _outlines(self, base: alt.Chart) -> list[alt.Chart]:
+        """Return a frame inside each cell in the colour of its role, with a white one in it."""
+        size, known = self._cell, base.transform_filter("isValid(datum.role)")
+        line, tooltip = min(1.2, min(size) / 11), ["layer:O", "head:O", "role:N"]
+        hollow = {"symbolFillColor": "transparent"}
+        color = outline_channel(alt.Stroke("role:N"), self.roles, self.look, **hollow)
+
+        def frame(inset: float, wide: float) -> Any:
+            width, height = ({"band": 1 - inset / length} for length in size)
+            mark: dict[str, Any] = {"width": width, "height": height, "strokeWidth": wide}
+            return known.mark_rect(filled=False, aria=False, **mark)
+
+        white = frame(2.4 * line, 0.4 * line).encode(stroke=alt.value("white"))
+        return [white, frame(line, line).encode(stroke=color, tooltip=tooltip)]
 
     def _color(self, across: float, down: float) -> Any:
         """Return the color channel, its bar beside the cells or below those of all sets."""
@@ -235,9 +244,50 @@ class _Matrix:
         return [numbers.encode(text=text, color=color)]
 
 
+def cell_of(columns: float, rows: float, look: Look, wanted: float | None) -> tuple[int, int]:
+    """Return width and height of a cell in whole points, smaller where there are many."""
+    widest, highest = (20, 9) if look.border_axes else (28, 14)
+    width, height = round((1400 if wanted is None else wanted) / columns), round(1400 / rows)
+    return max(3, min(widest, width) if wanted is None else width), max(3, min(highest, height))
+
+
+def axis_of(
+    channel: Any,
+    title: str,
+    numbers: list[int],
+    size: int,
+    look: Look,
+    apart: list[str],
+    **more: Any,
+) -> Any:
+    """Give a channel an axis with the numbers that fit, its title over these, and what is apart."""
+    step = max(1, -(-int(look.tick_label * (2.2 if title == "Head" else 1.15)) // size))
+    test = "||".join(f"datum.value=={name!r}" for name in apart) or "false"
+    moved = {"condition": {"test": test, "value": apart_gap(size)}, "value": 0}
+    more |= {"titleX" if title == "Head" else "titleY": size * len(numbers) / 2}
+    domain, ticks = ([*map(str, part), *apart] for part in (numbers, numbers[::step]))
+    plain: dict[str, Any] = {"labelAngle": 0, "labelOverlap": False, "ticks": False, "zindex": 0}
+    scaled = channel.title(title).scale(domain=domain, paddingInner=0, paddingOuter=0)
+    return scaled.axis(values=ticks, labelOffset=moved, **plain, **more)
+
+
+def apart_gap(size: int) -> int:
+    """Return the gap before cells that stand apart, in points, whole as the cells are."""
+    return min(8, max(3, size // 3))
+
+
 def _letters(number: str) -> float:
     """Return the width of a number as a share of its size, in Arial."""
     return 0.556 * len(number) - 0.278 * number.count(".") + 0.028 * number.count("-")
+
+
+def set_width(options: FigureOptions, summary: pd.DataFrame) -> float | None:
+    """Return what a wanted width leaves for the panel of each set; None without one."""
+    if options.points is None:
+        return None
+    look, sets = find_look(options), summary["set"].nunique()
+    fixed = sets * look.left_room + (sets - 1) * SET_GAP + 2 * look.padding
+    return panel_width(options.points, fixed, sets, 60)
 
 
 def summarise(survey: Survey, measure: str) -> pd.DataFrame:
@@ -269,20 +319,17 @@ def _with_margins(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([summary, margins], ignore_index=True)
 
 
-def _with_roles(table: pd.DataFrame, votes: pd.DataFrame) -> pd.DataFrame:
-    """Add the role of each head; refuse those of other heads."""
-    places = ["set", "layer", "head"]
-    known = votes.loc[votes["role"].notna(), [*places, "role"]]
-    known = known.astype({"layer": "Int64", "head": "Int64"})
-    there = pd.MultiIndex.from_frame(table[places].dropna())
-    for _, set, layer, head in (
-        known.loc[~known.set_index(places).index.isin(there), places].head(1).itertuples()
-    ):
+def _with_roles(table: pd.DataFrame, votes: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Add the role of each head, and return the roles; refuse those of other heads."""
+    places, names = ["set", "layer", "head"], [*votes["role"].cat.categories]
+    known = votes.dropna(subset="role").astype({"layer": "Int64", "head": "Int64", "role": object})
+    lacking = known.merge(table, how="left", on=places, indicator=True)
+    for row in lacking[lacking["_merge"] == "left_only"][:1].itertuples():
         raise CaptureError(
-            f"roles tell of {f'set {quote_text(set)}, ' if set else ''}layer {layer}, head {head}, "
-            "expected heads of the survey; make them with headgrid.head_roles of the same survey"
+            f"roles tell of set {row.set!a}, layer {row.layer}, head {row.head}, expected heads of "
+            "the survey; make them with headgrid.head_roles of the same survey"
         )
-    return table.merge(known, how="left", on=places)
+    return table.merge(known[[*places, "role"]], how="left", on=places), names
 
 
 def finish_summary(
@@ -323,6 +370,16 @@ def finish_summary(
     )
 
 
+def facet_sets(panel: Any, sets: Sequence[str], look: Look) -> alt.FacetChart:
+    """Put a panel for each set side by side, each under its name, by the field ``panel``."""
+    names = [shorten_text(name, 60) for name in sets]
+    label = f"{json.dumps(names)}[datum.value]"
+    bare: dict[str, Any] = {} if any(names) else {"labelPadding": 0}
+    size = look.map_title if any(names) else 0
+    header = alt.Header(title=None, labelExpr=label, labelFontSize=size, **bare)
+    return facet_panels(panel, "panel", header, len(sets))
+
+
 def _records(table: pd.DataFrame, name: str) -> Records:
     """Return one record a row; a number that is missing is left out, so that it is not valid."""
     sets = table["set"].map(str)
@@ -332,7 +389,7 @@ def _records(table: pd.DataFrame, name: str) -> Records:
         **{key: table[key] for key in ("layer", "head", "runs")},
         name: round_values(table["mean"].to_numpy()),
         "std": round_values(table["std"].to_numpy()),
-        **({"role": table["role"].astype(object)} if "role" in table else {}),
+        **({"role": table["role"]} if "role" in table else {}),
     }
     rows = zip(*(pd.Series(values).tolist() for values in columns.values()), strict=True)
     return [

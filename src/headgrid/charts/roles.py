@@ -1,8 +1,7 @@
-"""Roles of heads -> their colours, and the map of roles: a cell a head, counts a layer beside."""
+"""Roles of heads -> the map of roles: a cell a head, and counts beside each layer."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,40 +9,18 @@ import altair as alt
 import pandas as pd
 
 from headgrid.capture.form import expected_layers
-from headgrid.charts.axes import INK, UNSEEN_COLOR, Look, find_look
-from headgrid.charts.labels import shorten_label
-from headgrid.charts.matrix import (
-    SET_GAP,
-    apart_gap,
-    facet_sets,
-    matrix_axis,
-    matrix_cell,
-    set_width,
-)
+from headgrid.charts.axes import UNSEEN_COLOR, Look, find_look, role_channel, role_key
+from headgrid.charts.overview import SET_GAP, apart_gap, axis_of, cell_of, facet_sets, set_width
 from headgrid.charts.spec import Records, finish_chart, write_title
-from headgrid.errors import OptionError
-from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
-from headgrid.survey.roles import expect_roles, role_votes
-from headgrid.tables.tidy import round_values
+from headgrid.options import FigureOptions, FontName, ThemeName
+from headgrid.survey.roles import find_votes
 from headgrid.text import shorten_text
-
-# The colours of seaborn's palette "colorblind", in an order that parts the first three most.
-_COLORS = "0173b2 de8f05 029e73 d55e00 56b4e9 cc78bc ca9161 ece133 fbafe4 949494"
-#: On these, text is white.
-_DARK = ("0173b2", "029e73", "d55e00")
-_VOTES = ("set", "layer", "head", "share", "runs")
-#: Opacity of a role that no more than the fewest runs give.
-_PALEST = 0.3
 
 
 def role_map(
     roles: pd.DataFrame,
     *,
-    columns: int = 4,
-    palette: PaletteName = "rdbu",
-    color_range: ColorChoice = "symmetric",
     title: str | None = None,
-    cells: CellsName = "auto",
     theme: ThemeName = "default",
     font: FontName = "sans",
     width: float | str | None = None,
@@ -53,23 +30,20 @@ def role_map(
     Parameters
     ----------
     roles : DataFrame
-        From `headgrid.head_roles`, or votes from `headgrid.role_votes`.
-    columns, palette, color_range, title, cells, theme, font, width
-        See `FigureOptions`; colours are those of roles.
+        From `headgrid.head_roles`, or votes from `headgrid.role_votes`; at most 7 roles.
+    title, theme, font, width
+        See `FigureOptions`.
 
     Returns
     -------
     altair.FacetChart
-        Layers down, heads across; the colour is the role that most runs give, paler where
-        fewer of them agree. The columns at the right count the heads of a layer with each role.
-        Sets stand side by side.
+        Layers down, heads across: the role that most runs give, paler where fewer give it. The
+        columns at the right count the heads of a layer. Sets stand side by side.
 
     Raises
     ------
-    OptionError
-        For an unknown option, and for more than 10 roles.
-    CaptureError
-        For anything but a table of roles.
+    CaptureError, OptionError
+        For anything but a table of roles, for more roles, and for an unknown option.
 
     Examples
     --------
@@ -78,134 +52,75 @@ def role_map(
     >>> role_map(head_roles(found, "sink")).to_dict()["usermeta"]["headgrid"]["roles"]
     {'sink': 1, 'other': 1}
     """
-    options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
-    votes = find_votes(roles)
-    names = list(votes["role"].cat.categories)
-    look, wide, most = find_look(options), set_width(options, votes), int(votes["runs"].max())
-    layers = expected_layers(int(layer) for layer in votes["layer"])
-    panel = _draw_panel(votes, names, layers, look, wide)
-    counts = {name: int((votes["role"] == name).sum()) for name in names}
-    told = ", ".join(f"{name} {count}" for name, count in counts.items())
-    own = ["Roles of Heads by Layer", *([f"Vote of {most} Runs"] if most > 1 else [])]
+    options = FigureOptions(title=title, theme=theme, font=font, width=width)
+    votes, look = find_votes(roles), find_look(options)
+    counts = {role: int((votes["role"] == role).sum()) for role in votes["role"].cat.categories}
+    layers, runs = [*expected_layers(map(int, votes["layer"]))], int(votes["runs"].max())
+    own = ["Roles of Heads by Layer", *([f"Vote of {runs} Runs"] if runs > 1 else [])]
+    panel = _draw_panel(votes, layers, look, set_width(options, votes))
     return finish_chart(
         facet_sets(panel, list(dict.fromkeys(votes["set"])), look),
-        _records(votes, names),
+        _records(votes, list(counts)),
         look,
         title=write_title(options, look, own, [], 70, layers),
-        caption=f"Roles of heads ({told}), layer x head. Color: the role that most runs give, "
-        "paler where fewer runs give it; the columns at the right count the heads of a layer; grey "
-        "cells have no role, blank ones no capture.",
+        caption=f"Roles of heads ({', '.join(f'{name} {n}' for name, n in counts.items())}), layer "
+        "x head. Color: the role that most runs give, paler where fewer give it. The columns at "
+        "the right count the heads of a layer; grey cells have no role, blank ones no capture.",
         spacing=SET_GAP + look.left_room,
         meta={"figure": "roles", "roles": counts},
         width=options.points,
     )
 
 
-def find_votes(roles: Any) -> pd.DataFrame:
-    """Return the votes of a table of roles, or of votes, with names that are safe to draw."""
-    voted = "share" in getattr(roles, "columns", ())
-    votes = expect_roles(roles, *_VOTES) if voted else role_votes(roles)
-    names = [shorten_text(str(name), 40) for name in votes["role"].cat.categories]
-    return votes.assign(role=votes["role"].cat.rename_categories(names))
-
-
-def role_channel(channel: Any, names: Sequence[str], look: Look, **symbol: Any) -> Any:
-    """Give a channel the colours of roles, with a key over the panels that names them."""
-    colors = [f"#{color}" for color in _COLORS.split()]
-    if len(names) > len(colors):
-        raise OptionError(
-            f"found {len(names)} roles, expected at most {len(colors)}, as many as there are "
-            "colors; join some of them"
-        )
-    legend = alt.Legend(title=None, **_over(look), **symbol)
-    return channel.scale(domain=list(names), range=colors[: len(names)]).legend(legend)
-
-
-def _over(look: Look) -> dict[str, Any]:
-    """Return where keys of roles stand: over the panels."""
-    symbol: dict[str, Any] = {"symbolType": "square", "symbolSize": look.bar_label**2}
-    return {"orient": "top", "direction": "horizontal", "offset": look.title_offset / 2, **symbol}
-
-
-def draw_outlines(base: Any, names: Sequence[str], look: Look, size: tuple[int, int]) -> list[Any]:
-    """Draw the ``role`` of each cell of so many points as a frame inside it, on a white one."""
-    known, line = base.transform_filter("isValid(datum.role)"), min(1.2, min(size) / 11)
-    color = role_channel(alt.Stroke("role:N"), names, look, symbolFillColor="transparent")
-
-    def frame(inset: float, width: float) -> Any:
-        band = {"width": {"band": 1 - inset / size[0]}, "height": {"band": 1 - inset / size[1]}}
-        return known.mark_rect(filled=False, strokeWidth=width, aria=False, **band)
-
-    return [
-        frame(2.4 * line, 0.4 * line).encode(stroke=alt.value("white")),
-        frame(line, line).encode(stroke=color, tooltip=["layer:O", "head:O", "role:N"]),
-    ]
-
-
 def _draw_panel(
-    votes: pd.DataFrame, names: list[str], layers: Sequence[int], look: Look, wide: float | None
-) -> alt.LayerChart:
-    heads = sorted(int(head) for head in votes["head"].unique())
-    width, height = matrix_cell(len(heads) + len(names) + 0.3, len(layers), look, wide)
-    keys = [f"role {number}" for number in range(len(names))]
-    x = matrix_axis(alt.X("column:N"), "Head", heads, width, look, keys)
-    room = (width - 2) / look.tick_label
-    texts = {name: shorten_label(name, room) for name in names}
-    shown = [text if len(text) > 2 or text == name else " " for name, text in texts.items()]
-    labels = dict(zip(keys, shown, strict=True))
-    x["axis"]["labelExpr"] = f"{json.dumps(labels)}[datum.value]||datum.value"
-    y = matrix_axis(alt.Y("row:N"), "Layer", layers, height, look, [])
-    base = alt.Chart().encode(x=x, y=y)
-    color, shares = role_channel(alt.Fill("role:N"), names, look), [1 / max(2, len(names)), 1.0]
-    pale = alt.Scale(domain=shares, range=[_PALEST, 1], clamp=True)
-    label = "format(datum.value,'.0%')+' of runs'"
-    key = alt.Legend(title=None, labelExpr=label, values=shares, **_over(look))
-    split = bool((votes["share"] < 1).any())
-    opacity = alt.Opacity("share:Q", scale=pale, legend=key if split else None)
-    dark = [name for name, c in zip(names, _COLORS.split(), strict=False) if c in _DARK]
-    white = f"indexof({json.dumps(dark)},datum.role)>=0"
-    ink = alt.condition(white, alt.value("white"), alt.value(INK))
-    known, role, size = (
-        "isValid(datum.runs)",
-        "isValid(datum.role)",
-        min(look.tick_label, height - 2),
-    )
+    votes: pd.DataFrame, layers: list[int], look: Look, wanted: float | None
+) -> alt.LayerChart | alt.FacetChart:
+    """Return the cells, grey where a head has no role, and the counts."""
+    names, heads = list(votes["role"].cat.categories), sorted(set(map(int, votes["head"])))
+    across = len(heads) + len(names)
+    width, height = cell_of(across + 0.3, len(layers), look, wanted)
+    columns = [f" {name}" for name in names]  # no head is called so
+    x = axis_of(alt.X("column:N"), "Head", heads, width, look, columns, labelLimit=width)
+    base = alt.Chart().encode(x=x, y=axis_of(alt.Y("row:N"), "Layer", layers, height, look, []))
+    ends = [1 / max(2, len(names)), 1.0]  # of the share of runs that a role wins with
+    key = role_key(look, labelExpr="format(datum.value,'.0%')+' of runs'", values=ends)
+    pale = alt.Scale(domain=ends, range=[0.3, 1], clamp=True)
+    split = key if (votes["share"] < 1).any() else None
     line: dict[str, Any] = {"stroke": "white", "strokeWidth": 0.5, "aria": False}
-    gap: dict[str, Any] = {"xOffset": apart_gap(width)}
-    place, told = ["set:N", "layer:O"], ["role:N", "share:Q", "runs:Q"]
-    cell = base.transform_filter(f"{known}&&{role}").mark_rect(**line)
+    gap: dict[str, Any] = {"xOffset": apart_gap(width), "aria": False}
+    fill, told = role_channel(alt.Fill("role:N"), names, look), ["set:N", "layer:O", "role:N"]
+    known, unknown = (f"isValid(datum.runs)&&{sign}isValid(datum.role)" for sign in ("", "!"))
+    cells = base.transform_filter(known).mark_rect(**line)
     beside = base.transform_filter("datum.heads>0")
     marks = [
-        base.mark_rect(fill=UNSEEN_COLOR, **line).transform_filter(f"{known}&&!{role}"),
-        cell.encode(fill=color, opacity=opacity, tooltip=[*place, "head:O", *told]),
-        beside.mark_rect(**line, **gap).encode(fill=color, tooltip=[*place, "role:N", "heads:Q"]),
+        base.transform_filter(unknown).mark_rect(**line, fill=UNSEEN_COLOR),
+        cells.encode(
+            fill=fill,
+            opacity=alt.Opacity("share:Q", scale=pale, legend=split),
+            tooltip=[*told, "head:O", "share:Q", "runs:Q"],
+        ),
+        beside.mark_rect(**line | gap, opacity=0.45).encode(fill=fill, tooltip=[*told, "heads:Q"]),
     ]
-    if height >= 8 and width >= size * 0.56 * len(str(len(heads))) + 1:
-        text = beside.mark_text(fontSize=size, aria=False, **gap)
-        marks.append(text.encode(text="heads:Q", color=ink))
-    return alt.layer(*marks).properties(
-        width=width * (len(heads) + len(names)),
-        height=height * len(layers),
-        view=alt.ViewBackground(stroke=None),
-    )
+    size = min(look.tick_label, height - 2)
+    if size >= 6 and width >= 0.6 * size * len(str(len(heads))):
+        marks.append(beside.mark_text(fontSize=size, **gap).encode(text="heads:Q"))
+    panel = alt.layer(*marks).properties(width=width * across, height=height * len(layers))
+    return panel.properties(view=alt.ViewBackground(stroke=None))
 
 
-def _records(votes: pd.DataFrame, names: list[str]) -> Records:
+def _records(votes: pd.DataFrame, names: Sequence[str]) -> Records:
     """Return a record for each head, and one for each role of each layer with its count."""
     records: Records = []
-    for panel, (name, of_set) in enumerate(votes.groupby("set", sort=False)):
-        shown: dict[str, Any] = {"panel": panel}
-        shown |= {"set": text} if (text := shorten_text(str(name))) else {}
-        for layer, of_layer in of_set.groupby("layer"):
-            place = {**shown, "layer": int(layer), "row": str(layer)}
-            counts = of_layer["role"].value_counts()
-            shares = round_values(of_layer["share"].to_numpy())
-            for row, share in zip(of_layer.itertuples(index=False), shares, strict=True):
-                record = {**place, "head": int(row.head), "column": str(row.head)}
-                record |= {} if pd.isna(row.role) else {"role": row.role, "share": float(share)}
-                records.append({**record, "runs": int(row.runs)})
-            records += [
-                {**place, "column": f"role {number}", "role": role, "heads": int(counts[role])}
-                for number, role in enumerate(names)
-            ]
+    sets = {name: number for number, name in enumerate(dict.fromkeys(votes["set"]))}
+    parts: Any = votes.groupby(["set", "layer"], sort=False)
+    for (name, layer), rows in parts:
+        place = {"panel": sets[name], "layer": int(layer), "row": str(layer)}
+        place |= {"set": shorten_text(name)} if name else {}
+        for row in rows.itertuples(index=False):
+            known = {} if pd.isna(row.role) else {"role": row.role, "share": round(row.share, 6)}
+            head = {"head": int(row.head), "column": str(row.head), "runs": int(row.runs)}
+            records.append({**place, **head, **known})
+        for role in names:
+            count = {"role": role, "heads": int((rows["role"] == role).sum())}
+            records.append({**place, "column": f" {role}", **count})
     return records

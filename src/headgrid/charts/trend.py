@@ -12,8 +12,7 @@ import pandas as pd
 from headgrid.capture.axis import FRAME
 from headgrid.capture.form import expected_layers
 from headgrid.charts.axes import INK, Look, find_look
-from headgrid.charts.matrix import set_width
-from headgrid.charts.overview import expect_values, finish_summary, summarise
+from headgrid.charts.overview import expect_values, finish_summary, set_width, summarise
 from headgrid.charts.panels import LINE
 from headgrid.charts.profiles import BAR_COLOR
 from headgrid.charts.scales import frame_ticks

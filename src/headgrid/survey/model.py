@@ -38,8 +38,7 @@ class Input(NamedTuple):
     #: Shape (heads, measures), in the order of `MEASURES`.
     record: npt.NDArray[np.float64]
     warnings: tuple[str, ...]
-    #: Shape (heads, keys), NaN where unseen: the last query frame's (None without a matrix) and
-    #: the last block's.
+    #: Rows [heads, keys], NaN where unseen: the last query frame's (None without a matrix).
     last_query: Array | None
     last_block: Array
 
@@ -127,31 +126,12 @@ class Survey(Card):
         are), and the measures of `headgrid.tables.measures.MEASURES`, not rounded; NaN
         where there is no such value.
         """
-        records = np.concatenate([one.record for one in self._inputs])
-        measured = dict(zip(MEASURES, records.T, strict=True))
-        measured |= {name: measured[name].astype(np.int64) for name in COUNTS}
-        return self._table(measured)
-
-    @cached_property
-    def rows(self) -> pd.DataFrame:
-        """One row per set x run x layer x head, in that order: what the rules of roles look at.
-
-        ``set``, ``run``, ``layer``, ``head``, ``statistic``, ``last_query`` (the row
-        of the last query frame of which anything was recorded; None without a full
-        matrix) and ``last_block`` (the last block's row): arrays over the keys, NaN where
-        unseen; ``key_frames``: the numbers of the keys, the same array in every row.
-        """
-        nothing = [None] * self.num_heads
-        queries = [nothing if one.last_query is None else one.last_query for one in self._inputs]
-        keys, blocks = np.array(self.form.key_frames), [one.last_block for one in self._inputs]
-        rows = {"last_query": [*chain(*queries)], "last_block": [*chain(*blocks)]}
-        return self._table({**rows, "key_frames": [keys] * len(rows["last_block"])})
-
-    def _table(self, columns: Mapping[str, Any]) -> pd.DataFrame:
-        """Return columns of values of each head of each capture, behind what names the head."""
         import pandas as pd
 
         heads = range(self.num_heads)
+        records = np.concatenate([one.record for one in self._inputs])
+        measured = dict(zip(MEASURES, records.T, strict=True))
+        measured |= {name: measured[name].astype(np.int64) for name in COUNTS}
         return pd.DataFrame(
             {
                 "set": [one.place.set for one in self._inputs for _ in heads],
@@ -159,8 +139,25 @@ class Survey(Card):
                 "layer": [one.layer for one in self._inputs for _ in heads],
                 "head": [*heads] * len(self._inputs),
                 "statistic": self.statistic,
-                **columns,
+                **measured,
             }
+        )
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One row per set x run x layer x head, in that order: what rules of roles look at.
+
+        ``set``, ``run``, ``layer``, ``head``, ``statistic``, ``last_query`` (the row of the last
+        query frame that was recorded, None without a full matrix), ``last_block`` (the last
+        block's), arrays over keys with NaN where unseen, and ``key_frames``, their numbers.
+        """
+        none: list[None] = [None] * self.num_heads
+        keys: Any = np.array(self.form.key_frames)
+        queries = (none if one.last_query is None else one.last_query for one in self._inputs)
+        return self.statistics[["set", "run", "layer", "head", "statistic"]].assign(
+            last_query=[*chain(*queries)],
+            last_block=[row for one in self._inputs for row in one.last_block],
+            key_frames=[keys] * len(self.statistics),
         )
 
     def summary(self, name: str = "sink") -> pd.DataFrame:
