@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from headgrid.capture.axis import FRAME
 from headgrid.charts.axes import INK, find_look
-from headgrid.charts.matrix import facet_sets, set_width
-from headgrid.charts.overview import draw_overview, expect_values
+from headgrid.charts.overview import draw_overview, expect_values, facet_sets, set_width
 from headgrid.charts.profiles import BAR_COLOR
 from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.errors import OptionError, check_choice
@@ -188,7 +187,7 @@ def _draw_roles(table: pd.DataFrame, names: list[str], options: FigureOptions) -
     width = width or max(36, *(measure_text(role) * look.tick_label + 8 for role in roles))
     axis: dict[str, Any] = {"axis": alt.Axis(ticks=False, labelAngle=0, labelOverlap=False)}
     axis["scale"] = alt.Scale(domain=roles, padding=0)
-    size = {"width": width * len(roles), "height": 36.0 * len(roles)}
+    size: dict[str, Any] = {"width": width * len(roles), "height": 36 * len(roles)}
     up, across = (
         fit_title(f"Role in {name}", length, look.axis_title)
         for name, length in zip(names, (size["height"], size["width"]), strict=True)
