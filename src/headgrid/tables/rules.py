@@ -182,7 +182,7 @@ def _to_table(name: str, codes: npt.NDArray[Any], margins: _Numbers) -> pd.DataF
     """Return roles by their number, -1 for none, and margins."""
     import pandas as pd
 
-    roles = pd.Categorical.from_codes(codes.astype(int), [*RULES[name][1]], ordered=True)
+    roles = pd.Categorical.from_codes(codes.tolist(), pd.Index(RULES[name][1]), ordered=True)
     return pd.DataFrame({"role": roles, "margin": np.where(codes < 0, np.nan, margins)})
 
 
