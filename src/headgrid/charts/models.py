@@ -141,7 +141,7 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
         words.transform_filter("isValid(datum.name)").encode(x=at, y=y, text="name:N"),
         view=alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width),
     )
-    shown = heads[["layer", "head"]].assign(panel=0, kind=heads["outlier"].map(kinds.__getitem__))
+    shown = heads[["layer", "head"]].assign(panel=0, kind=np.where(heads["outlier"], *kinds[::-1]))
     shown[["a", "b", "difference"]] = values
     records: Records = shown.to_dict("records")  # type: ignore[assignment]
     named = _place_names(heads, (values[:, :2] - low) / (high - low) * size, size, look.tick_label)
