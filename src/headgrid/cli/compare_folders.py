@@ -34,7 +34,8 @@ def compare_folders(
     """Write what the heads of two folders differ in, and print those that differ most."""
     from headgrid.capture.files import write_bytes
     from headgrid.charts.models import compare_heads
-    from headgrid.survey.pairs import compare_models
+    from headgrid.survey.pairs import compare_models, role_changes
+    from headgrid.survey.roles import head_roles
     from headgrid.tables.measures import MEASURES
     from headgrid.web.save import save
 
@@ -60,7 +61,8 @@ def compare_folders(
         figures += [(f"difference{end}", "map", part), (f"scatter{end}", "scatter", part)]
         lines.append(_tell(part, name, top))
     if rule is not None:
-        tables["roles_from_to"] = changes = _change_roles(a, b, rule)
+        changes = role_changes(head_roles(a, rule), head_roles(b, rule))
+        tables["roles_from_to"] = changes
         figures.append(("roles_from_to", "roles", changes))
         both = changes[["role_a", "role_b"]].dropna().astype(str)
         moved = (both["role_a"] != both["role_b"]).sum()
@@ -93,13 +95,3 @@ def _tell(part: pd.DataFrame, name: str, top: int) -> str:
     shown = part.loc[most[:top], ["layer", "head", "a", "b", "difference", "score"]]
     found = f"{len(most)} of {len(part)} heads differ, {part['outlier'].sum()} outliers"
     return f"{name}: {found}\n{shown.to_string(index=False, float_format='{:.4g}'.format)}"
-
-
-def _change_roles(a: Survey, b: Survey, rule: str) -> pd.DataFrame:
-    """Return the roles by a vote of all runs of each, whatever their sets."""
-    from headgrid.survey.pairs import role_changes
-    from headgrid.survey.roles import head_roles, role_votes
-
-    roles = [head_roles(survey, rule) for survey in (a, b)]
-    runs = [found.assign(run=found["set"] + "/" + found["run"], set="") for found in roles]
-    return role_changes(*map(role_votes, runs))

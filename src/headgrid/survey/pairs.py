@@ -14,6 +14,7 @@ from headgrid.capture.schema import FULL, LAST
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError, check_choice
 from headgrid.survey.model import Survey, expect_survey
+from headgrid.survey.roles import role_votes
 from headgrid.tables.measures import MEASURES, measure_table
 from headgrid.text import shorten_list
 
@@ -102,10 +103,10 @@ def compare_models(a: Survey, b: Survey, *names: str) -> pd.DataFrame:
 def role_changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """Return the role of every head in two models.
 
-    ``a`` and ``b`` are votes from `headgrid.role_votes`, one a head. The table has ``layer``,
-    ``head``, ``role_a``, ``share_a``, ``role_b`` and ``share_b``; NaN where one of the two lacks
-    the head or its role. An `OptionError` where their roles are not the same, or a head has
-    several votes, as those of several sets.
+    ``a`` and ``b`` are from `headgrid.head_roles`, where all runs of all sets of a model vote, or
+    votes from `headgrid.role_votes`. The table has ``layer``, ``head``, ``role_a``, ``share_a``,
+    ``role_b`` and ``share_b``; NaN where one of the two lacks the head or its role. An
+    `OptionError` where their roles are not the same, or a head has the votes of several sets.
 
     >>> import pandas as pd
     >>> votes = pd.DataFrame({"layer": [0], "head": [0], "share": [1.0]})
@@ -113,12 +114,18 @@ def role_changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     >>> role_changes(a, b).values.tolist()
     [[0, 0, 'sink', 1.0, 'none', 1.0]]
     """
-    sides = [votes.set_index(["layer", "head"])[["role", "share"]] for votes in (a, b)]
+    voted = [
+        role_votes(found.assign(run=found["set"] + "/" + found["run"], set=""))
+        if "run" in found
+        else found
+        for found in (a, b)
+    ]
+    sides = [votes.set_index(["layer", "head"])[["role", "share"]] for votes in voted]
     roles = [", ".join(map(str, side["role"].cat.categories)) for side in sides]
     if roles[0] != roles[1] or not all(side.index.is_unique for side in sides):
         raise OptionError(
             f"votes are on the roles {roles[0]} in A and {roles[1]} in B, expected the same roles, "
-            "and one vote a head; use one rule, and all runs of a model as one set"
+            "and one vote a head; use one rule, and roles of one set"
         )
     table = sides[0].add_suffix("_a").join(sides[1].add_suffix("_b"), how="outer")
     return table.sort_index().reset_index()
