@@ -86,7 +86,7 @@ def test_forcing_kv_and_duo_attention_read_every_head_once(cli, tmp_path):
     ("options", "code", "text"),
     [(["--rule", "sinks"], 2, "did you mean 'sink'"),
      (["-p", "shar=1"], 2, "did you mean 'share'"),
-     (["-p", "share"], 2, "parameter share is '', expected NAME=VALUE"),
+     (["-p", "share"], 2, "parameter share is '', expected a number"),
      (["--export", "duo"], 2, "export duo has no place for .* recent-mass or sink"),
      (["--export", "duos"], 2, "did you mean 'duo'"),
      (["--rule", "recent-mass"], 1, "expected mass; .*--statistic mass")],

@@ -82,7 +82,7 @@ def test_a_rule_of_ones_own_sees_each_run_once_and_may_return_what_it_likes():
     [(lambda rows: ["x"] * 7, OptionError, "returned 7 rows, expected a role for each of 8 heads"),
      (lambda rows: "x", OptionError, "returned 1 rows"),
      (lambda rows: pd.Series(["x"] * 8, range(1, 9)), OptionError, "with their index"),
-     (lambda rows: [None] * 8, CaptureError, "no head has a role")],
+     (lambda rows: [None] * 8, CaptureError, "found no role of any head")],
 )  # fmt: skip
 def test_a_rule_that_returns_no_role_a_head_is_refused(rule, error, text):
     with pytest.raises(error, match=text):

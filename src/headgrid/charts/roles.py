@@ -43,7 +43,7 @@ def role_map(
     Raises
     ------
     CaptureError, OptionError
-        For anything but a table of roles, for more roles, and for an unknown option.
+        For what is no table of roles, or has more of them; for an unknown option.
 
     Examples
     --------

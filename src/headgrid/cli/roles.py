@@ -9,7 +9,7 @@ import click
 
 from headgrid.cli import shared
 from headgrid.cli.shared import option
-from headgrid.errors import OptionError, check_choice, show_value
+from headgrid.errors import OptionError, show_value
 
 
 def _read_parameters(given: tuple[str, ...]) -> dict[str, float]:
@@ -19,10 +19,8 @@ def _read_parameters(given: tuple[str, ...]) -> dict[str, float]:
         try:
             number = float(value)
         except ValueError:
-            raise OptionError(
-                f"parameter {name} is {show_value(value)}, expected NAME=VALUE with a number, as "
-                "in share=0.75"
-            ) from None
+            told = f"parameter {name} is {show_value(value)}, expected a number, as in share=0.75"
+            raise OptionError(told) from None
         found[name] = int(number) if number.is_integer() else number
     return found
 
@@ -48,11 +46,6 @@ def _read_parameters(given: tuple[str, ...]) -> dict[str, float]:
     "recent-mass or sink.",
     multiple=True,
 )
-@option(
-    "--by set",
-    "Take the folders above the runs as sets: also a single input's own.",
-    check=lambda by: check_choice("by", by, ["set"]),
-)
 @shared.format_option
 @shared.ppi_option
 @option("--theme default|paper", "Look.", "default")
@@ -65,7 +58,6 @@ def roles(
     rule: str,
     parameters: dict[str, float],
     exports: tuple[str, ...],
-    by: str | None,
     formats: tuple[str, ...],
     ppi: float,
     jobs: int | None,
@@ -88,21 +80,21 @@ def roles(
     check_exports(exports, rule)
     FigureOptions(**style)
     files, errors = shared.find_files(inputs)
-    found = shared.read_survey(files, place_captures(files, by="set" if by else None), errors, jobs)
+    found = shared.read_survey(files, place_captures(files), errors, jobs)
     table = head_roles(found, rule, **parameters)
     votes, agreement = role_votes(table), role_agreement(table)
     sets: dict[Any, Any] = dict(list(votes.groupby("set", sort=False)))
-    texts = {
-        Path(name, file): text
-        for name, of_set in sets.items()
-        for export in exports
-        for file, text in export_roles(of_set, export).items()
-    }
-    tables = {"roles": table, "votes": votes, "agreement": agreement}
-    for name, rows in list(tables.items())[: 3 if agreement["pairs"].any() else 2]:
-        texts[Path(f"{name}.csv")] = rows.to_csv(index=False, lineterminator="\n")
-    for path, text in texts.items():
-        shared.show_path(write_bytes(folder / path, text.encode("utf-8")))
+    texts: dict[str, str] = {}
+    for name, of_set in sets.items():
+        for export in exports:
+            written = export_roles(of_set, export)
+            texts |= {f"{name}/{file}" if name else file: text for file, text in written.items()}
+    tables = {"roles": table, "votes": votes}
+    tables |= {"agreement": agreement} if agreement["pairs"].any() else {}
+    for name, rows in tables.items():
+        texts[f"{name}.csv"] = rows.to_csv(index=False, lineterminator="\n")
+    for name, text in texts.items():
+        shared.show_path(write_bytes(folder / name, text.encode("utf-8")))
     chart = role_map(votes, **style)
     for format in formats:
         shared.show_path(save(chart, folder / f"roles.{format}", ppi=ppi))

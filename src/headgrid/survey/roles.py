@@ -75,9 +75,7 @@ def head_roles(
     for _, rows in survey.rows.groupby(["set", "run"], sort=False):
         run = rows.reset_index(drop=True)
         found: Any = label(run, **parameters)
-        table = (
-            found if isinstance(found, pd.DataFrame) else pd.DataFrame({"role": pd.Series(found)})
-        )
+        table = found if isinstance(found, pd.DataFrame) else pd.Series(found).to_frame("role")
         if "role" not in table or not table.index.sort_values().equals(run.index):
             raise OptionError(
                 f"rule {name} returned {len(table)} rows, expected a role for each of {len(run)} "
@@ -88,7 +86,7 @@ def head_roles(
     order = list(dict.fromkeys(chain(*(part["role"].cat.categories for part in parts))))
     if not order or pd.isna(roles).all():
         raise CaptureError(
-            f"no head has a role by rule {name}, expected one that it finds roles of"
+            f"rule {name} found no role of any head, expected one; look at survey.rows"
         )
     margins = [part.get("margin", np.full(len(part), np.nan)) for part in parts]
     return survey.rows[_HEAD].assign(

@@ -1,9 +1,9 @@
-"""Rows of all heads of a run -> the role of each head and its margin: the rules that come with it.
+"""Rows of all heads of a run -> the role of each head: the rules that headgrid comes with.
 
-Each takes the rows of one run, as `headgrid.survey.Survey.rows` has them, and returns a table of
-``role`` and ``margin``: how far the number that decided lies from the nearest border, at least 0.
-Only visible keys count. A head without one has no role; too few of them, and captures of another
-statistic than the rule needs, are a `CaptureError`, a parameter out of its range an `OptionError`.
+Each takes the rows of one run, as `Survey.rows` has them, and returns a table of ``role`` and
+``margin``: how far the number that decided lies from the nearest border, at least 0. A head without
+visible keys has no role; too few keys, and captures of another statistic than the rule needs, are a
+`CaptureError`, a parameter out of its range an `OptionError`.
 """
 
 from __future__ import annotations
