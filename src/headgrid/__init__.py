@@ -27,6 +27,11 @@ Tables and numbers
     subtract             the difference of two captures, as a capture
     change_table         the largest changes between two captures
     survey, Survey       many captures together: layers, runs and sets
+    head_roles           the role of every head in every run, by a rule
+    role_votes           the role that most runs give to each head
+    role_agreement       how far runs agree on roles
+    compare_models       how heads differ between two models, or before and after
+    role_changes         the roles of heads in two models
     resolve_color_range  a colour rule and captures -> the numbers of the scale
 
 Charts (altair)
@@ -39,6 +44,8 @@ Charts (altair)
     trend                a measure over the layers
     budget_curves        the mass that caches keep, by their size
     budget_map           layers x heads, the smallest cache for a share
+    role_map             layers x heads, a color for each role
+    compare_heads        heads of two models: differences, a scatter, or roles
 
 Files and pages out
     save                 a chart as .svg, .png, .pdf, .html or .json

@@ -11,8 +11,10 @@ from .charts.budgets import budget_map as budget_map
 from .charts.compare import compare as compare
 from .charts.heatmap import heatmap as heatmap
 from .charts.heatmap import perhead as perhead
+from .charts.models import compare_heads as compare_heads
 from .charts.overview import overview as overview
 from .charts.pick import pick as pick
+from .charts.roles import role_map as role_map
 from .charts.sheet import sheet as sheet
 from .charts.spec import to_json as to_json
 from .charts.spec import to_spec as to_spec
@@ -29,7 +31,12 @@ from .options import FigureOptions as FigureOptions
 from .recorder.session import record as record
 from .recorder.session import record_runs as record_runs
 from .survey.model import Survey as Survey
+from .survey.pairs import compare_models as compare_models
+from .survey.pairs import role_changes as role_changes
 from .survey.read import survey as survey
+from .survey.roles import head_roles as head_roles
+from .survey.roles import role_agreement as role_agreement
+from .survey.roles import role_votes as role_votes
 from .tables.budgets import budget_table as budget_table
 from .tables.budgets import smallest_budgets as smallest_budgets
 from .tables.changes import change_table as change_table

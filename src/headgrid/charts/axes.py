@@ -32,6 +32,8 @@ NOWHERE = "false"
 KEY = "headgrid_hidden_key"
 
 _COLORBAR_TICKS, _SMALLEST_PANEL = 7, 36
+# Those of seaborn's "colorblind" palette, in an order that parts the first ones most.
+_ROLE_COLORS = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#56b4e9", "#cc78bc", "#ca9161"]
 #: What brackets and names of segments take beside a panel, as a share of a label's size.
 _SEGMENTS = 1.9
 #: A colour bar is at least so many times as long as its labels are high.
@@ -299,6 +301,20 @@ def color_channel(
     return channel.scale(
         domain=domain, range=colors, interpolate="rgb", clamp=True, type="linear"
     ).legend(alt.Legend(**legend))
+
+
+def role_channel(channel: Any, names: Sequence[str], look: Look, **key: Any) -> Any:
+    """Give a channel the colours of roles, with a key over the panels that names them."""
+    if len(names) > (most := len(_ROLE_COLORS)):
+        raise OptionError(f"found {len(names)} roles, expected at most {most}; join some of them")
+    scaled = channel.scale(domain=[*names], range=_ROLE_COLORS[: len(names)])
+    return scaled.legend(role_key(look, **key))
+
+
+def role_key(look: Look, **key: Any) -> alt.Legend:
+    """Return a key of squares over the panels."""
+    key |= {"symbolSize": look.bar_label**2, "offset": look.title_offset / 2}
+    return alt.Legend(orient="top", direction="horizontal", title=None, symbolType="square", **key)
 
 
 def _own_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> dict[str, Any]:

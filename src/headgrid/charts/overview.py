@@ -15,17 +15,19 @@ from headgrid.capture.axis import FRAME, Axis
 from headgrid.capture.form import expected_layers
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.charts.axes import INK, UNSEEN_COLOR, Look, color_channel, find_look, panel_width
+from headgrid.charts.axes import role_channel as outline_channel
 from headgrid.charts.panels import CELLS, facet_panels
 from headgrid.charts.scales import ColorScale, find_scale
 from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.errors import CaptureError, check_choice
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
-from headgrid.survey.model import Survey
+from headgrid.survey.model import Survey, expect_survey
+from headgrid.survey.roles import find_votes
 from headgrid.tables.measures import MEASURES, describe_measure, measure_diverges, measure_title
 from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
 
-_SET_GAP = 24
+SET_GAP = 24
 _MEAN = "mean"  # the place of marginal means on an axis
 _MOST_TEXTS, _SMALLEST_TEXT = 4_000, 6
 
@@ -42,6 +44,7 @@ def overview(
     theme: ThemeName = "default",
     font: FontName = "sans",
     width: float | str | None = None,
+    roles: pd.DataFrame | None = None,
 ) -> alt.FacetChart:
     """Draw one measure of every head of every layer as a matrix, with marginal means.
 
@@ -53,6 +56,8 @@ def overview(
         One of the measures of `headgrid.tables.measures.MEASURES`.
     columns, palette, color_range, title, cells, theme, font, width
         See `FigureOptions`.
+    roles : DataFrame, optional
+        Of `headgrid.head_roles` or `headgrid.role_votes`, which outline the cells.
 
     Returns
     -------
@@ -66,7 +71,7 @@ def overview(
     OptionError
         For an unknown measure or option.
     CaptureError
-        Where no head has the measure.
+        Where no head has the measure, and for roles of heads that the survey has not.
 
     Examples
     --------
@@ -78,8 +83,8 @@ def overview(
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     values = summarise(survey, statistic), statistic, survey.statistic, options
-    about, key_name = survey.description, survey.form.key_name
-    return draw_overview(*values, layers=survey.layers, description=about, key_name=key_name)
+    about: dict[str, Any] = {"description": survey.description, "key_name": survey.form.key_name}
+    return draw_overview(*values, layers=survey.layers, **about, roles=roles)
 
 
 def draw_overview(
@@ -91,26 +96,31 @@ def draw_overview(
     layers: Sequence[int] | None = None,
     description: str = "",
     key_name: str = FRAME,
+    roles: pd.DataFrame | None = None,
+    change: str = "",
 ) -> alt.FacetChart:
     """Draw the overview of a summary with options that are built already.
 
     The summary has ``set``, ``layer``, ``head`` (missing in a layer's mean over heads), ``runs``,
     ``mean`` and ``std``. ``layers`` are the rows, where not given those of the summary, and
-    ``key_name`` is what a key is called.
+    ``key_name`` is what a key is called; ``change`` says what values are the difference of.
     """
     expect_values(summary, name, statistic, key_name)
     values = summary.loc[summary["head"].notna(), "mean"].dropna().to_numpy()
     ends = float(values.min()), float(values.max())
-    like = "logit" if measure_diverges(name, statistic) else "mass"
+    like = "logit" if change or measure_diverges(name, statistic) else "mass"
     scale = find_scale([_Values(ends, QuantileSketch.of(values), like)], options)
     heads = sorted(int(head) for head in summary["head"].dropna().unique())
     rows = [int(n) for n in (layers if layers is not None else sorted(summary["layer"].unique()))]
-    look, title = find_look(options), measure_title(name, statistic, key_name)
+    look, title = find_look(options), measure_title(name, statistic, key_name) + change
     width, sets = set_width(options, summary), summary["set"].nunique()
-    matrix = _Matrix(name, title, rows, heads, scale, look, ends, sets, width)
+    table, names = _with_margins(summary), list[str]()
+    if roles is not None:
+        table, names = _with_roles(table, find_votes(roles))
+    matrix = _Matrix(name, title, rows, heads, scale, look, ends, sets, width, names)
     return finish_summary(
         matrix.draw(),
-        _with_margins(summary),
+        table,
         options,
         {"figure": "overview", "measure": name, "statistic": statistic, **scale.meta},
         key_name=key_name,
@@ -118,7 +128,8 @@ def draw_overview(
         layers=rows,
         caption=f", layer x head{', ' + description if description else ''}. Color range "
         f"{scale.text}. The last column is the mean over a layer's heads, the last row the mean "
-        "over a head's layers; grey and blank cells have no value.",
+        "over a head's layers; grey and blank cells have no value."
+        + (" The outline of a cell is the role that most runs give to the head." if names else ""),
     )
 
 
@@ -143,30 +154,28 @@ class _Matrix:
     values: tuple[float, float]
     sets: int
     width: float | None  # the colour bar stands below where one is wanted, to leave room for cells
+    roles: list[str]  # that cells are outlined with
 
     @property
     def _cell(self) -> tuple[int, int]:
-        """Width and height of a cell in whole points, smaller where there are many."""
-        widest, highest = (20, 9) if self.look.border_axes else (28, 14)
-        width = round((1400 if self.width is None else self.width) / (len(self.heads) + 1.3))
-        height = min(highest, round(1400 / (len(self.layers) + 1.3)))
-        return max(3, min(widest, width) if self.width is None else width), max(3, height)
+        return cell_of(len(self.heads) + 1.3, len(self.layers) + 1.3, self.look, self.width)
 
     def draw(self) -> alt.LayerChart | alt.FacetChart:
         """Return the panel."""
         (width, height), known = self._cell, f"isValid(datum.{self.name})"
-        x = self._axis(alt.X("column:N"), "Head", self.heads, width, offset=_gap(height))
-        y = self._axis(alt.Y("row:N"), "Layer", self.layers, height)
+        rest: Any = (self.look, [_MEAN])
+        x = axis_of(alt.X("column:N"), "Head", self.heads, width, *rest, offset=apart_gap(height))
+        y = axis_of(alt.Y("row:N"), "Layer", self.layers, height, *rest, offset=0)
         across, down = width * (len(self.heads) + 1), height * (len(self.layers) + 1)
         # The means stand a little apart. They lie on no grid of whole cells then.
         apart: dict[str, Any] = {
-            "xOffset": {"expr": f"isValid(datum.head)?0:{_gap(width)}"},
-            "yOffset": {"expr": f"isValid(datum.layer)?0:{_gap(height)}"},
+            "xOffset": {"expr": f"isValid(datum.head)?0:{apart_gap(width)}"},
+            "yOffset": {"expr": f"isValid(datum.layer)?0:{apart_gap(height)}"},
         }
         base = alt.Chart().encode(x=x, y=y)
         color = base.transform_filter(known)
         color = color.transform_calculate(color=self.scale.expression(self.name)).encode(
-            color=self._color(across + _gap(width), down + _gap(height)),
+            color=self._color(across + apart_gap(width), down + apart_gap(height)),
             tooltip=["set:N", "layer:O", "head:O", f"{self.name}:Q", "std:Q", "runs:Q"],
         )
         inner = "isValid(datum.head)&&isValid(datum.layer)"
@@ -176,41 +185,33 @@ class _Matrix:
             color.mark_rect(aria=False, **apart)
             .transform_filter(f"!({inner})")
             .properties(name=f"means_{CELLS}"),
+            *(self._outlines(base) if self.roles else []),
             *self._numbers(base, known, apart),
         ]
         size = {"width": across, "height": down}
         return alt.layer(*layers).properties(**size, view=alt.ViewBackground(stroke=None))
 
-    def _axis(
-        self, channel: Any, title: str, numbers: list[int], size: int, offset: float = 0
-    ) -> Any:
-        """Give a channel an axis with the numbers that fit, its title over these, and the mean."""
-        room = self.look.tick_label * (2.2 if title == "Head" else 1.15)
-        domain = [*map(str, numbers), _MEAN]
-        values = [*map(str, numbers[:: max(1, -(-int(room) // size))]), _MEAN]
-        middle = {"titleX" if title == "Head" else "titleY": size * len(numbers) / 2}
-        moved = {"condition": {"test": f"datum.value=='{_MEAN}'", "value": _gap(size)}, "value": 0}
-        return (
-            channel.title(title)
-            .scale(domain=domain, paddingInner=0, paddingOuter=0)
-            .axis(
-                values=values,
-                labelAngle=0,
-                labelOffset=moved,
-                labelOverlap=False,
-                offset=offset,
-                ticks=False,
-                zindex=0,
-                **middle,
-            )
-        )
+    def _outlines(self, base: alt.Chart) -> list[alt.Chart]:
+        """Return a frame inside each cell in the colour of its role, with a white one in it."""
+        size, known = self._cell, base.transform_filter("isValid(datum.role)")
+        line, tooltip = min(1.2, min(size) / 11), ["layer:O", "head:O", "role:N"]
+        hollow = {"symbolFillColor": "transparent"}
+        color = outline_channel(alt.Stroke("role:N"), self.roles, self.look, **hollow)
+
+        def frame(inset: float, wide: float) -> Any:
+            width, height = ({"band": 1 - inset / length} for length in size)
+            mark: dict[str, Any] = {"width": width, "height": height, "strokeWidth": wide}
+            return known.mark_rect(filled=False, aria=False, **mark)
+
+        white = frame(2.4 * line, 0.4 * line).encode(stroke=alt.value("white"))
+        return [white, frame(line, line).encode(stroke=color, tooltip=tooltip)]
 
     def _color(self, across: float, down: float) -> Any:
         """Return the color channel, its bar beside the cells or below those of all sets."""
-        gaps = (self.sets - 1) * (_SET_GAP + self.look.left_room)
+        gaps = (self.sets - 1) * (SET_GAP + self.look.left_room)
         color, length = alt.Color("color:Q"), self.sets * across + gaps if self.width else down
         color = color_channel(color, self.scale, self.title, self.values, length, self.look)
-        color["legend"]["offset"] = self.look.bar_offset + _gap(self._cell[0])
+        color["legend"]["offset"] = self.look.bar_offset + apart_gap(self._cell[0])
         if self.width:
             below = {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
             for name, value in {**below, "titleAnchor": "middle", "titlePadding": 2}.items():
@@ -223,7 +224,7 @@ class _Matrix:
         many = (len(self.heads) + 2) * (len(self.layers) + 2) > _MOST_TEXTS
         largest = max(map(abs, ends))
         styles = (".3f", ".2f") if largest < 1 else (".2f", ".1f")  # no 0 for 0.3
-        styles = (".1e", ".0e") if largest < 0.05 else styles
+        styles = (".1e", ".0e") if 0 < largest < 0.05 else styles
         sizes = {min(self.look.tick_label, height - 2), _SMALLEST_TEXT, _SMALLEST_TEXT - 0.5}
         fitting = [
             (style, size)
@@ -243,8 +244,35 @@ class _Matrix:
         return [numbers.encode(text=text, color=color)]
 
 
-def _gap(size: int) -> int:
-    """Return the gap before the means, in points, whole as the cells are."""
+def cell_of(columns: float, rows: float, look: Look, wanted: float | None) -> tuple[int, int]:
+    """Return width and height of a cell in whole points, smaller where there are many."""
+    widest, highest = (20, 9) if look.border_axes else (28, 14)
+    width, height = round((1400 if wanted is None else wanted) / columns), round(1400 / rows)
+    return max(3, min(widest, width) if wanted is None else width), max(3, min(highest, height))
+
+
+def axis_of(
+    channel: Any,
+    title: str,
+    numbers: list[int],
+    size: int,
+    look: Look,
+    apart: list[str],
+    **more: Any,
+) -> Any:
+    """Give a channel an axis with the numbers that fit, its title over these, and what is apart."""
+    step = max(1, -(-int(look.tick_label * (2.2 if title == "Head" else 1.15)) // size))
+    test = "||".join(f"datum.value=={name!r}" for name in apart) or "false"
+    moved = {"condition": {"test": test, "value": apart_gap(size)}, "value": 0}
+    more |= {"titleX" if title == "Head" else "titleY": size * len(numbers) / 2}
+    domain, ticks = ([*map(str, part), *apart] for part in (numbers, numbers[::step]))
+    plain: dict[str, Any] = {"labelAngle": 0, "labelOverlap": False, "ticks": False, "zindex": 0}
+    scaled = channel.title(title).scale(domain=domain, paddingInner=0, paddingOuter=0)
+    return scaled.axis(values=ticks, labelOffset=moved, **plain, **more)
+
+
+def apart_gap(size: int) -> int:
+    """Return the gap before cells that stand apart, in points, whole as the cells are."""
     return min(8, max(3, size // 3))
 
 
@@ -258,18 +286,14 @@ def set_width(options: FigureOptions, summary: pd.DataFrame) -> float | None:
     if options.points is None:
         return None
     look, sets = find_look(options), summary["set"].nunique()
-    fixed = sets * look.left_room + (sets - 1) * _SET_GAP + 2 * look.padding
+    fixed = sets * look.left_room + (sets - 1) * SET_GAP + 2 * look.padding
     return panel_width(options.points, fixed, sets, 60)
 
 
 def summarise(survey: Survey, measure: str) -> pd.DataFrame:
     """Return the summary of a measure, after a look at what was given."""
     check_choice("statistic", measure, MEASURES)
-    if not isinstance(survey, Survey):
-        raise CaptureError(
-            f"found {type(survey).__name__}, expected a survey; make it of captures or paths, with "
-            "headgrid.survey"
-        )
+    expect_survey(survey)
     return survey.summary(measure)
 
 
@@ -295,6 +319,19 @@ def _with_margins(summary: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([summary, margins], ignore_index=True)
 
 
+def _with_roles(table: pd.DataFrame, votes: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Add the role of each head, and return the roles; refuse those of other heads."""
+    places, names = ["set", "layer", "head"], [*votes["role"].cat.categories]
+    known = votes.dropna(subset="role").astype({"layer": "Int64", "head": "Int64", "role": object})
+    lacking = known.merge(table, how="left", on=places, indicator=True)
+    for row in lacking[lacking["_merge"] == "left_only"][:1].itertuples():
+        raise CaptureError(
+            f"roles tell of set {row.set!a}, layer {row.layer}, head {row.head}, expected heads of "
+            "the survey; make them with headgrid.head_roles of the same survey"
+        )
+    return table.merge(known[[*places, "role"]], how="left", on=places), names
+
+
 def finish_summary(
     panel: Any,
     table: pd.DataFrame,
@@ -310,13 +347,8 @@ def finish_summary(
     look, name = find_look(options), meta["measure"]
     measure = measure_title(name, meta["statistic"], key_name)
     sets = list(dict.fromkeys(table["set"]))
-    names = [shorten_text(name, 60) for name in sets]
-    label = f"{json.dumps(names)}[datum.value]"
-    bare: dict[str, Any] = {} if any(names) else {"labelPadding": 0}
-    size = look.map_title if any(names) else 0
-    header = alt.Header(title=None, labelExpr=label, labelFontSize=size, **bare)
     chart: alt.FacetChart = (
-        facet_panels(panel, "panel", header, len(sets))
+        facet_sets(panel, sets, look)
         .transform_calculate(column=f"isValid(datum.head)?''+datum.head:'{_MEAN}'")
         .transform_calculate(row=f"isValid(datum.layer)?''+datum.layer:'{_MEAN}'")
     )
@@ -332,10 +364,20 @@ def finish_summary(
         look,
         title=write_title(options, look, own, [], 70, layers),
         caption=f"{measure} ({describe_measure(name, key_name)}){caption}",
-        spacing=_SET_GAP + look.left_room,
+        spacing=SET_GAP + look.left_room,
         meta=meta,
         width=options.points,
     )
+
+
+def facet_sets(panel: Any, sets: Sequence[str], look: Look) -> alt.FacetChart:
+    """Put a panel for each set side by side, each under its name, by the field ``panel``."""
+    names = [shorten_text(name, 60) for name in sets]
+    label = f"{json.dumps(names)}[datum.value]"
+    bare: dict[str, Any] = {} if any(names) else {"labelPadding": 0}
+    size = look.map_title if any(names) else 0
+    header = alt.Header(title=None, labelExpr=label, labelFontSize=size, **bare)
+    return facet_panels(panel, "panel", header, len(sets))
 
 
 def _records(table: pd.DataFrame, name: str) -> Records:
@@ -347,6 +389,7 @@ def _records(table: pd.DataFrame, name: str) -> Records:
         **{key: table[key] for key in ("layer", "head", "runs")},
         name: round_values(table["mean"].to_numpy()),
         "std": round_values(table["std"].to_numpy()),
+        **({"role": table["role"]} if "role" in table else {}),
     }
     rows = zip(*(pd.Series(values).tolist() for values in columns.values()), strict=True)
     return [

@@ -18,6 +18,7 @@ from headgrid.cli.explore import explore
 from headgrid.cli.pick import pick
 from headgrid.cli.record import record
 from headgrid.cli.render import demo, render
+from headgrid.cli.roles import roles
 from headgrid.cli.shared import complain, show_warning
 from headgrid.cli.stats import stats
 from headgrid.cli.survey import survey
@@ -93,5 +94,6 @@ def main() -> None:
     warnings.showwarning = show_warning  # type: ignore[assignment]
 
 
-for command in (assets, budget, compare, demo, explore, pick, record, render, stats, survey):
+COMMANDS = assets, budget, compare, demo, explore, pick, record, render, roles, stats, survey
+for command in COMMANDS:
     main.add_command(command)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from headgrid.charts.pick import HeadName, Source
 
 
-def _check_files(files: Sequence[Path]) -> dict[Path, str]:
+def check_files(files: Sequence[Path]) -> dict[Path, str]:
     """Return each file's format, by its suffix."""
     formats = {file: file.suffix.lower().removeprefix(".") for file in files}
     for file, format in formats.items():
@@ -44,7 +44,7 @@ files_option = path_option(
     "The figure; its suffix says the format. Give it again for another format.",
     required=True,
     multiple=True,
-    check=_check_files,
+    check=check_files,
 )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain, combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,8 @@ from headgrid.capture.folders import Place
 from headgrid.capture.form import CaptureForm, expected_layers
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
-from headgrid.errors import HeadgridError, check_choice
+from headgrid.capture.schema import Array
+from headgrid.errors import CaptureError, HeadgridError, check_choice
 from headgrid.notebook import Card
 from headgrid.options import ColorRange, ColorRule
 from headgrid.survey.moments import CaptureMoments
@@ -37,6 +38,9 @@ class Input(NamedTuple):
     #: Shape (heads, measures), in the order of `MEASURES`.
     record: npt.NDArray[np.float64]
     warnings: tuple[str, ...]
+    #: Rows [heads, keys], NaN where unseen: the last query frame's (None without a matrix).
+    last_query: Array | None
+    last_block: Array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -137,6 +141,23 @@ class Survey(Card):
                 "statistic": self.statistic,
                 **measured,
             }
+        )
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """One row per set x run x layer x head, in that order: what rules of roles look at.
+
+        ``set``, ``run``, ``layer``, ``head``, ``statistic``, ``last_query`` (the row of the last
+        query frame that was recorded, None without a full matrix), ``last_block`` (the last
+        block's), arrays over keys with NaN where unseen, and ``key_frames``, their numbers.
+        """
+        none: list[None] = [None] * self.num_heads
+        keys: Any = np.array(self.form.key_frames)
+        queries = (none if one.last_query is None else one.last_query for one in self._inputs)
+        return self.statistics[["set", "run", "layer", "head", "statistic"]].assign(
+            last_query=[*chain(*queries)],
+            last_block=[row for one in self._inputs for row in one.last_block],
+            key_frames=[keys] * len(self.statistics),
         )
 
     def summary(self, name: str = "sink") -> pd.DataFrame:
@@ -313,6 +334,15 @@ class Survey(Card):
         for one in self._inputs:
             runs.setdefault(one.place, set()).add(one.layer)
         return runs
+
+
+def expect_survey(found: object) -> None:
+    """Refuse what is no survey."""
+    if not isinstance(found, Survey):
+        raise CaptureError(
+            f"found {type(found).__name__}, expected a survey; make it of captures or paths, with "
+            "headgrid.survey"
+        )
 
 
 def _count(number: int, noun: str) -> str:

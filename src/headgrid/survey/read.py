@@ -20,7 +20,9 @@ from headgrid.capture.folders import CaptureFile, Place, find_captures, place_ca
 from headgrid.capture.form import CaptureForm
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
+from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
+from headgrid.capture.values import hide
 from headgrid.errors import (
     CaptureError,
     HeadgridError,
@@ -69,10 +71,11 @@ class Tally:
         """Return the tally of one capture."""
         layer, columns = capture.layer_index, measure_heads(capture)
         record = np.stack([columns[name] for name in MEASURES], axis=1)
+        rows = _last_query(capture), capture.last_block_rows
         odd = tuple(text.removeprefix(f"{capture.source}: ") for text in capture.warnings)
         return cls(
             CaptureForm.of(capture),
-            {(place, layer): Input(place, layer, capture.source, digest, record, odd)},
+            {(place, layer): Input(place, layer, capture.source, digest, record, odd, *rows)},
             {(place.set, layer): CaptureMoments.of(capture)},
             capture.value_sketch,
             capture.value_range,
@@ -122,6 +125,16 @@ class Tally:
     def _source_of(self, set: str, layer: int) -> str:
         inputs = self.inputs.values()
         return next(one.source for one in inputs if (one.place.set, one.layer) == (set, layer))
+
+
+def _last_query(capture: Capture) -> Array | None:
+    """Return the rows [heads, key] of the last query frame that was recorded, NaN where unseen."""
+    matrix = capture.full_frame_attention
+    if matrix is None:
+        return None
+    both = zip(range(matrix.shape[1])[::-1], capture.attendable[::-1], strict=True)
+    rows = (hide(matrix[:, query], attendable) for query, attendable in both)
+    return next(found for found in rows if not np.isnan(found).all())
 
 
 def survey(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -105,12 +105,19 @@ def head_table(
 def visible_groups(
     capture: Capture,
 ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]]:
-    """Yield the last-block rows in groups of heads that see the same keys, nearly always one.
+    """Yield the last-block rows in groups of heads that see the same keys; see `group_rows`."""
+    yield from group_rows(capture.last_block_rows)
+
+
+def group_rows(
+    values: npt.NDArray[Any],
+) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]]:
+    """Yield rows [head, key] in groups of heads that see the same keys, nearly always one.
 
     Of each group the heads, the positions of its keys (at least one, increasing), and the
     values, [head, key], in float64, none of them NaN.
     """
-    rows = capture.last_block_rows.astype(np.float64)
+    rows = values.astype(np.float64)
     seen = ~np.isnan(rows)
     if bool((seen == seen[0]).all()):
         patterns, member = seen[:1], np.zeros(len(rows), dtype=np.intp)
