@@ -98,7 +98,8 @@ def test_split_votes_are_paler_and_the_key_says_how_far():
     opacities = {
         e.get("opacity") for e in drawing.root.iter() if e.get("fill", "").lower() == "#0173b2"
     }
-    assert any(o is not None and 0.4 < float(o) < 0.6 for o in opacities)  # 0.3 + 0.7 / 4
+    expected = 0.3 + 0.7 * (0.5 - 1 / 3) / (1 - 1 / 3)
+    assert any(o is not None and abs(float(o) - expected) < 1e-3 for o in opacities)
 
 
 @pytest.mark.parametrize("options", [{}, {"theme": "paper", "width": "13.97cm"}, {"font": "serif"}])
