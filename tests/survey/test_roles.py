@@ -115,6 +115,18 @@ def test_sets_keep_their_order_in_votes_and_heads_theirs():
     assert votes[["layer", "head"]].to_numpy().tolist()[:4] == [[2, 0], [2, 1], [10, 0], [10, 1]]
 
 
+def test_tables_that_were_written_and_read_again_give_the_same(tmp_path):
+    table = table_of(r1="abc-", r2="abc-")
+    for made, path in (
+        (table, tmp_path / "roles.csv"),
+        (role_votes(table), tmp_path / "votes.csv"),
+    ):
+        made.to_csv(path, index=False)
+        specs = [headgrid.to_spec(headgrid.role_map(t)) for t in (made, pd.read_csv(path))]
+        assert specs[0]["data"] == specs[1]["data"]
+        assert len(specs[0]["data"]["values"]) == 4 + 3
+
+
 def test_agreement_is_the_mean_over_pairs_of_runs():
     words = {"r1": "aabbc-ab", "r2": "abbbcaab", "r3": "aabcc-bb"}
     shares, kappas = [], []

@@ -132,6 +132,23 @@ def test_margins_are_distances_to_the_border_that_decides():
     assert margins[2] == pytest.approx(min(first[2] - middle[2], first[2] - middle[1]))
 
 
+def test_a_border_itself_belongs_to_the_role_beyond_it_and_zero_is_not_positive():
+    row = np.tile([1.0, 1.0, 1.0, 1.0, 0.0], 12)  # 48 of 60 are positive
+    rows = np.append(np.stack([row, -(row - 1), row - 1]), np.ones((3, 3)), axis=1)
+    labels, margins = roles_of(rows, "sign-period")
+    assert labels[0] == "Anchor"
+    assert labels[1:] == ["Veil", "Veil"]
+    assert margins[:2].tolist() == [0.0, 0.0]
+    masses = np.array(
+        [[0.5, 0.125, 0.125, 0.125, 0.125, 0.125], [0.5, 0.25, 0.25, 0.25, 0.0, 0.25]]
+    )
+    assert roles_of(masses, "recent-mass", "mass")[0] == ["static", "dynamic"]
+    assert roles_of(masses, "recent-mass", "mass", share=0.75)[0] == ["static", "static"]
+    same = np.array([[0.5, 0.5, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0, 0.0]])
+    assert roles_of(same, "three-mass", "mass")[0] == ["current", "first"]
+    assert roles_of(np.array([[2.0, 1.0, 5.0]]), "sink", threshold=1.0)[0] == ["other"]
+
+
 @pytest.mark.filterwarnings("ignore:.*no visible value")
 def test_a_head_without_visible_values_has_no_role_and_one_that_sees_less_goes_by_what_it_sees():
     rows = np.ones((3, 30))

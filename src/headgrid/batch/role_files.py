@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.tables.rules import RULES
 
@@ -39,7 +41,7 @@ def export_roles(votes: pd.DataFrame, export: str) -> dict[str, str]:
     name, places = str(votes["set"].iloc[0]), votes.set_index(["layer", "head"])
     layers, heads = (range(int(votes[axis].max()) + 1) for axis in ("layer", "head"))
     given = places["role"].astype(object).map(EXPORTS[export]).unstack().reindex(layers)
-    for layer, head in given.isna().stack()[lambda missing: missing].index[:1]:
+    for layer, head in np.argwhere(given.isna().to_numpy())[:1]:
         raise CaptureError(
             f"{f'set {name}: ' if name else ''}layer {layer}, head {head} has no role, expected "
             f"one in all layers from 0 on to export {export}; give captures of all of them"

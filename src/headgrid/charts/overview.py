@@ -14,8 +14,8 @@ import pandas as pd
 from headgrid.capture.axis import FRAME, Axis
 from headgrid.capture.form import expected_layers
 from headgrid.capture.quantiles import QuantileSketch
+from headgrid.charts import axes
 from headgrid.charts.axes import INK, UNSEEN_COLOR, Look, color_channel, find_look, panel_width
-from headgrid.charts.axes import role_channel as outline_channel
 from headgrid.charts.panels import CELLS, facet_panels
 from headgrid.charts.scales import ColorScale, find_scale
 from headgrid.charts.spec import Records, finish_chart, write_title
@@ -196,7 +196,7 @@ class _Matrix:
         size, known = self._cell, base.transform_filter("isValid(datum.role)")
         line, tooltip = min(1.2, min(size) / 11), ["layer:O", "head:O", "role:N"]
         hollow = {"symbolFillColor": "transparent"}
-        color = outline_channel(alt.Stroke("role:N"), self.roles, self.look, **hollow)
+        color = axes.role_channel(alt.Stroke("role:N"), self.roles, self.look, **hollow)
 
         def frame(inset: float, wide: float) -> Any:
             width, height = ({"band": 1 - inset / length} for length in size)

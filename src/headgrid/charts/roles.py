@@ -80,7 +80,10 @@ def _draw_panel(
     across = len(heads) + len(names)
     width, height = cell_of(across + 0.3, len(layers), look, wanted)
     columns = [f" {name}" for name in names]  # no head is called so
-    x = axis_of(alt.X("column:N"), "Head", heads, width, look, columns, labelLimit=width)
+    named: dict[str, Any] = {"labelLimit": width}
+    if width < 2.2 * look.tick_label:  # room for numbers alone
+        named = {"labelExpr": "slice(datum.value,0,1)==' '?'':datum.value"}
+    x = axis_of(alt.X("column:N"), "Head", heads, width, look, columns, **named)
     base = alt.Chart().encode(x=x, y=axis_of(alt.Y("row:N"), "Layer", layers, height, look, []))
     ends = [1 / max(2, len(names)), 1.0]  # of the share of runs that a role wins with
     key = role_key(look, labelExpr="format(datum.value,'.0%')+' of runs'", values=ends)
@@ -101,8 +104,8 @@ def _draw_panel(
         ),
         beside.mark_rect(**line | gap, opacity=0.45).encode(fill=fill, tooltip=[*told, "heads:Q"]),
     ]
-    size = min(look.tick_label, height - 2)
-    if size >= 6 and width >= 0.6 * size * len(str(len(heads))):
+    size = min(look.tick_label, height - 2, int(width / 0.6 / len(str(len(heads)))))
+    if size >= 6:
         marks.append(beside.mark_text(fontSize=size, **gap).encode(text="heads:Q"))
     panel = alt.layer(*marks).properties(width=width * across, height=height * len(layers))
     return panel.properties(view=alt.ViewBackground(stroke=None))

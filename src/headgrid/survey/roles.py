@@ -29,12 +29,10 @@ def head_roles(
     survey : Survey
         From `headgrid.survey`.
     rule : str or callable
-        ``"sign-period"`` (of logits: Anchor, Wave, Veil), ``"recent-mass"`` (of masses:
-        static, dynamic), ``"three-mass"`` (of masses: first, middle, current) or ``"sink"`` (of
-        any statistic: sink, other), see `headgrid.tables.rules`; or a function. It is called for
-        each run with the rows of all its heads, as ``survey.rows`` has them, and returns
-        their roles (a list, an array, or a Series, also of categories in their order), or a table
-        of ``role`` and ``margin``.
+        ``"sign-period"``, of logits, ``"recent-mass"`` and ``"three-mass"``, of masses, or
+        ``"sink"``: see `headgrid.tables.rules`. Or a function: it is called with the rows of all
+        heads of a run, as ``survey.rows`` has them, and returns their roles (a list, an array
+        or a Series, also of categories in their order), or a table of ``role`` and ``margin``.
     **parameters
         Of the rule, such as ``share=0.75``.
 
@@ -42,16 +40,14 @@ def head_roles(
     -------
     DataFrame
         One row per set x run x layer x head: ``set``, ``run``, ``layer``, ``head``, ``role``
-        (an ordered Categorical; <NA> where there is none, as without a visible value), and
-        ``margin`` (at least 0, how far what decided lies from the nearest border, in the unit
-        that the rule says; NaN where it says nothing).
+        (an ordered Categorical; <NA> without a visible value), and ``margin`` (at least 0: how
+        far what decided lies from the nearest border, in a unit of the rule; NaN if unknown).
 
     Raises
     ------
-    OptionError
-        For an unknown rule or parameter, with the choices, and for one that can not be.
-    CaptureError
-        Where the captures do not hold what the rule needs, or no head has a role.
+    OptionError, CaptureError
+        For an unknown rule or parameter, with the choices; where the captures do not hold what
+        the rule needs, or no head has a role.
 
     Examples
     --------
@@ -192,10 +188,12 @@ def expect_roles(found: Any, *columns: str) -> pd.DataFrame:
             f"found {type(found).__name__} without {min(lacking)}, expected a table of roles; make "
             "it with headgrid.head_roles(survey)"
         )
-    if isinstance(found["role"].dtype, pd.CategoricalDtype):
-        return found  # type: ignore[no-any-return]
-    order = list(dict.fromkeys(found["role"].dropna()))
-    return found.assign(role=pd.Categorical(found["role"], order, ordered=True))  # type: ignore[no-any-return]
+    table: pd.DataFrame = found
+    if not isinstance(table["role"].dtype, pd.CategoricalDtype):  # as a CSV gives them back
+        empty = {name: "" for name in ("set", "run") if name in table and table[name].isna().all()}
+        order = list(dict.fromkeys(table["role"].dropna()))
+        table = table.assign(role=pd.Categorical(table["role"], order, ordered=True), **empty)
+    return table
 
 
 def find_votes(roles: Any) -> pd.DataFrame:
