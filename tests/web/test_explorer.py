@@ -704,6 +704,9 @@ def test_a_map_of_many_cells_is_an_image_in_the_colors_of_the_scale(statistic, v
     tooltip = seen.hover(*image_center(seen, 50, 30.8, 81, 81))
     assert [tooltip["query"], tooltip["key"]] == ["59", "40"]
     assert number(tooltip[statistic]) == spoken_value(seen)
+    svg = ElementTree.fromstring(take(seen, "figure")[1].read_bytes())
+    (image,) = svg.iter("{http://www.w3.org/2000/svg}image")
+    assert image.attrib["href"] == seen.page.locator("#map image").evaluate("n => n.href.baseVal")
     for place in (5, 75), (50, 30), (30, 50), (-2, 50), (50, -2):  # unseen, in a gap, beside
         assert seen.hover(*image_center(seen, *place, 81, 81)) is None
     seen.page.mouse.click(*image_center(seen, 50, 31, 81, 81))

@@ -413,8 +413,8 @@ class Explorer {
       caption.push(`Color range ${ends.join(" to ")} (${(whose.title || whose.textContent).trim().toLowerCase()})`);
     }
     caption.push(`${model.measures[statistic].title} ${print(this.valueOf(layer, head))}`);
-    if (run.prompt) caption.push(`Prompt: ${run.prompt}`);
-    const figure = writeFigure(`Layer ${layer}, Head ${head}${named}`, parts, `${caption.join(". ")}.`);
+    const text = `${caption.join(". ")}.${run.prompt && ` Prompt: ${run.prompt}`}`;
+    const figure = writeFigure(`Layer ${layer}, Head ${head}${named}`, parts, text);
     return save(`${this.stem}.svg`, "image/svg+xml", figure);
   }
 

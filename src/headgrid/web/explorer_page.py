@@ -208,6 +208,7 @@ def write_explorer(views: Sequence[View], options: ExplorerOptions) -> str:
     queries, nouns = name_queries(first.query_axis, first.key_axis), first.key_axis.nouns
     body = assets.read_file("explorer.html").format(
         title=escape(title),
+        about=escape(runs[0]["about"]),
         axes=escape(f"{queries} and key {nouns}"),
         last=escape(models[0]["lastBlock"]),
         maps="" if views[0].has_maps else " hidden",

@@ -18,7 +18,7 @@ function wrap(text, room, font) {
   const context = document.createElement("canvas").getContext("2d");
   context.font = font;
   const lines = [""];
-  for (const part of text.match(/[!-\u2e7f]{1,40}\s*|[^]/gu) ?? []) {
+  for (const part of text.match(/[!-\u2e7f]{1,40}\s*|[^][\u3001\u3002\uff01-\uff1f]*/gu) ?? []) {
     if (context.measureText((lines.at(-1) + part).trimEnd()).width > room) lines.push("");
     lines.push(lines.pop() + part);
   }
@@ -39,7 +39,9 @@ function clone(drawing) {
   for (const node of copied.querySelectorAll("*")) {
     node.style.cursor = "";
     if (node.getAttribute("style") === "") node.removeAttribute("style");
-    if (node.hasAttribute("href")) node.removeAttributeNS("http://www.w3.org/1999/xlink", "href");
+    const link = node.getAttribute("href"); // of an image, there in one namespace or in two
+    node.removeAttributeNS("http://www.w3.org/1999/xlink", "href");
+    if (link) node.setAttribute("href", link);
     for (const { name, value } of [...node.attributes]) {
       if (value === "currentColor") node.setAttribute(name, "#000");
       else if (value.startsWith(page)) node.setAttribute(name, value.replace(page, "url(#"));
