@@ -957,15 +957,15 @@ def test_heads_are_listed_with_their_roles_and_by_them(cli, folder, visit, tmp_p
         "layer,head\n0,0\n": "no column role, expected layer, head and role",
         ROLES + "0,0,local,1\n": "layer '0' and head '0', expected whole numbers, and one row",
         ROLES + "x,0,local,1\n": "layer 'x' and head '0', expected whole numbers",
+        ROLES + ",0,local,1\n": "layer '' and head '0', expected whole numbers",
         "layer,head,role\n7,0,sink\n": "no row is of a head of these captures",
-        "": "can not be read|No columns",
+        "": "No columns to parse from file, expected a CSV file",
     }.items():
         (tmp_path / "roles.csv").write_text(text)
         result = cli(*arguments, "--roles", tmp_path / "roles.csv")
         assert result.exit_code == 2
         assert len(result.output.strip().splitlines()) == 1
         assert re.search(match, result.output)
-    visit(page)
     plain = visit(explore(folder, tmp_path / "c.html", run="run_0"))
     wait_until_drawn(plain)
     assert plain.page.locator("#roles").is_hidden()

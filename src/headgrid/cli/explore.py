@@ -18,20 +18,8 @@ from headgrid.cli.shared import (
     show_path,
     stop,
 )
-from headgrid.errors import OptionError, describe_error
+from headgrid.errors import OptionError
 from headgrid.options import parse_color_range
-
-
-def _read_roles(file: Path) -> dict[tuple[int, int], str]:
-    import pandas as pd
-
-    from headgrid.web.explorer import read_roles
-
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise OptionError(f"{file}: {describe_error(error)}, expected a CSV file") from None
-    return read_roles(table, str(file))
 
 
 @click.command()
@@ -62,7 +50,6 @@ def _read_roles(file: Path) -> dict[tuple[int, int], str]:
 @path_option(
     "--roles FILE.csv",
     "The role of each head, to narrow the list of heads: columns layer, head and role.",
-    check=_read_roles,
 )
 @option(
     "-j --jobs N",
@@ -78,6 +65,7 @@ def explore(
     runs: Any,
     set: str | None,
     jobs: int | None,
+    roles: Path | None,
     **options: Any,
 ) -> None:
     """Write one page to look at every head of every layer in a browser, offline.
@@ -86,10 +74,11 @@ def explore(
     """
     from headgrid.capture.files import write_bytes
     from headgrid.capture.folders import place_captures
-    from headgrid.web.explorer import choose_runs, name_heads, view_runs
+    from headgrid.web.explorer import choose_runs, name_heads, read_roles, view_runs
     from headgrid.web.explorer_page import ExplorerOptions, write_explorer
 
-    chosen = ExplorerOptions(set=set, **options)
+    known = None if roles is None else read_roles(roles)
+    chosen = ExplorerOptions(set=set, roles=known, **options)
     if file.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"{file.name}: suffix is {file.suffix!r}, expected .html")
     files, errors = find_files(inputs)

@@ -63,8 +63,7 @@ class Explorer {
     if (found || location.hash.length < 2) history.replaceState(null, "", writeAddress(this.state, runs));
     this.listen();
     fillSelect(find("run"), runs.map(({ name, prompt }, at) => [at, prompt ? `${name}: ${prompt.slice(0, 60)}` : name]), run);
-    find("runs").hidden = runs.length === 1;
-    find("name").hidden = runs.length > 1;
+    find(runs.length > 1 ? "name" : "runs").hidden = true;
     const counts = {};
     for (const role of measure.records.map((one) => this.roleOf(one)).sort()) counts[role] = (counts[role] ?? 0) + 1;
     const roles = Object.entries(counts).map(([role, count]) => [role, `${role} (${count})`]);
@@ -512,9 +511,7 @@ class Explorer {
       const found = readAddress(location.hash, this.page.runs, this.state.run);
       if (found) this.change({ query: null, ...found }, true);
     });
-    const hold = (event) => {
-      this.held = event.repeat;
-    };
+    const hold = (event) => void (this.held = event.repeat);
     for (const type of ["keydown", "keyup"]) addEventListener(type, hold, true);
     let timer = 0;
     const fit = () => {

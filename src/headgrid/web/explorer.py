@@ -14,11 +14,11 @@ from headgrid.capture.files import write_bytes
 from headgrid.capture.folders import CaptureFile, Place, find_captures, place_captures
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.errors import CaptureError, HeadgridWarning, OptionError, near_miss
+from headgrid.errors import CaptureError, HeadgridWarning, OptionError, describe_error, near_miss
 from headgrid.options import PaletteName
 from headgrid.survey.model import Survey
 from headgrid.survey.read import Inputs, Tally, read_files, survey, survey_tally
-from headgrid.text import shorten_list, shorten_text
+from headgrid.text import clean_text, shorten_list, shorten_text
 from headgrid.web.explorer_page import ExplorerOptions, View, choose_set, write_explorer
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def explore(
     color_range: str | tuple[float, float] = "symmetric",
     palette: PaletteName = "rdbu",
     title: str | None = None,
-    roles: pd.DataFrame | None = None,
+    roles: pd.DataFrame | str | os.PathLike[str] | None = None,
     executor: Executor | None = None,
 ) -> Path:
     """Write one offline page in which every head of every layer can be looked at.
@@ -72,7 +72,7 @@ def explore(
         Diverging palette of signed statistics.
     title : str, optional
         Heading of the page.
-    roles : DataFrame, optional
+    roles : DataFrame or path of a CSV file, optional
         Columns ``layer``, ``head`` and ``role``, one row a head; others are ignored. The list of
         heads shows them and can be narrowed to one; a head without a row has "-".
     executor : concurrent.futures.Executor, optional
@@ -165,8 +165,8 @@ def view_runs(
     return views
 
 
-def read_roles(table: pd.DataFrame, source: str = "roles") -> dict[tuple[int, int], str]:
-    """Return the role of each head of a table that has one, by layer and head.
+def read_roles(table: pd.DataFrame | str | os.PathLike[str]) -> dict[tuple[int, int], str]:
+    """Return the role of each head of a table, or a CSV file, that has one, by layer and head.
 
     >>> import pandas as pd
     >>> read_roles(pd.DataFrame({"layer": [3, 3], "head": [0, 1], "role": ["sink", None]}))
@@ -174,7 +174,15 @@ def read_roles(table: pd.DataFrame, source: str = "roles") -> dict[tuple[int, in
     """
     import pandas as pd
 
-    columns = ["layer", "head", "role"]
+    source, columns = "roles", ["layer", "head", "role"]
+    if isinstance(table, (str, os.PathLike)):
+        source = str(table)
+        try:
+            table = pd.read_csv(table, dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise OptionError(
+                f"{source}: {describe_error(error)}, expected a CSV file with a row a head"
+            ) from None
     if missing := [name for name in columns if name not in getattr(table, "columns", ())]:
         raise OptionError(
             f"{source}: there is no column {missing[0]}, expected layer, head and role, one row a "
@@ -183,7 +191,7 @@ def read_roles(table: pd.DataFrame, source: str = "roles") -> dict[tuple[int, in
     roles: dict[tuple[int, int], str] = {}
     for *place, role in table[columns].astype(object).to_numpy().tolist():
         layer, head = (str(number).removesuffix(".0") for number in place)
-        key = (int(layer), int(head)) if (layer + head).isdecimal() else None
+        key = (int(layer), int(head)) if layer.isdecimal() and head.isdecimal() else None
         if key is None or key in roles:
             raise OptionError(
                 f"{source}: a row has layer {shorten_text(layer, 20)!r} and head "
@@ -218,7 +226,8 @@ def _read_views(
         survey(given)  # says what is wrong
     pick: tuple[str, dict[str, str]] = ("", {})
     if captures:
-        chosen = choose_runs([Place("", one.run) for one in captures], run, runs, set)
+        places = [Place("", clean_text(one.run)) for one in captures]
+        chosen = choose_runs(places, run, runs, set)
         tally, errors = Tally(), list[CaptureError]()
         for number, place in chosen.items():
             tally.merge(Tally.of(captures[number], place))

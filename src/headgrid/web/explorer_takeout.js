@@ -72,8 +72,7 @@ function writeFigure(title, parts, caption) {
   parts.forEach(({ drawing, heading }, at) => {
     y += MARGIN;
     if (heading) write(heading, 12, "bold");
-    const place = { transform: `translate(${MARGIN},${y})`, fill: "none", "stroke-miterlimit": 10 };
-    add(root, "g", place).append(...clone(drawing).childNodes);
+    add(root, "g", { transform: `translate(${MARGIN},${y})` }).append(...clone(drawing).childNodes);
     y += sizes[at][1];
   });
   y += MARGIN;
