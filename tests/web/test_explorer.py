@@ -417,6 +417,8 @@ def test_the_figure_and_its_values_are_taken_out(opened, visit, tmp_path):
     low, high = captures[1].head_range(1)
     end = f"{max(-low, high):.4g}"
     assert texts[0] == "Layer 1, Head 1"
+    (cells,) = [node for node in svg.iter() if "headgrid_cells_marks" in node.get("class", "")]
+    assert (len(cells), cells.get("shape-rendering")) == (24, "crispEdges")
     assert {"Query Frame", "Attention Logits", "Profile of query frame 3"} <= set(texts)
     caption = svg.find("{http://www.w3.org/2000/svg}desc").text
     assert caption in " ".join(texts)

@@ -36,6 +36,8 @@ function add(parent, name, attributes, text = "") {
 function clone(drawing) {
   const copied = drawing.cloneNode(true);
   const page = `url(${location.href.split("#")[0]}#`; // how Vega names a gradient
+  // No seams between cells, however large they are shown.
+  copied.querySelector(".headgrid_cells_marks")?.setAttribute("shape-rendering", "crispEdges");
   for (const node of copied.querySelectorAll("*")) {
     node.style.cursor = "";
     if (node.getAttribute("style") === "") node.removeAttribute("style");
