@@ -4,11 +4,15 @@ import base64
 import io
 import json
 import re
+import shlex
 import zlib
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -37,7 +41,7 @@ def make_run(layers=3, heads=2, blocks=(2, 2, 2), **options):
     ]
 
 
-def open_page(visit, captures, folder, address="", *, options=None, **visiting):
+def open_page(visit, captures, folder, address="#layer=0&head=0", *, options=None, **visiting):
     path = explore(captures, folder / "explorer.html", **(options or {}))
     seen = visit(f"{path.as_uri()}{address}", **visiting)
     wait_until_drawn(seen)
@@ -112,6 +116,7 @@ def state_of(seen):
         """() => ({
           title: document.querySelector("#head-title").textContent,
           readout: document.querySelector("#readout").textContent,
+          overview: document.querySelector("#overview-readout").textContent,
           statistic: document.querySelector("#statistic").value,
           range: document.querySelector("[name=range]:checked")?.value,
           hash: location.hash,
@@ -178,9 +183,17 @@ def unpack_numbers(planes):
     return np.array([np.nan if n == -32768 else float(f"{n}e{power}") for n, power in pairs])
 
 
-def last_rows(path, heads, keys, pairs):
-    packed = re.search(r'id="layer-0">([^<]*)<', path.read_text("utf-8"))[1]
-    numbers = zlib.decompress(base64.b64decode(packed))[-(-pairs // 8) :]
+def unpack(path, name):
+    packed = re.search(rf'id="{name}">([^<]*)<', path.read_text("utf-8"))[1]
+    return zlib.decompress(base64.b64decode(packed))
+
+
+def page_of(path):
+    return json.loads(unpack(path, "page"))
+
+
+def last_rows(path, heads, keys, pairs, view=0):
+    numbers = unpack(path, f"layer-{view}-0")[-(-pairs // 8) :]
     return unpack_numbers(numbers)[: heads * keys].reshape(heads, keys)
 
 
@@ -241,7 +254,7 @@ def test_what_is_shown_is_said_aloud(shown):
     parts = [f'{role} "{name}"' for role, name in zip(roles, names, strict=True)]
     parts += ['application "Overview of layers and heads"', 'link "Skip to the chosen head"']
     assert all(part in tree for part in parts), tree
-    assert len(tree.splitlines()) < 90  # labels, not cells
+    assert len(tree.splitlines()) < 150  # labels and statistics, not cells
 
 
 def test_a_click_on_the_overview_shows_that_head(shown, run):
@@ -270,8 +283,8 @@ def test_the_overview_shows_every_measure_of_every_head(shown, run):
         for row in table.itertuples():
             expected = round_values(np.array([getattr(row, name)]))[0]
             shown.page.mouse.move(*overview_cell(shown, row.layer, row.head))
-            wait_for_text(shown, "readout", f"Layer {row.layer}, head {row.head}:")
-            said = state_of(shown)["readout"].rpartition(" ")[2]
+            wait_for_text(shown, "overview-readout", f"Layer {row.layer}, head {row.head}:")
+            said = state_of(shown)["overview"].rpartition(" ")[2]
             assert (said == "value") if np.isnan(expected) else (number(said) == expected)
 
 
@@ -294,6 +307,154 @@ def test_a_click_on_a_row_shows_its_profile_and_there_is_a_way_back(shown, run):
         assert left + width / 2 == pytest.approx(cell_center(shown, 0, key)[0], abs=1.5)
 
 
+def test_the_page_opens_on_the_most_telling_head_and_lists_all_by_the_measure(opened, visit):
+    captures, path = opened("logit").captures, opened("logit").path
+    table = measure_table(captures).set_index(["layer", "head"])
+    seen = visit(path)
+    wait_until_drawn(seen)
+    for statistic in "sink", "last":
+        seen.page.select_option("#statistic", statistic)
+        settle(seen)
+        values = table[statistic]
+        keys = {"size": -values.abs(), "high": -values, "low": values}
+        for order, key in keys.items():
+            seen.page.select_option("#order", order)
+            lines = seen.page.locator("#ranking option").all_text_contents()
+            found = [line.replace("\u00a0", " ").replace("\u2212", "-").split() for line in lines]
+            ranked = key.sort_values(kind="stable").index
+            assert [(f"L{n}", f"H{h}") for n, h in ranked] == [(n, h) for n, h, _ in found]
+            assert [float(value) for *_, value in found] == round_values(values[ranked]).tolist()
+        if statistic == "sink":
+            layer, head = map(int, values.abs().idxmax())
+            assert state_of(seen)["title"] == f"Layer {layer}, head {head}"
+            assert (layer, head) != (0, 0)
+    seen.page.select_option("#ranking", "1:0")
+    wait_for_text(seen, "head-title", "Layer 1, head 0")
+    wait_for_text(seen, "overview-readout", "Layer 1, head 0: Last Key")
+    rows = seen.page.locator("#statistics tbody tr").evaluate_all(
+        "rows => rows.map(row => row.cells[1].textContent)"
+    )
+    own = round_values(table.loc[1, 0][list(MEASURES)].to_numpy(float)).tolist()
+    told = [number(text) for text in rows if text != "no value"]
+    assert told == [value for value in own if not np.isnan(value)]
+
+
+def test_back_and_forward_walk_through_what_was_looked_at(shown):
+    shown.page.mouse.click(*overview_cell(shown, 1, 1))
+    settle(shown)
+    shown.page.check("[name=range][value=head]")
+    shown.page.mouse.click(*cell_center(shown, 3, 1))
+    settle(shown)
+    shown.page.locator("#overview").focus()
+    for _ in range(3):  # a key that is held down is one step
+        shown.page.keyboard.down("ArrowDown")
+        shown.page.keyboard.down("ArrowLeft")
+    shown.page.keyboard.up("ArrowLeft")
+    settle(shown)
+    steps = [
+        ("Layer 1, head 1", "symmetric", "last block"),
+        ("Layer 1, head 1", "head", "last block"),
+        ("Layer 1, head 1", "head", "query frame 3"),
+        ("Layer 2, head 1", "head", "query frame 3"),
+        ("Layer 2, head 0", "head", "query frame 3"),
+    ]
+    for go, walk in ("go_back", steps[-2::-1]), ("go_forward", steps[1:]):
+        for title, rule, profile in walk:
+            getattr(shown.page, go)()
+            wait_for_text(shown, "head-title", title)
+            wait_for_text(shown, "profile-title", profile)
+            settle(shown)
+            assert state_of(shown)["range"] == rule
+
+
+def test_the_ring_around_a_row_covers_none_of_its_cells(visit, tmp_path):
+    capture = Capture.from_array(waves(1, 60, 60), block_sizes=[1] * 60)
+    seen = open_page(visit, capture, tmp_path, width=400)
+
+    def row(query):
+        x, y, width, height = boxes(seen, "map", "headgrid_frame")[0]
+        clip = {"x": x + 1, "y": y + (59 - query) * height / 60, "width": width * 40 / 60 - 2}
+        clip["height"] = height / 60
+        with Image.open(io.BytesIO(seen.page.screenshot(clip=clip, full_page=True))) as image:
+            return np.asarray(image.convert("RGB")).astype(int)
+
+    before = row(40)
+    show(seen, "#layer=0&head=0&query=40")
+    assert np.abs(row(40) - before).max() < 3
+    assert np.abs(row(41) - before).max() > 60  # it is seen beside
+
+
+def test_nothing_of_an_overview_is_cut_and_the_map_takes_what_room_there_is(visit, tmp_path):
+    captures = [block_capture(12, scale=40.0, layer=layer) for layer in range(2)]
+    seen = open_page(visit, captures, tmp_path)
+    sizes = []
+    for width, height in (1900, 1100), (1400, 900), (1280, 900), (1270, 900), (800, 900):
+        seen.page.set_viewport_size({"width": width, "height": height})
+        seen.page.wait_for_timeout(300)
+        sizes.append(boxes(seen, "map", "headgrid_frame")[0][2])
+        for statistic in ("sink", "first"):
+            seen.page.select_option("#statistic", statistic)
+            settle(seen)
+            inside = "(n => n.scrollWidth <= n.clientWidth)(document.getElementById('overview'))"
+            assert seen.page.evaluate(inside), (width, statistic)
+    assert sizes[0] > 1.3 * sizes[1] > 1.3 * 250
+
+
+def take(seen, what):
+    with seen.page.expect_download() as download:
+        seen.page.click(f"#take-{what}")
+    return download.value.suggested_filename, Path(download.value.path())
+
+
+def test_the_figure_and_its_values_are_taken_out(opened, visit, tmp_path):
+    seen, captures = opened("logit").seen, opened("logit").captures
+    show(seen, "#layer=1&head=1&query=3&range=head&statistic=sink")
+    name, file = take(seen, "figure")
+    assert name == "layer1_head1.svg"
+    svg = ElementTree.fromstring(file.read_bytes())
+    assert not re.search(rb"currentColor|file:|class=.skip|aria-", file.read_bytes())
+    texts = [node.text or "" for node in svg.iter("{http://www.w3.org/2000/svg}text")]
+    low, high = captures[1].head_range(1)
+    end = f"{max(-low, high):.4g}"
+    assert texts[0] == "Layer 1, Head 1"
+    (cells,) = [node for node in svg.iter() if "headgrid_cells_marks" in node.get("class", "")]
+    assert (len(cells), cells.get("shape-rendering")) == (24, "crispEdges")
+    assert {"Query Frame", "Attention Logits", "Profile of query frame 3"} <= set(texts)
+    caption = svg.find("{http://www.w3.org/2000/svg}desc").text
+    assert caption in " ".join(texts)
+    assert f"Color range \u2212{end} to {end} (this head)" in caption
+    drawn = visit(file.rename(tmp_path / name), offline=True)
+    size = drawn.page.evaluate("[document.documentElement.getBBox(), innerWidth].map(b => b.width)")
+    assert size[0] == float(svg.get("width"))
+    _, file = take(seen, "map")
+    table = pd.read_csv(file)
+    expected = round_values(captures[1].full_frame_attention[1])
+    assert list(table) == ["layer", "head", "query", "key", "logit"]
+    assert len(table) == 24
+    assert (table["logit"] == expected[table["query"], table["key"]]).all()
+    _, file = take(seen, "profile")
+    assert pd.read_csv(file)["logit"].dropna().tolist() == expected[3, :4].tolist()
+    show(seen, "#layer=1&head=1")
+    _, file = take(seen, "profile")
+    last = pd.read_csv(file)
+    assert set(last["query"]) == {"last block"}
+    assert last["logit"].tolist() == round_values(captures[1].last_block_rows[1]).tolist()
+    assert seen.page.locator("#command").inner_text() == ""  # there are no files
+
+
+def test_hostile_texts_are_taken_out_as_texts(opened, visit, tmp_path):
+    seen = show(opened("odd").seen, START)
+    name, file = take(seen, "figure")
+    assert re.fullmatch(r"[A-Za-z0-9_]+\.svg", name)
+    drawn = visit(file.rename(tmp_path / name), offline=True)
+    text = drawn.page.locator("svg").text_content()
+    assert "</script><script>canary = 1</script>" in text
+    assert drawn.page.locator("script, img").count() == 0
+    drawn.assert_harmless()
+    _, file = take(seen, "map")
+    assert pd.read_csv(file)["run"].str.contains("onerror=canary=1").all()
+
+
 def test_layer_and_head_are_reached_with_the_keyboard(shown):
     shown.page.locator("#overview").focus()
     keys = "ArrowDown", "ArrowRight", "ArrowRight", "PageDown", "Home", "ArrowUp", "End"
@@ -308,7 +469,7 @@ def test_layer_and_head_are_reached_with_the_keyboard(shown):
     assert shown.page.get_by_role("button", name="Next layer").is_disabled()
     shown.page.get_by_role("button", name="Previous head").press("Space")
     wait_for_text(shown, "head-title", "Layer 2, head 0")
-    assert "Layer 2, head 0: Sink Score" in state_of(shown)["readout"]
+    assert "Layer 2, head 0: Sink Score" in state_of(shown)["overview"]
 
 
 def test_the_map_is_read_with_the_keyboard(shown, run):
@@ -325,7 +486,9 @@ def test_the_map_is_read_with_the_keyboard(shown, run):
 
 
 @pytest.mark.parametrize("statistic", ["logit", "mass"])
-@pytest.mark.parametrize("rule", ["symmetric", "head", "quantile", (-2.0, 6.0), (1.0, 5.0)])
+@pytest.mark.parametrize(
+    "rule", ["symmetric", "head", "shared", "quantile", (-2.0, 6.0), (1.0, 5.0)]
+)
 def test_the_range_switch_gives_the_colors_of_the_scale(rule, statistic, opened):
     captures = opened(statistic).captures
     seen = show(opened(statistic).seen, "#layer=1&head=1&range=symmetric&statistic=sink")
@@ -360,11 +523,19 @@ def test_a_fixed_range_is_checked_and_the_bar_says_where_values_saturate(shown):
     color = cell_color(shown, 3, 1)
     shown.page.fill("#low", "90")
     shown.page.keyboard.press("Enter")
-    wait_for_text(shown, "readout", "below the high end")
+    wait_for_text(shown, "range-error", "below the high end")
     assert shown.page.locator("#low").get_attribute("aria-invalid") == "true"
     assert cell_color(shown, 3, 1) == color
     assert "low=-2" in state_of(shown)["hash"]
-    shown.page.fill("#low", "-2")
+    write = lambda: shown.page.fill("#low", "-3")  # noqa: E731
+    for text, mend in ("91", write), ("92", lambda: shown.page.check("[value=head]")):
+        shown.page.fill("#low", text)
+        shown.page.keyboard.press("Enter")
+        wait_for_text(shown, "range-error", "below the high end")
+        mend()  # the error goes while it is being mended, and with another range
+        settle(shown)
+        assert shown.page.locator("#range-error").inner_text() == ""
+        assert shown.page.locator("#low").get_attribute("aria-invalid") == "false"
 
 
 def test_labels_of_the_color_bar_are_the_values_at_their_places(opened):
@@ -417,23 +588,25 @@ WRONG = [
     *("#layer=1e0", "#layer= 1", "#layer=%31", "#layer=1&head", "#layer=1&head=0=0"),
     *("#layer=1&query=77", "#layer=1&range=javascript:canary=1", "#layer=1&statistic=__proto__"),
     *("#layer=1&statistic=constructor", "#layer=1&__proto__=1", "#layer=1&constructor=1"),
-    *("#layer=1&low=1", "#layer=1&low=2&high=1", "#layer=1&low=NaN&high=1"),
+    *("#run=run_0", "#run=", "#layer=1&low=1", "#layer=1&low=2&high=1", "#layer=1&low=NaN&high=1"),
     *("#layer=1&low=-1e999&high=1e999", "#<img src=x onerror=canary=1>", "#" + "layer=1&" * 5000),
 ]
 
 
 def test_a_hostile_address_changes_nothing_and_runs_nothing(opened, visit):
     """The first is what a page is opened with; the others are written while it is open."""
+    sinks = measure_table(opened("logit").captures).set_index(["layer", "head"])["sink"]
+    layer, head = map(int, sinks.abs().idxmax())
     seen = visit(opened("logit").path.as_uri() + WRONG[0])
     wait_until_drawn(seen)
     for address in WRONG:
         seen.page.evaluate("address => { location.hash = address }", address)
         seen.page.wait_for_timeout(20)
         state = state_of(seen)
-        assert state["title"] == "Layer 0, head 0"
+        assert state["title"] == f"Layer {layer}, head {head}"
         assert state["statistic"] == "sink"
         assert state["range"] == "symmetric"
-        assert not state["hash"].startswith("#layer=0")
+        assert not state["hash"].startswith(f"#layer={layer}&head={head}&range=")
     seen.assert_harmless()
 
 
@@ -468,7 +641,7 @@ def test_captures_without_a_full_matrix_have_profiles_only(visit, tmp_path):
 
 
 def test_one_layer_with_one_head_and_one_frame(visit, tmp_path):
-    seen = open_page(visit, Capture.from_array([[[2.5]]], layer=7), tmp_path)
+    seen = open_page(visit, Capture.from_array([[[2.5]]], layer=7), tmp_path, "#layer=7")
     assert state_of(seen)["title"] == "Layer 7, head 0"
     assert state_of(seen)["statistic"] != "sink"  # it has none
     seen.page.mouse.move(*cell_center(seen, 0, 0, 1))
@@ -485,7 +658,7 @@ def test_hostile_texts_stay_texts_and_heads_without_a_value_can_be_looked_at(ope
     assert seen.page.locator("img").count() == 0
     seen.page.mouse.click(*overview_cell(seen, 0, 1, 1, 3))
     wait_for_text(seen, "head-title", "Layer 0, head 1")
-    wait_for_text(seen, "readout", "no value")
+    wait_for_text(seen, "overview-readout", "no value")
     seen.wait_for("document.querySelectorAll('#map .headgrid_cells_marks path').length === 1")
     assert boxes(seen, "profile", "headgrid_bars") == []
     seen.page.mouse.click(*overview_cell(seen, 0, 2, 1, 3))
@@ -533,6 +706,9 @@ def test_a_map_of_many_cells_is_an_image_in_the_colors_of_the_scale(statistic, v
     tooltip = seen.hover(*image_center(seen, 50, 30.8, 81, 81))
     assert [tooltip["query"], tooltip["key"]] == ["59", "40"]
     assert number(tooltip[statistic]) == spoken_value(seen)
+    svg = ElementTree.fromstring(take(seen, "figure")[1].read_bytes())
+    (image,) = svg.iter("{http://www.w3.org/2000/svg}image")
+    assert image.attrib["href"] == seen.page.locator("#map image").evaluate("n => n.href.baseVal")
     for place in (5, 75), (50, 30), (30, 50), (-2, 50), (50, -2):  # unseen, in a gap, beside
         assert seen.hover(*image_center(seen, *place, 81, 81)) is None
     seen.page.mouse.click(*image_center(seen, 50, 31, 81, 81))
@@ -612,7 +788,7 @@ def test_wrong_options_and_what_is_too_large_are_refused(run, tmp_path, monkeypa
     page = tmp_path / "a.html"
     for options, match in [
         ({"statistic": "sinks"}, "did you mean 'sink'"),
-        ({"color_range": "shared"}, "expected one of symmetric, head, quantile, LO,HI"),
+        ({"color_range": "minmax"}, "expected one of symmetric, head, shared, quantile, LO,HI"),
         ({"color_range": (3, 1)}, "with low below high|LO below HI"),
         ({"palette": "rd"}, "palette"),
         ({"title": 3}, "title is 3, expected text"),
@@ -696,7 +872,8 @@ def test_the_mean_over_runs_is_shown_and_one_run_can_be_chosen(cli, folder, tmp_
         assert (result.exit_code, result.output) == (0, f"{page}\n")
         expected = round_values(block_capture(scale=scale).last_block_rows)
         assert np.array_equal(last_rows(page, 2, 4, 16), expected)
-        assert ("mean over 2 runs" if run is None else "<p>run_1 ·") in page.read_text("utf-8")
+        (one,) = page_of(page)["runs"]
+        assert one["name"] == ("mean over 2 runs" if run is None else "run_1")
     same = explore(folder, tmp_path / "b.html", run="run_1", statistic="first")
     assert page.read_bytes() == same.read_bytes()
     (folder / "run_0" / "layer1.npz").write_bytes(b"nothing")  # the others are shown
@@ -705,9 +882,102 @@ def test_the_mean_over_runs_is_shown_and_one_run_can_be_chosen(cli, folder, tmp_
     assert "layer1.npz" in result.output
 
 
+def test_several_runs_are_held_beside_their_mean(cli, folder, visit, tmp_path, monkeypatch):
+    extra = block_capture(layer=5, scale=7.0, prompt="a cat, 'quoted'")
+    headgrid.save_capture(extra, folder / "run_1" / "layer5.npz")
+    monkeypatch.chdir(tmp_path)
+    result = cli("explore", "in", "-o", "a.html", "--runs", "all", "--statistic", "first")
+    assert result.exit_code == 0
+    assert [run["name"] for run in page_of(tmp_path / "a.html")["runs"]] == [
+        *("mean over 2 runs", "run_0", "run_1")
+    ]
+    for view, scale in enumerate((2.0, 1.0, 3.0)):
+        expected = round_values(block_capture(scale=scale).last_block_rows)
+        assert np.array_equal(last_rows(tmp_path / "a.html", 2, 4, 16, view), expected)
+    with pytest.warns(headgrid.HeadgridWarning, match="missing"):
+        same = explore("in", tmp_path / "b.html", runs=["run_0", "run_1"], statistic="first")
+    assert same.read_bytes() == (tmp_path / "a.html").read_bytes()
+    seen = visit(f"{(tmp_path / 'a.html').as_uri()}#run=run_1&layer=5&head=1")
+    wait_until_drawn(seen)
+    assert seen.page.locator("#run option").all_text_contents()[1] == "run_0"
+    command = shlex.split(seen.page.locator("#command").inner_text())
+    assert (command[0], cli(*command[1:]).exit_code) == ("headgrid", 0)
+    drawn = Path("run_1_layer5_head1.svg").read_text("utf-8")
+    assert "run_1, layer 5, head 1" in drawn
+    low, high = seen.page.evaluate("['low', 'high'].map(id => document.getElementById(id).value)")
+    assert f"\u2212{float(high):.4g} to {float(high):.4g} (fixed)" in drawn
+    assert float(low) == -float(high)
+    seen.page.select_option("#run", "1")  # which has no such layer
+    wait_for_text(seen, "head-title", "Layer 1, head 1")
+    settle(seen)
+    assert "run=run_0&layer=1" in state_of(seen)["hash"]
+    assert "missing" in seen.page.locator("#about").inner_text()
+    values = block_capture(scale=1.0).full_frame_attention[1][0, :1]
+    assert data_of(seen, "map", "headgrid_cells", ["logit"])[0] == round_values(values).tolist()
+    seen.page.select_option("#run", "0")
+    settle(seen)
+    shown = data_of(seen, "map", "headgrid_cells", ["logit_mean"])
+    assert shown[0] == round_values(2 * values).tolist()
+    assert "choose a run" in seen.page.locator("#command").inner_text()
+    assert seen.page.locator("#take-command").is_hidden()
+    seen.page.go_back()
+    wait_for_text(seen, "name", "run_0")
+    seen.assert_harmless()
+
+
+def test_runs_in_memory_are_held_beside_their_mean(tmp_path):
+    captures = [block_capture(scale=s, run=f"run_{s:g}") for s in (1.0, 3.0)]
+    page = explore(captures, tmp_path / "a.html", runs="all")
+    for view, scale in enumerate((2.0, 1.0, 3.0)):
+        expected = round_values(block_capture(scale=scale).last_block_rows)
+        assert np.array_equal(last_rows(page, 2, 4, 16, view), expected)
+
+
+ROLES = 'layer,head,role,score\n0,0,sink,1\n1,1,sink,2\n1,0,"local, <b>x</b>",3\n'
+
+
+def test_heads_are_listed_with_their_roles_and_by_them(cli, folder, visit, tmp_path):
+    (tmp_path / "roles.csv").write_text(ROLES)
+    page = tmp_path / "a.html"
+    arguments = ["explore", folder, "-o", page, "--run", "run_0"]
+    assert cli(*arguments, "--roles", tmp_path / "roles.csv").exit_code == 0
+    seen = visit(f"{page.as_uri()}#layer=1&head=1")
+    wait_until_drawn(seen)
+    assert seen.page.locator("#role option").all_text_contents() == [
+        *("all", "- (1)", "local, <b>x</b> (1)", "sink (2)")
+    ]
+    for role, heads in {"": 4, "-": 1, "sink": 2, "local, <b>x</b>": 1}.items():
+        seen.page.select_option("#role", role)
+        found = seen.page.locator("#ranking option").all_text_contents()
+        assert len(found) == heads
+        assert all(text.replace("\u00a0", " ").endswith(role) for text in found)
+    assert seen.page.locator("#statistics tr").first.inner_text() == "Role\tsink"
+    same = explore(folder, tmp_path / "b.html", run="run_0", roles=pd.read_csv(io.StringIO(ROLES)))
+    assert "sink" in page_of(same)["roles"].values()
+    assert page_of(same)["roles"] == page_of(page)["roles"]
+    for text, match in {
+        "layer,head\n0,0\n": "no column role, expected layer, head and role",
+        ROLES + "0,0,local,1\n": "layer '0' and head '0', expected whole numbers, and one row",
+        ROLES + "x,0,local,1\n": "layer 'x' and head '0', expected whole numbers",
+        ROLES + ",0,local,1\n": "layer '' and head '0', expected whole numbers",
+        "layer,head,role\n7,0,sink\n": "no row is of a head of these captures",
+        "": "No columns to parse from file, expected a CSV file",
+    }.items():
+        (tmp_path / "roles.csv").write_text(text)
+        result = cli(*arguments, "--roles", tmp_path / "roles.csv")
+        assert result.exit_code == 2
+        assert len(result.output.strip().splitlines()) == 1
+        assert re.search(match, result.output)
+    plain = visit(explore(folder, tmp_path / "c.html", run="run_0"))
+    wait_until_drawn(plain)
+    assert plain.page.locator("#roles").is_hidden()
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["--runs", "run_0,run_7"], "run is 'run_7', expected one of run_0, run_1"),
+        (["--runs", "all", "--run", "run_0"], "run is 'run_0' and runs is 'all', expected one of"),
         (["--run", "run_7"], "run is 'run_7', expected one of run_0, run_1; did you mean 'run_"),
         (["--color-range", "3,1"], "LO below HI"),
         (["--jobs", "0"], "jobs is 0"),
@@ -731,6 +1001,6 @@ def test_of_several_sets_one_has_to_be_named(cli, capture_file, tmp_path):
         assert result.exit_code == 2
         assert "set is not given, expected one of cats, dogs" in result.output
     assert cli("explore", tmp_path / "in", "-o", page, "--set", "dogs").exit_code == 0
-    assert "dogs/run_0" in page.read_text("utf-8")
+    assert [run["name"] for run in page_of(page)["runs"]] == ["dogs/run_0"]
     assert cli("explore", *inputs, "-o", page, "--run", "cats/run_0").exit_code == 0
-    assert "cats/run_0" in page.read_text("utf-8")
+    assert [run["name"] for run in page_of(page)["runs"]] == ["cats/run_0"]

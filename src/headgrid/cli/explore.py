@@ -29,6 +29,11 @@ from headgrid.options import parse_color_range
     "-o --output file FILE.html", "The page, one file that needs nothing else.", required=True
 )
 @option("--run NAME", "Which run to show, run_002 or SET/run_002; by default the mean over all.")
+@option(
+    "--runs all|LIST",
+    "Runs that the page holds beside their mean, to choose among: all, or names with commas.",
+    check=lambda text: text if text == "all" else text.split(","),
+)
 @option("--set NAME", "Which set to show, the folder above the runs, where there are several.")
 @option(
     "--statistic NAME",
@@ -37,13 +42,17 @@ from headgrid.options import parse_color_range
 )
 @option(
     "--color-range RULE|LO,HI",
-    "Of the maps at first. symmetric: of the layer that is shown; head: of the head; quantile: of "
-    "all layers, without the outermost 1 %; or two numbers.",
+    "Of the maps at first. symmetric: of the layer that is shown; head: of the head; shared: of "
+    "all layers; quantile: of these without the outermost 1 %; or two numbers.",
     "symmetric",
     check=lambda text: parse_color_range(text) if "," in text else text,
 )
 @palette_option
 @option("--title TEXT", "Heading of the page.")
+@path_option(
+    "--roles FILE.csv",
+    "The role of each head, to narrow the list of heads: columns layer, head and role.",
+)
 @option(
     "-j --jobs N",
     "Processes that read files at the same time; one per core where that pays.",
@@ -55,8 +64,10 @@ def explore(
     file: Path,
     *,
     run: str | None,
+    runs: Any,
     set: str | None,
     jobs: int | None,
+    roles: Path | None,
     **options: Any,
 ) -> None:
     """Write one page to look at every head of every layer in a browser, offline.
@@ -65,15 +76,19 @@ def explore(
     """
     from headgrid.capture.files import write_bytes
     from headgrid.capture.folders import place_captures
-    from headgrid.web.explorer import select_run
+    from headgrid.web.explorer import choose_runs, name_heads, read_roles, view_runs
     from headgrid.web.explorer_page import ExplorerOptions, write_explorer
 
-    chosen = ExplorerOptions(set=set, **options)
+    known = None if roles is None else read_roles(roles)
+    chosen = ExplorerOptions(set=set, roles=known, **options)
     if file.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"{file.name}: suffix is {file.suffix!r}, expected .html")
     files, errors = find_files(inputs)
-    files, places = select_run(files, place_captures(files, by="set" if set else None), run)
-    found = read_survey(files, places, errors, jobs)
-    show_path(write_bytes(file, write_explorer(found, chosen).encode("utf-8")))
+    places = place_captures(files, by="set" if set else None)
+    kept = choose_runs(places, run, runs, set)
+    found = read_survey([files[n] for n in kept], [*kept.values()], errors, jobs)
+    pick = name_heads(files, places, inputs)
+    views = view_runs(found, set, pick, several=runs is not None)
+    show_path(write_bytes(file, write_explorer(views, chosen).encode("utf-8")))
     if found.failures:
         stop(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -283,6 +283,15 @@ class Survey(Card):
     def captures_of(self, set: str) -> dict[int, Capture]:
         """Return the capture of each layer of one set; see `captures`."""
         return {layer: capture for (own, layer), capture in self.captures.items() if own == set}
+
+    def pooled(self) -> Survey:
+        """Return the survey of the same captures as runs of one set, without a name."""
+        maps: dict[tuple[str, int], CaptureMoments] = {}
+        for (_, layer), moments in self._maps.items():
+            key = ("", layer)
+            maps[key] = maps[key].merge(moments) if key in maps else moments
+        inputs = tuple(one._replace(place=Place("", one.place.text)) for one in self._inputs)
+        return replace(self, _inputs=inputs, _maps=maps)
 
     def pooled_captures(self) -> dict[int, Capture]:
         """Return the capture of each layer: the mean over the runs of all sets together."""

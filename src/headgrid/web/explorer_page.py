@@ -1,4 +1,4 @@
-"""A survey -> the text of one page in which each head of each layer can be looked at.
+"""Runs -> the text of one page in which each head of each layer can be looked at.
 
 The page holds all values, packed, and the specifications of our own figures; a script puts the
 values of the chosen head into them. Nothing is fetched, and no text becomes markup or code.
@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from headgrid.capture.folders import name_folder
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.scales import ColorScale, Palette, frame_places, palette_for
 from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.options import ColorRange, FigureOptions, PaletteName
-from headgrid.survey.model import Survey
+from headgrid.survey.model import Input, Survey
 from headgrid.tables.measures import MEASURES, describe_measure, measure_title
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import DIGITS, round_values
@@ -48,6 +51,11 @@ MAX_VALUES = 12_000_000
 
 # The whole number that stands for "no value"; others stay below 10,000 in magnitude.
 _NO_VALUE = -32768
+_SCRIPTS = ("explorer_values.js", "explorer_charts.js", "explorer_takeout.js", "explorer.js")
+_NO_RUN = (
+    "headgrid pick draws heads of one run, and this is a mean over runs: choose a run, or write "
+    "the page with --runs all."
+)
 
 
 @dataclass(frozen=True)
@@ -59,83 +67,46 @@ class ExplorerOptions:
     color_range: str | tuple[float, float] = "symmetric"
     palette: PaletteName = "rdbu"
     title: str | None = None
+    #: The role of each head, by layer and head; None: there are none.
+    roles: Mapping[tuple[int, int], str] | None = None
 
     def __post_init__(self) -> None:
         if self.statistic is not None:
             check_choice("statistic", self.statistic, MEASURES)
         if isinstance(self.color_range, str):
-            known = ["symmetric", "head", "quantile", "LO,HI (two numbers)"]
+            known = ["symmetric", "head", "shared", "quantile", "LO,HI (two numbers)"]
             check_choice("color range", self.color_range, known)
         if self.title is not None and not isinstance(self.title, str):
             raise OptionError(f"title is {self.title!r}, expected text")
         FigureOptions(palette=self.palette, color_range=self.color_range)  # type: ignore[arg-type]
 
 
-def write_explorer(found: Survey, options: ExplorerOptions) -> str:
-    """Return the page of a survey; see `headgrid.explore` for what it refuses."""
-    shown = _Shown(found, options)
-    _check_size(shown.captures)
-    model = _describe_model(shown)
-    title = shorten_text(options.title or "", 120) or "Attention Explorer"
-    body = _write_body(shown, model, title)
-    vega = assets.load_bundle()
-    text = json.dumps(model, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    data = {"vega": vega.encode("utf-8"), "model": text.encode()}
-    data |= {f"layer-{n}": pack_capture(capture) for n, capture in shown.captures.items()}
-    elements = "\n".join(
-        f'<script type="application/octet-stream" id="{name}">'
-        f"{base64.b64encode(zlib.compress(content, 9)).decode('ascii')}</script>"
-        for name, content in data.items()
-    )
-    scripts = [
-        write_script(vega, elements),
-        write_script(assets.start_code()),
-        write_script(assets.check_script(assets.read_file("explorer.js"))),
-    ]
-    style = assets.read_style("explorer.css")
-    return write_document("explorer", title, body, scripts, style=style)
-
-
-def _write_body(shown: _Shown, model: dict[str, Any], title: str) -> str:
-    prompt = shorten_text(shown.first.prompt, 300) if shown.runs == 1 else ""
-    template = assets.read_file("explorer.html").strip()
-    query, key = shown.first.query_axis, shown.first.key_axis
-    return template.format(
-        title=escape(title),
-        about=escape(" · ".join(shorten_text(text) for text in shown.describe())),
-        prompt=f'<p class="prompt">{escape(prompt)}</p>\n' if prompt else "",
-        statistics="".join(
-            f'<option value="{name}">{escape(measure["title"])}</option>'
-            for name, measure in model["measures"].items()
-        ),
-        layers=_options(shown.captures),
-        heads=_options(range(shown.first.num_heads)),
-        axes=escape(f"{name_queries(query, key)} and key {key.nouns}"),
-        last=escape(model["lastBlock"]),
-        maps="" if shown.has_maps else " hidden",
+def choose_set(sets: Sequence[str], wanted: str | None) -> str:
+    """Return the set that a page shows; an unknown one is refused, and none of several."""
+    if wanted is None and len(sets) == 1:
+        return sets[0]
+    if wanted is not None and wanted in sets:
+        return wanted
+    listed = shorten_list([shorten_text(name, 40) or "(none)" for name in sets])
+    given = "not given" if wanted is None else repr(shorten_text(wanted, 40))
+    raise OptionError(
+        f"set is {given}, expected one of {listed}; a page shows one set (set=, --set), or one run "
+        "of it (run=, --run)"
     )
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """What a page shows of a survey: one set, the mean over its runs or its only run."""
+class View:
+    """What a page shows at a time: the mean over the runs of a set, or its only run.
+
+    ``pick`` is how the command ``headgrid pick`` begins that draws its heads, empty where there is
+    none, and ``heads`` what stands before the layer there, by the place of the run.
+    """
 
     survey: Survey
-    options: ExplorerOptions
-
-    @cached_property
-    def set(self) -> str:
-        sets, wanted = self.survey.sets, self.options.set
-        if wanted is None and len(sets) == 1:
-            return sets[0]
-        if wanted in sets:
-            return wanted
-        listed = shorten_list([shorten_text(name, 40) or "(none)" for name in sets])
-        given = "not given" if wanted is None else repr(shorten_text(wanted, 40))
-        raise OptionError(
-            f"set is {given}, expected one of {listed}; a page shows one set (set=, --set), or "
-            "one run of it (run=, --run)"
-        )
+    set: str
+    pick: str = ""
+    heads: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def captures(self) -> dict[int, Capture]:
@@ -156,20 +127,29 @@ class _Shown:
 
     @property
     def has_maps(self) -> bool:
+        """Whether there is a full matrix."""
         return self.first.full_frame_attention is not None
 
     @property
     def runs(self) -> int:
+        """How many runs it is the mean of."""
         return self.survey.num_runs_of[self.set]
+
+    @property
+    def name(self) -> str:
+        """What is shown: that it is a mean, or which run; of a run without a name its folder."""
+        if self.runs > 1:
+            return f"mean over {self.runs} runs" + (f" of {self.set}" if self.set else "")
+        folder = name_folder(Path(self.input.source).parent) if self.input.digest else ""
+        return shorten_text(self.input.place.text or folder, 120)
+
+    @property
+    def input(self) -> Input:
+        """The first of its inputs."""
+        return next(one for one in self.survey.inputs() if one.place.set == self.set)
 
     def describe(self) -> Iterator[str]:
         """Yield what the page says of its captures, piece by piece."""
-        places = [capture.place for capture in self.survey.inputs()]
-        mine = list(dict.fromkeys(p.text for p in places if p.set == self.set and p.text))
-        if self.runs > 1:
-            yield f"mean over {self.runs} runs" + (f" of {self.set}" if self.set else "")
-        elif mine:
-            yield mine[0]
         present = len(self.captures)
         yield f"{count_noun(present, 'layer')} x {count_noun(self.survey.num_heads, 'head')}"
         if missing := len(self.survey.layers) - present:
@@ -187,34 +167,100 @@ class _Shown:
         yield STATISTICS[self.first.statistic].title.lower()
 
 
-def _check_size(captures: dict[int, Capture]) -> None:
+def write_explorer(views: Sequence[View], options: ExplorerOptions) -> str:
+    """Return the page of some views, of the first at first; see `headgrid.explore`."""
+    _check_size(views)
+    models = [_describe_model(view, options) for view in views]
+    title = shorten_text(options.title or "", 120) or "Attention Explorer"
+    runs = [_describe_run(*pair) for pair in zip(views, models, strict=True)]
+    for number, run in enumerate(runs):
+        plain = re.fullmatch(r"[\w./-]{1,80}", run["name"], re.ASCII)
+        name = run["name"] if plain else f"~{number}"
+        run["address"] = name if len(runs) > 1 else ""
+    style = f" --palette {options.palette}" if options.palette != "rdbu" else ""
+    heads = {(n, h) for view in views for n in view.captures for h in range(view.first.num_heads)}
+    if options.roles is not None and heads.isdisjoint(options.roles):
+        raise OptionError(
+            "roles: no row is of a head of these captures, expected their layers and heads; give "
+            "the table that was made of them"
+        )
+    roles = {f"{n}:{head}": role for (n, head), role in (options.roles or {}).items()}
+    page = {"title": title, "style": style, "roles": roles or None, "runs": runs}
+    data = {"vega": (vega := assets.load_bundle()).encode("utf-8")}
+    for name, found in [("page", page), *((f"model-{n}", one) for n, one in enumerate(models))]:
+        text = json.dumps(found, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        data[name] = text.encode("ascii")
+    for number, view in enumerate(views):
+        for layer, capture in view.captures.items():
+            data[f"layer-{number}-{layer}"] = pack_capture(capture)
+    elements = "\n".join(
+        f'<script type="application/octet-stream" id="{name}">'
+        f"{base64.b64encode(zlib.compress(content, 9)).decode('ascii')}</script>"
+        for name, content in data.items()
+    )
+    code = "\n".join(map(assets.read_file, _SCRIPTS))
+    scripts = [
+        write_script(vega, elements),
+        write_script(assets.start_code()),
+        write_script(assets.check_script(f'(() => {{\n"use strict";\n\n{code}}})();')),
+    ]
+    first, look = views[0].first, assets.read_style("explorer.css")
+    queries, nouns = name_queries(first.query_axis, first.key_axis), first.key_axis.nouns
+    body = assets.read_file("explorer.html").format(
+        title=escape(title),
+        about=escape(runs[0]["about"]),
+        axes=escape(f"{queries} and key {nouns}"),
+        last=escape(models[0]["lastBlock"]),
+        maps="" if views[0].has_maps else " hidden",
+    )
+    return write_document("explorer", title, body, scripts, style=look)
+
+
+def _describe_run(view: View, model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a page says of a view, and what its addresses may name."""
+    stem = re.sub(r"\W+", "_", view.name[:60], flags=re.ASCII).strip("_")
+    return {
+        "name": view.name,
+        "prompt": shorten_text(view.first.prompt, 300),
+        "about": " · ".join(shorten_text(text) for text in view.describe()),
+        "stem": f"{stem}_" if stem else "",
+        "pick": view.pick if view.runs == 1 or not view.pick else _NO_RUN,
+        "head": view.heads.get(view.input.place.text) if view.runs == 1 else None,
+        "layers": list(view.captures),
+        "heads": model["heads"],
+        "queries": model["queries"],
+        "measures": list(model["measures"]),
+    }
+
+
+def _check_size(views: Sequence[View]) -> None:
     """Refuse captures that a browser could not show."""
-    values = sum(capture.num_visible for capture in captures.values())
+    values = sum(capture.num_visible for view in views for capture in view.captures.values())
     if values > MAX_VALUES:
         raise CaptureError(
-            f"the captures have {values:,} visible values, expected at most "
-            f"{MAX_VALUES:,} in an explorer; give the files of fewer layers"
+            f"the captures have {values:,} visible values, expected at most {MAX_VALUES:,} in an "
+            f"explorer; give the files of fewer layers{' or fewer runs' if len(views) > 1 else ''}"
         )
 
 
-def _describe_model(shown: _Shown) -> dict[str, Any]:
+def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
     """Return what the script has to know, beside the values."""
     captures = shown.captures
     whole, first = shown.first, next(iter(captures.values()))
-    palette = palette_for(first.statistic, shown.options.palette)
+    palette = palette_for(first.statistic, options.palette)
     quantile = resolve_color_range("quantile", captures.values())
-    asked = shown.options.color_range
+    asked = options.color_range
     fixed = quantile if isinstance(asked, str) else resolve_color_range(asked, [])
-    measures = _draw_measures(shown)
-    preferred = shown.options.statistic or "sink"
+    measures = _draw_measures(shown, options)
+    preferred = options.statistic or "sink"
     vectors = len(first.query_frames) * len(first.key_frames) <= MAX_CELLS
     pools = shown.pools
     keys = name_places(whole.key_axis, pools[1])
     return {
         "statistic": first.statistic,
+        "title": STATISTICS[first.statistic].title,
         "unit": STATISTICS[first.statistic].unit,
         "heads": first.num_heads,
-        "layers": list(captures),
         "queries": list(first.query_frames) if shown.has_maps else [],
         "keys": list(first.key_frames),
         "places": {"query": name_places(whole.query_axis, pools[0]), "key": keys},
@@ -234,6 +280,7 @@ def _describe_model(shown: _Shown) -> dict[str, Any]:
                 for layer, capture in captures.items()
             },
             "head": {str(layer): _head_ends(capture) for layer, capture in captures.items()},
+            "shared": _ends(resolve_color_range("symmetric", captures.values())),
             "quantile": _ends(quantile),
         },
         "extents": {str(layer): list(capture.value_range) for layer, capture in captures.items()},
@@ -265,22 +312,22 @@ def _tell_last_block(capture: Capture) -> str:
     return f"{noun} {shorten_list(shown, 4 if named else 8)}"
 
 
-def _draw_measures(shown: _Shown) -> dict[str, Any]:
+def _draw_measures(shown: View, options: ExplorerOptions) -> dict[str, Any]:
     """Return every measure that some head has, each with its overview."""
     found, key_name = shown.survey, shown.survey.form.key_name
-    options = FigureOptions(palette=shown.options.palette)
+    look = FigureOptions(palette=options.palette)
     measures = {}
     for name in MEASURES:
         summary = found.summary(name)
         summary = summary[summary["set"] == shown.set]
         # One that was asked for is drawn even so, and the figure says why it can not be.
-        if not summary["mean"].notna().any() and name != shown.options.statistic:
+        if not summary["mean"].notna().any() and name != options.statistic:
             continue
         summary = summary.assign(set="")
         measures[name] = {
             "title": measure_title(name, found.statistic, key_name),
             "description": describe_measure(name, key_name),
-            "spec": draw_live_overview(summary, name, found, options),
+            "spec": draw_live_overview(summary, name, found, look),
         }
     return measures
 
@@ -294,10 +341,6 @@ def _head_ends(capture: Capture) -> list[list[float]]:
 
 def _ends(color_range: ColorRange) -> list[float]:
     return [color_range.low, color_range.high]
-
-
-def _options(numbers: Iterable[int]) -> str:
-    return "".join(f'<option value="{number}">{number}</option>' for number in numbers)
 
 
 def pack_capture(capture: Capture) -> bytes:

@@ -29,7 +29,7 @@ from headgrid.tables.measures import measure_title
 from headgrid.text import shorten_float
 
 #: Width of a map in pixels, about; a page takes the widest that it has room for.
-MAP_WIDTHS = (432, 378, 324, 270, 216)
+MAP_WIDTHS = (720, 576, 504, 432, 378, 324, 270, 216)
 
 # Text for a screen: a pixel is less than a point.
 _LOOK = replace(
@@ -49,6 +49,8 @@ _LOOK = replace(
     line_width=1.2,
     point_size=8,
 )
+# How far a ring stands outside of a row or a cell of a map, which may be two pixels high.
+_RING = 1.5
 # Decimal numbers while they are short: the ticks are those of the page, and not Vega's, whose
 # own labels would have too few digits for them.
 _TICK = (
@@ -124,11 +126,19 @@ def draw_live_map(capture: Capture, palette: Palette, width: int, *, vectors: bo
         cells["encoding"]["tooltip"] = {"field": "tooltip", "type": "nominal"}
     color["legend"]["gradientLength"] = spec["spec"]["height"]
     _follow_range(color, palette)
-    row = {"x": {"value": 0}, "x2": {"value": spec["spec"]["width"]}}
-    spec["spec"]["layer"] += [
-        *_rings(cells, {"y": "chosen_query"}, row),
-        *_rings(cells, {"x": "pointed_key", "y": "pointed_query"}),
-    ]
+    row = {"x": {"value": -_RING}, "x2": {"value": spec["spec"]["width"] + _RING}}
+    rings = [*_rings(cells, {"y": "chosen_query"}, row)]
+    rings += _rings(cells, {"x": "pointed_key", "y": "pointed_query"})
+    for ring in rings:  # thin, and around its place: it covers none of it
+        ring["mark"]["strokeWidth"] *= 0.6
+        for side, channel in ("width", "x"), ("height", "y"):
+            if vectors and "datum" in ring["encoding"][channel]:
+                cell = spec["spec"][side] / len(ring["encoding"][channel]["scale"]["domain"])
+                ring["mark"][side] = cell + 2 * _RING
+            elif "datum" in ring["encoding"][channel]:
+                out = _RING if channel == "y" else -_RING
+                ring["mark"] |= {f"{channel}Offset": out, f"{channel}2Offset": -out}
+    spec["spec"]["layer"] += rings
     values = {"range_ticks": [0], "range_below": False, "range_above": False}
     chosen = dict.fromkeys(("chosen_query", "pointed_query", "pointed_key"))
     return _with_parameters(spec, _range_parameters(palette), **values, **chosen)
