@@ -122,6 +122,9 @@ def test_what_a_cache_drops_is_pale_and_told_over_each_map(cells):
                 pale = any(x0 < x < x1 and y0 < y < y1 for x0, y0, x1, y1 in own)
                 assert pale == (key in seen and key not in (seen[0], *seen[-3:])), (query, key)
     assert "Layer 0: Pale Is Dropped by sink:1,recent:3" in [text.content for text in drawing.texts]
+    (key,) = (text for text in drawing.texts if text.content == "not seen")
+    beside = [shape for shape in drawing.shapes if key.x - 20 < shape.box[0] < key.x]
+    assert "#dddddd" in [shape.style.get("fill") for shape in beside]
 
 
 def test_where_nothing_is_dropped_nothing_is_pale():

@@ -19,8 +19,7 @@ from headgrid.charts.overview import draw_overview
 from headgrid.charts.panels import CELLS, ENDS, TILES, Panels, absent_marks
 from headgrid.charts.spec import finish_chart, write_title
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
-from headgrid.tables import budgets
-from headgrid.tables.budgets import POLICIES
+from headgrid.tables.budgets import POLICIES, budget_table, drop_table, rank_keys, smallest_budgets
 from headgrid.text import count_noun, shorten_float, shorten_text
 
 _MOST = 200  # points of a curve
@@ -50,8 +49,8 @@ def budget_curves(
     [0.5, 0.9, 1.0, 0.5, 0.9, 1.0]
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
-    table = budgets.budget_table(capture, sink=sink)
-    small = budgets.smallest_budgets(table[table["policy"] == POLICIES[0]])
+    table = budget_table(capture, sink=sink)
+    small = smallest_budgets(table[table["policy"] == POLICIES[0]])
     sizes = small.groupby("head")["frames"].agg(lambda found: ", ".join(map(str, found)))
     heads, last = range(capture.num_heads), len(capture.key_frames)
     names = [f"H{head} ({sizes.get(head, 'n/a')})" for head in heads]
@@ -82,7 +81,7 @@ def _draw_panel(panels: Panels, look: Look) -> Any:
     bottom, left = (show_where(panels.border(s, look), "datum.label") for s in ("bottom", "left"))
     x = alt.X("frames:Q", title=f"{axis.plural} Kept").axis(tickCount=5, tickMinStep=1, **bottom)
     x = x.scale(domain=[0, len(axis.numbers)], padding=4)
-    y = alt.Y("mean:Q", title="Mass Kept").axis(tickCount=5, **left).scale(domain=[0, 1.04])
+    y = alt.Y("mean:Q", title="Mass Kept").axis(tickCount=5, **left).scale(domain=[0, 1.1])
     color = role_channel(alt.Color("policy:N"), POLICIES, look, symbolOpacity=1)
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
     base = alt.Chart(width=size[0], height=size[1], view=ground)
@@ -90,14 +89,13 @@ def _draw_panel(panels: Panels, look: Look) -> Any:
     ends = {"low": "max(0,datum.mean-datum.std)", "high": "min(1,datum.mean+datum.std)"}
     band = curves.mark_area(opacity=0.2, aria=False).transform_calculate(**ends)
     told = ["head:O", "policy:N", "frames:Q", "mean:Q", "std:Q", "least:Q"]
-    # What a page tells where one points at a curve; no drawing has them.
     points = curves.mark_point(opacity=0, aria=False).properties(name=ENDS)
     inset = shorten_float(2 / look.unit, 6)
     corner = size[0] - inset, size[1] - 2 * inset, "bottom", look.profile_title
     return alt.layer(
         band.encode(y=alt.Y("low:Q", title="Mass Kept"), y2="high:Q"),
         curves.mark_line(strokeWidth=1.5 * look.line_width, aria=False),
-        points.encode(tooltip=told),
+        points.encode(tooltip=told),  # in a page; no drawing has them
         *panels.inside_labels(*corner, look),
         *absent_marks(panels, ["head"], size, look),
     ).transform_calculate(absent="!isValid(datum.mean)")
@@ -111,7 +109,7 @@ def draw_smallest(small: pd.DataFrame, sink: int, key_name: str, options: Figure
     rows = runs.agg(runs="count", mean="mean", std="std").reset_index()
     chart = draw_overview(
         rows.assign(set=""),
-        f"cache_{100 * small['share'].iloc[0]:g}",
+        f"cache_{100 * small['share'].max():g}",
         "mass",
         replace(options, color_range="symmetric"),  # what is asked for is of masses
         description=f"of the first {sink} and the most recent {Axis(key_name, ()).nouns}",
@@ -125,7 +123,7 @@ def draw_smallest(small: pd.DataFrame, sink: int, key_name: str, options: Figure
 
 def draw_dropped(capture: Capture, cache: tuple[int, int], options: FigureOptions) -> Any:
     """Draw the maps of a capture, pale where a cache of so many sinks and recent frames drops."""
-    dropped, look = budgets.drop_table(capture, cache)["dropped"], find_look(options)
+    dropped, look = drop_table(capture, cache)["dropped"], find_look(options)
     names = [f"Head {head} (drops {share:.1%})" for head, share in enumerate(dropped)]
     names = [name.replace("nan%", "n/a") for name in names]
     told = f"Pale Is Dropped by sink:{cache[0]},recent:{cache[1]}"
@@ -137,13 +135,14 @@ def draw_dropped(capture: Capture, cache: tuple[int, int], options: FigureOption
     upright = FrameAxis(capture.query_axis, panel.height, look, upwards=True)
     for head in range(capture.num_heads):
         seen = ~np.isnan(capture.head_matrix(head))
-        mask = seen & (budgets.rank_keys(seen, cache[0]) >= sum(cache))
+        mask = seen & (rank_keys(seen, cache[0]) >= sum(cache))
         paths.append(_outline(mask, across, upright))
-    veil = draw_path("headgrid_dropped", "", "head", {"fill": "white", "strokeWidth": 0})
+    shape: Any = {"expr": "datum.path"}
+    paint = {"fill": "white", "strokeWidth": 0, "opacity": 0.7}
+    veil = draw_path("headgrid_dropped", shape, "head", paint)
     veil = veil.transform_calculate(path=f"{json.dumps(paths)}[datum.head]")
-    veil = veil.transform_filter("datum.path").encode(shape=alt.Shape("path:N", scale=None))
     above = 1 + max(n for n, layer in enumerate(panel.layer) if layer.name in (CELLS, TILES))
-    panel.layer.insert(above, veil.encode(opacity=alt.value(0.7)))
+    panel.layer.insert(above, veil.transform_filter("datum.path"))
     if not look.inside_labels and options.color_range != "head":
         chart.facet["header"]["labelExpr"] = f"{json.dumps(names)}[datum.value]"
     chart.description += f" {told}: {', '.join(names)}."
