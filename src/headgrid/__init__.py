@@ -23,7 +23,6 @@ Tables and numbers
     measure_table        all measures of every head
     segment_table        what named parts of the axes give to each other
     budget_table         the mass that caches of key frames keep
-    smallest_budgets     the smallest cache that keeps a share of it
     subtract             the difference of two captures, as a capture
     change_table         the largest changes between two captures
     survey, Survey       many captures together: layers, runs and sets
@@ -43,7 +42,6 @@ Charts (altair)
     overview             layers x heads, one measure as colour and number
     trend                a measure over the layers
     budget_curves        the mass that caches keep, by their size
-    budget_map           layers x heads, the smallest cache for a share
     role_map             layers x heads, a color for each role
     compare_heads        heads of two models: differences, a scatter, or roles
 

@@ -7,7 +7,6 @@ from .capture.store import load_capture as load_capture
 from .capture.store import load_run as load_run
 from .capture.store import save_capture as save_capture
 from .charts.budgets import budget_curves as budget_curves
-from .charts.budgets import budget_map as budget_map
 from .charts.compare import compare as compare
 from .charts.heatmap import heatmap as heatmap
 from .charts.heatmap import perhead as perhead
@@ -38,7 +37,6 @@ from .survey.roles import head_roles as head_roles
 from .survey.roles import role_agreement as role_agreement
 from .survey.roles import role_votes as role_votes
 from .tables.budgets import budget_table as budget_table
-from .tables.budgets import smallest_budgets as smallest_budgets
 from .tables.changes import change_table as change_table
 from .tables.changes import subtract as subtract
 from .tables.measures import measure_table as measure_table

@@ -41,10 +41,11 @@ def test_tables_curves_maps_and_what_a_cache_drops_are_written(cli, tmp_path):
     assert not out.exists()
     done = cli("budget", folder, "-o", out, "--cache", "sink:1,recent:1", *JSON)
     assert (done.exit_code, done.stderr) == (0, "")
-    maps = [f"run_{run}/layer{layer}_dropped.json" for run in (0, 1) for layer in (0, 1)]
-    figures = [*(f"cache_{n}.json" for n in (90, 95, 99)), "layer0_budget.json"]
+    places = [f"run_{run}/layer{layer}" for run in (0, 1) for layer in (0, 1)]
+    figures = [f"{place}_{name}.json" for place in places for name in ("budget", "dropped")]
+    figures += [f"cache_{n}.json" for n in (90, 95, 99)]
     tables = ["budget.csv", "dropped.csv", "smallest.csv"]
-    assert files_under(out) == sorted([*tables, *figures, "layer1_budget.json", *maps])
+    assert files_under(out) == sorted([*tables, *figures])
 
     rows = read_csv(out / "budget.csv")
     assert len(rows) == 4 * 2 * 2 * 6
@@ -58,7 +59,7 @@ def test_tables_curves_maps_and_what_a_cache_drops_are_written(cli, tmp_path):
     assert float(dropped["run_1", "1", "1"]["dropped"]) == pytest.approx(alike, abs=1e-6)
     spec = json.loads((out / "run_1/layer1_dropped.json").read_bytes())
     names = json.loads(spec["facet"]["header"]["labelExpr"].removesuffix("[datum.value]"))
-    assert names == ["Head 0 (drops 0.0\u00a0%)", f"Head 1 (drops {100 * alike:.1f}\u00a0%)"]
+    assert names == ["Head 0 (drops 0.0%)", f"Head 1 (drops {100 * alike:.1f}%)"]
     spec = json.loads((out / "cache_99.json").read_bytes())
     assert {row["cache_99"] for row in spec["data"]["values"] if row.get("head") == 0} == {2}
     sizes = [row for row in read_csv(out / "smallest.csv") if row["policy"] == "sink+recent"]
@@ -68,25 +69,29 @@ def test_tables_curves_maps_and_what_a_cache_drops_are_written(cli, tmp_path):
     assert [line.split()[2] for line in worst[1:]] == ["1"] * 4 + ["0"] * 4
 
 
-def test_logits_are_refused_and_the_masses_beside_them_are_drawn(cli, tmp_path):
+def test_what_is_no_mass_is_refused_and_what_can_not_be_read_is_told(cli, tmp_path):
     folder = write_masses(tmp_path / "in", ["run_0"], layers=1)
-    headgrid.save_capture(block_capture(layer=1), folder / "run_0/layer1.npz")
+    (folder / "run_0/layer1.npz").write_bytes(b"no capture")
     done = cli("budget", folder, "-o", tmp_path / "out", *JSON, "--sink", 0)
-    assert done.exit_code == 1
-    (line,) = done.stderr.splitlines()
-    assert "layer1.npz: holds logit, expected the mass of every query" in line
-    assert "headgrid record --statistic mass" in line
-    assert "layer0_budget.json" in files_under(tmp_path / "out")
-    for more, code in (["run_0/layer1.npz"], 1), (["", "--sink", -1], 2):
-        done = cli("budget", folder / more[0], "-o", tmp_path / "none", *more[1:])
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert "layer1.npz" in done.stderr
+    assert "run_0/layer0_budget.json" in files_under(tmp_path / "out")
+    logits = headgrid.save_capture(block_capture(layer=1), tmp_path / "logits/run_0/layer1.npz")
+    for given, code, told in (
+        ([logits], 1, "layer1.npz: holds logit, expected masses"),
+        ([folder / "run_0/layer0.npz", logits], 1, "differ in the statistic: mass and logit"),
+        ([folder / "run_0/layer0.npz", "--sink", -1], 2, "sink is -1"),
+    ):
+        done = cli("budget", *given, "-o", tmp_path / "none")
         assert (done.exit_code, len(done.stderr.splitlines())) == (code, 1)
+        assert told in done.stderr
     assert not (tmp_path / "none").exists()
 
 
-def test_two_captures_that_would_become_one_file_are_refused(cli, tmp_path):
+def test_two_captures_of_one_run_and_layer_are_refused(cli, tmp_path):
     write_masses(tmp_path, ["a/x", "b/x"], layers=1)
     inputs = [tmp_path / "a/x", tmp_path / "b/x"]
-    done = cli("budget", *inputs, "-o", tmp_path / "out", "--cache", "sink:1,recent:1", *JSON)
+    done = cli("budget", *inputs, "-o", tmp_path / "out", *JSON)
     assert done.exit_code == 1
-    assert "b/x/layer0.npz: would become x/layer0_dropped, as another input does" in done.stderr
+    assert "b/x/layer0.npz are both x, layer 0, expected one capture" in done.stderr
     assert not (tmp_path / "out").exists()

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from headgrid import Capture, CaptureError, OptionError, budget_table, smallest_budgets
-from headgrid.tables.budgets import drop_table
+from headgrid import Capture, CaptureError, OptionError, budget_table
+from headgrid.tables.budgets import drop_table, smallest_budgets
 from synthetic import waves
 
 BLOCKS, TOKENS = (1, 2, 3), 4
@@ -30,25 +30,23 @@ def kept_keys(seen, sink, size):
     return chosen
 
 
-def count_by_hand(captures, head, sink, size):
+def count_by_hand(capture, head, sink, size):
     """Return the shares of blocks that the two kinds of cache keep."""
-    recent, best = [], []
-    for capture in captures:
-        start = 0
-        for length in capture.block_sizes:
-            rows = capture.head_matrix(head)[start : start + length]
-            start += length
-            both = []
-            for row in rows.tolist():
-                seen = [key for key, mass in enumerate(row) if mass == mass]
-                if seen:
-                    total = sum(row[key] for key in seen)
-                    kept = sum(row[key] for key in kept_keys(seen, sink, size))
-                    large = sum(sorted((row[key] for key in seen), reverse=True)[:size])
-                    both.append((kept / total, large / total))
-            if both:
-                recent.append(sum(kept for kept, _ in both) / len(both))
-                best.append(sum(large for _, large in both) / len(both))
+    recent, best, start = [], [], 0
+    for length in capture.block_sizes:
+        rows = capture.head_matrix(head)[start : start + length]
+        start += length
+        both = []
+        for row in rows.tolist():
+            seen = [key for key, mass in enumerate(row) if mass == mass]
+            if seen:
+                total = sum(row[key] for key in seen)
+                kept = sum(row[key] for key in kept_keys(seen, sink, size))
+                large = sum(sorted((row[key] for key in seen), reverse=True)[:size])
+                both.append((kept / total, large / total))
+        if both:
+            recent.append(sum(kept for kept, _ in both) / len(both))
+            best.append(sum(large for _, large in both) / len(both))
     return {"sink+recent": recent, "best": best}
 
 
@@ -61,20 +59,19 @@ def punch(capture):
 
 @pytest.mark.parametrize("sink", [0, 1, 3, 9])
 def test_a_table_is_what_counting_key_by_key_gives(sink):
-    runs = [punch(masses(3)), masses(3, shift=0.7)]
-    for captures in ([run] for run in runs), [runs]:
-        for group in captures:
-            table = budget_table(group, sink=sink, pooled=len(group) > 1)
-            assert len(table) == 3 * 2 * FRAMES
-            for row in table.itertuples():
-                shares = count_by_hand(group, row.head, sink, row.frames)[row.policy]
-                assert row.blocks == len(shares)
-                told = row.mean, row.std, row.least
-                if not shares:
-                    assert np.isnan(told).all()
-                    continue
-                std = np.std(shares, ddof=1) if len(shares) > 1 else np.nan
-                np.testing.assert_allclose(told, (np.mean(shares), std, min(shares)), atol=1e-12)
+    runs = [punch(masses(3)).replace(run="a"), masses(3, shift=0.7, run="b")]
+    table = budget_table(runs, sink=sink)
+    assert len(table) == 2 * 3 * 2 * FRAMES
+    for row in table.itertuples():
+        capture = runs["ab".index(row.run)]
+        shares = count_by_hand(capture, row.head, sink, row.frames)[row.policy]
+        assert row.blocks == len(shares)
+        told = row.mean, row.std, row.least
+        if not shares:
+            assert np.isnan(told).all()
+            continue
+        std = np.std(shares, ddof=1) if len(shares) > 1 else np.nan
+        np.testing.assert_allclose(told, (np.mean(shares), std, min(shares)), atol=1e-12)
 
 
 def test_curves_rise_to_exactly_one_and_no_cache_is_better_than_the_best():
@@ -130,16 +127,15 @@ def test_the_kept_mass_is_that_of_a_model_with_the_cache_as_its_mask(cache):
 
 
 def test_the_smallest_cache_is_the_first_that_is_enough_and_rounding_takes_nothing_from_it():
-    mass = [[[0.7, 0.1, 0.1, 0.1]], [[0.1] * 3 + [0.7]], [[np.nan] * 4]]
+    mass = [[[0.85, 0.05, 0.06, 0.04]], [[0.05, 0.06, 0.04, 0.85]], [[np.nan] * 4]]
     table = budget_table(Capture.from_array(mass, statistic="mass"))
-    found = smallest_budgets(table, shares=[0.8, 0.9, 1])
+    found = smallest_budgets(table)
     sizes = found.pivot(index=["head", "policy"], columns="share", values="frames")
-    assert sizes.loc[0].loc["sink+recent"].tolist() == [2, 3, 4]
-    assert sizes.loc[1].loc["sink+recent"].tolist() == [2, 3, 4]
+    assert sizes.columns.tolist() == [0.9, 0.95, 0.99]
+    assert sizes.loc[0].loc["sink+recent"].tolist() == [3, 3, 4]
+    assert sizes.loc[1].loc["sink+recent"].tolist() == [2, 4, 4]
     assert sizes.loc[1].loc["best"].tolist() == [2, 3, 4]
     assert set(found["head"]) == {0, 1}
-    with pytest.raises(OptionError, match="share is 90, expected above 0, and 1 at most"):
-        smallest_budgets(table, shares=[90])
 
 
 def test_a_cache_larger_than_a_capture_drops_nothing_of_it_beside_a_larger_one():
@@ -151,10 +147,10 @@ def test_a_cache_larger_than_a_capture_drops_nothing_of_it_beside_a_larger_one()
 @pytest.mark.parametrize(
     ("values", "statistic", "told"),
     [
-        ([[0.5, 0.5]], "logit", r"holds logit, expected the mass .* --statistic mass"),
-        ([[0.5, 0.5]], "mass_mean", "holds mass_mean, expected the mass of every query"),
-        ([[0.5, 0.6]], "mass", r"head 0 has masses of 1\.1 in a row, expected 0 to 1"),
-        ([[-0.1, 0.5]], "mass", r"head 0 has a mass of -0\.1, expected 0 to 1"),
+        ([[0.5, 0.5]], "logit", r"holds logit, expected masses, .* --statistic mass"),
+        ([[0.5, 0.5]], "mass_mean", "holds mass_mean, expected masses, token by token"),
+        ([[0.5, 0.6]], "mass", r"masses from 0\.5, and up to 1\.1 in a row, expected 0 to 1"),
+        ([[-0.1, 0.5]], "mass", r"head 0 has masses from -0\.1, and up to 0\.4 in a row"),
     ],
 )
 def test_what_holds_no_masses_is_refused(values, statistic, told):
@@ -164,11 +160,9 @@ def test_what_holds_no_masses_is_refused(values, statistic, told):
 
 def test_what_can_not_be_told_is_refused():
     row = Capture.from_array(last_block=[[0.5, 0.5]], statistic="mass")
-    with pytest.raises(CaptureError, match="holds the last block's row alone, expected"):
+    with pytest.raises(CaptureError, match="full_frame_attention is absent, expected"):
         budget_table(row)
     with pytest.raises(CaptureError, match="there is no capture"):
         budget_table([])
-    with pytest.raises(CaptureError, match="differ in the number of heads: 2 and 3"):
-        budget_table([masses(2), masses(3)], pooled=True)
     with pytest.raises(OptionError, match="sink is -1, expected a whole number"):
         budget_table(masses(), sink=-1)

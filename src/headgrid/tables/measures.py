@@ -174,11 +174,10 @@ def dominant_periods(rows: npt.ArrayLike, key_frames: Iterable[int]) -> npt.NDAr
 
 def _find(name: str) -> Measure:
     """Return a measure, or one that no survey has: ``cache_95``, the smallest cache for 95 %."""
-    if not name.startswith("cache_"):
-        return MEASURES[check_choice("measure", name, MEASURES)]
-    share = name.removeprefix("cache_").replace("_", ".") + "\u00a0%"
-    told = f"fewest key frames that keep {share} of the mass in the mean over blocks of queries"
-    return Measure(f"Smallest Cache for {share}", told, "frames", "one")
+    if name in ("cache_90", "cache_95", "cache_99"):
+        told = f"fewest key frames that keep {name[-2:]} % of the mass, on average over queries"
+        return Measure(f"Smallest Cache for {name[-2:]}\u00a0%", told, "frames", "one")
+    return MEASURES[check_choice("measure", name, MEASURES)]
 
 
 def measure_title(name: str, statistic: str, key_name: str = FRAME) -> str:
