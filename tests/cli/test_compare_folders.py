@@ -89,8 +89,8 @@ def test_other_visibility_is_told(cli, models, tmp_path):
     [
         (["{a}", "{f}", "-o", "out"], "teacher: is a folder, expected two"),
         (["{f}", "{a}", "-o", "out.svg"], "teacher: is a folder, expected two"),
-        (["{a}", "{a}", "-o", "out.svg"], "A and B are folders, expected -o DIR"),
-        (["{a}", "{a}", "-o", "out", "--table", "x.csv"], "A and B are folders, expected -o DIR"),
+        (["{a}", "{a}", "-o", "out.svg"], "one -o DIR"),
+        (["{a}", "{a}", "-o", "out", "--table", "x.csv"], "and no --table"),
         (["{a}", "{a}", "-o", "out", "--statistic", "sinks"], "did you mean 'sink'"),
         (["{f}", "{f}", "-o", "out.svg", "--rule", "sink"], "A and B are files, expected folders"),
     ],

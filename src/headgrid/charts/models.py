@@ -23,7 +23,7 @@ from headgrid.tables.measures import describe_measure, measure_title
 from headgrid.tables.tidy import round_values
 from headgrid.text import fit_title, measure_text, shorten_float, shorten_text
 
-_COLORS = [BAR_COLOR, "#D55E00"]
+_FAR_COLOR = "#D55E00"
 _MOST_NAMES, _DOT, _HEAD = 12, 20, ["layer", "head"]
 #: Panel, records, the figure's own title, caption.
 _Drawn = tuple[Any, Records, str, str]
@@ -50,9 +50,8 @@ def compare_heads(
     table : DataFrame
         From `headgrid.compare_models`, or from `headgrid.role_changes`.
     figure : {"difference", "scatter", "role_changes"}
-        B - A as layers x heads, with marginal means; a dot a head, A across and B up on one scale,
-        the largest outliers named where there is room; or the number of heads by role in A (rows)
-        and in B (columns).
+        B - A as layers x heads, with marginal means; a dot a head, A across and B up, the largest
+        outliers named; or the number of heads by role in A (rows) and in B (columns).
     names : (str, str)
         What A and B are called.
     columns, palette, color_range, title, cells, theme, font, width
@@ -108,9 +107,8 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     room = 0.05 * (high - low or 1.0)
     low, high = shorten_float(low - room, 6), shorten_float(high + room, 6)
     size = set_width(options, table.assign(set="")) or (180 if look.border_axes else 400)
-    kinds = np.array(["each head", f"outlier (|z| > {OUTLIER})"])
-    shown = heads[_HEAD].assign(panel=0, kind=kinds[heads["outlier"].astype(int)])
-    records: Any = shown.assign(a=places[:, 0], b=places[:, 1]).to_dict("records")
+    shown = heads[[*_HEAD, "outlier"]].assign(panel=0, a=places[:, 0], b=places[:, 1])
+    records: Any = shown.to_dict("records")
     outliers = int(heads["outlier"].sum())
     dots = (places - low) / (high - low) * size
     named = _name_last(records, outliers, dots, size, look.tick_label)
@@ -118,8 +116,7 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     across, up = (fit_title(f"{title}, {name}", size, look.axis_title) for name in names)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False)
     x, y = alt.X("a:Q", title=across, scale=scale), alt.Y("b:Q", title=up, scale=scale)
-    legend = alt.Legend(title=None, orient="top", symbolOpacity=1, offset=look.title_offset / 4)
-    color = alt.Color("kind:N", legend=legend).scale(domain=[*kinds], range=_COLORS)
+    color = alt.condition("datum.outlier", alt.value(_FAR_COLOR), alt.value(BAR_COLOR))
     base = alt.Chart(width=size, height=size)
     equal = base.mark_rule(color="#888888", strokeWidth=look.line_width, aria=False)
     points = base.mark_point(filled=True, opacity=0.75, size=_DOT * look.line_width, aria=False)
@@ -135,7 +132,7 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     caption = (
         f"{title} ({describe_measure(measure, key_name)}) of {len(heads)} heads, {names[0]} across "
         f"and {names[1]} up; on the grey line both are equal. {outliers} heads, of which {named} "
-        "are named, are outliers: the modified z-score z of their difference is beyond "
+        f"are named, are outliers, in orange: their differences have modified z-scores beyond "
         f"\u00b1{OUTLIER}."
     )
     return panel, records, f"{title} of Heads", caption
@@ -174,7 +171,7 @@ def _draw_roles(table: pd.DataFrame, names: list[str], options: FigureOptions) -
     more: dict[str, Any] = {"axis": axis, "scale": alt.Scale(domain=roles, padding=0)}
     x, y = alt.X("to:N", title=across, **more), alt.Y("from:N", title=up, **more)
     base = alt.Chart(width=size, height=size).encode(x=x, y=y)
-    cells = base.mark_rect(color=_COLORS[0], stroke=INK, strokeWidth=look.frame_width, aria=False)
+    cells = base.mark_rect(color=BAR_COLOR, stroke=INK, strokeWidth=look.frame_width, aria=False)
     pale = alt.Scale(domain=[0, max(1, *counts)], range=[0, 0.6])
     panel = alt.layer(
         cells.encode(fillOpacity=alt.FillOpacity("heads:Q", scale=pale, legend=None)),

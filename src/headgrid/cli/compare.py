@@ -60,13 +60,13 @@ def compare(
     if table is not None and table.suffix.lower() != ".csv":
         raise OptionError(f"{table.name}: suffix is {table.suffix!r}, expected .csv")
     folders = [Path(path) for path in (a, b) if Path(path).is_dir()]
-    if len(folders) == 1:
-        raise OptionError(f"{folders[0]}: is a folder, expected two, of two models, or two files")
     if folders:
-        if table is not None or len(files) > 1 or files[0].suffix[1:].lower() in FORMATS:
-            raise OptionError("A and B are folders, expected -o DIR, one folder, and no --table")
-        more: dict[str, Any] = {"formats": formats, "ppi": ppi, "style": style}
-        _compare_models(folders, files[0], statistic or "sink", rule, top, **more)
+        alone = len(folders) == 1 or len(files) > 1 or files[0].suffix[1:].lower() in FORMATS
+        if alone or table is not None:
+            raise OptionError(
+                f"{folders[0]}: is a folder, expected two, of two models, one -o DIR and no --table"
+            )
+        _compare_models(folders, files[0], statistic or "sink", rule, top, formats, ppi, style)
         return
     if statistic or rule or formats != ("svg",):
         raise OptionError("A and B are files, expected folders with --statistic, --rule, --format")
@@ -90,7 +90,6 @@ def _compare_models(
     statistic: str,
     rule: str | None,
     top: int,
-    *,
     formats: Sequence[str],
     ppi: float,
     style: dict[str, Any],
@@ -108,8 +107,8 @@ def _compare_models(
     tables = {"difference": table, "scatter": table}
     if rule is not None:
         tables["role_changes"] = role_changes(head_roles(a, rule), head_roles(b, rule))
-    whole = [folder.resolve() for folder in folders]
-    names = _name_apart(whole) or [folder.name for folder in whole]
+    names = [folder.resolve().name for folder in folders]
+    names = names if names[0] != names[1] else [*map(str, folders)]
     for name, rows in tables.items():
         if name != "scatter":  # which shows what difference.csv holds
             show_path(write_csv(rows, target / f"{name}.csv"))
@@ -133,15 +132,12 @@ def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
     """Name two captures of one run and layer by the folders in which they differ."""
     if (a.run, a.layer_index) != (b.run, b.layer_index):
         return a, b
-    named = _name_apart([Path(capture.source).resolve().parent for capture in (a, b)])
-    return (a.replace(run=named[0]), b.replace(run=named[1])) if named else (a, b)
-
-
-def _name_apart(folders: Sequence[Path]) -> list[str]:
-    """Return the ends of two paths, up to the folders in which they differ; nothing if nowhere."""
-    parts = [folder.parts[::-1] for folder in folders]
+    parts = [Path(capture.source).resolve().parent.parts[::-1] for capture in (a, b)]
     depth = next((n for n, pair in enumerate(zip(*parts, strict=False)) if pair[0] != pair[1]), -1)
-    return ["/".join(reversed(names[: depth + 1])) for names in parts] if depth >= 0 else []
+    if depth < 0:
+        return a, b
+    named = ["/".join(reversed(folders[: depth + 1])) for folders in parts]
+    return a.replace(run=named[0]), b.replace(run=named[1])
 
 
 def _load(path: str) -> Capture:

@@ -30,8 +30,7 @@ def compare_models(a: Survey, b: Survey, statistic: str = "sink") -> pd.DataFram
 
     In layers where the two see different pairs, or last-block rows are of different queries, mean
     maps over runs are measured anew over the pairs and queries of both: as one run, without
-    entropies of means, and masses do not sum to 1. A `HeadgridWarning` says so, and names other
-    frames, and heads that only one of the two has.
+    entropies of means, and masses do not sum to 1. Warnings say so, and that frames differ.
 
     Parameters
     ----------
@@ -45,12 +44,12 @@ def compare_models(a: Survey, b: Survey, statistic: str = "sink") -> pd.DataFram
     DataFrame
         One row per layer x head: ``layer``, ``head``; number, mean and deviation of the sample of
         each model's runs (``runs_a``, ``runs_b``, ``a``, ``b``, ``std_a``, ``std_b``);
-        ``difference`` (b - a; 0 below 1e-12 of the largest value); ``score``, its modified z-score
-        ``0.6745 (x - median) / MAD`` among all heads, MAD being the median of ``|x - median|``, and
-        ``outlier``, whether that is beyond 3.5 (Iglewicz, B., Hoaglin, D. C. (1993), How to detect
-        and handle outliers); ``only_a``, ``only_b``, the share of the head's mass (of its pairs
-        where values are no masses) on pairs that A (B) alone sees, NaN where frames differ;
-        ``measure``, ``statistic``.
+        ``difference`` (b - a, 0 below 1e-12 of the largest value; NaN where one has none);
+        ``score``, its modified z-score ``0.6745 (x - median) / median |x - median|`` among all
+        heads, and ``outlier``, whether that is beyond 3.5 (Iglewicz, B., Hoaglin, D. C. (1993), How
+        to detect and handle outliers); ``only_a``, ``only_b``, the share of mass (of pairs where
+        values are no masses) that A (B) alone sees, NaN where frames differ; ``measure``,
+        ``statistic``.
 
     Raises
     ------
@@ -68,9 +67,15 @@ def compare_models(a: Survey, b: Survey, statistic: str = "sink") -> pd.DataFram
     import pandas as pd
 
     check_choice("statistic", statistic, MEASURES)
-    notes = _expect_comparable(a, b)
+    for survey in (a, b):
+        expect_survey(survey)
+    for name, one, two in a.form.differences(b.form, _ALIKE):
+        raise CaptureError(
+            f"A and B differ in {name}: {one} and {two}; expected the same, so record both alike"
+        )
+    frames = a.form.differences(b.form, ("query_frames", "key_frames"))
     maps = a.pooled_captures(), b.pooled_captures()
-    layers = () if notes else sorted(maps[0].keys() & maps[1].keys())
+    layers = () if frames else sorted(maps[0].keys() & maps[1].keys())
     found = STATISTICS[a.statistic]
     what = "mass" if found.base == "mass" and found.has_mean else "pairs"
     met = {layer: _meet(maps[0][layer], maps[1][layer], what) for layer in layers}
@@ -81,6 +86,11 @@ def compare_models(a: Survey, b: Survey, statistic: str = "sink") -> pd.DataFram
     table = _subtract(pd.concat(rows, keys=["a", "b"], names=["model"]), statistic)
     only = {(layer, head): of for layer in layers for head, of in enumerate(met[layer][0])}
     table[["only_a", "only_b"]] = [only.get(place, (np.nan, np.nan)) for place in table.index]
+    notes = [
+        f"A and B differ in {name}: {one} and {two}; each is measured over its own, so what counts "
+        "frames or averages over them depends on their number"
+        for name, one, two in frames[-1:]
+    ]
     if anew:
         lost_a, lost_b = (f"{share:.3g} %" for share in 100 * table[["only_a", "only_b"]].mean())
         notes.append(
@@ -88,9 +98,6 @@ def compare_models(a: Survey, b: Survey, statistic: str = "sink") -> pd.DataFram
             f"and last-block queries of both; the other one does not see {lost_a} of A's {what} "
             f"and {lost_b} of B's"
         )
-    if lacking := [f"L{layer} H{head}" for layer, head in table.index[table["difference"].isna()]]:
-        named = f"{len(lacking)} heads: {shorten_list(lacking)}"
-        notes.append(f"{statistic}: no value in A or B in {named}")
     for note in notes:
         warnings.warn(note, HeadgridWarning, stacklevel=2)
     table = table.assign(measure=statistic, statistic=a.statistic).reset_index()
@@ -116,22 +123,6 @@ def role_changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     votes = role_votes(pd.concat(models)).set_index(["layer", "head", "set"])
     table = votes[["role", "share"]].unstack()
     return table.set_axis(["role_a", "role_b", "share_a", "share_b"], axis=1).reset_index()
-
-
-def _expect_comparable(a: Survey, b: Survey) -> list[str]:
-    """Refuse what can not be compared; return a sentence if frames differ."""
-    for survey in (a, b):
-        expect_survey(survey)
-    for name, one, two in a.form.differences(b.form, _ALIKE):
-        raise CaptureError(
-            f"A and B differ in {name}: {one} and {two}; expected the same in both, so record both "
-            "alike"
-        )
-    return [
-        f"A and B differ in {name}: {one} and {two}; each is measured over its own, so what counts "
-        "frames or averages over them depends on their number"
-        for name, one, two in a.form.differences(b.form, ("query_frames", "key_frames"))[-1:]
-    ]
 
 
 def _subtract(rows: pd.DataFrame, name: str) -> pd.DataFrame:
