@@ -80,7 +80,10 @@ def test_other_visibility_is_told(cli, models, tmp_path):
         capture = Capture.from_array(waves(3, 6, 6), layer=layer, last_block_query_frames=[4, 5])
         headgrid.save_capture(capture, whole / f"layer{layer}.npz")
     done = cli("compare", whole, models[1], "-o", tmp_path / "out")
-    assert "both; the other one does not see 33.3 % of A's pairs and 0 % of B's\n" in done.stderr
+    assert (
+        "what both see; the other one does not see 33.3 % of A's pairs and 0 % of B's\n"
+        in done.stderr
+    )
     assert (pd.read_csv(tmp_path / "out/difference.csv")["only_a"] > 0).all()
 
 

@@ -77,7 +77,7 @@ def compare_heads(
         raise OptionError(f"the table has {', '.join(map(str, table))}, expected one {expected}")
     if figure == "difference":
         return _draw_map(table, labels, options)
-    draw, look = _draw_roles if roles else _draw_scatter, find_look(options)
+    look, draw = find_look(options), _draw_roles if roles else _draw_scatter
     panel, records, own, caption = draw(table, labels, options)
     text: Any = {"title": write_title(options, look, [own], [], 70), "caption": caption}
     return finish_chart(facet_sets(panel, [""], look), records, look, width=options.points, **text)
@@ -90,7 +90,8 @@ def _draw_map(table: pd.DataFrame, names: list[str], options: FigureOptions) -> 
     summary = pd.concat([heads, means]).astype(dict.fromkeys(("layer", "head", "runs"), "Int64"))
     measure, statistic, key_name = _measure_of(table)
     change = f"{names[1]} \u2212 {names[0]}"
-    return draw_overview(summary, measure, statistic, options, key_name=key_name, change=change)
+    about: Any = {"key_name": key_name, "description": f"difference {change}"}
+    return draw_overview(summary, measure, statistic, options, change=f": {change}", **about)
 
 
 def _measure_of(table: pd.DataFrame) -> tuple[str, str, str]:
@@ -109,9 +110,8 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     size = set_width(options, table.assign(set="")) or (180 if look.border_axes else 400)
     shown = heads[[*_HEAD, "outlier"]].assign(panel=0, a=places[:, 0], b=places[:, 1])
     records: Any = shown.to_dict("records")
-    outliers = int(heads["outlier"].sum())
     dots = (places - low) / (high - low) * size
-    named = _name_last(records, outliers, dots, size, look.tick_label)
+    named = _name_outliers(records, dots, size, look.tick_label)
     title = measure_title(measure, statistic, key_name)
     across, up = (fit_title(f"{title}, {name}", size, look.axis_title) for name in names)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False)
@@ -131,26 +131,24 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     )
     caption = (
         f"{title} ({describe_measure(measure, key_name)}) of {len(heads)} heads, {names[0]} across "
-        f"and {names[1]} up; on the grey line both are equal. {outliers} heads, of which {named} "
-        f"are named, are outliers, in orange: their differences have modified z-scores beyond "
-        f"\u00b1{OUTLIER}."
+        f"and {names[1]} up; on the grey line both are equal. {heads['outlier'].sum()} heads, of "
+        f"which {named} are named, are outliers, in orange: modified z-scores of their differences "
+        f"are beyond \u00b1{OUTLIER}."
     )
     return panel, records, f"{title} of Heads", caption
 
 
-def _name_last(
-    records: Records, count: int, dots: npt.NDArray[np.float64], size: float, letter: float
-) -> int:
-    """Name so many of the last, beside their dots, clear of dots and names; return how many."""
-    taken, height = np.hstack([dots - 3, dots + 3]), letter / 2
-    for number in range(len(dots) - 1, len(dots) - 1 - count, -1):
-        (x, y), record = dots[number].tolist(), records[number]
+def _name_outliers(records: Records, dots: npt.NDArray[Any], size: float, letter: float) -> int:
+    """Name outliers, the last first, beside their dots, clear of all else; return how many."""
+    taken, half = np.hstack([dots - 3, dots + 3]), letter / 2
+    for record, (x, y) in zip(records[::-1], dots.tolist()[::-1], strict=True):
         name = f"L{record['layer']} H{record['head']}"
         width = measure_text(name) * letter
         for shift in (4, -4 - width):
-            box = np.array([x + shift, y - height, x + shift + width, y + height])
+            box = np.array([x + shift, y - half, x + shift + width, y + half])
             apart = ((taken[:, :2] > box[2:]) | (taken[:, 2:] < box[:2])).any(axis=1).all()
-            if apart and box[0] > 2 and box[2] < size and len(taken) < len(dots) + _MOST_NAMES:
+            fits = box[0] > 2 and box[2] < size and len(taken) < len(dots) + _MOST_NAMES
+            if record["outlier"] and apart and fits:
                 taken = np.vstack([taken, box])
                 record |= {"name": name, "shift": shorten_float(shift, 6)}
                 break

@@ -103,18 +103,16 @@ def draw_overview(
 
     The summary has ``set``, ``layer``, ``head`` (missing in a layer's mean over heads), ``runs``,
     ``mean`` and ``std``. ``layers`` are the rows, where not given those of the summary, and
-    ``key_name`` is what a key is called; ``change`` says what values are the difference of.
+    ``key_name`` is what a key is called; ``change`` follows titles of differences.
     """
     expect_values(summary, name, statistic, key_name)
-    about = f"difference {change}" if change else description
     values = summary.loc[summary["head"].notna(), "mean"].dropna().to_numpy()
     ends = float(values.min()), float(values.max())
     like = "logit" if change or measure_diverges(name, statistic) else "mass"
     scale = find_scale([_Values(ends, QuantileSketch.of(values), like)], options)
     heads = sorted(int(head) for head in summary["head"].dropna().unique())
     rows = [int(n) for n in (layers if layers is not None else sorted(summary["layer"].unique()))]
-    look, title = find_look(options), measure_title(name, statistic, key_name)
-    title += f", {change}" if change else ""
+    look, title = find_look(options), measure_title(name, statistic, key_name) + change
     width, sets = set_width(options, summary), summary["set"].nunique()
     table, names = _with_margins(summary), list[str]()
     if roles is not None:
@@ -126,9 +124,9 @@ def draw_overview(
         options,
         {"figure": "overview", "measure": name, "statistic": statistic, **scale.meta},
         key_name=key_name,
-        by=f"Layer and Head: {change}" if change else "Layer and Head",
+        by=f"Layer and Head{change}",
         layers=rows,
-        caption=f", layer x head{', ' + about if about else ''}. Color range "
+        caption=f", layer x head{', ' + description if description else ''}. Color range "
         f"{scale.text}. The last column is the mean over a layer's heads, the last row the mean "
         "over a head's layers; grey and blank cells have no value."
         + (" The outline of a cell is the role that most runs give to the head." if names else ""),

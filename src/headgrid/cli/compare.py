@@ -115,9 +115,9 @@ def _compare_models(
         chart = compare_heads(rows, name, names=names, **style)  # type: ignore[arg-type]
         write_figure(chart, {target / f"{name}.{format}": format for format in formats}, ppi)
     changed = table[table["difference"].abs() > 0]
-    order = changed["difference"].abs().sort_values(ascending=False, kind="stable").index[:top]
+    largest = changed.sort_values("difference", key=abs, ascending=False, kind="stable").head(top)
     told = f"{len(changed)} of {len(table)} heads differ ({statistic}, B - A)"
-    _show_changes(told, changed.loc[order, ["layer", "head", "a", "b", "difference", "score"]])
+    _show_changes(told, largest[["layer", "head", "a", "b", "difference", "score"]])
     if a.failures or b.failures:
         shared.stop(1)
 

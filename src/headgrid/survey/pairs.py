@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import FULL, LAST
@@ -16,9 +17,6 @@ from headgrid.survey.model import Survey, expect_survey
 from headgrid.survey.roles import expect_roles, role_votes
 from headgrid.tables.measures import MEASURES, measure_table
 from headgrid.text import shorten_list
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: Modified z-scores beyond it, to both sides, are outliers.
 OUTLIER = 3.5
@@ -64,8 +62,6 @@ def compare_models(a: Survey, b: Survey, statistic: str = "sink") -> pd.DataFram
     >>> compare_models(a, b)[["layer", "head", "a", "b", "difference"]].values.tolist()
     [[0.0, 0.0, 2.0, 4.0, 2.0]]
     """
-    import pandas as pd
-
     check_choice("statistic", statistic, MEASURES)
     for survey in (a, b):
         expect_survey(survey)
@@ -87,16 +83,14 @@ def compare_models(a: Survey, b: Survey, statistic: str = "sink") -> pd.DataFram
     only = {(layer, head): of for layer in layers for head, of in enumerate(met[layer][0])}
     table[["only_a", "only_b"]] = [only.get(place, (np.nan, np.nan)) for place in table.index]
     notes = [
-        f"A and B differ in {name}: {one} and {two}; each is measured over its own, so what counts "
-        "frames or averages over them depends on their number"
+        f"A and B differ in {name}: {one} and {two}; each is measured over its own frames"
         for name, one, two in frames[-1:]
     ]
     if anew:
         lost_a, lost_b = (f"{share:.3g} %" for share in 100 * table[["only_a", "only_b"]].mean())
         notes.append(
-            f"visibility differs in {len(anew)} of {len(met)} layers, measured anew over the pairs "
-            f"and last-block queries of both; the other one does not see {lost_a} of A's {what} "
-            f"and {lost_b} of B's"
+            f"visibility differs in {len(anew)} of {len(met)} layers, measured anew over what both "
+            f"see; the other one does not see {lost_a} of A's {what} and {lost_b} of B's"
         )
     for note in notes:
         warnings.warn(note, HeadgridWarning, stacklevel=2)
@@ -117,8 +111,6 @@ def role_changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     >>> role_changes(a, a.assign(role="none")).values.tolist()
     [[0, 0, 'sink', 'none', 1.0, 1.0]]
     """
-    import pandas as pd
-
     models = [expect_roles(of, "run").assign(set=model) for model, of in (("a", a), ("b", b))]
     votes = role_votes(pd.concat(models)).set_index(["layer", "head", "set"])
     table = votes[["role", "share"]].unstack()
