@@ -114,8 +114,9 @@ def test_what_only_one_has_is_kept():
 
 def test_models_of_other_frames_are_compared_over_their_own_and_that_is_said():
     rows = [one(None, last_block=[[5.0, *[1.0] * n, 0.0]]) for n in (4, 9)]
-    with pytest.warns(HeadgridWarning, match=r"differ in the key frames: 6 \(0, 1, .*and 11"):
+    with pytest.warns(HeadgridWarning) as told:
         table = compare(*rows)
+    assert "differ in the key frames: 6 (0, 1, 2, 3, 4, 5) and 11" in str(told[1].message)
     assert table["difference"].tolist() == [0.0]
     assert table[["only_a", "only_b"]].isna().all(axis=None)
 

@@ -23,10 +23,8 @@ from headgrid.tables.measures import describe_measure, measure_title
 from headgrid.tables.tidy import round_values
 from headgrid.text import fit_title, measure_text, shorten_float, shorten_text
 
-_FAR_COLOR = "#D55E00"
 _MOST_NAMES, _DOT, _HEAD = 12, 20, ["layer", "head"]
-#: Panel, records, the figure's own title, caption.
-_Drawn = tuple[Any, Records, str, str]
+_Drawn = tuple[Any, Records, str, str]  # panel, records, the figure's own title, caption
 
 
 def compare_heads(
@@ -88,19 +86,16 @@ def _draw_map(table: pd.DataFrame, names: list[str], options: FigureOptions) -> 
     heads["runs"] = table[["runs_a", "runs_b"]].min(axis=1, skipna=False)
     means = heads.groupby(["set", "layer"], as_index=False).agg({"runs": "min", "mean": "mean"})
     summary = pd.concat([heads, means]).astype(dict.fromkeys(("layer", "head", "runs"), "Int64"))
-    measure, statistic, key_name = _measure_of(table)
+    measure, statistic = table[["measure", "statistic"]].iloc[0]
     change = f"{names[1]} \u2212 {names[0]}"
-    about: Any = {"key_name": key_name, "description": f"difference {change}"}
-    return draw_overview(summary, measure, statistic, options, change=f": {change}", **about)
-
-
-def _measure_of(table: pd.DataFrame) -> tuple[str, str, str]:
-    """Return measure and statistic of a table, and what a key is called."""
-    return (*table[["measure", "statistic"]].iloc[0], table.attrs.get("key_name", FRAME))
+    about: Any = {"change": f": {change}", "description": f"difference {change}"}
+    about["key_name"] = table.attrs.get("key_name", FRAME)
+    return draw_overview(summary, measure, statistic, options, **about)
 
 
 def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions) -> _Drawn:
-    (measure, statistic, key_name), look = _measure_of(table), find_look(options)
+    measure, statistic = table[["measure", "statistic"]].iloc[0]
+    key_name, look = table.attrs.get("key_name", FRAME), find_look(options)
     expect_values(table.assign(mean=table["difference"]), measure, statistic, key_name)
     heads = table.dropna(subset="difference").sort_values(["outlier", "difference"], key=abs)
     places = round_values(heads[["a", "b"]].to_numpy(), 6)
@@ -116,7 +111,7 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     across, up = (fit_title(f"{title}, {name}", size, look.axis_title) for name in names)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False)
     x, y = alt.X("a:Q", title=across, scale=scale), alt.Y("b:Q", title=up, scale=scale)
-    color = alt.condition("datum.outlier", alt.value(_FAR_COLOR), alt.value(BAR_COLOR))
+    color = alt.condition("datum.outlier", alt.value("#D55E00"), alt.value(BAR_COLOR))
     base = alt.Chart(width=size, height=size)
     equal = base.mark_rule(color="#888888", strokeWidth=look.line_width, aria=False)
     points = base.mark_point(filled=True, opacity=0.75, size=_DOT * look.line_width, aria=False)
@@ -131,9 +126,8 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     )
     caption = (
         f"{title} ({describe_measure(measure, key_name)}) of {len(heads)} heads, {names[0]} across "
-        f"and {names[1]} up; on the grey line both are equal. {heads['outlier'].sum()} heads, of "
-        f"which {named} are named, are outliers, in orange: modified z-scores of their differences "
-        f"are beyond \u00b1{OUTLIER}."
+        f"and {names[1]} up, equal on the grey line; {heads['outlier'].sum()} outliers in orange, "
+        f"{named} with names: the modified z-score of the difference is beyond \u00b1{OUTLIER}."
     )
     return panel, records, f"{title} of Heads", caption
 

@@ -51,8 +51,7 @@ def compare(
 ) -> None:
     """Draw captures A and B on one scale and B - A on its own; print the largest changes.
 
-    Folders A and B are two models: writes tables and figures of what heads differ in, and prints
-    those that differ most.
+    Of folders A and B, of two models: writes tables and figures, and prints heads that differ.
     """
     options = FigureOptions(**style)
     if top < 1:

@@ -11,7 +11,6 @@ import pandas as pd
 
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import FULL, LAST
-from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError, HeadgridWarning, check_choice
 from headgrid.survey.model import Survey, expect_survey
 from headgrid.survey.roles import expect_roles, role_votes
@@ -20,7 +19,8 @@ from headgrid.text import shorten_list
 
 #: Modified z-scores beyond it, to both sides, are outliers.
 OUTLIER = 3.5
-_ALIKE = ("statistic", "num_heads", "query_name", "key_name")
+_ALIKE = ("statistic", "num_heads", "query_frames", "key_frames", "query_name", "key_name")
+_MASSES = ("mass", "mass_mean")
 
 
 def compare_models(a: Survey, b: Survey, statistic: str = "sink") -> pd.DataFrame:
@@ -42,18 +42,16 @@ def compare_models(a: Survey, b: Survey, statistic: str = "sink") -> pd.DataFram
     DataFrame
         One row per layer x head: ``layer``, ``head``; number, mean and deviation of the sample of
         each model's runs (``runs_a``, ``runs_b``, ``a``, ``b``, ``std_a``, ``std_b``);
-        ``difference`` (b - a, 0 below 1e-12 of the largest value; NaN where one has none);
-        ``score``, its modified z-score ``0.6745 (x - median) / median |x - median|`` among all
-        heads, and ``outlier``, whether that is beyond 3.5 (Iglewicz, B., Hoaglin, D. C. (1993), How
-        to detect and handle outliers); ``only_a``, ``only_b``, the share of mass (of pairs where
-        values are no masses) that A (B) alone sees, NaN where frames differ; ``measure``,
-        ``statistic``.
+        ``difference`` (b - a, 0 below 1e-12 of the largest value); ``score``, its modified z-score
+        ``0.6745 (x - median) / median |x - median|`` among all heads, and ``outlier``, whether that
+        is beyond 3.5 (Iglewicz, B., Hoaglin, D. C. (1993), How to detect and handle outliers);
+        ``only_a``, ``only_b``, the share of mass (of pairs where values are no masses) that A (B)
+        alone sees, NaN where frames differ; ``measure``, ``statistic``.
 
     Raises
     ------
     CaptureError, OptionError
-        Where statistic, number of heads or axes differ, or no pair or last query is in both; for
-        an unknown measure.
+        Where statistic, heads or axes differ, or no last query is in both; for another measure.
 
     Examples
     --------
@@ -66,37 +64,40 @@ def compare_models(a: Survey, b: Survey, statistic: str = "sink") -> pd.DataFram
     for survey in (a, b):
         expect_survey(survey)
     for name, one, two in a.form.differences(b.form, _ALIKE):
-        raise CaptureError(
-            f"A and B differ in {name}: {one} and {two}; expected the same, so record both alike"
-        )
-    frames = a.form.differences(b.form, ("query_frames", "key_frames"))
+        told = f"A and B differ in {name}: {one} and {two}"
+        if not name.endswith("frames"):
+            raise CaptureError(f"{told}; expected the same, so record both alike")
+        warnings.warn(f"{told}; each is measured over its own", HeadgridWarning, stacklevel=2)
     maps = a.pooled_captures(), b.pooled_captures()
-    layers = () if frames else sorted(maps[0].keys() & maps[1].keys())
-    found = STATISTICS[a.statistic]
-    what = "mass" if found.base == "mass" and found.has_mean else "pairs"
-    met = {layer: _meet(maps[0][layer], maps[1][layer], what) for layer in layers}
+    layers = [] if a.form.differences(b.form, _ALIKE) else sorted(maps[0].keys() & maps[1].keys())
+    met = {layer: _meet(maps[0][layer], maps[1][layer]) for layer in layers}
     anew, rows = [layer for layer in layers if met[layer][1]], []
     for side, model in enumerate((a, b)):
         kept = model.statistics[~model.statistics["layer"].isin(anew)]
         rows.append(pd.concat([kept, *(measure_table(met[layer][1][side]) for layer in anew)]))
-    table = _subtract(pd.concat(rows, keys=["a", "b"], names=["model"]), statistic)
+    runs = pd.concat(rows, keys=["a", "b"], names=["model"]).groupby(["layer", "head", "model"])
+    table: Any = runs[statistic].agg(["count", "mean", "std"]).unstack()
+    table.columns = ["runs_a", "runs_b", "a", "b", "std_a", "std_b"]
+    table = table.astype({"runs_a": "Int64", "runs_b": "Int64"})
+    change = table["b"] - table["a"]
+    noise = 1e-12 * table[["a", "b"]].abs().max(axis=None)
+    table["difference"] = change.mask(change.abs() <= noise, 0.0)
+    far = table["difference"] - table["difference"].median()
+    table["score"] = (0.6745 * far / far.abs().median()).mask(far == 0, 0.0)
+    table["outlier"] = table["score"].abs() > OUTLIER
     only = {(layer, head): of for layer in layers for head, of in enumerate(met[layer][0])}
     table[["only_a", "only_b"]] = [only.get(place, (np.nan, np.nan)) for place in table.index]
-    notes = [
-        f"A and B differ in {name}: {one} and {two}; each is measured over its own frames"
-        for name, one, two in frames[-1:]
-    ]
     if anew:
         lost_a, lost_b = (f"{share:.3g} %" for share in 100 * table[["only_a", "only_b"]].mean())
-        notes.append(
+        what = "mass" if a.statistic in _MASSES else "pairs"
+        told = (
             f"visibility differs in {len(anew)} of {len(met)} layers, measured anew over what both "
             f"see; the other one does not see {lost_a} of A's {what} and {lost_b} of B's"
         )
-    for note in notes:
-        warnings.warn(note, HeadgridWarning, stacklevel=2)
+        warnings.warn(told, HeadgridWarning, stacklevel=2)
     table = table.assign(measure=statistic, statistic=a.statistic).reset_index()
     table.attrs["key_name"] = a.form.key_name
-    return table
+    return table  # type: ignore[no-any-return]
 
 
 def role_changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -117,28 +118,12 @@ def role_changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     return table.set_axis(["role_a", "role_b", "share_a", "share_b"], axis=1).reset_index()
 
 
-def _subtract(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return one measure of each head of both, and how they differ."""
-    runs = rows.groupby(["layer", "head", "model"])[name]
-    table: Any = runs.agg(["count", "mean", "std"]).unstack()
-    table.columns = ["runs_a", "runs_b", "a", "b", "std_a", "std_b"]
-    table = table.astype({"runs_a": "Int64", "runs_b": "Int64"})
-    change = table["b"] - table["a"]
-    noise = 1e-12 * table[["a", "b"]].abs().max(axis=None)
-    table["difference"] = change.mask(change.abs() <= noise, 0.0)
-    far = table["difference"] - table["difference"].median()
-    table["score"] = (0.6745 * far / far.abs().median()).mask(far == 0, 0.0)
-    table["outlier"] = table["score"].abs() > OUTLIER
-    return table  # type: ignore[no-any-return]
-
-
-def _meet(a: Capture, b: Capture, what: str) -> tuple[npt.NDArray[np.float64], list[Capture]]:
+def _meet(a: Capture, b: Capture) -> tuple[npt.NDArray[np.float64], list[Capture]]:
     """Return shares [head, 2] that one alone sees, and both over what both see if that is less."""
     full = a.full_frame_attention is not None and b.full_frame_attention is not None
-    heads = range(a.num_heads)
     values = [
-        np.stack([*map(one.head_matrix, heads)]) if full else one.last_block_rows[:, None]
-        for one in (a, b)
+        np.stack([*map(c.head_matrix, range(c.num_heads))]) if full else c.last_block_rows[:, None]
+        for c in (a, b)
     ]
     visible = [~np.isnan(own) for own in values]
     asked = [one.last_block_query_frames for one in (a, b)]
@@ -153,7 +138,7 @@ def _meet(a: Capture, b: Capture, what: str) -> tuple[npt.NDArray[np.float64], l
         )
     shares, parts, seen = [], [], visible[0] & visible[1]
     for one, own, known in zip((a, b), values, visible, strict=True):
-        weight = own if what == "mass" else known
+        weight = own if one.statistic in _MASSES else known
         kept, whole = (np.where(of, weight, 0).sum((1, 2), dtype=float) for of in (seen, known))
         shares.append(1 - kept / np.where(whole == 0, np.nan, whole))
         both = np.where(seen, own, np.nan)
