@@ -97,7 +97,8 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     measure, statistic = table[["measure", "statistic"]].iloc[0]
     key_name, look = table.attrs.get("key_name", FRAME), find_look(options)
     expect_values(table.assign(mean=table["difference"]), measure, statistic, key_name)
-    heads = table.dropna(subset="difference").sort_values(["outlier", "difference"], key=abs)
+    heads = table.dropna(subset="difference").round({"difference": 9})  # one order everywhere
+    heads = heads.sort_values(["outlier", "difference"], key=abs)
     places = round_values(heads[["a", "b"]].to_numpy(), 6)
     low, high = float(places.min()), float(places.max())
     room = 0.05 * (high - low or 1.0)
@@ -106,7 +107,7 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     shown = heads[[*_HEAD, "outlier"]].assign(panel=0, a=places[:, 0], b=places[:, 1])
     records: Any = shown.to_dict("records")
     dots = (places - low) / (high - low) * size
-    named = _name_outliers(records, dots, size, look.tick_label)
+    _name_outliers(records, dots, size, look.tick_label)
     title = measure_title(measure, statistic, key_name)
     across, up = (fit_title(f"{title}, {name}", size, look.axis_title) for name in names)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False)
@@ -127,13 +128,13 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     caption = (
         f"{title} ({describe_measure(measure, key_name)}) of {len(heads)} heads, {names[0]} across "
         f"and {names[1]} up, equal on the grey line; {heads['outlier'].sum()} outliers in orange, "
-        f"{named} with names: the modified z-score of the difference is beyond \u00b1{OUTLIER}."
+        f"the largest with names: modified z-scores of differences beyond \u00b1{OUTLIER}."
     )
     return panel, records, f"{title} of Heads", caption
 
 
-def _name_outliers(records: Records, dots: npt.NDArray[Any], size: float, letter: float) -> int:
-    """Name outliers, the last first, beside their dots, clear of all else; return how many."""
+def _name_outliers(records: Records, dots: npt.NDArray[Any], size: float, letter: float) -> None:
+    """Name outliers, the last first, beside their dots, clear of dots and of other names."""
     taken, half = np.hstack([dots - 3, dots + 3]), letter / 2
     for record, (x, y) in zip(records[::-1], dots.tolist()[::-1], strict=True):
         name = f"L{record['layer']} H{record['head']}"
@@ -146,7 +147,6 @@ def _name_outliers(records: Records, dots: npt.NDArray[Any], size: float, letter
                 taken = np.vstack([taken, box])
                 record |= {"name": name, "shift": shorten_float(shift, 6)}
                 break
-    return len(taken) - len(dots)
 
 
 def _draw_roles(table: pd.DataFrame, names: list[str], options: FigureOptions) -> _Drawn:
