@@ -130,7 +130,7 @@ def test_the_matrix_counts_heads_by_role_in_a_down_and_in_b_across(options):
             "role_b": roles("Anchor", "Veil", "Veil", "Wave", "Wave", "Wave"),
         }
     )
-    drawing = draw(changes, "roles", names=("teacher", "student"), **options)
+    drawing = draw(changes, "role_changes", names=("teacher", "student"), **options)
     at = {t.content: t for t in drawing.texts if "axis-label" in t.classes and t.anchor == "end"}
     across = {
         t.content: t.x for t in drawing.texts if "axis-label" in t.classes and t.anchor == "middle"
@@ -144,20 +144,19 @@ def test_the_matrix_counts_heads_by_role_in_a_down_and_in_b_across(options):
     }
     own = {("Anchor", "Anchor"): 1, ("Anchor", "Veil"): 2, ("Wave", "Wave"): 2}
     assert found == {pair: own.get(pair, 0) for pair in product(across, across)}
-    description = headgrid.compare_heads(changes, "roles").description
+    description = headgrid.compare_heads(changes, "role_changes").description
     assert "2 of 5 change; 1 more have no role" in description
 
 
 def test_another_table_or_option_is_refused():
-    both = headgrid.compare_models(model(A), model(B), "sink", "first")
-    with pytest.raises(OptionError, match="expected one of compare_models, of one measure"):
-        headgrid.compare_heads(both)
+    both = table()
+    with pytest.raises(OptionError, match="expected one of compare_models, a row a head"):
+        headgrid.compare_heads(pd.concat([both, both]))
     with pytest.raises(OptionError, match="expected one of role_changes"):
-        headgrid.compare_heads(both, "roles")
+        headgrid.compare_heads(both, "role_changes")
     with pytest.raises(OptionError, match="did you mean 'scatter'"):
         headgrid.compare_heads(both, "scater")
-    with pytest.warns(headgrid.HeadgridWarning):
-        nothing = headgrid.compare_models(model(A), model(B), "entropy")
-    for figure in ("map", "scatter"):
+    nothing = headgrid.compare_models(model(A), model(B), "entropy")
+    for figure in ("difference", "scatter"):
         with pytest.raises(CaptureError, match="entropy has no value in any head"):
             headgrid.compare_heads(nothing, figure)

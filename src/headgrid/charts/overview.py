@@ -103,7 +103,7 @@ def draw_overview(
 
     The summary has ``set``, ``layer``, ``head`` (missing in a layer's mean over heads), ``runs``,
     ``mean`` and ``std``. ``layers`` are the rows, where not given those of the summary, and
-    ``key_name`` is what a key is called; ``change`` says what values are the difference of.
+    ``key_name`` is what a key is called; ``change`` follows titles of differences.
     """
     expect_values(summary, name, statistic, key_name)
     values = summary.loc[summary["head"].notna(), "mean"].dropna().to_numpy()
@@ -124,7 +124,7 @@ def draw_overview(
         options,
         {"figure": "overview", "measure": name, "statistic": statistic, **scale.meta},
         key_name=key_name,
-        by="Layer and Head",
+        by=f"Layer and Head{change}",
         layers=rows,
         caption=f", layer x head{', ' + description if description else ''}. Color range "
         f"{scale.text}. The last column is the mean over a layer's heads, the last row the mean "

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from headgrid.cli import shared
 from headgrid.cli.pick import check_files, write_figure
-from headgrid.cli.shared import (
-    PathType,
-    format_option,
-    option,
-    path_option,
-    ppi_option,
-    read_file,
-    show_path,
-    style_options,
-)
+from headgrid.cli.shared import PathType, option, path_option, read_file, show_path
 from headgrid.errors import OptionError
-from headgrid.options import FigureOptions
+from headgrid.options import FORMATS, FigureOptions
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from headgrid.capture.model import Capture
 
 
@@ -32,22 +25,17 @@ if TYPE_CHECKING:
 @click.argument("b", metavar="B", type=PathType())
 @path_option(
     "-o --output files FILE|DIR",
-    "Of two files the figure; its suffix says the format; give it again for another format. Of two "
-    "folders the folder where tables and figures go.",
+    "The figure, once for each format, by its suffix; of two folders the folder for all files.",
     required=True,
     multiple=True,
 )
 @option("--top N", "Rows of the printed table of changes.", 10, type=int)
 @path_option("--table FILE.csv", "Of two files: write the change of every pair, largest first.")
-@option(
-    "--statistic measures NAME",
-    "Of two folders: a measure to compare, a column of statistics.csv; sink by default.",
-    multiple=True,
-)
+@option("--statistic NAME", "Of two folders: the measure to compare, by default sink.")
 @option("--rule NAME", "Of two folders: also compare the roles of heads that a rule finds.")
-@format_option
-@style_options
-@ppi_option
+@shared.format_option
+@shared.style_options
+@shared.ppi_option
 def compare(
     a: str,
     b: str,
@@ -55,7 +43,7 @@ def compare(
     *,
     top: int,
     table: Path | None,
-    measures: tuple[str, ...],
+    statistic: str | None,
     rule: str | None,
     formats: tuple[str, ...],
     ppi: float,
@@ -63,59 +51,92 @@ def compare(
 ) -> None:
     """Draw captures A and B on one scale and B - A on its own; print the largest changes.
 
-    Folders A and B are two models: writes differences.csv and figures of one measure, and of
-    roles with --rule, and prints the heads that differ most.
+    Of folders A and B, of two models: writes tables and figures, and prints heads that differ.
     """
     options = FigureOptions(**style)
     if top < 1:
         raise OptionError(f"top is {top}, expected a whole number, at least 1")
     if table is not None and table.suffix.lower() != ".csv":
         raise OptionError(f"{table.name}: suffix is {table.suffix!r}, expected .csv")
-    if any(map(os.path.isdir, (a, b))):
-        from headgrid.cli.compare_folders import compare_folders
-
-        if table is not None:
-            raise OptionError("--table is of two files; differences.csv has all of two folders")
-        folders = [Path(path).resolve() for path in (a, b)]
-        names = _name_apart(folders) or [folder.name for folder in folders]
-        more: dict[str, Any] = {"formats": formats, "ppi": ppi, "style": style}
-        compare_folders((a, b), files, names, measures, rule, top, **more)
+    folders = [Path(path) for path in (a, b) if Path(path).is_dir()]
+    if folders:
+        alone = len(folders) == 1 or len(files) > 1 or files[0].suffix[1:].lower() in FORMATS
+        if alone or table is not None:
+            raise OptionError(
+                f"{folders[0]}: is a folder, expected two, of two models, one -o DIR and no --table"
+            )
+        _compare_models(folders, files[0], statistic or "sink", rule, top, formats, ppi, style)
         return
-    if measures or rule is not None or formats != ("svg",):
+    if statistic or rule or formats != ("svg",):
         raise OptionError("A and B are files, expected folders with --statistic, --rule, --format")
     outputs = check_files(files)
     captures = tell_apart(_load(a), _load(b))
+    from headgrid.batch.survey_files import write_csv
     from headgrid.charts.compare import draw_comparison
     from headgrid.tables.changes import change_table
 
     changes = change_table(*captures, top=top if table is None else None)
     write_figure(draw_comparison(*captures, options), outputs, ppi)
     if table is not None:
-        from headgrid.capture.files import write_bytes
+        show_path(write_csv(changes, table))
+    none = ": no pair is seen in both" if changes.empty else ""
+    _show_changes(f"largest changes ({captures[0].statistic}, B - A){none}", changes.head(top))
 
-        content = changes.to_csv(index=False, lineterminator="\n")
-        show_path(write_bytes(table, content.encode("utf-8")))
-    title = f"largest changes ({captures[0].statistic}, B - A)"
-    if changes.empty:
-        click.echo(f"{title}: no pair is seen in both")
-    else:
-        rows = changes.head(top).to_string(index=False, float_format="{:.4g}".format)
-        click.echo(f"{title}\n{rows}")
+
+def _compare_models(
+    folders: Sequence[Path],
+    target: Path,
+    statistic: str,
+    rule: str | None,
+    top: int,
+    formats: Sequence[str],
+    ppi: float,
+    style: dict[str, Any],
+) -> None:
+    """Write what the heads of two folders differ in, and print those that differ most."""
+    from headgrid.batch.survey_files import write_csv
+    from headgrid.capture.folders import place_captures
+    from headgrid.charts.models import compare_heads
+    from headgrid.survey.pairs import compare_models, role_changes
+    from headgrid.survey.roles import head_roles
+
+    found = [shared.find_files([folder]) for folder in folders]
+    a, b = (shared.read_survey(files, place_captures(files), odd, None) for files, odd in found)
+    table = compare_models(a, b, statistic)
+    tables = {"difference": table, "scatter": table}
+    if rule is not None:
+        tables["role_changes"] = role_changes(head_roles(a, rule), head_roles(b, rule))
+    names = [folder.resolve().name for folder in folders]
+    names = names if names[0] != names[1] else [*map(str, folders)]
+    for name, rows in tables.items():
+        if name != "scatter":  # which shows what difference.csv holds
+            show_path(write_csv(rows, target / f"{name}.csv"))
+        chart = compare_heads(rows, name, names=names, **style)  # type: ignore[arg-type]
+        write_figure(chart, {target / f"{name}.{format}": format for format in formats}, ppi)
+    changed = table[table["difference"].abs() > 0]
+    largest = changed.sort_values("difference", key=abs, ascending=False, kind="stable").head(top)
+    told = f"{len(changed)} of {len(table)} heads differ ({statistic}, B - A)"
+    _show_changes(told, largest[["layer", "head", "a", "b", "difference", "score"]])
+    if a.failures or b.failures:
+        shared.stop(1)
+
+
+def _show_changes(title: str, rows: pd.DataFrame) -> None:
+    click.echo(title)
+    if len(rows):
+        click.echo(rows.to_string(index=False, float_format="{:.4g}".format))
 
 
 def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
     """Name two captures of one run and layer by the folders in which they differ."""
     if (a.run, a.layer_index) != (b.run, b.layer_index):
         return a, b
-    named = _name_apart([Path(capture.source).resolve().parent for capture in (a, b)])
-    return (a.replace(run=named[0]), b.replace(run=named[1])) if named else (a, b)
-
-
-def _name_apart(folders: Sequence[Path]) -> list[str]:
-    """Return the ends of two paths, up to the folders in which they differ; nothing if nowhere."""
-    parts = [folder.parts[::-1] for folder in folders]
+    parts = [Path(capture.source).resolve().parent.parts[::-1] for capture in (a, b)]
     depth = next((n for n, pair in enumerate(zip(*parts, strict=False)) if pair[0] != pair[1]), -1)
-    return ["/".join(reversed(names[: depth + 1])) for names in parts] if depth >= 0 else []
+    if depth < 0:
+        return a, b
+    named = ["/".join(reversed(folders[: depth + 1])) for folders in parts]
+    return a.replace(run=named[0]), b.replace(run=named[1])
 
 
 def _load(path: str) -> Capture:
