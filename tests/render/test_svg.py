@@ -399,3 +399,9 @@ def test_joined_characters_are_parted_for_png_and_pdf_only():
     drawing = render_svg(to_spec(heatmap(capture, title="\U0001f469\u200d\U0001f467 a")))
     assert "\u200d" in drawing
     assert "\U0001f469\U0001f467 a" in svg.for_layout(drawing)
+
+
+def test_a_place_that_is_no_number_stays_as_it_is():
+    spec = to_spec(heatmap(block_capture()))
+    spec["config"]["axis"]["titlePadding"] = "red"
+    assert re.search(r"translate\(\S*red,", render_svg(spec))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def compare(
         raise OptionError(f"top is {top}, expected a whole number, at least 1")
     if table is not None and table.suffix.lower() != ".csv":
         raise OptionError(f"{table.name}: suffix is {table.suffix!r}, expected .csv")
-    folders = [Path(path) for path in (a, b) if Path(path).is_dir()]
+    folders = [Path(path) for path in (a, b) if os.path.isdir(path)]
     if folders:
         alone = len(folders) == 1 or len(files) > 1 or files[0].suffix[1:].lower() in FORMATS
         if alone or table is not None:

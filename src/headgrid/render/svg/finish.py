@@ -52,7 +52,8 @@ _ID = re.compile(r' id="([^"]*)"')
 # libxml2 refuses texts above 10 MB unless it is told.
 _HUGE = 5_000_000
 _PLACE = re.compile(r"translate\(([^(),]+),([^(),]+)\)")
-_ASIDE = re.compile(r"translate\(([^(),]+),([^(),]+)\) rotate\((-?90)\) translate\(0,([^(),]+)\)")
+_N = r"(-?[0-9.]+(?:e[-+]?[0-9]+)?)"
+_ASIDE = re.compile(rf"translate\({_N},{_N}\) rotate\((-?90)\) translate\(0,{_N}\)")
 _RULES = ("mark-rule role-axis-tick", "mark-rule role-axis-grid")
 _HIDDEN = "headgrid_hidden_"  # marks that a scale or a key needs, and that show nothing
 _ROLES = ("group mark container", "title")
