@@ -403,5 +403,5 @@ def test_joined_characters_are_parted_for_png_and_pdf_only():
 
 def test_a_place_that_is_no_number_stays_as_it_is():
     spec = to_spec(heatmap(block_capture()))
-    spec["config"]["axis"]["titlePadding"] = "red"
+    spec["config"]["legend"]["titlePadding"] = "red"
     assert re.search(r"translate\(\S*red,", render_svg(spec))

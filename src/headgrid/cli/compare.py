@@ -59,7 +59,7 @@ def compare(
         raise OptionError(f"top is {top}, expected a whole number, at least 1")
     if table is not None and table.suffix.lower() != ".csv":
         raise OptionError(f"{table.name}: suffix is {table.suffix!r}, expected .csv")
-    folders = [Path(path) for path in (a, b) if os.path.isdir(path)]
+    folders = [Path(path) for path in (a, b) if os.path.isdir(path)]  # noqa: PTH112 - of any name
     if folders:
         alone = len(folders) == 1 or len(files) > 1 or files[0].suffix[1:].lower() in FORMATS
         if alone or table is not None:
