@@ -1,16 +1,17 @@
 """Rows of all heads of a run -> the role of each head: the rules that headgrid comes with.
 
-Each takes the rows of one run, as `Survey.rows` has them, and returns a table of ``role`` and
-``margin``: how far the number that decided lies from the nearest border, at least 0. A head without
-visible keys has no role; too few keys, and captures of another statistic than the rule needs, are a
-`CaptureError`, a parameter out of its range an `OptionError`.
+Each takes `Survey.rows` of one run, and returns a table of ``role`` and ``margin``: how far what
+decided lies from the nearest border, at least 0, infinite without one. A head without visible keys
+has no role; too few keys, and another statistic than the rule needs, are a `CaptureError`.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import numpy.typing as npt
 
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError, check_choice, show_value
-from headgrid.tables.stats import group_rows
+from headgrid.tables.stats import visible_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,53 +32,39 @@ def sign_period(
 ) -> pd.DataFrame:
     """Return Anchor, Wave or Veil of each head, from logits.
 
-    Looks at the row of the last query frame (of captures without a matrix at the last block's)
-    without its last ``own`` keys, the query's block. Where at least ``share`` of its values are
-    positive, the head is an Anchor, where at least ``share`` are not, a Veil; else, where the
-    period of `find_periods` is below ``period`` frames, a Wave; else an Anchor where the mean is
-    positive, a Veil where not (also where there is no period, which too few keys warn of). The
-    margin is in shares, for a Wave in frames, and in logits where the mean decided.
+    Of the last query frame's row (of captures without a matrix the last block's), without its last
+    ``own`` keys, the query's block: where at least ``share`` of the values are positive, the head
+    is an Anchor, where at least ``share`` are not, a Veil; else, where the period of `find_periods`
+    is below ``period`` frames, a Wave; else an Anchor where the mean is positive, a Veil where not.
+    The margin is in shares, for a Wave in frames, and in logits where the mean decided.
 
     From Pyramid Forcing (2026), arXiv:2605.13111.
     """
-    _check(share=share, period=period, own=own)
-    codes, margins, short = np.full(len(rows), -1), np.full(len(rows), np.nan), 0
+    positive, other, periods, mean = np.full((4, len(rows)), np.nan)
     for heads, frames, seen in _groups("sign-period", rows, "logit", own + 1, "last_query"):
         kept = seen[:, : len(frames) - own]
-        positive, other, mean = (kept > 0).mean(axis=1), (kept <= 0).mean(axis=1), kept.mean(axis=1)
-        periods = find_periods(kept, frames[: len(frames) - own])
-        decided = [positive >= share, other >= share, periods < period]
-        codes[heads] = np.select([*decided, mean > 0], [0, 2, 1, 0], 2)
-        apart = [positive - share, other - share, period - periods]
-        margins[heads] = np.select(decided, apart, np.abs(mean))
-        if np.isnan(periods).all() and not (decided[0] | decided[1]).all():
-            short = kept.shape[1]
-    if short:
-        warnings.warn(
-            f"sign-period: found {short} visible keys beside the last {own}, expected at least 19 "
-            "at one step to find a period; heads that signs do not decide go by their mean and "
-            "none is a Wave, so record more frames",
-            HeadgridWarning,
-            stacklevel=3,
-        )
-    return _to_table("sign-period", codes, margins)
+        positive[heads], other[heads] = (kept > 0).mean(axis=1), (kept <= 0).mean(axis=1)
+        periods[heads] = find_periods(kept, frames[: len(frames) - own])
+        mean[heads] = kept.mean(axis=1)
+        if len(frames) < own + 19 and (np.maximum(positive, other)[heads] < share).any():
+            text = f"found {len(frames)} visible keys, expected at least {own + 19} for a Wave"
+            warnings.warn(f"sign-period: {text}; record more frames", HeadgridWarning, stacklevel=3)
+    decided = [positive >= share, other >= share, periods < period]
+    margins = [positive - share, other - share, period - periods]
+    codes = np.select([np.isnan(mean), *decided, mean > 0], [-1, 0, 2, 1, 0], 2)
+    return _to_table(codes, np.select(decided, margins, abs(mean)), "Anchor", "Wave", "Veil")
 
 
-def find_periods(values: npt.ArrayLike, frames: npt.ArrayLike) -> _Numbers:
+def find_periods(rows: _Numbers, frames: npt.NDArray[Any]) -> _Numbers:
     """Return the dominant period, in frames, of each row [head, key] along the keys.
 
-    The first difference of a row, minus its mean and times a Hann window, goes through a real FFT.
-    The lines with periods P from 3 frames to a sixth of all are scored: the magnitude at P, and
-    0.5, 0.25 and 0.125 times the largest one within 20 % of the periods 2 P, 3 P and 4 P. The best
-    score counts, of equal ones the longest period. NaN without such a line (as below 19 keys),
-    without a constant step of frames, and for a row on a straight line.
-
-    >>> frames = np.arange(60)
-    >>> find_periods([np.sin(2 * np.pi * frames / 5), 0.5 * frames], frames).round(1)
-    array([4.9, nan])
+    Of the real FFT of a row's first difference, minus its mean and times a Hann window, the lines
+    with periods P from 3 frames to a sixth of all are scored: the magnitude at P, and 0.5, 0.25
+    and 0.125 times the largest within 20 % of 2 P, 3 P and 4 P. The best counts, of equal ones the
+    longest period. NaN below 19 keys, without a constant step, and for a straight line.
     """
-    rows, steps = np.asarray(values, dtype=np.float64), np.diff(np.asarray(frames))
-    count, lines = len(steps), np.arange(1, len(steps) // 2 + 1)
+    steps, count = np.diff(frames), len(frames) - 1
+    lines = np.arange(1, count // 2 + 1)
     scored = lines[(lines >= 6) & (steps[:1].sum() * count >= 3 * lines)]
     if not len(scored) or bool((steps != steps[0]).any()):
         return np.full(len(rows), np.nan)
@@ -102,17 +89,16 @@ def recent_mass(
     """Return static or dynamic of each head, from masses.
 
     Static is a head with at least ``share`` of the last block's mass, without that on the first
-    ``skip`` keys, on the last ``recent`` ones. The paper skips 3. The margin is in shares.
+    ``skip`` keys (3 in the paper), on the last ``recent`` ones. The margin is in shares.
 
     From Forcing-KV (2026), arXiv:2605.09681.
     """
-    _check(share=share, recent=recent, skip=skip)
     shares = np.full(len(rows), np.nan)
-    for heads, _, seen in _groups("recent-mass", rows, "mass", recent + skip + 1):
-        whole = seen[:, skip:].sum(axis=1)
-        shares[heads] = seen[:, -recent:].sum(axis=1) / np.where(whole > 0, whole, np.nan)
+    for heads, frames, seen in _groups("recent-mass", rows, "mass", recent + skip + 1):
+        whole, late = seen[:, skip:].sum(axis=1), seen[:, len(frames) - recent :].sum(axis=1)
+        shares[heads] = late / np.where(whole > 0, whole, np.nan)
     codes = np.select([np.isnan(shares), shares >= share], [-1, 0], 1)
-    return _to_table("recent-mass", codes, np.abs(shares - share))
+    return _to_table(codes, np.abs(shares - share), "static", "dynamic")
 
 
 def three_mass(rows: pd.DataFrame, *, share: float = 0.5, own: int = 3) -> pd.DataFrame:
@@ -122,26 +108,23 @@ def three_mass(rows: pd.DataFrame, *, share: float = 0.5, own: int = 3) -> pd.Da
     ``own``, the block) are each divided by their sums over all heads of the run. The ``share`` of
     the heads (rounded down) whose larger one is smallest are current, the paper's dummy heads;
     the others are what their larger one says. The margin, in those shares, is how far the larger
-    one lies from that of the next head across the border to current, and for other heads at most
-    how far the two lie apart.
+    one lies from the next head's beyond the border to current, and at most how far the two differ.
 
     From Dummy Forcing (2026), arXiv:2601.20499.
     """
-    _check(share=share, own=own)
-    both = np.full((len(rows), 2), np.nan)
+    both = np.full((2, len(rows)), np.nan)
     for heads, frames, seen in _groups("three-mass", rows, "mass", own + 2):
-        both[heads, 0] = seen[:, 0]
-        both[heads, 1] = seen[:, 1 : len(frames) - own].sum(axis=1)
-    first, middle = (both / np.maximum(np.nansum(both, axis=0), 1e-300)).T
-    larger, unknown = np.maximum(first, middle), np.isnan(both[:, 0])
-    order = np.argsort(np.where(unknown, np.inf, larger), kind="stable")[: (~unknown).sum()]
+        both[:, heads] = seen[:, 0], seen[:, 1 : len(frames) - own].sum(axis=1)
+    first, middle = both / np.maximum(np.nansum(both, axis=1, keepdims=True), 1e-300)
+    larger = np.maximum(first, middle)
+    order = np.argsort(larger, kind="stable")[: np.count_nonzero(~np.isnan(larger))]
     few = int(share * len(order) + 1e-9)
-    codes = np.where(unknown, -1, np.where(first >= middle, 0, 1))
+    codes = np.select([np.isnan(larger), first >= middle], [-1, 0], 1)
     codes[order[:few]] = 2
     below, above = [-np.inf, *larger[order]][few], [*larger[order], np.inf][few]
     apart = np.minimum(larger - below, np.abs(first - middle))
     margins = np.where(codes == 2, above - larger, apart)
-    return _to_table("three-mass", codes, np.where(np.isinf(margins), np.nan, margins))
+    return _to_table(codes, margins, "first", "middle", "current")
 
 
 def sink(rows: pd.DataFrame, *, threshold: float = 0.0) -> pd.DataFrame:
@@ -152,38 +135,29 @@ def sink(rows: pd.DataFrame, *, threshold: float = 0.0) -> pd.DataFrame:
 
     Attention sinks are those of StreamingLLM (2023), arXiv:2309.17453.
     """
-    _check(threshold=threshold)
-    scores = np.full(len(rows), np.nan)
-    for heads, frames, seen in _groups("sink", rows, "", 1):
-        if frames[0] == 0 and len(frames) > 2:
-            scores[heads] = seen[:, 0] - seen[:, 1:-1].mean(axis=1)
+    scores = rows["sink"].to_numpy()
     codes = np.select([np.isnan(scores), scores > threshold], [-1, 0], 1)
-    return _to_table("sink", codes, np.abs(scores - threshold))
+    return _to_table(codes, np.abs(scores - threshold), "sink", "other")
 
 
-#: The rules by name, each with the roles that it gives; where votes are even, the first wins.
-RULES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
-    "sign-period": (sign_period, ("Anchor", "Wave", "Veil")),
-    "recent-mass": (recent_mass, ("static", "dynamic")),
-    "three-mass": (three_mass, ("first", "middle", "current")),
-    "sink": (sink, ("sink", "other")),
+RULES = {
+    rule.__name__.replace("_", "-"): rule for rule in (sign_period, recent_mass, three_mass, sink)
 }
 
 
-def find_rule(name: str, parameters: Mapping[str, Any]) -> Callable[..., Any]:
-    """Return a rule by its name, after a look at the names of its parameters."""
-    rule, _ = RULES[check_choice("rule", name, RULES)]
-    for parameter in parameters:
-        check_choice(f"parameter of {name}", parameter, [*inspect.signature(rule).parameters][1:])
-    return rule
-
-
-def _to_table(name: str, codes: npt.NDArray[Any], margins: _Numbers) -> pd.DataFrame:
-    """Return roles by their number, -1 for none, and margins."""
-    import pandas as pd
-
-    roles = pd.Categorical.from_codes(codes.tolist(), pd.Index(RULES[name][1]), ordered=True)
-    return pd.DataFrame({"role": roles, "margin": np.where(codes < 0, np.nan, margins)})
+def find_rule(name: str, parameters: Mapping[str, Any]) -> partial[Any]:
+    """Return a rule with its parameters; refuse those that it has not, or that can not be."""
+    rule, checked = RULES[check_choice("rule", name, RULES)], dict[str, Any]()
+    defaults = inspect.getfullargspec(rule).kwonlydefaults or {}
+    for key, value in parameters.items():
+        count = isinstance(defaults[check_choice(f"parameter of {name}", key, defaults)], int)
+        low, high = (0, 1) if key == "share" else (0 if count else -math.inf, math.inf)
+        real = isinstance(value, (int, float)) and low <= value <= high
+        if not real or (count and value % 1):
+            kind = "a share, 0 to 1" if high == 1 else "a number (of keys a whole one)"
+            raise OptionError(f"{key} of {name} is {show_value(value)}, expected {kind}")
+        checked[key] = int(value) if count else value
+    return partial(rule, **checked)
 
 
 def _groups(
@@ -191,13 +165,12 @@ def _groups(
 ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[Any], _Numbers]]:
     """Yield heads that see the same keys, the frames of these, and values; refuse what is amiss."""
     found = STATISTICS[rows["statistic"].iloc[0]]
-    if needed and not (found.base == needed and found.has_mean):
+    if not (found.base == needed and found.has_mean):
         raise CaptureError(
             f"{rule}: the captures hold {found.name}, expected {needed}; record them with "
             f'headgrid.record(statistic="{needed}") or headgrid record --statistic {needed}'
         )
-    column = column if rows[column].iloc[0] is not None else "last_block"
-    for heads, keys, seen in group_rows(np.stack(rows[column].to_list())):
+    for heads, keys, seen in visible_groups(np.stack(rows[column].to_list())):
         if len(keys) < least:
             raise CaptureError(
                 f"{rule}: a row has {len(keys)} visible keys, expected at least {least}; record "
@@ -206,13 +179,9 @@ def _groups(
         yield heads, rows["key_frames"].iloc[0][keys], seen
 
 
-def _check(**given: float) -> None:
-    """Refuse what is no number, no share, or no count of keys."""
-    for name, value in given.items():
-        least = {"share": 0, "own": 0, "skip": 0, "recent": 1}.get(name, -1e300)
-        real = isinstance(value, float) and name in ("share", "period", "threshold")
-        if not (
-            (real or isinstance(value, int)) and least <= value <= (1 if name == "share" else 1e300)
-        ):
-            wanted = "a share, 0 to 1" if name == "share" else "a number (of keys a whole one)"
-            raise OptionError(f"{name} is {show_value(value)}, expected {wanted}")
+def _to_table(codes: npt.NDArray[Any], margins: _Numbers, *roles: str) -> pd.DataFrame:
+    """Return roles by their number, -1 for none, in the order in which they win an even vote."""
+    import pandas as pd
+
+    labels = pd.Categorical.from_codes(codes.tolist(), pd.Index(roles), ordered=True)
+    return pd.DataFrame({"role": labels, "margin": margins})
