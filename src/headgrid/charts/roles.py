@@ -58,7 +58,7 @@ def role_map(
     own = ["Roles of Heads by Layer", *([f"Vote of {runs} Runs"] if runs > 1 else [])]
     rule = f", by {shorten_text(votes['rule'].iloc[0], 80)}" if "rule" in votes else ""
     sets = list(dict.fromkeys(votes["set"]))
-    shown = votes[["layer", "head", "role", "runs"]].assign(
+    shown: Any = votes[["layer", "head", "role", "runs"]].assign(
         panel=votes["set"].map(sets.index),
         set=votes["set"].map(lambda name: shorten_text(name) or None),
         row=votes["layer"].astype(str),
@@ -96,19 +96,23 @@ def _draw_panel(
     known = cells.transform_filter("isValid(datum.role)")
     # The least share of runs that a role can win with is palest.
     pale = alt.Scale(domain=[1 / max(2, len(names)), 1], range=[0.3, 1], clamp=True)
+    fill, told = role_channel(alt.Fill("role:N"), names, look), ["set:N", "layer:O", "role:N"]
+    places: list[Any] = ["panel", "set", "layer", "row", "role"]
+    counts = base.transform_filter("isValid(datum.role)")
+    counts = counts.transform_aggregate(heads="count()", groupby=places)
+    counts = counts.transform_calculate(column="' '+datum.role")
+    gap: Any = {"xOffset": apart_gap(width), "aria": False}
     marks = [
         cells.transform_filter("!isValid(datum.role)").encode(fill=alt.value(UNSEEN_COLOR)),
         known.encode(
-            fill=role_channel(alt.Fill("role:N"), names, look),
+            fill=fill,
             opacity=alt.Opacity("share:Q", scale=pale, legend=None),
-            tooltip=["set:N", "layer:O", "head:O", "role:N", "share:Q", "runs:Q"],
+            tooltip=[*told, "head:O", "share:Q", "runs:Q"],
         ),
+        counts.mark_rect(opacity=0.45, **gap).encode(fill=fill, tooltip=[*told, "heads:Q"]),
     ]
     size = min(look.tick_label, height - 2, int(width / 0.6 / len(str(len(heads)))))
     if size >= 6:
-        counts = base.transform_filter("isValid(datum.role)")
-        counts = counts.transform_aggregate(heads="count()", groupby=["panel", "row", "role"])
-        counts = counts.transform_calculate(column="' '+datum.role").encode(text="heads:Q")
-        marks.append(counts.mark_text(fontSize=size, xOffset=apart_gap(width), aria=False))
+        marks.append(counts.mark_text(fontSize=size, **gap).encode(text="heads:Q"))
     panel = alt.layer(*marks).properties(width=width * across, height=height * len(layers))
     return panel.properties(view=alt.ViewBackground(stroke=None))

@@ -85,7 +85,7 @@ def roles(
     for name, of_set in votes.groupby("set"):
         for export in exports:
             for file, text in _export(of_set, export, rule).items():
-                shared.show_path(write_bytes(folder / name / file, text.encode()))
+                shared.show_path(write_bytes(folder / str(name) / file, text.encode()))
     for name, rows in {"roles": table, "votes": votes, "agreement": agreement}.items():
         shared.show_path(write_csv(rows, folder / f"{name}.csv"))
     for path in write_figure("roles", partial(role_map, votes, **style), target, None, folder):
@@ -102,7 +102,7 @@ def _export(votes: pd.DataFrame, export: str, rule: str) -> dict[str, str]:
     codes, places = _EXPORTS[export][rule], votes.set_index(["layer", "head"])
     given = places["role"].astype(object).map(codes).unstack()
     given = given.reindex(range(int(votes["layer"].max()) + 1))
-    lacking = given.isna().stack()
+    lacking: Any = given.isna().stack()
     for layer, head in lacking.index[lacking][:1]:
         raise CaptureError(
             f"set {votes['set'].iloc[0]!a}: layer {layer}, head {head} has no role, expected one "
@@ -122,6 +122,6 @@ def _export(votes: pd.DataFrame, export: str, rule: str) -> dict[str, str]:
         | {f"{role}_head": row.index[row == code].tolist() for role, code in codes.items()}
         for layer, row in rows.iterrows()
     ]
-    head = {"format": "forcingkv_offline_head_custom2", "profile": rule}
+    head = {"format": "forcingkv_offline_head_custom2", "profile": str(votes["rule"].iloc[0])}
     whole = {**head, "num_layers": len(rows), "num_heads": rows.shape[1], "layers": listed}
     return {"forcing-kv.json": json.dumps(whole, indent=1) + "\n"}

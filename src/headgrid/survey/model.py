@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -151,10 +151,11 @@ class Survey(Card):
         that was recorded (the last block's without a full matrix), are arrays with NaN where
         unseen, ``key_frames`` is their frames.
         """
+        keys: Any = np.array(self.form.key_frames)
         return self.statistics.assign(
             last_block=[row for one in self._inputs for row in one.last_block],
             last_query=[row for one in self._inputs for row in one.last_query],
-            key_frames=[np.array(self.form.key_frames)] * len(self.statistics),
+            key_frames=[keys] * len(self.statistics),
         )
 
     def summary(self, name: str = "sink") -> pd.DataFrame:

@@ -171,7 +171,7 @@ def expect_roles(found: Any, *columns: str) -> pd.DataFrame:
     texts, role = found.filter(["set", "run"]), found["role"]
     empty = texts.loc[:, texts.isna().all()].astype(object).fillna("")  # as a CSV gives them back
     known = role.cat.categories if hasattr(role, "cat") else role.dropna().unique()
-    names = [shorten_text(str(name), 40) for name in known]
-    roles = pd.Categorical(role, known, ordered=True).rename_categories(names)
+    roles = pd.Categorical(role, known, ordered=True)
+    roles = roles.rename_categories(lambda name: shorten_text(str(name), 40))
     table: pd.DataFrame = found.assign(role=roles, **empty)
     return table
