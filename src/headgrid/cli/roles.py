@@ -70,8 +70,7 @@ def roles(
     from headgrid.capture.folders import place_captures
     from headgrid.charts.roles import role_map
     from headgrid.options import FigureOptions
-    from headgrid.survey.roles import head_roles, role_agreement, role_votes
-    from headgrid.tables.rules import find_rule
+    from headgrid.survey.roles import find_rule, head_roles, role_agreement, role_votes
 
     find_rule(rule, dict(parameters))
     for export in exports:
@@ -102,8 +101,8 @@ def _export(votes: pd.DataFrame, export: str, rule: str) -> dict[str, str]:
     codes, places = _EXPORTS[export][rule], votes.set_index(["layer", "head"])
     given = places["role"].astype(object).map(codes).unstack()
     given = given.reindex(range(int(votes["layer"].max()) + 1))
-    lacking: Any = given.isna().stack()
-    for layer, head in lacking.index[lacking][:1]:
+    lacking: Any = given.isna().unstack()
+    for head, layer in lacking.index[lacking][:1]:
         raise CaptureError(
             f"set {votes['set'].iloc[0]!a}: layer {layer}, head {head} has no role, expected one "
             f"in all layers from 0 on to export {export}; give captures of all of them"
