@@ -92,24 +92,23 @@ def _draw_panel(
         named = {"labelExpr": "slice(datum.value,0,1)==' '?'':datum.value"}
     x = axis_of(alt.X("column:N"), heads, width, look, columns, **named)
     base = alt.Chart().encode(x=x, y=axis_of(alt.Y("row:N"), layers, height, look, []))
-    cells = base.mark_rect(stroke="white", strokeWidth=0.5, aria=False)
-    known = cells.transform_filter("isValid(datum.role)")
+    line: dict[str, Any] = {"stroke": "white", "strokeWidth": 0.5, "aria": False}
+    known = base.transform_filter("isValid(datum.role)")
     # The least share of runs that a role can win with is palest.
     pale = alt.Scale(domain=[1 / max(2, len(names)), 1], range=[0.3, 1], clamp=True)
     fill, told = role_channel(alt.Fill("role:N"), names, look), ["set:N", "layer:O", "role:N"]
     places: list[Any] = ["panel", "set", "layer", "row", "role"]
-    counts = base.transform_filter("isValid(datum.role)")
-    counts = counts.transform_aggregate(heads="count()", groupby=places)
+    counts = known.transform_aggregate(heads="count()", groupby=places)
     counts = counts.transform_calculate(column="' '+datum.role")
     gap: Any = {"xOffset": apart_gap(width), "aria": False}
     marks = [
-        cells.transform_filter("!isValid(datum.role)").encode(fill=alt.value(UNSEEN_COLOR)),
-        known.encode(
+        base.transform_filter("!isValid(datum.role)").mark_rect(**line, fill=UNSEEN_COLOR),
+        known.mark_rect(**line).encode(
             fill=fill,
             opacity=alt.Opacity("share:Q", scale=pale, legend=None),
             tooltip=[*told, "head:O", "share:Q", "runs:Q"],
         ),
-        counts.mark_rect(opacity=0.45, **gap).encode(fill=fill, tooltip=[*told, "heads:Q"]),
+        counts.mark_rect(opacity=0.45, **line | gap).encode(fill=fill, tooltip=[*told, "heads:Q"]),
     ]
     size = min(look.tick_label, height - 2, int(width / 0.6 / len(str(len(heads)))))
     if size >= 6:

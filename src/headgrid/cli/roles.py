@@ -16,8 +16,7 @@ from headgrid.errors import CaptureError, check_choice
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Of each export the rules that it takes and its codes of their roles; in DuoAttention's, 1 is a
-#: head that keeps all keys.
+#: Codes of roles, by export and rule; in DuoAttention's, 1 is a head that keeps all keys.
 _EXPORTS = {
     "pyramid": {"sign-period": {"Anchor": 1, "Wave": -1, "Veil": 2}},
     "forcing-kv": {"recent-mass": {"static": 0, "dynamic": 1}},

@@ -114,7 +114,7 @@ def role_votes(roles: pd.DataFrame) -> pd.DataFrame:
 
     roles = expect_roles(roles)
     if "share" in roles:  # votes already
-        return roles
+        return expect_roles(roles, "runs")
     sets = pd.Categorical(roles["set"], roles["set"].unique())  # in their own order
     given = pd.get_dummies(roles["role"], dtype=np.int64)
     counts = given.groupby([sets, roles["layer"], roles["head"]], observed=True).sum()
