@@ -87,14 +87,10 @@ def test_a_layer_that_is_missing_stays_blank_and_sets_stand_side_by_side():
     assert painted(drawing, column_of(drawing, 0), y[1]) is None
 
 
-def test_split_votes_are_paler_and_the_key_says_how_far():
-    whole, split = (
-        headgrid.to_spec(role_map(votes_of(share=s, runs=4))) for s in (1.0, [0.5, 1.0] * 6)
-    )
-    assert whole["title"]["text"] == ["Roles of Heads by Layer", "Vote of 4 Runs"]
-    assert "100% of runs" not in {t.content for t in read_svg(render(whole, "svg").decode()).texts}
+def test_split_votes_are_paler_and_the_title_says_of_how_many_runs():
+    split = headgrid.to_spec(role_map(votes_of(share=[0.5, 1.0] * 6, runs=4)))
+    assert split["title"]["text"] == ["Roles of Heads by Layer", "Vote of 4 Runs"]
     drawing = read_svg(render(split, "svg").decode())
-    assert {"33% of runs", "100% of runs"} <= {t.content for t in drawing.texts}
     opacities = {
         e.get("opacity") for e in drawing.root.iter() if e.get("fill", "").lower() == "#0173b2"
     }

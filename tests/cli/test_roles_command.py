@@ -33,15 +33,18 @@ def test_runs_become_tables_a_figure_and_a_summary(cli, tmp_path):
     assert (done.exit_code, done.stderr) == (0, "")
     names = ["agreement.csv", "roles.csv", "roles.json", "roles.svg", "votes.csv"]
     assert files_under(tmp_path / "out") == names
-    *paths, summary = done.stdout.splitlines()
+    *paths, titles, summary = done.stdout.splitlines()
     assert sorted(path.rpartition("/")[2] for path in paths) == names
     table = head_roles(headgrid.survey(tmp_path / "in"))
     written = pd.read_csv(tmp_path / "out/roles.csv", keep_default_na=False)
     assert written["role"].tolist() == table["role"].tolist()
     np.testing.assert_allclose(written["margin"], table["margin"], rtol=1e-12)
     votes, counts = role_votes(table), role_votes(table)["role"].value_counts(sort=False)
-    assert summary.startswith(", ".join(f"{name} {count}" for name, count in counts.items()))
-    assert "; 2 runs agree on " in summary
+    assert titles.split()[1:] == ["runs", "pairs", "share", "kappa", "Anchor", "Wave", "Veil"]
+    assert summary.split()[:2] == ["2", "1"]
+    assert summary.split()[-3:] == [str(count) for count in counts]
+    assert set(written["rule"]) == {"sign-period"}
+    assert "by sign-period (Anchor" in (tmp_path / "out/roles.svg").read_text()
     assert pd.read_csv(tmp_path / "out/votes.csv")["role"].tolist() == votes["role"].tolist()
 
 
@@ -59,7 +62,7 @@ def test_forcing_kv_and_duo_attention_read_every_head_once(cli, tmp_path):
     runs = [f"{s}/run_{n}" for s in ("cats", "dogs") for n in range(3)]
     folder, out = write(tmp_path / "in", runs, statistic="mass"), tmp_path / "out"
     exports = ["--export", "forcing-kv", "--export", "duo"]
-    done = cli("roles", folder, "-o", out, "--rule", "recent-mass", "-p", "skip=3", *exports)
+    done = cli("roles", folder, "-o", out, "--rule", "recent-mass", "-p", "skip", "3", *exports)
     assert (done.exit_code, done.stderr) == (0, "")
     table = head_roles(headgrid.survey(folder), "recent-mass", skip=3)
     votes = role_votes(table)
@@ -79,15 +82,16 @@ def test_forcing_kv_and_duo_attention_read_every_head_once(cli, tmp_path):
         np.testing.assert_allclose(scores.ravel(), dynamic.mean(), atol=1e-6)
         sizes = json.loads((out / name / "duo/config.json").read_text())
         assert sizes == {"sink_size": 128, "recent_size": 256}
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()[-2:]] == ["cats", "dogs"]
+    assert [line.split()[0] for line in done.stdout.splitlines()[-2:]] == ["cats", "dogs"]
+    assert set(pd.read_csv(out / "roles.csv")["rule"]) == {"recent-mass skip=3"}
 
 
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [(["--rule", "sinks"], 2, "did you mean 'sink'"),
-     (["-p", "shar=1"], 2, "did you mean 'share'"),
-     (["-p", "share"], 2, "parameter share is '', expected a number"),
-     (["--export", "duo"], 2, "export duo has no place for .* recent-mass or sink"),
+     (["-p", "shar", "1"], 2, "did you mean 'share'"),
+     (["-p", "share", "x"], 2, "'x' is not a valid float"),
+     (["--export", "duo"], 2, "rule of export duo is .*, expected one of recent-mass, sink"),
      (["--export", "duos"], 2, "did you mean 'duo'"),
      (["--rule", "recent-mass"], 1, "expected mass; .*--statistic mass")],
 )  # fmt: skip

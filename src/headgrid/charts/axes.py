@@ -307,14 +307,9 @@ def role_channel(channel: Any, names: Sequence[str], look: Look, **key: Any) -> 
     """Give a channel the colours of roles, with a key over the panels that names them."""
     if len(names) > (most := len(_ROLE_COLORS)):
         raise OptionError(f"found {len(names)} roles, expected at most {most}; join some of them")
-    scaled = channel.scale(domain=[*names], range=_ROLE_COLORS[: len(names)])
-    return scaled.legend(role_key(look, **key))
-
-
-def role_key(look: Look, **key: Any) -> alt.Legend:
-    """Return a key of squares over the panels."""
-    key |= {"symbolSize": look.bar_label**2, "offset": look.title_offset / 2}
-    return alt.Legend(orient="top", direction="horizontal", title=None, symbolType="square", **key)
+    place = {"offset": look.title_offset / 2, "symbolSize": look.bar_label**2, **key}
+    legend = alt.Legend(orient="top", title=None, symbolType="square", **place)
+    return channel.scale(domain=[*names], range=_ROLE_COLORS[: len(names)]).legend(legend)
 
 
 def _own_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.errors import CaptureError, check_choice
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey, expect_survey
-from headgrid.survey.roles import find_votes
+from headgrid.survey.roles import role_votes
 from headgrid.tables.measures import MEASURES, describe_measure, measure_diverges, measure_title
 from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
@@ -116,7 +116,7 @@ def draw_overview(
     width, sets = set_width(options, summary), summary["set"].nunique()
     table, names = _with_margins(summary), list[str]()
     if roles is not None:
-        table, names = _with_roles(table, find_votes(roles))
+        table, names = _with_roles(table, role_votes(roles))
     matrix = _Matrix(name, title, rows, heads, scale, look, ends, sets, width, names)
     return finish_summary(
         matrix.draw(),
@@ -164,8 +164,8 @@ class _Matrix:
         """Return the panel."""
         (width, height), known = self._cell, f"isValid(datum.{self.name})"
         rest: Any = (self.look, [_MEAN])
-        x = axis_of(alt.X("column:N"), "Head", self.heads, width, *rest, offset=apart_gap(height))
-        y = axis_of(alt.Y("row:N"), "Layer", self.layers, height, *rest, offset=0)
+        x = axis_of(alt.X("column:N"), self.heads, width, *rest, offset=apart_gap(height))
+        y = axis_of(alt.Y("row:N"), self.layers, height, *rest, offset=0)
         across, down = width * (len(self.heads) + 1), height * (len(self.layers) + 1)
         # The means stand a little apart. They lie on no grid of whole cells then.
         apart: dict[str, Any] = {
@@ -193,18 +193,13 @@ class _Matrix:
 
     def _outlines(self, base: alt.Chart) -> list[alt.Chart]:
         """Return a frame inside each cell in the colour of its role, with a white one in it."""
-        size, known = self._cell, base.transform_filter("isValid(datum.role)")
-        line, tooltip = min(1.2, min(size) / 11), ["layer:O", "head:O", "role:N"]
-        hollow = {"symbolFillColor": "transparent"}
-        color = axes.role_channel(alt.Stroke("role:N"), self.roles, self.look, **hollow)
-
-        def frame(inset: float, wide: float) -> Any:
-            width, height = ({"band": 1 - inset / length} for length in size)
-            mark: dict[str, Any] = {"width": width, "height": height, "strokeWidth": wide}
-            return known.mark_rect(filled=False, aria=False, **mark)
-
-        white = frame(2.4 * line, 0.4 * line).encode(stroke=alt.value("white"))
-        return [white, frame(line, line).encode(stroke=color, tooltip=tooltip)]
+        line, key = min(1.2, min(self._cell) / 11), {"symbolFillColor": "transparent"}
+        color, marks = axes.role_channel(alt.Stroke("role:N"), self.roles, self.look, **key), []
+        for inset, wide, stroke in ((2.4, 0.4, alt.value("white")), (1.0, 1.0, color)):
+            width, height = ({"band": 1 - inset * line / length} for length in self._cell)
+            mark: dict[str, Any] = {"width": width, "height": height, "strokeWidth": wide * line}
+            marks.append(base.mark_rect(filled=False, aria=False, **mark).encode(stroke=stroke))
+        return [mark.transform_filter("isValid(datum.role)") for mark in marks]
 
     def _color(self, across: float, down: float) -> Any:
         """Return the color channel, its bar beside the cells or below those of all sets."""
@@ -252,22 +247,18 @@ def cell_of(columns: float, rows: float, look: Look, wanted: float | None) -> tu
 
 
 def axis_of(
-    channel: Any,
-    title: str,
-    numbers: list[int],
-    size: int,
-    look: Look,
-    apart: list[str],
-    **more: Any,
+    channel: Any, numbers: list[int], size: int, look: Look, apart: list[str], **more: Any
 ) -> Any:
     """Give a channel an axis with the numbers that fit, its title over these, and what is apart."""
-    step = max(1, -(-int(look.tick_label * (2.2 if title == "Head" else 1.15)) // size))
+    heads = isinstance(channel, alt.X)
+    step = max(1, -(-int(look.tick_label * (2.2 if heads else 1.15)) // size))
     test = "||".join(f"datum.value=={name!r}" for name in apart) or "false"
     moved = {"condition": {"test": test, "value": apart_gap(size)}, "value": 0}
-    more |= {"titleX" if title == "Head" else "titleY": size * len(numbers) / 2}
+    more |= {"titleX" if heads else "titleY": size * len(numbers) / 2}
     domain, ticks = ([*map(str, part), *apart] for part in (numbers, numbers[::step]))
     plain: dict[str, Any] = {"labelAngle": 0, "labelOverlap": False, "ticks": False, "zindex": 0}
-    scaled = channel.title(title).scale(domain=domain, paddingInner=0, paddingOuter=0)
+    scaled = channel.title("Head" if heads else "Layer")
+    scaled = scaled.scale(domain=domain, paddingInner=0, paddingOuter=0)
     return scaled.axis(values=ticks, labelOffset=moved, **plain, **more)
 
 
@@ -323,8 +314,8 @@ def _with_roles(table: pd.DataFrame, votes: pd.DataFrame) -> tuple[pd.DataFrame,
     """Add the role of each head, and return the roles; refuse those of other heads."""
     places, names = ["set", "layer", "head"], [*votes["role"].cat.categories]
     known = votes.dropna(subset="role").astype({"layer": "Int64", "head": "Int64", "role": object})
-    lacking = known.merge(table, how="left", on=places, indicator=True)
-    for row in lacking[lacking["_merge"] == "left_only"][:1].itertuples():
+    lacking = known.merge(table, how="left", on=places, indicator=True).query("_merge!='both'")
+    for row in lacking[:1].itertuples():
         raise CaptureError(
             f"roles tell of set {row.set!a}, layer {row.layer}, head {row.head}, expected heads of "
             "the survey; make them with headgrid.head_roles of the same survey"

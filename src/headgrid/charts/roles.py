@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 import pandas as pd
 
 from headgrid.capture.form import expected_layers
-from headgrid.charts.axes import UNSEEN_COLOR, Look, find_look, role_channel, role_key
+from headgrid.charts.axes import UNSEEN_COLOR, Look, find_look, role_channel
 from headgrid.charts.overview import SET_GAP, apart_gap, axis_of, cell_of, facet_sets, set_width
-from headgrid.charts.spec import Records, finish_chart, write_title
+from headgrid.charts.spec import finish_chart, write_title
 from headgrid.options import FigureOptions, FontName, ThemeName
-from headgrid.survey.roles import find_votes
+from headgrid.survey.roles import role_votes
 from headgrid.text import shorten_text
 
 
@@ -30,20 +29,20 @@ def role_map(
     Parameters
     ----------
     roles : DataFrame
-        From `headgrid.head_roles`, or votes from `headgrid.role_votes`; at most 7 roles.
+        From `headgrid.head_roles` or `headgrid.role_votes`; at most 7 roles.
     title, theme, font, width
         See `FigureOptions`.
 
     Returns
     -------
     altair.FacetChart
-        Layers down, heads across: the role that most runs give, paler where fewer give it. The
-        columns at the right count the heads of a layer. Sets stand side by side.
+        Layers down, heads across, the role that most runs give as a colour, paler where fewer give
+        it; the columns at the right count the heads of a layer. Sets stand side by side.
 
     Raises
     ------
     CaptureError, OptionError
-        For what is no table of roles, or has more of them; for an unknown option.
+        For another table, more roles, or an unknown option.
 
     Examples
     --------
@@ -53,19 +52,27 @@ def role_map(
     {'sink': 1, 'other': 1}
     """
     options = FigureOptions(title=title, theme=theme, font=font, width=width)
-    votes, look = find_votes(roles), find_look(options)
-    counts = {role: int((votes["role"] == role).sum()) for role in votes["role"].cat.categories}
+    votes, look = role_votes(roles), find_look(options)
+    counts = votes["role"].value_counts(sort=False).to_dict()
     layers, runs = [*expected_layers(map(int, votes["layer"]))], int(votes["runs"].max())
     own = ["Roles of Heads by Layer", *([f"Vote of {runs} Runs"] if runs > 1 else [])]
-    panel = _draw_panel(votes, layers, look, set_width(options, votes))
+    rule = f", by {shorten_text(votes['rule'].iloc[0], 80)}" if "rule" in votes else ""
+    sets = list(dict.fromkeys(votes["set"]))
+    shown: Any = votes[["layer", "head", "role", "runs"]].assign(
+        panel=votes["set"].map(sets.index),
+        set=votes["set"].map(lambda name: shorten_text(name) or None),
+        row=votes["layer"].astype(str),
+        column=votes["head"].astype(str),
+        share=votes["share"].round(6),
+    )
     return finish_chart(
-        facet_sets(panel, list(dict.fromkeys(votes["set"])), look),
-        _records(votes, list(counts)),
+        facet_sets(_draw_panel(votes, layers, look, set_width(options, votes)), sets, look),
+        [row.dropna().to_dict() for _, row in shown.iterrows()],
         look,
         title=write_title(options, look, own, [], 70, layers),
-        caption=f"Roles of heads ({', '.join(f'{name} {n}' for name, n in counts.items())}), layer "
-        "x head. Color: the role that most runs give, paler where fewer give it. The columns at "
-        "the right count the heads of a layer; grey cells have no role, blank ones no capture.",
+        caption=f"Roles of heads{rule} ({', '.join(f'{name} {n}' for name, n in counts.items())}), "
+        "layer x head. Color: the role that most runs give, paler where fewer give it. The columns "
+        "at the right count the heads of a layer; grey cells have no role, blank ones no capture.",
         spacing=SET_GAP + look.left_room,
         meta={"figure": "roles", "roles": counts},
         width=options.points,
@@ -83,47 +90,28 @@ def _draw_panel(
     named: dict[str, Any] = {"labelLimit": width}
     if width < 2.2 * look.tick_label:  # room for numbers alone
         named = {"labelExpr": "slice(datum.value,0,1)==' '?'':datum.value"}
-    x = axis_of(alt.X("column:N"), "Head", heads, width, look, columns, **named)
-    base = alt.Chart().encode(x=x, y=axis_of(alt.Y("row:N"), "Layer", layers, height, look, []))
-    ends = [1 / max(2, len(names)), 1.0]  # of the share of runs that a role wins with
-    key = role_key(look, labelExpr="format(datum.value,'.0%')+' of runs'", values=ends)
-    pale = alt.Scale(domain=ends, range=[0.3, 1], clamp=True)
-    split = key if (votes["share"] < 1).any() else None
+    x = axis_of(alt.X("column:N"), heads, width, look, columns, **named)
+    base = alt.Chart().encode(x=x, y=axis_of(alt.Y("row:N"), layers, height, look, []))
     line: dict[str, Any] = {"stroke": "white", "strokeWidth": 0.5, "aria": False}
-    gap: dict[str, Any] = {"xOffset": apart_gap(width), "aria": False}
+    known = base.transform_filter("isValid(datum.role)")
+    # The least share of runs that a role can win with is palest.
+    pale = alt.Scale(domain=[1 / max(2, len(names)), 1], range=[0.3, 1], clamp=True)
     fill, told = role_channel(alt.Fill("role:N"), names, look), ["set:N", "layer:O", "role:N"]
-    known, unknown = (f"isValid(datum.runs)&&{sign}isValid(datum.role)" for sign in ("", "!"))
-    cells = base.transform_filter(known).mark_rect(**line)
-    beside = base.transform_filter("datum.heads>0")
+    places: list[Any] = ["panel", "set", "layer", "row", "role"]
+    counts = known.transform_aggregate(heads="count()", groupby=places)
+    counts = counts.transform_calculate(column="' '+datum.role")
+    gap: Any = {"xOffset": apart_gap(width), "aria": False}
     marks = [
-        base.transform_filter(unknown).mark_rect(**line, fill=UNSEEN_COLOR),
-        cells.encode(
+        base.transform_filter("!isValid(datum.role)").mark_rect(**line, fill=UNSEEN_COLOR),
+        known.mark_rect(**line).encode(
             fill=fill,
-            opacity=alt.Opacity("share:Q", scale=pale, legend=split),
+            opacity=alt.Opacity("share:Q", scale=pale, legend=None),
             tooltip=[*told, "head:O", "share:Q", "runs:Q"],
         ),
-        beside.mark_rect(**line | gap, opacity=0.45).encode(fill=fill, tooltip=[*told, "heads:Q"]),
+        counts.mark_rect(opacity=0.45, **line | gap).encode(fill=fill, tooltip=[*told, "heads:Q"]),
     ]
     size = min(look.tick_label, height - 2, int(width / 0.6 / len(str(len(heads)))))
     if size >= 6:
-        marks.append(beside.mark_text(fontSize=size, **gap).encode(text="heads:Q"))
+        marks.append(counts.mark_text(fontSize=size, **gap).encode(text="heads:Q"))
     panel = alt.layer(*marks).properties(width=width * across, height=height * len(layers))
     return panel.properties(view=alt.ViewBackground(stroke=None))
-
-
-def _records(votes: pd.DataFrame, names: Sequence[str]) -> Records:
-    """Return a record for each head, and one for each role of each layer with its count."""
-    records: Records = []
-    sets = {name: number for number, name in enumerate(dict.fromkeys(votes["set"]))}
-    parts: Any = votes.groupby(["set", "layer"], sort=False)
-    for (name, layer), rows in parts:
-        place = {"panel": sets[name], "layer": int(layer), "row": str(layer)}
-        place |= {"set": shorten_text(name)} if name else {}
-        for row in rows.itertuples(index=False):
-            known = {} if pd.isna(row.role) else {"role": row.role, "share": round(row.share, 6)}
-            head = {"head": int(row.head), "column": str(row.head), "runs": int(row.runs)}
-            records.append({**place, **head, **known})
-        for role in names:
-            count = {"role": role, "heads": int((rows["role"] == role).sum())}
-            records.append({**place, "column": f" {role}", **count})
-    return records

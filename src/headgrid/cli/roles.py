@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from headgrid.cli import shared
 from headgrid.cli.shared import option
-from headgrid.errors import OptionError, show_value
+from headgrid.errors import CaptureError, check_choice
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def _read_parameters(given: tuple[str, ...]) -> dict[str, float]:
-    """Return the numbers of NAME=VALUE texts by their names."""
-    found: dict[str, float] = {}
-    for name, _, value in (text.partition("=") for text in given):
-        try:
-            number = float(value)
-        except ValueError:
-            told = f"parameter {name} is {show_value(value)}, expected a number, as in share=0.75"
-            raise OptionError(told) from None
-        found[name] = int(number) if number.is_integer() else number
-    return found
+#: Codes of roles, by export and rule; in DuoAttention's, 1 is a head that keeps all keys.
+_EXPORTS = {
+    "pyramid": {"sign-period": {"Anchor": 1, "Wave": -1, "Veil": 2}},
+    "forcing-kv": {"recent-mass": {"static": 0, "dynamic": 1}},
+    "duo": {"recent-mass": {"static": 0, "dynamic": 1}, "sink": {"sink": 0, "other": 1}},
+}
 
 
 @click.command()
@@ -35,10 +34,10 @@ def _read_parameters(given: tuple[str, ...]) -> dict[str, float]:
     "sign-period",
 )
 @option(
-    "-p --parameter parameters NAME=VALUE",
-    "A parameter of the rule, as in share=0.75; for each one more.",
+    "-p --parameter parameters NAME...",
+    "A parameter of the rule and its number, as in -p share 0.75; for each one more.",
+    type=(str, float),
     multiple=True,
-    check=_read_parameters,
 )
 @option(
     "--export exports NAME",
@@ -50,60 +49,77 @@ def _read_parameters(given: tuple[str, ...]) -> dict[str, float]:
 @shared.ppi_option
 @option("--theme default|paper", "Look.", "default")
 @shared.width_option
-@option("-j --jobs N", "Processes that read files.", type=int, check=shared.check_jobs)
 def roles(
     inputs: tuple[str, ...],
     folder: Path,
     *,
     rule: str,
-    parameters: dict[str, float],
+    parameters: tuple[tuple[str, float], ...],
     exports: tuple[str, ...],
     formats: tuple[str, ...],
     ppi: float,
-    jobs: int | None,
     **style: Any,
 ) -> None:
     """Find the role of each head in each run by a rule, and vote over runs.
 
-    Writes roles.csv (each run), votes.csv, agreement.csv (several runs) and roles.svg.
+    Writes roles.csv (each run), votes.csv, agreement.csv (of pairs of runs) and roles.svg.
     """
-    from headgrid.batch.role_files import check_exports, export_roles
+    from headgrid.batch.survey_files import Target, write_csv, write_figure
     from headgrid.capture.files import write_bytes
     from headgrid.capture.folders import place_captures
     from headgrid.charts.roles import role_map
     from headgrid.options import FigureOptions
-    from headgrid.survey.roles import head_roles, role_agreement, role_votes
-    from headgrid.tables.rules import find_rule
-    from headgrid.web.save import save
+    from headgrid.survey.roles import find_rule, head_roles, role_agreement, role_votes
 
-    find_rule(rule, parameters)
-    check_exports(exports, rule)
-    FigureOptions(**style)
+    find_rule(rule, dict(parameters))
+    for export in exports:
+        choices = _EXPORTS[check_choice("export", export, _EXPORTS)]
+        check_choice(f"rule of export {export}", rule, choices)
+    target = Target(folder, (), formats, FigureOptions(**style), ppi)
     files, errors = shared.find_files(inputs)
-    found = shared.read_survey(files, place_captures(files), errors, jobs)
-    table = head_roles(found, rule, **parameters)
+    found = shared.read_survey(files, place_captures(files), errors, None)
+    table = head_roles(found, rule, **dict(parameters))
     votes, agreement = role_votes(table), role_agreement(table)
-    sets: dict[Any, Any] = dict(list(votes.groupby("set", sort=False)))
-    texts: dict[str, str] = {}
-    for name, of_set in sets.items():
+    for name, of_set in votes.groupby("set"):
         for export in exports:
-            written = export_roles(of_set, export)
-            texts |= {f"{name}/{file}" if name else file: text for file, text in written.items()}
-    tables = {"roles": table, "votes": votes}
-    tables |= {"agreement": agreement} if agreement["pairs"].any() else {}
-    for name, rows in tables.items():
-        texts[f"{name}.csv"] = rows.to_csv(index=False, lineterminator="\n")
-    for name, text in texts.items():
-        shared.show_path(write_bytes(folder / name, text.encode("utf-8")))
-    chart = role_map(votes, **style)
-    for format in formats:
-        shared.show_path(save(chart, folder / f"roles.{format}", ppi=ppi))
-    row: Any
-    for row in agreement.itertuples():
-        counts = sets[row.set]["role"].value_counts(sort=False)
-        told = ", ".join(f"{name} {count}" for name, count in counts.items())
-        kappa = f"{row.kappa:.2f}".replace("nan", "n/a")
-        same = f"; {row.runs} runs agree on {row.share:.1%} of the heads, kappa {kappa}"
-        click.echo(f"{f'{row.set}: ' if row.set else ''}{told}{same if row.pairs else ''}")
+            for file, text in _export(of_set, export, rule).items():
+                shared.show_path(write_bytes(folder / str(name) / file, text.encode()))
+    for name, rows in {"roles": table, "votes": votes, "agreement": agreement}.items():
+        shared.show_path(write_csv(rows, folder / f"{name}.csv"))
+    for path in write_figure("roles", partial(role_map, votes, **style), target, None, folder):
+        shared.show_path(path)
+    counts = votes.groupby("set")["role"].value_counts(sort=False).unstack()
+    summary = agreement.join(counts, on="set")
+    click.echo(summary.to_string(index=False, float_format="{:.3g}".format))
     if found.failures:
         shared.stop(1)
+
+
+def _export(votes: pd.DataFrame, export: str, rule: str) -> dict[str, str]:
+    """Return the files, name and text, that a program reads of the votes of one set."""
+    codes, places = _EXPORTS[export][rule], votes.set_index(["layer", "head"])
+    given = places["role"].astype(object).map(codes).unstack()
+    given = given.reindex(range(int(votes["layer"].max()) + 1))
+    lacking: Any = given.isna().unstack()
+    for head, layer in lacking.index[lacking][:1]:
+        raise CaptureError(
+            f"set {votes['set'].iloc[0]!a}: layer {layer}, head {head} has no role, expected one "
+            f"in all layers from 0 on to export {export}; give captures of all of them"
+        )
+    rows = given.astype(int)
+    if export == "pyramid":
+        return {"pyramid.csv": rows.to_csv(header=False, index=False, lineterminator="\n")}
+    if export == "duo":
+        share = places["share"].unstack()  # of runs in which the head keeps all keys
+        scores = share.where(rows == 1, 1 - share).round(6)
+        table = scores.to_csv(sep="\t", header=False, index=False, lineterminator="\n")
+        sizes = {"sink_size": 128, "recent_size": 256}  # tokens that its other heads keep
+        return {"duo/full_attention_heads.tsv": table, "duo/config.json": json.dumps(sizes) + "\n"}
+    listed = [
+        {"layer_idx": layer}
+        | {f"{role}_head": row.index[row == code].tolist() for role, code in codes.items()}
+        for layer, row in rows.iterrows()
+    ]
+    head = {"format": "forcingkv_offline_head_custom2", "profile": str(votes["rule"].iloc[0])}
+    whole = {**head, "num_layers": len(rows), "num_heads": rows.shape[1], "layers": listed}
+    return {"forcing-kv.json": json.dumps(whole, indent=1) + "\n"}

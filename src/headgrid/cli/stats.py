@@ -49,7 +49,7 @@ def _name_ends(capture: Capture) -> list[str]:
     from headgrid.tables.stats import visible_groups
 
     axis, ends = capture.key_axis, {"first": set[int](), "last": set[int]()}
-    for _, keys, _ in visible_groups(capture) if axis.labels else ():
+    for _, keys, _ in visible_groups(capture.last_block_rows) if axis.labels else ():
         ends["first"] |= {0} & {axis.numbers[keys[0]]}
         ends["last"].add(axis.numbers[keys[-1]])
     named = [

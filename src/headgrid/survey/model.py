@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain, combinations
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,9 +38,9 @@ class Input(NamedTuple):
     #: Shape (heads, measures), in the order of `MEASURES`.
     record: npt.NDArray[np.float64]
     warnings: tuple[str, ...]
-    #: Rows [heads, keys], NaN where unseen: the last query frame's (None without a matrix).
-    last_query: Array | None
+    #: Rows [heads, keys], NaN where unseen; the last query is the last block's without a matrix.
     last_block: Array
+    last_query: Array
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -145,18 +145,16 @@ class Survey(Card):
 
     @cached_property
     def rows(self) -> pd.DataFrame:
-        """One row per set x run x layer x head, in that order: what rules of roles look at.
+        """The table `statistics` and rows over the keys: what rules of roles look at.
 
-        ``set``, ``run``, ``layer``, ``head``, ``statistic``, ``last_query`` (the row of the last
-        query frame that was recorded, None without a full matrix), ``last_block`` (the last
-        block's), arrays over keys with NaN where unseen, and ``key_frames``, their numbers.
+        ``last_block`` and ``last_query``, the row of the last block and of the last query frame
+        that was recorded (the last block's without a full matrix), are arrays with NaN where
+        unseen, ``key_frames`` is their frames.
         """
-        none: list[None] = [None] * self.num_heads
         keys: Any = np.array(self.form.key_frames)
-        queries = (none if one.last_query is None else one.last_query for one in self._inputs)
-        return self.statistics[["set", "run", "layer", "head", "statistic"]].assign(
-            last_query=[*chain(*queries)],
+        return self.statistics.assign(
             last_block=[row for one in self._inputs for row in one.last_block],
+            last_query=[row for one in self._inputs for row in one.last_query],
             key_frames=[keys] * len(self.statistics),
         )
 

@@ -71,7 +71,7 @@ class Tally:
         """Return the tally of one capture."""
         layer, columns = capture.layer_index, measure_heads(capture)
         record = np.stack([columns[name] for name in MEASURES], axis=1)
-        rows = _last_query(capture), capture.last_block_rows
+        rows = capture.last_block_rows, _last_query(capture)
         odd = tuple(text.removeprefix(f"{capture.source}: ") for text in capture.warnings)
         return cls(
             CaptureForm.of(capture),
@@ -127,14 +127,15 @@ class Tally:
         return next(one.source for one in inputs if (one.place.set, one.layer) == (set, layer))
 
 
-def _last_query(capture: Capture) -> Array | None:
-    """Return the rows [heads, key] of the last query frame that was recorded, NaN where unseen."""
+def _last_query(capture: Capture) -> Array:
+    """Return the rows [heads, key] of the last query frame recorded, else those of the block."""
     matrix = capture.full_frame_attention
-    if matrix is None:
-        return None
-    both = zip(range(matrix.shape[1])[::-1], capture.attendable[::-1], strict=True)
-    rows = (hide(matrix[:, query], attendable) for query, attendable in both)
-    return next(found for found in rows if not np.isnan(found).all())
+    if matrix is not None:
+        for query in range(matrix.shape[1])[::-1]:
+            row = hide(matrix[:, query], capture.attendable[query])
+            if not np.isnan(row).all():
+                return row
+    return capture.last_block_rows
 
 
 def survey(

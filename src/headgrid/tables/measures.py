@@ -127,7 +127,7 @@ def measure_heads(capture: Capture, *, recent_keys: int = RECENT_KEYS) -> Column
     }
     for name in MEASURES.keys() - found.keys():  # what stays of a row without a visible key
         found[name] = np.full(capture.num_heads, 0.0 if name.endswith("_band_keys") else np.nan)
-    for heads, keys, rows in visible_groups(capture):
+    for heads, keys, rows in visible_groups(capture.last_block_rows):
         measures = _band_measures(rows, capture.key_frames[keys[0]] == 0, recent_keys)
         measures["positive_share"] = (rows > 0).mean(axis=1)
         measures["period"] = dominant_periods(rows, [capture.key_frames[key] for key in keys])

@@ -103,13 +103,6 @@ def head_table(
 
 
 def visible_groups(
-    capture: Capture,
-) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]]:
-    """Yield the last-block rows in groups of heads that see the same keys; see `group_rows`."""
-    yield from group_rows(capture.last_block_rows)
-
-
-def group_rows(
     values: npt.NDArray[Any],
 ) -> Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]]:
     """Yield rows [head, key] in groups of heads that see the same keys, nearly always one.
@@ -133,7 +126,7 @@ def row_statistics(capture: Capture) -> dict[str, npt.NDArray[np.float64]]:
     """Return ``first``, ``mid``, ``last`` and ``sink`` of each head, each of shape (heads,)."""
     columns = {name: np.full(capture.num_heads, np.nan) for name in ("first", "mid", "last")}
     has_zero = capture.key_frames[0] == 0
-    for heads, keys, rows in visible_groups(capture):
+    for heads, keys, rows in visible_groups(capture.last_block_rows):
         if has_zero and keys[0] == 0:
             columns["first"][heads] = rows[:, 0]
         if len(keys) > 2:

@@ -6,7 +6,7 @@ import pytest
 
 import headgrid
 from headgrid import Capture, CaptureError, HeadgridWarning, OptionError, head_roles
-from headgrid.tables.rules import find_periods
+from headgrid.survey.roles import find_periods
 
 
 def roles_of(rows, rule, statistic="logit", **parameters):
@@ -108,9 +108,10 @@ def test_planted_heads_are_found_in_noise(seed):
 @pytest.mark.parametrize(("period", "longest"), [(3.5, 3.7), (5, 5.3), (9, 9.6), (15, 16.5)])
 def test_the_period_of_a_wave_is_that_of_the_nearest_line(period, longest):
     frames = np.arange(120)
-    found = find_periods([np.cos(2 * np.pi * frames / period)], frames)[0]
+    wave = np.cos(2 * np.pi * frames / period)[None]
+    found = find_periods(wave, frames)[0]
     assert 0.94 * period <= found <= longest
-    assert find_periods([np.cos(2 * np.pi * frames / period)], 2 * frames)[0] == 2 * found
+    assert find_periods(wave, 2 * frames)[0] == 2 * found
 
 
 def test_margins_are_distances_to_the_border_that_decides():
@@ -177,7 +178,9 @@ def test_the_last_query_frame_counts_where_there_is_a_matrix():
 
 def test_too_few_keys_are_told():
     row = np.tile([3.0, -1.0], 11)[None, :21]
-    with pytest.warns(HeadgridWarning, match=r"found 18 visible keys beside the last 3, .* 19"):
+    with pytest.warns(
+        HeadgridWarning, match=r"found 21 visible keys, expected at least 22 for a Wave"
+    ):
         assert roles_of(row, "sign-period")[0] == ["Anchor"]
     for rule, statistic, least in (
         ("sign-period", "logit", 4), ("recent-mass", "mass", 6), ("three-mass", "mass", 5),
@@ -202,10 +205,10 @@ def test_a_rule_refuses_another_statistic_and_says_how_to_record_its_own(rule, f
 @pytest.mark.parametrize(
     ("rule", "parameters", "text"),
     [("sign-period", {"shar": 1}, "parameter of sign-period is 'shar', .* did you mean 'share'"),
-     ("sign-period", {"share": 2}, "share is 2, expected a share"),
-     ("sign-period", {"own": 1.5}, "own is 1.5, expected a number"),
-     ("recent-mass", {"recent": 0}, "recent is 0, expected a number"),
-     ("sink", {"threshold": float("nan")}, "threshold is nan, expected a number"),
+     ("sign-period", {"share": 2}, "share of sign-period is 2, expected a share"),
+     ("sign-period", {"own": 1.5}, "own of sign-period is 1.5, expected a number"),
+     ("recent-mass", {"recent": -1}, "recent of recent-mass is -1, expected a number"),
+     ("sink", {"threshold": float("nan")}, "threshold of sink is nan, expected a number"),
      ("sinks", {}, "rule is 'sinks', .* did you mean 'sink'")],
 )  # fmt: skip
 def test_parameters_that_can_not_be_are_refused(rule, parameters, text):
