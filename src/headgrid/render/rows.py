@@ -39,7 +39,7 @@ _KEYS = re.compile(
 #: Channels that show a field, and which; a legend of any other would be of unknown height.
 _FIELDS = {"color": "color", "shape": "grey", "text": "label", "x": "key", "y": "query"}
 # Letters whose widths are known.
-_NAME = re.compile(r"[0-9A-Za-z ().,:;/=%\u00b1\u2212-]+")
+_NAME = re.compile(r"[0-9A-Za-z ().,:;/=%+\u00b1\u2212-]+")
 #: The cells of the maps that are drawn, if any, and all panels: with what draws a small figure.
 Written: TypeAlias = tuple[list[Cells] | None, Panels]
 Write: TypeAlias = Callable[[Callable[[Spec], str]], Written]
