@@ -156,7 +156,7 @@ def test_another_table_or_option_is_refused():
         headgrid.compare_heads(both, "role_changes")
     with pytest.raises(OptionError, match="did you mean 'scatter'"):
         headgrid.compare_heads(both, "scater")
-    nothing = headgrid.compare_models(model(A), model(B), "entropy")
-    for figure in ("difference", "scatter"):
-        with pytest.raises(CaptureError, match="entropy has no value in any head"):
-            headgrid.compare_heads(nothing, figure)
+    with pytest.raises(OptionError, match="expected two, of A and B"):
+        headgrid.compare_heads(both, names=["x"])
+    with pytest.raises(CaptureError, match="no head has entropy in both models"):
+        headgrid.compare_models(model(A), model(B), "entropy")

@@ -81,7 +81,7 @@ def test_other_visibility_is_told(cli, models, tmp_path):
         headgrid.save_capture(capture, whole / f"layer{layer}.npz")
     done = cli("compare", whole, models[1], "-o", tmp_path / "out")
     assert (
-        "what both see; the other one does not see 33.3 % of A's pairs and 0 % of B's\n"
+        "see (roles are not); the other does not see 33.3 % of A's pairs, 0 % of B's\n"
         in done.stderr
     )
     assert (pd.read_csv(tmp_path / "out/difference.csv")["only_a"] > 0).all()
@@ -90,8 +90,8 @@ def test_other_visibility_is_told(cli, models, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{a}", "{f}", "-o", "out"], "teacher: is a folder, expected two"),
-        (["{f}", "{a}", "-o", "out.svg"], "teacher: is a folder, expected two"),
+        (["{a}", "{f}", "-o", "out"], "teacher: is a folder, expected another one beside it"),
+        (["{f}", "{a}", "-o", "out.svg"], "teacher: is a folder, expected another one beside it"),
         (["{a}", "{a}", "-o", "out.svg"], "one -o DIR"),
         (["{a}", "{a}", "-o", "out", "--table", "x.csv"], "and no --table"),
         (["{a}", "{a}", "-o", "out", "--statistic", "sinks"], "did you mean 'sink'"),

@@ -87,19 +87,19 @@ def test_where_visibility_differs_measures_are_of_pairs_and_queries_that_both_se
         assert sink["only_a"] == pytest.approx(all_pairs[head][~seen].sum() / whole)
         assert sink["only_b"] == 0
     mean = 100 * tables[0]["only_a"].mean()
-    assert f"does not see {mean:.3g} % of A's mass and 0 % of B's" in str(told[0].message)
+    assert f"does not see {mean:.3g} % of A's mass, 0 % of B's" in str(told[0].message)
 
 
 def test_of_logits_the_share_is_of_pairs_and_unseen_keys_are_left_out_of_both():
     values = np.arange(32.0).reshape(2, 4, 4) ** 1.5
     windowed = values.copy()
     windowed[:, 3, 1] = np.nan
-    with pytest.warns(HeadgridWarning, match="not see 6.25 % of A's pairs and 0 % of B's"):
+    with pytest.warns(HeadgridWarning, match="not see 6.25 % of A's pairs, 0 % of B's"):
         table = compare(one(values), one(windowed))
     assert (table["difference"] == 0).all()
     assert table["a"].tolist() == (values[:, 3, 0] - values[:, 3, 2]).tolist()
     rows = [one(None, last_block=v[:, 3]) for v in (values, windowed)]
-    with pytest.warns(HeadgridWarning, match="not see 25 % of A's pairs and 0 % of B's"):
+    with pytest.warns(HeadgridWarning, match="not see 25 % of A's pairs, 0 % of B's"):
         assert compare(*rows)["a"].tolist() == table["a"].tolist()
 
 

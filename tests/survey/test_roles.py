@@ -80,8 +80,11 @@ def test_a_rule_of_ones_own_sees_each_run_once_and_may_return_what_it_likes():
 
 @pytest.mark.parametrize(
     ("rule", "error", "text"),
-    [(lambda rows: ["x"] * 7, OptionError, "returned 7 rows, expected a role for each of 8 heads"),
-     (lambda rows: "x", OptionError, "returned 1 rows"),
+    [(lambda rows: ["x"] * 7, OptionError, "returned list, expected a role for each of 8 heads"),
+     (lambda rows: "x", OptionError, "returned str"),
+     (lambda rows: {*"abcdefgh"}, OptionError, "returned set"),
+     (lambda rows: ["x" * 50, "x" * 51] * 4, CaptureError, "two roles are both called"),
+     (lambda rows: rows["last_block"][0].fill(1.0), ValueError, "read-only"),
      (lambda rows: pd.Series(["x"] * 8, range(1, 9)), OptionError, "with their index"),
      (lambda rows: [None] * 8, CaptureError, "found no role of a head")],
 )  # fmt: skip

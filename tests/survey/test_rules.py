@@ -178,10 +178,18 @@ def test_the_last_query_frame_counts_where_there_is_a_matrix():
 
 def test_too_few_keys_are_told():
     row = np.tile([3.0, -1.0], 11)[None, :21]
-    with pytest.warns(
-        HeadgridWarning, match=r"found 21 visible keys, expected at least 22 for a Wave"
-    ):
+    told = "expected 22 visible keys at even steps, to find a period"
+    with pytest.warns(HeadgridWarning, match=told):
         assert roles_of(row, "sign-period")[0] == ["Anchor"]
+    wave = np.tile([2.0, 1.0, -3.0, 1.0], 18)[None]
+    assert roles_of(wave, "sign-period")[0] == ["Wave"]
+    wave[:, 1:12] = np.nan  # a sink and a window
+    with pytest.warns(HeadgridWarning, match=told):
+        roles_of(wave, "sign-period")
+    runs = [headgrid.Capture.from_array(last_block=row, run=run) for run in "abc"]
+    with pytest.warns(HeadgridWarning, match=told) as warned:
+        headgrid.head_roles(headgrid.survey(runs))
+    assert len(warned) == 1
     for rule, statistic, least in (
         ("sign-period", "logit", 4), ("recent-mass", "mass", 6), ("three-mass", "mass", 5),
     ):  # fmt: skip

@@ -104,15 +104,16 @@ def _draw_panel(panels: Panels, look: Look) -> Any:
 def draw_smallest(small: pd.DataFrame, sink: int, key_name: str, options: FigureOptions) -> Any:
     """Draw the smallest caches of sinks and recent frames for a share as layers x heads."""
     heads = small[small["policy"] == POLICIES[0]].astype({"layer": "Int64", "head": "Int64"})
-    together = heads.groupby(["run", "layer"], as_index=False)["frames"].mean()
-    runs = pd.concat([heads, together]).groupby(["layer", "head"], dropna=False)["frames"]
+    heads["set"] = heads["run"].str.rpartition("/")[0]
+    together = heads.groupby(["set", "run", "layer"], as_index=False)["frames"].mean()
+    runs = pd.concat([heads, together]).groupby(["set", "layer", "head"], dropna=False)["frames"]
     rows = runs.agg(runs="count", mean="mean", std="std").reset_index()
     chart = draw_overview(
-        rows.assign(set=""),
+        rows,
         f"cache_{100 * small['share'].max():g}",
         "mass",
         replace(options, color_range="symmetric"),  # what is asked for is of masses
-        description=f"of the first {sink} and the most recent {Axis(key_name, ()).nouns}",
+        description=f"{count_noun(sink, 'sink')} and the most recent {Axis(key_name, ()).nouns}",
         key_name=key_name,
     )
     numbers: Any = chart.spec.layer[-1]

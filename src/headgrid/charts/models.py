@@ -16,7 +16,7 @@ from headgrid.charts.axes import INK, find_look
 from headgrid.charts.overview import draw_overview, expect_values, facet_sets, set_width
 from headgrid.charts.profiles import BAR_COLOR
 from headgrid.charts.spec import Records, finish_chart, write_title
-from headgrid.errors import OptionError, check_choice
+from headgrid.errors import OptionError, check_choice, show_value
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.pairs import OUTLIER
 from headgrid.tables.measures import describe_measure, measure_title
@@ -69,6 +69,8 @@ def compare_heads(
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     check_choice("figure", figure, ("difference", "scatter", "role_changes"))
+    if isinstance(names, str) or len(names) != 2:
+        raise OptionError(f"names is {show_value(names)}, expected two, of A and B")
     roles, labels = figure == "role_changes", [shorten_text(name, 40) for name in names]
     if ("role_a" if roles else "difference") not in table or table.duplicated(_HEAD).any():
         expected = f"of {'role_changes' if roles else 'compare_models'}, a row a head"

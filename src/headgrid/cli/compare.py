@@ -64,7 +64,8 @@ def compare(
         alone = len(folders) == 1 or len(files) > 1 or files[0].suffix[1:].lower() in FORMATS
         if alone or table is not None:
             raise OptionError(
-                f"{folders[0]}: is a folder, expected two, of two models, one -o DIR and no --table"
+                f"{folders[0]}: is a folder, expected another one beside it, of another model, one "
+                "-o DIR and no --table"
             )
         _compare_models(folders, files[0], statistic or "sink", rule, top, formats, ppi, style)
         return

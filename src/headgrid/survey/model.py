@@ -153,8 +153,8 @@ class Survey(Card):
         """
         keys: Any = np.array(self.form.key_frames)
         return self.statistics.assign(
-            last_block=[row for one in self._inputs for row in one.last_block],
-            last_query=[row for one in self._inputs for row in one.last_query],
+            last_block=[row for one in self._inputs for row in _lock(one.last_block)],
+            last_query=[row for one in self._inputs for row in _lock(one.last_query)],
             key_frames=[keys] * len(self.statistics),
         )
 
@@ -350,6 +350,13 @@ def expect_survey(found: object) -> None:
             f"found {type(found).__name__}, expected a survey; make it of captures or paths, with "
             "headgrid.survey"
         )
+
+
+def _lock(rows: Array) -> Array:
+    """Return rows that nobody can change."""
+    rows = rows.view()
+    rows.flags.writeable = False
+    return rows
 
 
 def _count(number: int, noun: str) -> str:

@@ -92,9 +92,15 @@ def compare_models(a: Survey, b: Survey, statistic: str = "sink") -> pd.DataFram
         what = "mass" if a.statistic in _MASSES else "pairs"
         told = (
             f"visibility differs in {len(anew)} of {len(met)} layers, measured anew over what both "
-            f"see; the other one does not see {lost_a} of A's {what} and {lost_b} of B's"
+            f"see (roles are not); the other does not see {lost_a} of A's {what}, {lost_b} of B's"
         )
         warnings.warn(told, HeadgridWarning, stacklevel=2)
+    if table["difference"].isna().all():
+        raise CaptureError(
+            f"no head has {statistic} in both models (layers {shorten_list(a.layers)} and "
+            f"{shorten_list(b.layers)}, of {a.statistic}), or over what both see, expected some; "
+            "choose another measure, or models that share layers and pairs"
+        )
     table = table.assign(measure=statistic, statistic=a.statistic).reset_index()
     table.attrs["key_name"] = a.form.key_name
     return table  # type: ignore[no-any-return]
@@ -112,7 +118,13 @@ def role_changes(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     >>> role_changes(a, a.assign(role="none")).values.tolist()
     [[0, 0, 'sink', 'none', 1.0, 1.0]]
     """
-    models = [expect_roles(of, "run").assign(set=model) for model, of in (("a", a), ("b", b))]
+    rules = [str(of["rule"].iloc[0]).partition(" ")[0] for of in (a, b) if "rule" in of and len(of)]
+    if len({*rules}) > 1:
+        raise CaptureError(f"roles of A and B are by {' and '.join(rules)}, expected one rule")
+    models = []
+    for model, roles in (("a", expect_roles(a, "run")), ("b", expect_roles(b, "run"))):
+        runs = roles["set"].astype(str) + "/" + roles["run"].astype(str)
+        models.append(roles.assign(set=model, run=runs))
     votes = role_votes(pd.concat(models)).set_index(["layer", "head", "set"])
     table = votes[["role", "share"]].unstack()
     return table.set_axis(["role_a", "role_b", "share_a", "share_b"], axis=1).reset_index()

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import combinations
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,20 +77,34 @@ def head_roles(
     label = partial(rule, **parameters) if callable(rule) else find_rule(rule, parameters)
     told = [name, *(f"{key}={show_value(value)}" for key, value in label.keywords.items())]
     parts = []
-    for _, rows in survey.rows.groupby(["set", "run"], sort=False):
-        run = rows.reset_index(drop=True)
-        found: Any = label(run)
-        table = found if isinstance(found, pd.DataFrame) else pd.Series(found).to_frame("role")
-        if "role" not in table or not table.index.sort_values().equals(run.index):
-            raise OptionError(
-                f"rule {name} returned {len(table)} rows, expected a role for each of {len(run)} "
-                "heads, in their order or with their index; return a list of them"
-            )
-        parts.append(table.reindex(index=run.index, columns=["role", "margin"]))
+    with warnings.catch_warnings(record=True) as told_by_runs:
+        warnings.simplefilter("always")
+        for _, rows in survey.rows.groupby(["set", "run"], sort=False):
+            run = rows.reset_index(drop=True)
+            parts.append(_read_labels(label(run), name, run.index))
+    for text, category in dict.fromkeys((str(w.message), w.category) for w in told_by_runs):
+        warnings.warn(text, category, stacklevel=2)
     roles = expect_roles(survey.rows[_HEAD].join(pd.concat(parts, ignore_index=True)))
     if roles["role"].isna().all():
         raise CaptureError(f"rule {name} found no role of a head, expected one; see survey.rows")
     return roles.assign(rule=shorten_text(" ".join(told), 80))
+
+
+def _read_labels(found: Any, rule: str, index: pd.Index) -> pd.DataFrame:
+    """Return what a rule has returned of a run as a table of ``role`` and ``margin``."""
+    import pandas as pd
+
+    try:
+        table = found if isinstance(found, pd.DataFrame) else pd.Series(found).to_frame("role")
+        if "role" in table and table.index.sort_values().equals(index):
+            table = table.reindex(index=index, columns=["role", "margin"])
+            return table.astype({"margin": np.float64})
+    except (TypeError, ValueError):
+        pass
+    raise OptionError(
+        f"rule {rule} returned {type(found).__name__}, expected a role for each of {len(index)} "
+        "heads, in their order or with their index; return a list of them"
+    )
 
 
 def role_votes(roles: pd.DataFrame) -> pd.DataFrame:
@@ -179,11 +194,17 @@ def expect_roles(found: Any, *columns: str) -> pd.DataFrame:
             f"found {type(found).__name__} without {min(lacking)}, expected a table of roles; make "
             "it with headgrid.head_roles(survey)"
         )
+    if not len(found) or found.duplicated([key for key in _HEAD if key in found]).any():
+        raise CaptureError("the table of roles is empty, or has a head twice, expected each once")
     texts, role = found.filter(["set", "run"]), found["role"]
     empty = texts.loc[:, texts.isna().all()].astype(object).fillna("")  # as a CSV gives them back
     known = role.cat.categories if hasattr(role, "cat") else role.dropna().unique()
-    roles = pd.Categorical(role, known, ordered=True)
-    roles = roles.rename_categories(lambda name: shorten_text(str(name), 40))
+    names = [shorten_text(str(name), 40) for name in known]
+    if len({*names}) < len(names):
+        raise CaptureError(f"two roles are both called {max(names, key=names.count)!a}; rename one")
+    roles = pd.Categorical(role, known, ordered=True).rename_categories(
+        dict(zip(known, names, strict=True))
+    )
     table: pd.DataFrame = found.assign(role=roles, **empty)
     return table
 
@@ -207,9 +228,11 @@ def sign_period(
         positive[heads], other[heads] = (kept > 0).mean(axis=1), (kept <= 0).mean(axis=1)
         periods[heads] = find_periods(kept, frames[: len(frames) - own])
         mean[heads] = kept.mean(axis=1)
-        if len(frames) < own + 19 and (np.maximum(positive, other)[heads] < share).any():
-            text = f"found {len(frames)} visible keys, expected at least {own + 19} for a Wave"
-            warnings.warn(f"sign-period: {text}; record more frames", HeadgridWarning, stacklevel=3)
+        undecided = np.maximum(positive, other)[heads] < share
+        if np.isnan(periods[heads])[undecided].any():
+            text = f"expected {own + 19} visible keys at even steps, to find a period, found other"
+            text = f"sign-period: {text} ones in some heads, which go by their mean"
+            warnings.warn(f"{text}; record more frames, and all", HeadgridWarning, stacklevel=2)
     decided = [positive >= share, other >= share, periods < period]
     margins = [positive - share, other - share, period - periods]
     codes = np.select([np.isnan(mean), *decided, mean > 0], [-1, 0, 2, 1, 0], 2)
@@ -313,7 +336,7 @@ def find_rule(name: str, parameters: Mapping[str, Any]) -> partial[Any]:
     for key, value in parameters.items():
         count = isinstance(defaults[check_choice(f"parameter of {name}", key, defaults)], int)
         low, high = (0, 1) if key == "share" else (0 if count else -math.inf, math.inf)
-        real = isinstance(value, (int, float)) and low <= value <= high
+        real = isinstance(value, Real) and low <= float(value) <= high
         if not real or (count and value % 1):
             kind = "a share, 0 to 1" if high == 1 else "a number (of keys a whole one)"
             raise OptionError(f"{key} of {name} is {show_value(value)}, expected {kind}")

@@ -49,7 +49,7 @@ def budget_table(captures: Capture | Iterable[Capture], *, sink: int = 1) -> pd.
     """
     import pandas as pd
 
-    if isinstance(sink, bool) or not isinstance(sink, int) or sink < 0:
+    if isinstance(sink, bool) or not isinstance(sink, (int, np.integer)) or sink < 0:
         raise OptionError(f"sink is {show_value(sink)}, expected a whole number, 0 or more")
     places, parts = [], []
     for capture in [captures] if isinstance(captures, Capture) else captures:

@@ -175,7 +175,7 @@ def dominant_periods(rows: npt.ArrayLike, key_frames: Iterable[int]) -> npt.NDAr
 def _find(name: str) -> Measure:
     """Return a measure, or one that no survey has: ``cache_95``, the smallest cache for 95 %."""
     if name in ("cache_90", "cache_95", "cache_99"):
-        told = f"fewest key frames that keep {name[-2:]} % of the mass, on average over queries"
+        told = f"fewest key frames that keep {name[-2:]} % of the mass, on average over blocks"
         return Measure(f"Smallest Cache for {name[-2:]}\u00a0%", told, "frames", "one")
     return MEASURES[check_choice("measure", name, MEASURES)]
 
