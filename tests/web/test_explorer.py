@@ -991,7 +991,7 @@ def test_heads_are_listed_with_their_roles_and_by_them(cli, folder, visit, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--runs", "run_0,run_7"], "run is 'run_7', expected one of run_0, run_1"),
+        (["--runs", "run_0, run_7"], "run is 'run_7', expected one of run_0, run_1"),
         (["--runs", "all", "--run", "run_0"], "run is 'run_0' and runs is 'all', expected one of"),
         (["--run", "run_7"], "run is 'run_7', expected one of run_0, run_1; did you mean 'run_"),
         (["--color-range", "3,1"], "LO below HI"),
