@@ -660,6 +660,7 @@ def test_one_layer_with_one_head_and_one_frame(visit, tmp_path):
     for name in "Previous layer", "Next layer", "Previous head", "Next head":
         assert seen.page.get_by_role("button", name=name).is_disabled()
     seen.assert_harmless()
+    assert seen.page.locator("#list-title").inner_text().startswith("1 head by ")
 
 
 def test_hostile_texts_stay_texts_and_heads_without_a_value_can_be_looked_at(opened):
