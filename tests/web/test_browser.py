@@ -324,6 +324,11 @@ def test_a_fragment_shows_the_finished_figure_on_a_page_without_vega(loader, vis
     for name in ("width", "height"):
         assert size[name] == pytest.approx(live_size[name], abs=2)
     assert "<svg" not in fragment(chart, picture=False)
+    older = "async view => { view.innerHTML = ''; throw Error('older') }"
+    init = f"Object.defineProperty(window, 'vegaEmbed', {{ get: () => {older}, set() {{}} }})"
+    failed = visit(path, init=init)
+    failed.page.wait_for_timeout(300)
+    assert "Key Frame" in failed.page.locator(".headgrid-view > svg").text_content()
 
 
 def test_the_shared_script_leaves_the_page_around_it_alone(visit, tmp_path):

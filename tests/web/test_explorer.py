@@ -426,6 +426,10 @@ def test_the_figure_and_its_values_are_taken_out(opened, visit, tmp_path):
     drawn = visit(file.rename(tmp_path / name), offline=True)
     size = drawn.page.evaluate("[document.documentElement.getBBox(), innerWidth].map(b => b.width)")
     assert size[0] == float(svg.get("width"))
+    widths = drawn.page.locator("svg > text").evaluate_all(
+        "nodes => nodes.map(n => (n.style.fontFamily = 'DejaVu Sans', n.getBBox().width))"
+    )
+    assert max(widths) <= size[0] - 16  # where there is no Arial
     _, file = take(seen, "map")
     table = pd.read_csv(file)
     expected = round_values(captures[1].full_frame_attention[1])
@@ -527,6 +531,13 @@ def test_a_fixed_range_is_checked_and_the_bar_says_where_values_saturate(shown):
     assert shown.page.locator("#low").get_attribute("aria-invalid") == "true"
     assert cell_color(shown, 3, 1) == color
     assert "low=-2" in state_of(shown)["hash"]
+    for end in "-0.30000000000000004", "-2":  # as many digits as a number has
+        shown.page.fill("#low", end)
+        shown.page.keyboard.press("Enter")
+        settle(shown)
+    shown.page.go_back()
+    shown.wait_for("document.getElementById('low').value === '-0.30000000000000004'")
+    show(shown, "#range=fixed&low=-2&high=50")
     write = lambda: shown.page.fill("#low", "-3")  # noqa: E731
     for text, mend in ("91", write), ("92", lambda: shown.page.check("[value=head]")):
         shown.page.fill("#low", text)
@@ -649,6 +660,7 @@ def test_one_layer_with_one_head_and_one_frame(visit, tmp_path):
     for name in "Previous layer", "Next layer", "Previous head", "Next head":
         assert seen.page.get_by_role("button", name=name).is_disabled()
     seen.assert_harmless()
+    assert seen.page.locator("#list-title").inner_text().startswith("1 head by ")
 
 
 def test_hostile_texts_stay_texts_and_heads_without_a_value_can_be_looked_at(opened):
@@ -819,6 +831,10 @@ def test_axe_finds_nothing_serious_and_a_link_skips_the_overview(width, scheme, 
     wait_until_drawn(seen)
     seen.page.keyboard.press("Tab")
     assert seen.page.evaluate("document.activeElement.className") == "skip"
+    before = state_of(seen)["hash"]
+    seen.page.keyboard.press("Enter")
+    assert seen.page.evaluate("document.activeElement.id") == "head"
+    assert state_of(seen)["hash"] == before  # which Back and a link need
     found = axe.run(seen.page).response["violations"]
     assert [v for v in found if v["impact"] in ("serious", "critical", "moderate")] == []
 
@@ -933,7 +949,7 @@ def test_runs_in_memory_are_held_beside_their_mean(tmp_path):
         assert np.array_equal(last_rows(page, 2, 4, 16, view), expected)
 
 
-ROLES = 'layer,head,role,score\n0,0,sink,1\n1,1,sink,2\n1,0,"local, <b>x</b>",3\n'
+ROLES = 'layer,head,role,score\n0,0,constructor,1\n1,1,constructor,2\n1,0,"local, <b>x</b>",3\n'
 
 
 def test_heads_are_listed_with_their_roles_and_by_them(cli, folder, visit, tmp_path):
@@ -944,16 +960,16 @@ def test_heads_are_listed_with_their_roles_and_by_them(cli, folder, visit, tmp_p
     seen = visit(f"{page.as_uri()}#layer=1&head=1")
     wait_until_drawn(seen)
     assert seen.page.locator("#role option").all_text_contents() == [
-        *("all", "- (1)", "local, <b>x</b> (1)", "sink (2)")
+        *("all", "- (1)", "constructor (2)", "local, <b>x</b> (1)")
     ]
-    for role, heads in {"": 4, "-": 1, "sink": 2, "local, <b>x</b>": 1}.items():
+    for role, heads in {"": 4, "-": 1, "constructor": 2, "local, <b>x</b>": 1}.items():
         seen.page.select_option("#role", role)
         found = seen.page.locator("#ranking option").all_text_contents()
         assert len(found) == heads
         assert all(text.replace("\u00a0", " ").endswith(role) for text in found)
-    assert seen.page.locator("#statistics tr").first.inner_text() == "Role\tsink"
+    assert seen.page.locator("#statistics tr").first.inner_text() == "Role\tconstructor"
     same = explore(folder, tmp_path / "b.html", run="run_0", roles=pd.read_csv(io.StringIO(ROLES)))
-    assert "sink" in page_of(same)["roles"].values()
+    assert "constructor" in page_of(same)["roles"].values()
     assert page_of(same)["roles"] == page_of(page)["roles"]
     for text, match in {
         "layer,head\n0,0\n": "no column role, expected layer, head and role",
@@ -976,7 +992,7 @@ def test_heads_are_listed_with_their_roles_and_by_them(cli, folder, visit, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--runs", "run_0,run_7"], "run is 'run_7', expected one of run_0, run_1"),
+        (["--runs", "run_0, run_7"], "run is 'run_7', expected one of run_0, run_1"),
         (["--runs", "all", "--run", "run_0"], "run is 'run_0' and runs is 'all', expected one of"),
         (["--run", "run_7"], "run is 'run_7', expected one of run_0, run_1; did you mean 'run_"),
         (["--color-range", "3,1"], "LO below HI"),

@@ -32,7 +32,7 @@ from headgrid.options import parse_color_range
 @option(
     "--runs all|LIST",
     "Runs that the page holds beside their mean, to choose among: all, or names with commas.",
-    check=lambda text: text if text == "all" else text.split(","),
+    check=lambda text: text if text == "all" else [name.strip() for name in text.split(",")],
 )
 @option("--set NAME", "Which set to show, the folder above the runs, where there are several.")
 @option(

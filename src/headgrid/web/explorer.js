@@ -47,6 +47,7 @@ class Explorer {
     this.profile = new Chart("profile");
     this.drawing = null;
     this.again = false;
+    this.writing = false; // an end of a range, which no drawing takes away
   }
 
   // Shows what the address says, of the most telling head where it says none.
@@ -64,7 +65,7 @@ class Explorer {
     this.listen();
     fillSelect(find("run"), runs.map(({ name, prompt }, at) => [at, prompt ? `${name}: ${prompt.slice(0, 60)}` : name]), run);
     find(runs.length > 1 ? "name" : "runs").hidden = true;
-    const counts = {};
+    const counts = Object.create(null); // a role may have any name
     for (const role of measure.records.map((one) => this.roleOf(one)).sort()) counts[role] = (counts[role] ?? 0) + 1;
     const roles = Object.entries(counts).map(([role, count]) => [role, `${role} (${count})`]);
     fillSelect(find("role"), [["", "all"], ...roles], "");
@@ -262,7 +263,7 @@ class Explorer {
     for (const [id, end, shown] of [["low", state.low, low], ["high", state.high, high]]) {
       const input = find(id);
       input.disabled = range !== "fixed";
-      if (document.activeElement !== input) input.value = range === "fixed" ? end : shown;
+      if (document.activeElement !== input || !this.writing) input.value = range === "fixed" ? end : shown;
     }
     this.markFixed(); // what somebody is writing stays marked while something else is drawn
     this.say(`${here}: ${title} ${print(this.valueOf(layer, head))}`, "overview-readout");
@@ -285,11 +286,11 @@ class Explorer {
       this.ranked = about;
       const shown = rank(model.measures[statistic], order).filter((one) => role === "" || this.roleOf(one) === role);
       const heads = shown.map((one) => {
-        const text = `${`L${one.layer}`.padEnd(4)}${`H${one.head}`.padEnd(4)}${print(one.value).padStart(9)}  ${this.roleOf(one)}`;
+        const text = `${`L${one.layer}`.padEnd(3)} ${`H${one.head}`.padEnd(3)} ${print(one.value).padStart(9)}  ${this.roleOf(one)}`;
         return new Option(text.trimEnd().replaceAll(" ", "\u00a0"), `${one.layer}:${one.head}`);
       });
       find("ranking").replaceChildren(...heads);
-      find("list-title").textContent = `${shown.length} heads by ${model.measures[statistic].title}`;
+      find("list-title").textContent = `${shown.length} head${shown.length === 1 ? "" : "s"} by ${model.measures[statistic].title}`;
     }
     find("ranking").value = `${layer}:${head}`;
     const rows = run.measures.map((name) => [model.measures[name].title, print(this.valueOf(layer, head, name))]);
@@ -476,8 +477,15 @@ class Explorer {
       radio.addEventListener("change", () => this.change({ range: radio.value }));
     }
     for (const id of ["low", "high"]) {
-      on(id, "change", () => this.change(this.markFixed("The low end has to be a number below the high end.") || {}));
-      on(id, "input", () => this.markFixed());
+      on(id, "change", () => {
+        const ends = this.markFixed("The low end has to be a number below the high end.");
+        this.writing = !ends;
+        this.change(ends || {});
+      });
+      on(id, "input", () => {
+        this.writing = true;
+        this.markFixed();
+      });
     }
     on("run", "change", (event) => this.change({ run: Number(event.target.value) }));
     for (const id of ["order", "role"]) on(id, "change", () => this.fillLists());
@@ -486,7 +494,7 @@ class Explorer {
       figure: () => this.takeFigure(),
       map: () => this.takeMap(),
       profile: () => this.takeProfile(),
-      link: () => this.copy("address", location.href),
+      link: () => this.copy("address", location.href.split("#")[0] + writeAddress(this.state, this.page.runs)),
       command: () => this.copy("command", this.command),
     };
     for (const [name, take] of Object.entries(taken)) {
@@ -507,6 +515,10 @@ class Explorer {
       this.draw();
     });
     on("theme", "click", () => this.setTheme(!this.isDark));
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault(); // the address is that of what is shown
+      find("head").focus();
+    });
     addEventListener("hashchange", () => {
       const found = readAddress(location.hash, this.page.runs, this.state.run);
       if (found) this.change({ query: null, ...found }, true);

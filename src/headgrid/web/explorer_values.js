@@ -73,7 +73,7 @@ class Layer {
 }
 
 const RANGES = ["head", "symmetric", "shared", "quantile", "fixed"];
-const NUMBER = /^-?\d{1,15}(\.\d{1,15})?(e[+-]?\d{1,3})?$/;
+const NUMBER = /^-?\d{1,21}(\.\d{1,25})?(e[+-]?\d{1,3})?$/; // all that a number prints as
 const WHOLE = /^\d{1,9}$/;
 
 const isRange = (low, high) => Number.isFinite(high - low) && high - low > 1e-290;

@@ -25,10 +25,11 @@
   const draw = () => {
     if (figure.dataset.state) return;
     figure.dataset.state = "drawing";
+    const finished = [...view.childNodes];
     vegaEmbed(view, spec, {
       mode: "vega-lite", ast: true, actions: false, config: { aria: false }, loader,
       renderer: figure.dataset.renderer || "svg", tooltip: { formatTooltip },
-    }).then(() => (figure.dataset.state = "drawn"), (error) => (view.textContent = error.message));
+    }).then(() => (figure.dataset.state = "drawn"), (error) => view.replaceChildren(...(finished.length ? finished : [error.message])));
   };
   if (window.vegaEmbed) draw();
   else addEventListener("load", () => window.vegaEmbed && draw());

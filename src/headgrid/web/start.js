@@ -104,12 +104,14 @@
     }
 
     async start() {
+      const finished = [...this.view.childNodes];
       try {
         await this.fit();
         this.figure.dataset.state = "drawn";
       } catch (error) {
         this.figure.dataset.state = "failed";
-        this.view.textContent = `This figure can not be drawn here: ${error.message}`;
+        const said = `This figure can not be drawn here: ${error.message}`;
+        this.view.replaceChildren(...(finished.length ? finished : [said]));
         return;
       }
       if (!this.reflows) return;
