@@ -195,7 +195,8 @@ def read_roles(table: pd.DataFrame | str | os.PathLike[str]) -> dict[tuple[int, 
         if key is None or key in roles:
             raise OptionError(
                 f"{source}: a row has layer {shorten_text(layer, 20)!r} and head "
-                f"{shorten_text(head, 20)!r}, expected whole numbers, and one row a head"
+                f"{shorten_text(head, 20)!r}, expected whole numbers, and one row a head; of "
+                "several runs give their votes (votes.csv, headgrid.role_votes)"
             )
         roles[key] = "" if pd.isna(role) else shorten_text(str(role), 60).strip()
     return {key: role for key, role in roles.items() if role}
