@@ -295,11 +295,7 @@ class Survey(Card):
         """Return the capture of each layer: the mean over the runs of all sets together."""
         if len(self.sets) == 1:
             return self.captures_of(self.sets[0])
-        pooled: dict[int, CaptureMoments] = {}
-        for set, layer in self.captures:
-            moments = self._maps[set, layer]
-            pooled[layer] = pooled[layer].merge(moments) if layer in pooled else moments
-        return {layer: moments.mean_capture() for layer, moments in sorted(pooled.items())}
+        return self.pooled().captures_of("")
 
     def deviation(self, set: str, layer: int) -> Capture | None:
         """Return the standard deviation over runs of each cell; None below two runs."""
