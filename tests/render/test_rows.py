@@ -71,7 +71,7 @@ def random_capture(seed, heads, frames=4, gaps=0.0, missing=0, kind="random"):
 
 
 @pytest.mark.filterwarnings("ignore::headgrid.HeadgridWarning")
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     more=st.integers(1, 12),
@@ -99,7 +99,7 @@ def test_the_drawing_is_byte_for_byte_as_vega_draws_it(
 
 
 @pytest.mark.filterwarnings("ignore::headgrid.HeadgridWarning")
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     seed=st.integers(0, 2**32),
     more=st.integers(1, 12),
