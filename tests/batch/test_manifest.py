@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 from itertools import pairwise
@@ -8,9 +9,13 @@ import pytest
 
 from headgrid import OutputError
 from headgrid.batch.manifest import NAME, Manifest, hash_output, name_inputs
-from headgrid.capture.files import hash_bytes, remove_leftovers, replace_file, write_bytes
+from headgrid.capture.files import remove_leftovers, replace_file, write_bytes
 
 OPTIONS = {"columns": 4, "title": 'a "jobs": {} title\n "jobs": {}'}
+
+
+def hash_bytes(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 import headgrid
 from headgrid import Capture, CaptureError, HeadgridWarning, OptionError, head_roles
-from headgrid.survey.roles import find_periods
+from headgrid.survey.rules import find_periods
 
 
 def roles_of(rows, rule, statistic="logit", **parameters):

@@ -157,11 +157,6 @@ class Archive:
         return int(entry.header_offset + 30 + sum(lengths))
 
 
-def hash_bytes(content: bytes) -> str:
-    """Return the SHA-256 of bytes in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()

@@ -69,7 +69,8 @@ def roles(
     from headgrid.capture.folders import place_captures
     from headgrid.charts.roles import role_map
     from headgrid.options import FigureOptions
-    from headgrid.survey.roles import find_rule, head_roles, role_agreement, role_votes
+    from headgrid.survey.roles import head_roles, role_agreement, role_votes
+    from headgrid.survey.rules import find_rule
 
     find_rule(rule, dict(parameters))
     for export in exports:
