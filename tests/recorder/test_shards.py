@@ -83,6 +83,11 @@ def record_parts(rank: int, folder: str) -> None:
         found = [torch.from_numpy(c.full_frame_attention) for c in recording.captures]
         torch.save(found, Path(folder) / f"case{index}_rank{rank}.pt")
     model = Model()
+    options = {"shard": "queries", "statistic": "mass", "sample": 3, "tokens_per_frame": TOKENS}
+    with record(model, **options) as sampled:
+        model(*own_part(rank, "queries", masked=False))
+    errors = [capture.metadata["sampling_error_mean"] for capture in sampled.captures]
+    torch.save(errors, Path(folder) / f"errors_rank{rank}.pt")
     try:
         with record(model, shard="sequence", tokens_per_frame=TOKENS):
             model(*own_part(rank, "sequence", masked=True))
@@ -121,6 +126,12 @@ def test_two_processes_record_what_one_does(recorded_by_two: Path, case: int) ->
     written = load_capture(recorded_by_two / f"captures{case}" / "layer1.pt")
     assert written.num_heads == 4
     assert written.metadata["observation"]["shard"] == shard
+
+
+def test_the_error_of_a_sample_is_that_of_all_processes(recorded_by_two: Path) -> None:
+    first, second = (torch.load(recorded_by_two / f"errors_rank{rank}.pt") for rank in range(2))
+    assert first == second
+    assert min(first) > 0
 
 
 def test_cut_keys_with_a_mask_are_an_error(recorded_by_two: Path) -> None:

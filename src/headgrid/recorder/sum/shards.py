@@ -7,6 +7,8 @@ cut, maps are put side by side. A cut may lie in the middle of a frame.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,10 @@ import torch
 import torch.distributed as dist
 
 from headgrid.errors import RecordError
-from headgrid.recorder.place.segments import FrameSlices, Spans, join_spans
+from headgrid.recorder.place.segments import FrameSlices, Segments, Spans, join_spans
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum.logits import pool_sums
-from headgrid.recorder.sum.matrix import Matrix
+from headgrid.recorder.sum.matrix import Matrix, PairSums
 
 
 def is_running() -> bool:
@@ -95,50 +97,41 @@ def merge_matrices(
     matrices: dict[int, Matrix], covered: Spans, path: str, shard: str, statistic: str, group: Any
 ) -> Spans:
     """Make every process hold one layer's whole matrices; return the tokens they cover."""
+    own = {number: _take_sums(matrix) for number, matrix in matrices.items()}
     states: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(states, (sorted(matrices), covered, path), group=group)
+    dist.all_gather_object(states, (own, covered, path), group=group)
     if len({path for _, _, path in states}) > 1:
         paths = ", ".join(path for _, _, path in states)
         raise RecordError(f"the processes recorded different layers: {paths}; record one model")
-    merge = _gather_heads if shard == "heads" else _reduce_matrix
     for number in sorted({number for found, _, _ in states for number in found}):
-        merge(matrices.setdefault(number, Matrix(statistic)), group)
+        parts = [found[number] for found, _, _ in states if number in found]
+        matrices[number] = Matrix(statistic)
+        for part in [_join_heads(parts)] if shard == "heads" else parts:
+            matrices[number].add(part)
     return join_spans(sorted({span for _, covered, _ in states for span in covered}))
 
 
-def _gather_heads(matrix: Matrix, group: Any) -> None:
-    assert matrix.total is not None
-    total = matrix.total
-    counts = np.broadcast_to(matrix.count, (len(matrix.count), *total.shape[1:])).copy()
-    matrix.count = _gather(torch.from_numpy(counts).to(total), group).cpu().numpy()
-    matrix.total = _gather(total, group)
-    if matrix.variance is not None:
-        matrix.variance = _gather(matrix.variance, group)
+def _take_sums(matrix: Matrix) -> PairSums:
+    """Return a matrix as what one call would add to it, on the host."""
+    (rows, columns), total, variance = matrix.used, matrix.total, matrix.variance
+    assert total is not None
+    places = Segments.equal(1)
+    return PairSums(
+        places.slice_frames(((0, rows),)),
+        places.slice_frames(((0, columns),)),
+        total[:, :, :rows, :columns].cpu(),
+        matrix.count[:, :, :rows, :columns],
+        None if variance is None else variance[:, :, :rows, :columns].cpu(),
+    )
 
 
-def _gather(values: torch.Tensor, group: Any) -> torch.Tensor:
-    """Put the heads (axis 1) of all processes side by side."""
-    parts = [torch.empty_like(values) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, values.contiguous(), group=group)
-    return torch.cat(parts, dim=1)
-
-
-def _reduce_matrix(matrix: Matrix, group: Any) -> None:
-    """Add up matrices of different extent over processes; one may have none."""
-    states: list[Any] = [None] * dist.get_world_size(group)
-    shape = None if matrix.total is None else tuple(matrix.total.shape[:2])
-    dist.all_gather_object(states, (shape, matrix.used, matrix.count.shape[:2]), group=group)
-    rows, columns = (max(used[axis] for _, used, _ in states) for axis in (0, 1))
-    lead = next(shape for shape, _, _ in states if shape is not None)
-    counts = np.broadcast_shapes(*[shape for _, _, shape in states])
-    largest = matrix.statistic == "max_logit"
-    like = torch.empty(0, dtype=torch.float64) if matrix.total is None else matrix.total
-    total = like.new_full((*lead, rows, columns), -torch.inf if largest else 0.0)
-    count = like.new_zeros((*counts, rows, columns))
-    if matrix.total is not None:
-        q, k = matrix.used
-        total[:, :, :q, :k] = matrix.total[:, :, :q, :k]
-        count[:, :, :q, :k] = torch.from_numpy(matrix.count[:, :, :q, :k])
-    dist.all_reduce(total, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=group)
-    dist.all_reduce(count, group=group)
-    matrix.total, matrix.count, matrix.used = total, count.cpu().numpy(), (rows, columns)
+def _join_heads(parts: Sequence[PairSums]) -> PairSums:
+    """Put the heads of all processes side by side."""
+    counts = [np.broadcast_to(part.count, part.total.shape) for part in parts]
+    variances = [part.variance for part in parts if part.variance is not None]
+    return replace(
+        parts[0],
+        total=torch.cat([part.total for part in parts], dim=1),
+        count=np.concatenate(counts, axis=1),
+        variance=torch.cat(variances, dim=1) if variances else None,
+    )
