@@ -9,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from recorder_brute import all_logits, causal, equal_frames, largest_difference, mean_by_frame
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from headgrid.recorder import RecordError, record
+from headgrid.recorder import AttentionCall, RecordError, record
 
 FRAMES, TOKENS = 4, 6
 LENGTH = FRAMES * TOKENS
@@ -115,6 +115,49 @@ def test_flex_masks_and_additive_score_functions_are_read() -> None:
     logits = all_logits(q, k)[0] + 0.5 * torch.arange(2)[:, None, None]
     expected = mean_by_frame(logits, SPANS, SPANS, block_causal())
     assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
+
+
+def test_a_mask_may_differ_between_heads() -> None:
+    q, k = tensors()
+    seen = torch.stack([block_causal(), torch.ones(LENGTH, LENGTH, dtype=torch.bool)]).flip(0)
+    mask = create_block_mask(
+        lambda b, h, i, j: (j // TOKENS <= i // TOKENS) | (h == 0), 1, 2, LENGTH, LENGTH, "cpu"
+    )
+
+    def run(call: Any, **options: Any) -> Any:
+        with record(tokens_per_frame=TOKENS, **options) as recording:
+            call()
+        return recording.captures[0].full_frame_attention
+
+    logits = all_logits(q, k)[0]
+    expected = np.concatenate(
+        [mean_by_frame(logits[h : h + 1], SPANS, SPANS, seen[h]) for h in range(2)]
+    )
+    hidden = seen.flip(0)[None]
+    for call, means in (
+        (lambda: flex_attention(q, k, k, block_mask=mask), expected),
+        (lambda: F.scaled_dot_product_attention(q.flip(1), k.flip(1), k, hidden), expected[::-1]),
+    ):
+        with pytest.raises(RecordError, match="hides 36 of 36 token pairs of query frame 0"):
+            run(call)
+        assert largest_difference(run(call, irregular_mask="mean"), means) < 1e-6
+
+
+def test_a_score_function_is_added_to_a_mask_of_numbers() -> None:
+    q, k = tensors()
+    bias = torch.randn(FRAMES, FRAMES, generator=torch.Generator().manual_seed(8))
+    tokens = bias.repeat_interleave(TOKENS, 0).repeat_interleave(TOKENS, 1)
+
+    def read(query: Any, key: Any, value: Any, attn_mask: Any) -> AttentionCall:
+        more: Any = {"mask": attn_mask[None, None], "score_function": lambda s, b, h, i, j: s + h}
+        return AttentionCall(query, key, scale=8**-0.5, **more)
+
+    functions = {"torch.nn.functional.scaled_dot_product_attention": read}
+    expected = mean_by_frame(
+        all_logits(q, k)[0] + tokens + torch.arange(2)[:, None, None], SPANS, SPANS
+    )
+    found = recorded(q, k, {"functions": functions}, attn_mask=tokens)
+    assert largest_difference(found, expected) < 1e-6
 
 
 def test_a_score_function_that_does_more_than_add_is_an_error_or_averaged() -> None:

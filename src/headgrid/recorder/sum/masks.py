@@ -7,7 +7,6 @@ be read off pooled queries and keys, and is an error unless the user says otherw
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,9 @@ HIDDEN, WHOLE, CUT = 0, 1, 2
 
 #: Mask elements that are looked at together.
 MASK_CHUNK = 2**21
+
+#: Plans that are kept.
+PLANS = 16
 
 Band = tuple[int | None, int | None]
 
@@ -137,11 +139,12 @@ class _Planner:
         )
         assert visible is not None
         part = visible[:, :, self.keys.starts[column] : self.keys.stops[column]].cpu().numpy()
-        band = _fit_band(part[0])
-        if band is None or (part != part[:1]).any():
+        band = None if (part != part[:1]).any() else _fit_band(part[0])
+        if band is None:
+            hidden = int((~part).sum(axis=(1, 2)).max())
             raise _irregular(
                 self.call,
-                f"it hides {int((~part[0]).sum())} of {part[0].size} token pairs of query frame "
+                f"it hides {hidden} of {part[0].size} token pairs of query frame "
                 f"{self.queries.frames[row]} and key frame {self.keys.frames[column]}",
             )
         return band
@@ -166,7 +169,8 @@ def mask_rows(
         allowed = evaluate_mask(call, element, start, stop)
         visible = allowed if visible is None else visible & allowed
     if call.score_function is not None:
-        bias = _score_bias(call, element, start, stop)
+        added = _score_bias(call, element, start, stop)
+        bias = added if bias is None else bias + added
     if bias is not None:
         kept = bias > HIDING_BIAS
         visible = kept if visible is None else visible & kept
@@ -175,16 +179,19 @@ def mask_rows(
 
 
 def evaluate_mask(call: AttentionCall, element: int, start: int, stop: int) -> torch.Tensor:
-    """Evaluate the mask function for some query tokens, (1, rows, key tokens)."""
+    """Evaluate the mask function for some query tokens, (heads or 1, rows, key tokens)."""
     assert call.mask_function is not None
     device = call.query.device
-    batch, head = (torch.tensor(number, device=device) for number in (element, 0))
-    rows = torch.arange(start, stop, device=device)
-    columns = torch.arange(call.key.shape[2], device=device)
-    over_keys = torch.vmap(call.mask_function, in_dims=(None, None, None, 0))
-    over_rows = torch.vmap(over_keys, in_dims=(None, None, 0, None))
-    allowed: torch.Tensor = over_rows(batch, head, rows, columns)
-    return allowed.bool().expand(stop - start, len(columns))[None]
+    batch = torch.tensor(element, device=device)
+    heads, rows, columns = (
+        torch.arange(*ends, device=device)
+        for ends in ((call.heads,), (start, stop), (call.key.shape[2],))
+    )
+    function = call.mask_function
+    for axes in ((None, None, None, 0), (None, None, 0, None), (None, 0, None, None)):
+        function = torch.vmap(function, in_dims=axes)
+    allowed: torch.Tensor = function(batch, heads, rows, columns)
+    return (allowed if allowed.stride(0) else allowed[:1]).bool()  # most do not ask for the head
 
 
 def evaluate_scores(
@@ -268,9 +275,8 @@ class PlanCache:
     memory is held, and an address cannot come again while that reference stands.
     """
 
-    def __init__(self, size: int = 16) -> None:
-        self._size = size
-        self._plans: OrderedDict[Any, tuple[StorageWeakRef | None, list[PairPlan]]] = OrderedDict()
+    def __init__(self) -> None:
+        self._plans: dict[Any, tuple[StorageWeakRef | None, list[PairPlan]]] = {}
 
     def plan(self, call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> list[PairPlan]:
         """Return one plan for the whole batch, or one an element."""
@@ -283,17 +289,13 @@ class PlanCache:
             shape = (mask.storage_offset(), tuple(mask.shape), mask.stride(), mask.dtype)
             view = (owner.cdata, shape, mask._version)
         key = (view, call.band, call.softcap, queries, keys)
-        held = self._plans.get(key)
+        held = self._plans.pop(key, None)
         if held is None or (held[0] is not None and held[0].expired()):
-            held = self._plans[key] = (owner, plan_call(call, queries, keys))
-        self._plans.move_to_end(key)
-        while len(self._plans) > self._size:
-            self._plans.popitem(last=False)
+            held = (owner, plan_call(call, queries, keys))
+        self._plans[key] = held  # the latest is the last
+        if len(self._plans) > PLANS:
+            del self._plans[next(iter(self._plans))]
         return held[1]
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._plans.clear()
 
 
 def plan_call(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> list[PairPlan]:
