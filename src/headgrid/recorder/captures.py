@@ -1,4 +1,4 @@
-"""Layers' sums -> captures, with one copy from the device and the provenance of each."""
+"""Layers' sums -> captures, with the provenance of each."""
 
 from __future__ import annotations
 
@@ -40,70 +40,52 @@ def build_captures(
             layer.merge_processes()
     for layer in layers:
         _check_coverage(layer, options.query_segments, options.gaps, seen)
-    found = [(layer, n, m) for layer in layers for n, m in sorted(layer.matrices.items())]
-    totals = copy_together([_trim(matrix, matrix.total) for _, _, matrix in found])
-    variances: list[Array | None] = [None] * len(found)
-    if options.sample is not None:
-        variances = [*copy_together([_trim(m, m.variance) for _, _, m in found])]
     captures: list[Capture] = []
-    for (layer, number, matrix), total, variance in zip(found, totals, variances, strict=True):
-        values, errors = _divide(matrix, total, variance)
-        forward = number if options.forwards == "all" else None
-        if options.batch != "all":
-            captures.append(_make_capture(layer, options, *_mean(values, errors), forward))
-            continue
-        for element in range(len(values)):
-            error = None if errors is None else errors[element]
-            captures.append(_make_capture(layer, options, values[element], error, forward, element))
+    for layer in layers:
+        for number, matrix in sorted(layer.matrices.items()):
+            values, errors = _divide(matrix)
+            forward = number if options.forwards == "all" else None
+            if options.batch != "all":
+                captures.append(_make_capture(layer, options, *_mean(values, errors), forward))
+                continue
+            for element, parts in enumerate(zip(values, errors, strict=True)):
+                captures.append(_make_capture(layer, options, *parts, forward, element))
     return sorted(captures, key=lambda capture: (capture.run, capture.layer_index))
 
 
-def _trim(matrix: Matrix, values: torch.Tensor | None) -> torch.Tensor:
-    assert values is not None
-    return values[:, :, : matrix.used[0], : matrix.used[1]]
-
-
-def copy_together(tensors: Sequence[torch.Tensor]) -> list[Array]:
-    """Copy tensors to the host, all of one device in a single transfer."""
-    copied: dict[int, Array] = {}
-    for device in {tensor.device for tensor in tensors}:
-        own = [index for index, tensor in enumerate(tensors) if tensor.device == device]
-        flat = torch.cat([tensors[index].flatten() for index in own]).cpu()
-        parts = flat.split([tensors[index].numel() for index in own])
-        for index, part in zip(own, parts, strict=True):
-            copied[index] = part.reshape(tensors[index].shape).numpy()
-    return [copied[index] for index in range(len(tensors))]
-
-
-def _divide(matrix: Matrix, total: Array, variance: Array | None) -> tuple[Array, Array | None]:
+def _divide(matrix: Matrix) -> tuple[Array, Array]:
     """Return means (batch, heads, query, key), NaN where nothing was seen, and their errors."""
-    count = np.broadcast_to(matrix.count[:, :, : matrix.used[0], : matrix.used[1]], total.shape)
-    seen = count > 0
+    assert matrix.total is not None
+    rows, columns = matrix.used
+    total = matrix.total[:, :, :rows, :columns].cpu().numpy()
+    count = np.broadcast_to(matrix.count[:, :, :rows, :columns], total.shape)
+    errors, seen = np.zeros((len(total), 1, 1, 1)), count > 0
     if matrix.statistic == "max_logit":
-        return np.where(seen, total, np.nan), None
+        return np.where(seen, total, np.nan), errors
     divisor = count
     if matrix.statistic in ("mass", "entropy"):
         # A key frame that only some of a frame's query tokens attend has mass 0 for the others.
         divisor = np.broadcast_to(count.max(axis=3, keepdims=True), total.shape)
     values = np.divide(total, divisor, out=np.full(total.shape, np.nan), where=seen)
-    if variance is None:
-        return values, None
-    return values, np.divide(np.sqrt(variance), divisor, out=np.zeros(total.shape), where=seen)
+    if matrix.variance is not None:
+        variance = matrix.variance[:, :, :rows, :columns].cpu().numpy()
+        errors = np.divide(np.sqrt(variance), divisor, out=np.zeros(total.shape), where=seen)
+    return values, errors
 
 
-def _mean(values: Array, errors: Array | None) -> tuple[Array, Array | None]:
+def _mean(values: Array, errors: Array) -> tuple[Array, Array]:
     """Return the mean over the batch elements in which a pair was seen, and its error."""
     counts = (~np.isnan(values)).sum(axis=0)
     empty = np.full(values.shape[1:], np.nan)
     mean = np.divide(np.nansum(values, axis=0), counts, out=empty, where=counts > 0)
-    return mean, None if errors is None else np.sqrt((errors**2).sum(axis=0)) / len(errors)
+    return mean, np.sqrt((errors**2).sum(axis=0)) / len(errors)
 
 
 def _make_capture(
     layer: LayerRecord,
     options: RecordOptions,
     values: Array,
-    errors: Array | None,
+    errors: Array,
     forward: int | None,
     element: int | None = None,
 ) -> Capture:
@@ -121,7 +103,7 @@ def _make_capture(
     if element is not None:
         metadata["batch_element"] = element
         names.append(f"batch_{element:03d}")
-    if errors is not None:
+    if options.sample is not None:
         metadata["sampling_error_max"] = float(errors.max())
         metadata["sampling_error_mean"] = float(errors[seen].mean())
     queries, keys = _label_axes(layer.path, options, values.shape[1:])
@@ -194,15 +176,9 @@ def infer_blocks(seen: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:
     if seen.shape[0] != seen.shape[1] or not seen.any(axis=1).all():
         return None
     ends = seen.shape[1] - seen[:, ::-1].argmax(axis=1)
-    sizes: list[int] = []
-    start = 0
-    while start < len(ends):
-        end = int(ends[start])
-        if end <= start or (ends[start:end] != end).any():
-            return None
-        sizes.append(end - start)
-        start = end
-    return tuple(sizes)
+    stops = np.unique(ends)
+    sizes = np.diff(stops, prepend=0)
+    return tuple(sizes.tolist()) if np.array_equal(np.repeat(stops, sizes), ends) else None
 
 
 def summarize(captures: Sequence[Capture]) -> str:

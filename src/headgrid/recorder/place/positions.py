@@ -44,9 +44,6 @@ class Policy:
 
     def __call__(self, info: CallInfo) -> Spans:
         """Return the token positions."""
-        return self._place(info)
-
-    def _place(self, info: CallInfo) -> Spans:
         raise NotImplementedError
 
 
@@ -55,7 +52,7 @@ class Growing(Policy):
 
     text = "growing"
 
-    def _place(self, info: CallInfo) -> Spans:
+    def __call__(self, info: CallInfo) -> Spans:
         if info.query:
             return ((0, info.key_tokens),)
         start = info.key_tokens - info.query_tokens
@@ -73,7 +70,7 @@ class LikeSelf(Policy):
 
     text = "as in self-attention"
 
-    def _place(self, info: CallInfo) -> Spans:
+    def __call__(self, info: CallInfo) -> Spans:
         if info.last is not None and count_tokens(info.last) == info.query_tokens:
             return info.last
         return ((0, info.query_tokens),)
@@ -84,7 +81,7 @@ class Whole(Policy):
 
     text = "all tokens from the first"
 
-    def _place(self, info: CallInfo) -> Spans:
+    def __call__(self, info: CallInfo) -> Spans:
         return ((0, info.key_tokens if info.query else info.query_tokens),)
 
 
@@ -94,7 +91,7 @@ class Counted(Policy):
 
     forwards: int = 1
 
-    def _place(self, info: CallInfo) -> Spans:
+    def __call__(self, info: CallInfo) -> Spans:
         start = (info.index // self.forwards) * info.query_tokens
         return ((start, start + info.query_tokens),)
 
@@ -108,7 +105,7 @@ class FromArgument(Policy):
 
     name: str
 
-    def _place(self, info: CallInfo) -> Spans:
+    def __call__(self, info: CallInfo) -> Spans:
         value = info.site.argument(self.name)
         try:
             start = int(value)
@@ -135,7 +132,7 @@ class SinkWindow(Policy):
     sink: int
     window: int
 
-    def _place(self, info: CallInfo) -> Spans:
+    def __call__(self, info: CallInfo) -> Spans:
         segments = info.key_segments
         end = info.query[-1][1]
         frames = segments.slice_frames(((0, end),)).frames
@@ -165,7 +162,7 @@ class FromCallable(Policy):
     function: Callable[[CallInfo], Any]
     axis: str
 
-    def _place(self, info: CallInfo) -> Spans:
+    def __call__(self, info: CallInfo) -> Spans:
         answer = self.function(info)
         segments = info.query_segments if self.axis == "query" else info.key_segments
         tokens = info.query_tokens if self.axis == "query" else info.key_tokens

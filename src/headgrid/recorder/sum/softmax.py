@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,20 +24,10 @@ from headgrid.recorder.sum.matrix import PairSums
 ROW_CHUNK = 2**20
 
 
-class _Rows(NamedTuple):
-    """Some query tokens of one slice, for the heads of one key head: (heads, rows, slices).
-
-    The share of the softmax in each key frame, its ``-p log p`` in nats, the largest logit (-inf
-    where hidden), the sum and number of visible logits; and (heads, rows), whether the token
-    attends anything.
-    """
-
-    mass: torch.Tensor
-    entropy: torch.Tensor
-    top: torch.Tensor
-    total: torch.Tensor
-    seen: torch.Tensor
-    alive: torch.Tensor
+#: Of some query tokens of one slice, for the heads of one key head: the statistic in each key
+#: frame, and the number of visible logits, (heads, rows, slices); and whether the token attends
+#: anything, (heads, rows).
+_Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def sum_softmax(
@@ -62,10 +51,10 @@ def sum_softmax(
             key = call.key[element, head].float()
             for first, last in _group(queries, chosen, call.group * key.shape[0]):
                 tokens = torch.cat(chosen[first:last])
-                parts = _iterate_rows(call, key, pieces, tokens, element, head)
+                parts = _iterate_rows(call, key, pieces, tokens, element, head, statistic)
                 joined = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-                rows = _Rows(*(part.unflatten(1, (last - first, -1)) for part in joined))
-                found = _reduce(rows, statistic, queries.lengths[first] / len(chosen[first]))
+                rows = (part.unflatten(1, (last - first, -1)) for part in joined)
+                found = _reduce(*rows, statistic, queries.lengths[first] / len(chosen[first]))
                 for target, values in zip((total, counts, variance), found, strict=True):
                     target[element, own, first:last] = values
     count = counts.cpu().numpy().astype(np.float64)
@@ -112,8 +101,9 @@ def _iterate_rows(
     tokens: torch.Tensor,
     element: int,
     head: int,
+    statistic: str,
 ) -> Iterator[_Rows]:
-    """Yield the statistics of query tokens, as many at a time as memory allows."""
+    """Yield the statistic of query tokens, as many at a time as memory allows."""
     step = max(1, ROW_CHUNK // max(1, call.group * key.shape[0]))
     sinks = None
     if call.sink_logits is not None:
@@ -121,7 +111,7 @@ def _iterate_rows(
         sinks = own.float()[:, None, None]
     for chosen in tokens.split(step):
         scores = score_rows(call, key, chosen.to(key.device), element, head)
-        yield _summarise(scores, pieces, sinks)
+        yield _summarise(scores, pieces, sinks, statistic)
 
 
 def score_rows(
@@ -160,7 +150,10 @@ def _heads_of(values: torch.Tensor, call: AttentionCall, first: int) -> torch.Te
 
 
 def _summarise(
-    scores: torch.Tensor, pieces: list[tuple[int, int, int]], sinks: torch.Tensor | None
+    scores: torch.Tensor,
+    pieces: list[tuple[int, int, int]],
+    sinks: torch.Tensor | None,
+    statistic: str,
 ) -> _Rows:
     """Reduce logits to one number a key frame, with one log-sum-exp over all of them."""
     parts = []
@@ -174,39 +167,34 @@ def _summarise(
         summed = (powers, powers * values, values, ~hidden)
         parts.append((top, *(terms.sum(dim=3) for terms in summed)))
     top, sums, weighted, total, seen = (torch.cat(x, dim=2) for x in zip(*parts, strict=True))
-    finite = top.nan_to_num(neginf=0.0)
-    exponents = sums.log() + finite
-    if sinks is not None:
-        exponents = torch.cat([exponents, sinks.expand(*scores.shape[:2], 1)], dim=2)
-    norm = torch.logsumexp(exponents, dim=2, keepdim=True)
     alive = seen.sum(dim=2) > 0
-    factor = (finite - norm).exp()
-    mass = sums * factor
-    entropy = norm * mass - weighted * factor
+    values = top if statistic == "max_logit" else total
+    if statistic in ("mass", "entropy"):
+        finite = top.nan_to_num(neginf=0.0)
+        exponents = sums.log() + finite
+        if sinks is not None:
+            exponents = torch.cat([exponents, sinks.expand(*scores.shape[:2], 1)], dim=2)
+        norm = torch.logsumexp(exponents, dim=2, keepdim=True)
+        factor = (finite - norm).exp()
+        mass = sums * factor
+        values = mass if statistic == "mass" else norm * mass - weighted * factor
+        values = values.where(alive[:, :, None], 0.0)
     kept = [place for place, piece in enumerate(pieces) if piece[0] >= 0]
-    return _Rows(
-        mass=mass[:, :, kept].where(alive[:, :, None], 0.0),
-        entropy=entropy[:, :, kept].where(alive[:, :, None], 0.0),
-        top=top[:, :, kept],
-        total=total[:, :, kept],
-        seen=seen[:, :, kept],
-        alive=alive,
-    )
+    return values[:, :, kept], seen[:, :, kept], alive
 
 
 def _reduce(
-    rows: _Rows, statistic: str, stretch: float
+    values: torch.Tensor, seen: torch.Tensor, alive: torch.Tensor, statistic: str, stretch: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float]:
     """Sum the rows of query slices, [heads, slice, row, key slice]: total, counted, variance."""
-    visible = (rows.seen > 0).any(dim=2)
+    visible = (seen > 0).any(dim=2)
     if statistic == "max_logit":
-        return rows.top.amax(dim=2), visible, 0.0
-    wide = wide_dtype(rows.total.device)
+        return values.amax(dim=2), visible, 0.0
+    values = values.to(wide_dtype(values.device))
     if statistic == "logit":
-        return rows.total.to(wide).sum(dim=2), rows.seen.sum(dim=2), 0.0
-    values = (rows.mass if statistic == "mass" else rows.entropy).to(wide)
+        return values.sum(dim=2), seen.sum(dim=2), 0.0
     total = values.sum(dim=2) * stretch
-    count = visible * rows.alive.sum(dim=2, keepdim=True) * stretch
+    count = visible * alive.sum(dim=2, keepdim=True) * stretch
     drawn = values.shape[2]
     if stretch == 1 or drawn == 1:
         return total, count, 0.0

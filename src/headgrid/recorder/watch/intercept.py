@@ -73,18 +73,8 @@ def _is_replay() -> bool:
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Run recorder arithmetic outside autograd, autocast and inference mode."""
-    with torch.inference_mode(False), torch.no_grad(), contextlib.ExitStack() as stack:
-        for kind in ("cpu", "cuda", "mps", "xpu"):
-            if _is_autocast(kind):
-                stack.enter_context(torch.autocast(kind, enabled=False))
+    with torch.inference_mode(False), torch.no_grad(), torch._C._DisableAutocast():
         yield
-
-
-def _is_autocast(kind: str) -> bool:
-    try:
-        return bool(torch.is_autocast_enabled(kind))
-    except TypeError:  # before torch 2.4 it takes no argument and means CUDA
-        return kind in ("cpu", "cuda")
 
 
 def _read(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttentionCall:
