@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from headgrid._version import __version__
 from headgrid.capture.model import Capture

@@ -44,6 +44,9 @@ class Policy:
 
     def __call__(self, info: CallInfo) -> Spans:
         """Return the token positions."""
+        return self._place(info)
+
+    def _place(self, info: CallInfo) -> Spans:
         raise NotImplementedError
 
 
@@ -52,7 +55,7 @@ class Growing(Policy):
 
     text = "growing"
 
-    def __call__(self, info: CallInfo) -> Spans:
+    def _place(self, info: CallInfo) -> Spans:
         if info.query:
             return ((0, info.key_tokens),)
         start = info.key_tokens - info.query_tokens
@@ -70,7 +73,7 @@ class LikeSelf(Policy):
 
     text = "as in self-attention"
 
-    def __call__(self, info: CallInfo) -> Spans:
+    def _place(self, info: CallInfo) -> Spans:
         if info.last is not None and count_tokens(info.last) == info.query_tokens:
             return info.last
         return ((0, info.query_tokens),)
@@ -81,7 +84,7 @@ class Whole(Policy):
 
     text = "all tokens from the first"
 
-    def __call__(self, info: CallInfo) -> Spans:
+    def _place(self, info: CallInfo) -> Spans:
         return ((0, info.key_tokens if info.query else info.query_tokens),)
 
 
@@ -91,7 +94,7 @@ class Counted(Policy):
 
     forwards: int = 1
 
-    def __call__(self, info: CallInfo) -> Spans:
+    def _place(self, info: CallInfo) -> Spans:
         start = (info.index // self.forwards) * info.query_tokens
         return ((start, start + info.query_tokens),)
 
@@ -105,7 +108,7 @@ class FromArgument(Policy):
 
     name: str
 
-    def __call__(self, info: CallInfo) -> Spans:
+    def _place(self, info: CallInfo) -> Spans:
         value = info.site.argument(self.name)
         try:
             start = int(value)
@@ -132,7 +135,7 @@ class SinkWindow(Policy):
     sink: int
     window: int
 
-    def __call__(self, info: CallInfo) -> Spans:
+    def _place(self, info: CallInfo) -> Spans:
         segments = info.key_segments
         end = info.query[-1][1]
         frames = segments.slice_frames(((0, end),)).frames
@@ -162,7 +165,7 @@ class FromCallable(Policy):
     function: Callable[[CallInfo], Any]
     axis: str
 
-    def __call__(self, info: CallInfo) -> Spans:
+    def _place(self, info: CallInfo) -> Spans:
         answer = self.function(info)
         segments = info.query_segments if self.axis == "query" else info.key_segments
         tokens = info.query_tokens if self.axis == "query" else info.key_tokens

@@ -53,8 +53,9 @@ def sum_softmax(
                 tokens = torch.cat(chosen[first:last])
                 parts = _iterate_rows(call, key, pieces, tokens, element, head, statistic)
                 joined = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-                rows = (part.unflatten(1, (last - first, -1)) for part in joined)
-                found = _reduce(*rows, statistic, queries.lengths[first] / len(chosen[first]))
+                values, seen, alive = (part.unflatten(1, (last - first, -1)) for part in joined)
+                stretch = queries.lengths[first] / len(chosen[first])
+                found = _reduce(values, seen, alive, statistic, stretch)
                 for target, values in zip((total, counts, variance), found, strict=True):
                     target[element, own, first:last] = values
     count = counts.cpu().numpy().astype(np.float64)
