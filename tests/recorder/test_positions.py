@@ -404,7 +404,7 @@ def test_one_module_that_does_both_kinds_is_an_error() -> None:
         ({"layers": "mxi"}, "'mxi' matches none of the 2 module paths of Plain"),
         *(
             ({"tokens_per_frame": None, "segments": segments}, "expected token positions")
-            for segments in ([0, 9, 4], [(0, 4), (3, 8)], [5], [], [-1, 4], ["a", "b"])
+            for segments in ([0, 9, 4], [(0, 4), (3, 8)], [5], [], [-1, 4], ["a", "b"], [0, 4.5, 8])
         ),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 import warnings
 import weakref
@@ -21,7 +20,6 @@ from headgrid.recorder.options import (
     RecordOptions,
     UnknownLayerError,
     fits_layer,
-    match_path,
 )
 from headgrid.recorder.place.positions import Counted
 from headgrid.recorder.place.segments import Segments, Spans
@@ -58,7 +56,7 @@ class ModelRecord:
         self._size = 0
         self._facts: dict[str, Any] = {"model_class": self.name, "frames_stated": "none"}
         self._layers: dict[tuple[str, int], list[LayerRecord]] = {}  # by stream; one a run
-        self._numbers: dict[str, int] = {}
+        self.numbers: dict[str, int] = {}  # of the layers that were seen, by path
         self._siblings: list[str] = []  # of the layer that was seen first
         self._kinds: dict[str, str] = {}
         self._turns: dict[str, int] = {}  # calls of each layer, those of both streams
@@ -134,12 +132,12 @@ class ModelRecord:
     def _prepare_layer(
         self, site: CallSite, root: torch.nn.Module, path: str, call: AttentionCall
     ) -> Callable[[], None] | None:
-        if not self._numbers:
+        if not self.numbers:
             self._begin(root, site, call)
         number = self._number_layer(root, path)
         turn = self._turns[path] = self._turns.get(path, -1) + 1
         stream = self.options.stream
-        if stream is not None and path == next(iter(self._numbers)):
+        if stream is not None and path == next(iter(self.numbers)):
             sizes = call.query.shape[2], call.key.shape[2]
             self._forwards.append((find_time(site), (*sizes, site.positions())))
         if not self.options.wants(number, path) or stream not in (None, "both", turn % 2):
@@ -172,9 +170,8 @@ class ModelRecord:
             keys = frames if options.key_segments.is_open else options.key_segments
             self.options = replace(options, query_segments=frames, key_segments=keys)
         paths = [module_path(root, part) for part in root.modules()]
-        for wanted in options.layers or ():
-            if isinstance(wanted, str) and not any(match_path(path, wanted) for path in paths):
-                raise UnknownLayerError(explain_unknown(wanted, paths, self.name))
+        for wanted in options.unknown_globs(paths):
+            raise UnknownLayerError(explain_unknown(wanted, paths, self.name))
 
     def _make_layer(self, number: int, path: str) -> LayerRecord:
         prompt = self.options.prompt or find_prompt()
@@ -187,23 +184,18 @@ class ModelRecord:
 
     def _number_layer(self, root: torch.nn.Module, path: str) -> int:
         """Return a layer's place among its siblings, as long as only these are seen."""
-        if path not in self._numbers:
-            if not self._numbers:
+        if path not in self.numbers:
+            if not self.numbers:
                 self._siblings = sibling_paths(root, path)
-            alone = path in self._siblings and self._numbers.keys() <= set(self._siblings)
-            after = max(self._numbers.values(), default=-1) + 1
-            self._numbers[path] = self._siblings.index(path) if alone else after
-        return self._numbers[path]
-
-    @property
-    def found(self) -> bool:
-        """Whether attention of the kind that is recorded was seen."""
-        return bool(self._numbers)
+            alone = path in self._siblings and self.numbers.keys() <= set(self._siblings)
+            after = max(self.numbers.values(), default=-1) + 1
+            self.numbers[path] = self._siblings.index(path) if alone else after
+        return self.numbers[path]
 
     @property
     def size(self) -> int:
         """Number of layers: of those seen, or of those like one that was seen."""
-        return max(self._size, len(self._numbers))
+        return max(self._size, len(self.numbers))
 
     def list_sites(self) -> str:
         """Return the attention calls that were seen, for the end of a message."""
@@ -227,8 +219,8 @@ class ModelRecord:
         """Return one run's captures, those of each stream under its name."""
         captures: list[Capture] = []
         for stream in sorted({stream for _, stream in self._layers}):
-            kept = [runs[run : run + 1] for (_, own), runs in self._layers.items() if own == stream]
-            layers = [layer for layer in itertools.chain(*kept) if layer.calls]
+            kept = [runs for (_, own), runs in self._layers.items() if own == stream]
+            layers = [layer for runs in kept for layer in runs[run : run + 1] if layer.calls]
             for layer in layers:
                 layer.facts |= {"other_models": others, "stream": stream}
             layers.sort(key=lambda layer: layer.number)
@@ -251,10 +243,10 @@ class ModelRecord:
 
     def _check_layers(self) -> None:
         """Raise where a layer that is asked for was not seen."""
-        names = list(self._numbers)
-        numbers = shorten_list(sorted(self._numbers.values()))
+        names = list(self.numbers)
+        numbers = shorten_list(sorted(self.numbers.values()))
         for wanted in self.options.layers or ():
-            if not any(fits_layer(wanted, n, path) for path, n in self._numbers.items()):
+            if not any(fits_layer(wanted, n, path) for path, n in self.numbers.items()):
                 raise UnknownLayerError(
                     f"layers={wanted!r} matches none of the {len(names)} layers whose "
                     f"{self.options.attention}-attention ran ({numbers}: {names[0]} ... "
@@ -262,7 +254,7 @@ class ModelRecord:
                 )
 
     def _warn_of_unseen(self) -> None:
-        unseen = [path for path in self._siblings if path not in self._numbers]
+        unseen = [path for path in self._siblings if path not in self.numbers]
         if not unseen or self.options.layers is not None:
             return
         root = self.root()

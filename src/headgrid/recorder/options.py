@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,11 @@ class RecordOptions:
     def names(self, path: str) -> bool:
         """Return whether a layer is asked for by its module path."""
         return any(isinstance(one, str) and match_path(path, one) for one in self.layers or ())
+
+    def unknown_globs(self, paths: Collection[str]) -> list[str]:
+        """Return the globs that fit none of the module paths."""
+        globs = [one for one in self.layers or () if isinstance(one, str)]
+        return [one for one in globs if not any(match_path(path, one) for path in paths)]
 
     def describe(self) -> dict[str, Any]:
         """Return the observation policy as plain values, for the capture's metadata."""

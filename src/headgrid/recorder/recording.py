@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -121,45 +122,37 @@ class Recording(Card):
                 record = self._by_root[root] = ModelRecord(root, self.options)
                 self._models.append(record)
             commit = self._guard(record, lambda: record.prepare(root, site, read))
-        if commit is None:
-            return None
-        entered = commit
-
-        def enter() -> None:
-            with self._lock:
-                self._guard(record, entered)
-
-        return enter
+        return None if commit is None else partial(self._guard, record, commit)
 
     def _guard(self, record: ModelRecord, step: Callable[[], Any]) -> Any:
         """Take a step unless the model has failed; the first error is kept for the end.
 
         It is raised at once where the model is given, or states its frames: it is the one meant.
         """
-        if record.error is not None:
-            return None  # the model may have gone on as though nothing had happened
-        try:
-            return step()
-        except Exception as error:
-            record.error = error
-            only = isinstance(self._model, str) and self._place is None
-            given = only or record.root() is self._model
-            unknown = isinstance(error, UnknownLayerError)
-            if given or (record.states_frames and not unknown):
-                raise
-            if unknown:
-                self._check_globs()
-            return None
+        with self._lock:
+            if record.error is not None:
+                return None  # the model may have gone on as though nothing had happened
+            try:
+                return step()
+            except Exception as error:
+                record.error = error
+                only = isinstance(self._model, str) and self._place is None
+                given = only or record.root() is self._model
+                unknown = isinstance(error, UnknownLayerError)
+                if given or (record.states_frames and not unknown):
+                    raise
+                if unknown:
+                    self._check_globs()
+                return None
 
     def _check_globs(self) -> None:
         """Raise where ``layers`` has a glob that fits no module of any model there is."""
         found = [part for part in gc.get_objects() if issubclass(type(part), torch.nn.Module)]
-        for wanted in (one for one in self.options.layers or () if isinstance(one, str)):
-            if any(match_path(name, wanted) for part in found for name, _ in part.named_modules()):
-                continue
+        names = {name for part in found for name, _ in part.named_modules()}
+        for wanted in self.options.unknown_globs(names):
             largest = max(found, key=lambda part: sum(1 for _ in part.modules()))
-            names = [name for name, _ in largest.named_modules()]
-            raise UnknownLayerError(explain_unknown(wanted, names, type(largest).__name__))
+            paths = [name for name, _ in largest.named_modules()]
+            raise UnknownLayerError(explain_unknown(wanted, paths, type(largest).__name__))
 
     def _find_root(self, site: CallSite) -> torch.nn.Module | None:
         """Return the model that the call belongs to, or None if it is not one to record."""
@@ -210,7 +203,7 @@ class Recording(Card):
                 "pass model= (a module, or its class name; of two of a class, in order of their "
                 f"first calls, model='{best.name}:0' or model='{best.name}:1') to say which"
             ) from ranked[-2].error or best.error
-        if best.error is None and not best.found:
+        if best.error is None and not best.numbers:
             raise RecordError(
                 f"no {self.options.attention}-attention was seen; {self._list_sites()}; pass "
                 "attention='self' or 'cross', or layers= with a glob of module paths"
@@ -241,6 +234,6 @@ class Recording(Card):
 def _rank(record: ModelRecord) -> tuple[bool, bool, bool, int]:
     """Return how likely a model is the one that is meant."""
     error = record.error
-    named = (record.found or error is not None) and not isinstance(error, UnknownLayerError)
+    named = bool(record.numbers or error) and not isinstance(error, UnknownLayerError)
     fits = named and not isinstance(error, MisfitError)
     return named, record.states_frames, fits, record.size

@@ -13,7 +13,7 @@ import torch
 
 from headgrid.errors import OptionError
 from headgrid.recorder.model import explain_unknown
-from headgrid.recorder.options import Position, RecordOptions, match_path, read_options
+from headgrid.recorder.options import Position, RecordOptions, read_options
 from headgrid.recorder.place.segments import Boundaries
 from headgrid.recorder.recording import Model, Recording
 from headgrid.recorder.sum import shards
@@ -141,7 +141,7 @@ def record(
     options = read_options(**given)
     _check_model(model, options)
     recording = Recording(model, options)
-    with observe(recording, options.functions):
+    with observe(recording.prepare, options.functions):
         yield recording
     recording.finish()
 
@@ -161,9 +161,8 @@ def _check_model(model: object, options: RecordOptions) -> None:
     if not isinstance(model, torch.nn.Module):
         return
     paths = [module_path(model, part) for part in unwrap(model).modules()]
-    for wanted in options.layers or ():
-        if isinstance(wanted, str) and not any(match_path(path, wanted) for path in paths):
-            raise OptionError(explain_unknown(wanted, paths, type(unwrap(model)).__name__))
+    for wanted in options.unknown_globs(paths):
+        raise OptionError(explain_unknown(wanted, paths, type(unwrap(model)).__name__))
 
 
 @dataclass(frozen=True, repr=False)
@@ -247,14 +246,14 @@ def record_runs(
     """
     folders = []
     labels = {name: options.pop(name, None) for name in ("query_labels", "key_labels")}
+    for name, of in labels.items():
+        if of is not None and not callable(of) and len({*prompts}) > 1:
+            raise OptionError(
+                f"{name} is one list for {len(prompts)} prompts, expected a function that "
+                f"gives the words of a prompt ({name}=tokenizer.tokenize)"
+            )
     for run in plan_runs(prompts, seeds, every_process=options.get("shard") is not None):
         own = {name: of(run.prompt) if callable(of) else of for name, of in labels.items()}
-        for name, listed in own.items():
-            if listed is not None and not callable(labels[name]) and len({*prompts}) > 1:
-                raise OptionError(
-                    f"{name} is one list for {len(prompts)} prompts, expected a function that "
-                    f"gives the words of a prompt ({name}=tokenizer.tokenize)"
-                )
         with record(model, prompt=run.prompt, **options, **own) as recording:
             generate(run.prompt, run.seed)
         folders.append(save_run(recording, run, directory))

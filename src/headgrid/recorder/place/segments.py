@@ -102,10 +102,10 @@ class Segments:
         items = list(boundaries)
         try:
             if items and isinstance(items[0], Sequence):
-                pairs = [(int(start), int(stop)) for start, stop in items]
+                pairs = [(start, stop) for start, stop in map(_whole_numbers, items)]
             else:
-                pairs = list(pairwise(int(item) for item in items))
-        except (TypeError, ValueError):
+                pairs = list(pairwise(_whole_numbers(items)))
+        except (TypeError, ValueError, OverflowError):
             pairs = []
         flat = [position for pair in pairs for position in pair]
         ordered = all(a < b for a, b in pairs) and all(a <= b for a, b in pairwise(flat))
@@ -122,13 +122,12 @@ class Segments:
         names: list[tuple[str, int, int]] = []
         for part, ends in parts.items():
             try:
-                start, stop, *given = map(int, ends)
+                start, stop, *given = _whole_numbers(ends)
                 (size,) = given or (stop - start,)
-                whole = [start, stop, *given] == [*ends]
             except (TypeError, ValueError, OverflowError):
-                whole, start, stop, size = False, 0, 0, 0
+                start = stop = size = 0
             follows = not bounds or start >= bounds[-1][1]
-            fits = whole and 0 <= start < stop and size >= 1 and (stop - start) % size == 0
+            fits = 0 <= start < stop and size >= 1 and (stop - start) % size == 0
             if not fits or not follows:
                 raise OptionError(
                     f"{name} has {part}: {ends}, expected (start, stop) or (start, stop, tokens "
@@ -206,6 +205,13 @@ class Segments:
         return (
             f"{len(self.bounds)} segments over tokens {self.bounds[0][0]} to {self.bounds[-1][1]}"
         )
+
+
+def _whole_numbers(values: Sequence[Any]) -> list[int]:
+    found = [int(value) for value in values]
+    if found != [*values]:
+        raise ValueError
+    return found
 
 
 @lru_cache(maxsize=512)  # every layer asks for the same

@@ -79,16 +79,7 @@ class AttentionCall:
 
     def without_masks(self) -> AttentionCall:
         """Return the call as though nothing were hidden, added or capped."""
-        return replace(
-            self,
-            lower=None,
-            upper=None,
-            mask=None,
-            mask_function=None,
-            score_function=None,
-            softcap=None,
-            sink_logits=None,
-        )
+        return AttentionCall(self.query, self.key, self.scale, function=self.function)
 
 
 def check_call(call: AttentionCall) -> AttentionCall:

@@ -190,16 +190,6 @@ def _pack(
     return replace(call, sequences=tuple((*q, *k) for q, k in pairs), packed=True)
 
 
-def _read_flash_packed(qkv: torch.Tensor, **more: Any) -> AttentionCall:
-    """Read (batch, tokens, 3, heads, dim)."""
-    return _read_flash(qkv[:, :, 0], qkv[:, :, 1], **more)
-
-
-def _read_flash_kv_packed(q: torch.Tensor, kv: torch.Tensor, **more: Any) -> AttentionCall:
-    """Read keys and values of (batch, tokens, 2, heads, dim)."""
-    return _read_flash(q, kv[:, :, 0], **more)
-
-
 def _read_wan(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -312,8 +302,14 @@ READERS: Mapping[str, Reader] = {
         "enable_gqa backend parallel_config",
     ),
     "flash": _in_order(f"q k v {_SETTINGS}", _read_flash, _FLASH),
-    "flash_packed": _in_order(f"qkv {_SETTINGS}", _read_flash_packed, _FLASH),
-    "flash_kv_packed": _in_order(f"q kv {_SETTINGS}", _read_flash_kv_packed, _FLASH),
+    "flash_packed": _in_order(  # (batch, tokens, 3, heads, dim)
+        f"qkv {_SETTINGS}",
+        lambda qkv, **more: _read_flash(qkv[:, :, 0], qkv[:, :, 1], **more),
+        _FLASH,
+    ),
+    "flash_kv_packed": _in_order(
+        f"q kv {_SETTINGS}", lambda q, kv, **more: _read_flash(q, kv[:, :, 0], **more), _FLASH
+    ),
     "flash_varlen": _in_order(
         f"{_SEQUENCES} {_SETTINGS} deterministic return_attn_probs block_table",
         _read_varlen,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -30,14 +30,11 @@ from headgrid.recorder.watch.targets import Target, find_targets, touches_target
 Commit = Callable[[], None]
 
 
-class Observer(Protocol):
-    """What wants to see attention calls: a recording."""
+#: Looks at a call before it runs; returns what to do when it has run.
+Observer = Callable[[Callable[[], AttentionCall]], Commit | None]
 
-    def prepare(self, read: Callable[[], AttentionCall]) -> Commit | None:
-        """Look at a call before it runs; return what to do when it has run."""
-
-
-_observers: list[Observer] = []
+#: With the functions that each has named.
+_observers: list[tuple[Observer, Mapping[str, Reader]]] = []
 _lock = threading.RLock()
 _local = threading.local()
 
@@ -50,7 +47,7 @@ def _run(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     try:
         read = functools.cache(lambda: _read(target, args, kwargs))
         with _undisturbed():
-            prepared = [observer.prepare(read) for observer in tuple(_observers)]
+            prepared = [observe(read) for observe, _ in tuple(_observers)]
         del read  # and what it has read, so that no tensor outlives the call
         result = target.original(*args, **kwargs)
         with _undisturbed():
@@ -219,15 +216,10 @@ def _rebind_static(held: Any, new: Mapping[int, Any]) -> None:
     """Give the classes that hold a static method another one; it cannot be changed itself."""
     function = held.__func__
     of_class = isinstance(function, types.BuiltinFunctionType) and "." in function.__qualname__
-    if id(function) not in new or of_class:  # a class of C cannot be changed
-        return
-    fresh = new[id(function)]
-    for namespace in gc.get_referrers(held):
-        owner = _class_of(namespace) if isinstance(namespace, dict) else None
-        if owner is None:
-            continue
-        for name in [name for name, value in list(namespace.items()) if value is held]:
-            setattr(owner, name, staticmethod(fresh))
+    if id(function) in new and not of_class:  # a class of C cannot be changed
+        fresh = {id(held): staticmethod(new[id(function)])}
+        for namespace in [one for one in gc.get_referrers(held) if isinstance(one, dict)]:
+            _rebind_dict(namespace, fresh)
 
 
 def _class_of(namespace: dict[Any, Any]) -> type | None:
@@ -254,14 +246,13 @@ class _Patches:
         self.pairs: list[tuple[Target, Any]] = []
         self.counts: list[int] = []  # references to each stand-in before it was put in place
         self.referrers: list[Any] = []
-        self.extra: list[Mapping[str, Reader]] = []
         self.watcher = ImportWatcher(self.after_import)
         self.stance: contextlib.AbstractContextManager[Any] | None = None
 
     def install(self) -> None:
         """Watch every attention function that is loaded and not watched yet."""
         known = {id(item) for target, new in self.pairs for item in (target.original, new)}
-        readers = {path: reader for mapping in self.extra for path, reader in mapping.items()}
+        readers = {path: reader for _, extra in _observers for path, reader in extra.items()}
         fresh = [target for target in find_targets(readers) if id(target.original) not in known]
         pairs = [(target, _watch(target)) for target in fresh]
         self.pairs += pairs
@@ -296,7 +287,7 @@ class _Patches:
     def after_import(self, name: str, module: Any) -> None:
         """Watch the attention functions of a module that was just imported."""
         with _lock:
-            asked = [path for mapping in self.extra for path in mapping]
+            asked = [path for _, extra in _observers for path in extra]
             if _observers and (name == "torch._dynamo" or touches_target(name, module, asked)):
                 self.install()
 
@@ -307,9 +298,9 @@ _patches = _Patches()
 @contextlib.contextmanager
 def observe(observer: Observer, extra: Mapping[str, Reader]) -> Iterator[None]:
     """Show every attention call to an observer while the block runs."""
+    opened = (observer, extra)
     with _lock:
-        _observers.append(observer)
-        _patches.extra.append(extra)
+        _observers.append(opened)
         if len(_observers) == 1:
             sys.meta_path.insert(0, _patches.watcher)
     try:
@@ -318,8 +309,7 @@ def observe(observer: Observer, extra: Mapping[str, Reader]) -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _observers.remove(observer)
-            _patches.extra.remove(extra)
+            _observers.remove(opened)
             if not _observers:
                 sys.meta_path.remove(_patches.watcher)
                 _patches.remove()
