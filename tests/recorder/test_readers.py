@@ -24,7 +24,7 @@ from torch import nn
 
 from headgrid.errors import OptionError
 from headgrid.recorder import AttentionCall, RecordError, record
-from headgrid.recorder.read.modules import transformers_reader
+from headgrid.recorder.read.modules import read_transformers
 from headgrid.recorder.sum import softmax
 
 TOKENS, FRAMES, HEADS, DIM = 4, 3, 4, 8
@@ -369,18 +369,14 @@ def test_the_fused_encoder_layer_equals_the_plain_one(norm_first: bool) -> None:
 MODULE = types.SimpleNamespace(is_causal=True)
 
 
-def forward(module, query, key, value, attention_mask, scaling=None, sliding_window=None, **_):
-    """The signature of attention functions in transformers."""
-
-
 @pytest.mark.parametrize(("window", "padded"), [(None, False), (5, False), (None, True)])
 def test_transformers_flash_attention_is_causal_from_the_end(window: Any, padded: bool) -> None:
-    read = transformers_reader(forward, "flash_attention_2")
     q, k = tokens_first(length=5).transpose(1, 2), tokens_first(seed=1).transpose(1, 2)
     attended = torch.ones(1, LENGTH, dtype=torch.long)
     attended[0, : TOKENS if padded else 0] = 0
     mask = attended if padded else None
-    call = read(MODULE, q, k, k, mask, sliding_window=window, scaling=0.5)
+    name = "flash_attention_2"
+    call = read_transformers(name, MODULE, q, k, k, mask, sliding_window=window, scaling=0.5)
     seen = causal(5, LENGTH, LENGTH - 5)
     if window:
         seen &= ~causal(5, LENGTH, LENGTH - 5 - window)
@@ -393,6 +389,6 @@ def test_transformers_flash_attention_is_causal_from_the_end(window: Any, padded
 def test_a_paged_cache_of_transformers_is_an_error() -> None:
     q = tokens_first().transpose(1, 2)
     with pytest.raises(TypeError, match="unexpected keyword argument 'cu_seq_lens_q'"):
-        transformers_reader(forward, "sdpa")(MODULE, q, q, q, None, cu_seq_lens_q=ENDS)
+        read_transformers("sdpa", MODULE, q, q, q, None, cu_seq_lens_q=ENDS)
     with pytest.raises(RecordError, match="paged cache"):
-        transformers_reader(forward, "paged|eager")(MODULE, q, q, q, None)
+        read_transformers("paged|eager", MODULE, q, q, q, None)

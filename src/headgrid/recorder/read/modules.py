@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,7 +11,6 @@ import torch
 from headgrid.errors import RecordError
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.read.readers import (
-    Reader,
     as_mask,
     is_off,
     join_masks,
@@ -21,31 +18,17 @@ from headgrid.recorder.read.readers import (
     split_mask,
 )
 
-
-def transformers_reader(original: Callable[..., Any], name: str) -> Reader:
-    """Return the reader of one entry of transformers' attention registry.
-
-    All of them get (batch, heads, tokens, dim); they differ in what an absent mask means.
-    """
-    signature = inspect.signature(original)
-
-    def read(*args: Any, **kwargs: Any) -> AttentionCall:
-        given = signature.bind(*args, **kwargs).arguments | kwargs
-        for word, value in given.items():
-            if word not in _KNOWN and _CHANGES_LOGITS.search(word) and not is_off(value):
-                raise TypeError(f"got an unexpected keyword argument {word!r}")
-        return _read_transformers(name, **given)
-
-    return read
+_CHANGES_LOGITS = re.compile(r"scal|bias|softcap|logit_cap|sink|slope|window|seq_?len")
 
 
-def _read_transformers(
+def read_transformers(
     name: str,
     module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: Any = None,
+    *,
     scaling: float | None = None,
     is_causal: bool | None = None,
     sliding_window: int | None = None,
@@ -53,8 +36,15 @@ def _read_transformers(
     s_aux: torch.Tensor | None = None,
     position_bias: torch.Tensor | None = None,
     cache: Any = None,
-    **_: Any,
+    **others: Any,
 ) -> AttentionCall:
+    """Read the entry of transformers' attention registry that has this name.
+
+    All of them get (batch, heads, tokens, dim); they differ in what an absent mask means.
+    """
+    for word, given in others.items():
+        if _CHANGES_LOGITS.search(word) and not is_off(given):
+            raise TypeError(f"got an unexpected keyword argument {word!r}")
     if cache is not None or name.startswith("paged|"):
         raise RecordError(
             f"transformers' {name} attention was called with a paged cache (continuous batching), "
@@ -81,10 +71,6 @@ def _read_transformers(
         sink_logits=s_aux,
         function=f"transformers {name} attention",
     )
-
-
-_KNOWN = inspect.signature(_read_transformers).parameters
-_CHANGES_LOGITS = re.compile(r"scal|bias|softcap|logit_cap|sink|slope|window|seq_?len")
 
 
 def _is_causal(name: str, module: Any, query: torch.Tensor, mask: Any, stated: bool | None) -> bool:

@@ -289,6 +289,7 @@ _SAGE = (
     "simthreshd1 cdfthreshd topk pvthreshd attention_sink output_dtype return_sparsity"
 )
 _SAGE_SCALE = "is_causal=causal sm_scale=softmax_scale"
+_HND: Mapping[str, Any] = {"tensor_layout": "HND", "square": True}
 
 #: Ready readers, by the name that an option can give: of torch, diffusers, flash-attn 2 to 4,
 #: SageAttention, SpargeAttn, flex_attention, xformers, and ``attention`` of Wan.
@@ -343,12 +344,7 @@ READERS: Mapping[str, Reader] = {
         function="varlen_attn",
     ),
     "sage": _in_order(
-        f"q k v tensor_layout {_SAGE_SCALE}",
-        _read_flash,
-        _SAGE,
-        tensor_layout="HND",
-        square=True,
-        function="sageattn",
+        f"q k v tensor_layout {_SAGE_SCALE}", _read_flash, _SAGE, **_HND, function="sageattn"
     ),
     "sage_varlen": _in_order(
         f"{_SEQUENCES} {_SAGE_SCALE}", _read_varlen, _SAGE, square=True, function="sageattn_varlen"
@@ -357,8 +353,7 @@ READERS: Mapping[str, Reader] = {
         "q k v attn_mask dropout_p is_causal=causal scale=softmax_scale",
         _read_flash,
         _SAGE,
-        tensor_layout="HND",
-        square=True,
+        **_HND,
         function="SpargeAttn",
     ),
     "flex": _in_order(

@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from headgrid.errors import OptionError, near_miss
@@ -115,7 +116,8 @@ def _iterate(extra: Mapping[str, Reader]) -> Iterator[Target]:
         named.append((f"{name}.{_EAGER}", "eager", eager))
     for title, name, function in named:
         if callable(function):
-            yield Target(title, function, modules.transformers_reader(function, name))
+            reader = partial(modules.read_transformers, name)
+            yield Target(title, function, _by_name(function, reader))
 
 
 def _by_name(function: Callable[..., Any], reader: Reader) -> Reader:
