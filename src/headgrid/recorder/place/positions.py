@@ -40,7 +40,7 @@ class Policy:
     text = ""
 
     def __str__(self) -> str:
-        return self.text
+        return self.text.format(self)
 
     def __call__(self, info: CallInfo) -> Spans:
         """Return the token positions."""
@@ -93,13 +93,11 @@ class Counted(Policy):
     """Blocks of queries follow one another, each in so many forwards (the clean one included)."""
 
     forwards: int = 1
+    text = "counted, {0.forwards} forwards a block"
 
     def _place(self, info: CallInfo) -> Spans:
         start = (info.index // self.forwards) * info.query_tokens
         return ((start, start + info.query_tokens),)
-
-    def __str__(self) -> str:
-        return f"counted, {self.forwards} forwards a block"
 
 
 @dataclass(frozen=True)
@@ -107,6 +105,7 @@ class FromArgument(Policy):
     """A keyword argument of a running module (``current_start``) is the first query token."""
 
     name: str
+    text = "argument {0.name}"
 
     def _place(self, info: CallInfo) -> Spans:
         value = info.site.argument(self.name)
@@ -121,9 +120,6 @@ class FromArgument(Policy):
             ) from None
         return ((start, start + info.query_tokens),)
 
-    def __str__(self) -> str:
-        return f"argument {self.name}"
-
 
 @dataclass(frozen=True)
 class SinkWindow(Policy):
@@ -134,6 +130,7 @@ class SinkWindow(Policy):
 
     sink: int
     window: int
+    text = "sink of {0.sink} and window of {0.window} frames in all"
 
     def _place(self, info: CallInfo) -> Spans:
         segments = info.key_segments
@@ -153,9 +150,6 @@ class SinkWindow(Policy):
                 f"has {info.key_tokens}; state the sink and window the model really uses"
             )
         return spans
-
-    def __str__(self) -> str:
-        return f"sink of {self.sink} and window of {self.window} frames in all"
 
 
 @dataclass(frozen=True)

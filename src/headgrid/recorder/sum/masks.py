@@ -165,11 +165,14 @@ def mask_rows(
             visible = rows
         else:
             bias = rows.float()
-    if call.mask_function is not None:
-        allowed = evaluate_mask(call, element, start, stop)
+    none = torch.zeros((), device=call.query.device).expand(call.heads, stop - start, columns)
+    if (sees := call.mask_function) is not None:
+        tokens = torch.arange(start, stop, device=none.device)
+        allowed = evaluate(lambda score, *place: sees(*place), none, element, tokens).bool()
+        allowed = allowed if allowed.stride(0) else allowed[:1]  # most do not ask for the head
         visible = allowed if visible is None else visible & allowed
     if call.score_function is not None:
-        added = _score_bias(call, element, start, stop)
+        added = _score_bias(call, none, element, start)
         bias = added if bias is None else bias + added
     if bias is not None:
         kept = bias > HIDING_BIAS
@@ -178,46 +181,31 @@ def mask_rows(
     return visible, bias
 
 
-def evaluate_mask(call: AttentionCall, element: int, start: int, stop: int) -> torch.Tensor:
-    """Evaluate the mask function for some query tokens, (heads or 1, rows, key tokens)."""
-    assert call.mask_function is not None
-    device = call.query.device
-    batch = torch.tensor(element, device=device)
-    heads, rows, columns = (
-        torch.arange(*ends, device=device)
-        for ends in ((call.heads,), (start, stop), (call.key.shape[2],))
-    )
-    function = call.mask_function
-    for axes in ((None, None, None, 0), (None, None, 0, None), (None, 0, None, None)):
-        function = torch.vmap(function, in_dims=axes)
-    allowed: torch.Tensor = function(batch, heads, rows, columns)
-    return (allowed if allowed.stride(0) else allowed[:1]).bool()  # most do not ask for the head
-
-
-def evaluate_scores(
-    call: AttentionCall, scores: torch.Tensor, element: int, rows: torch.Tensor, first_head: int = 0
+def evaluate(
+    function: Callable[..., Any],
+    scores: torch.Tensor,
+    element: int,
+    rows: torch.Tensor,
+    first_head: int = 0,
 ) -> torch.Tensor:
-    """Apply the score function to scores of shape (heads, rows, key tokens)."""
-    assert call.score_function is not None
+    """Apply ``f(score, batch, head, query, key)`` to scores of shape (heads, rows, key tokens)."""
     device = scores.device
     batch = torch.tensor(element, device=device)
     heads = torch.arange(first_head, first_head + scores.shape[0], device=device)
     columns = torch.arange(scores.shape[2], device=device)
-    function: Callable[..., Any] = call.score_function
     for axes in ((0, None, None, None, 0), (0, None, None, 0, None), (0, None, 0, None, None)):
         function = torch.vmap(function, in_dims=axes)
-    changed: torch.Tensor = function(scores, batch, heads, rows, columns)
-    return changed
+    found: torch.Tensor = function(scores, batch, heads, rows, columns)
+    return found
 
 
-def _score_bias(call: AttentionCall, element: int, start: int, stop: int) -> torch.Tensor:
-    """Return what an additive score function adds; refuse one that is not additive."""
-    shape = (call.heads, stop - start, int(call.key.shape[2]))
-    zeros = torch.zeros(shape, device=call.query.device)
-    rows = torch.arange(start, stop, device=zeros.device)
-    bias = evaluate_scores(call, zeros, element, rows).float()
+def _score_bias(call: AttentionCall, none: torch.Tensor, element: int, start: int) -> torch.Tensor:
+    """Return what a score function adds to scores of 0; refuse one that does more than add."""
+    assert call.score_function is not None
+    rows = torch.arange(start, start + none.shape[1], device=none.device)
+    bias = evaluate(call.score_function, none, element, rows).float()
     for probe in (1.0, -3.0):
-        moved = evaluate_scores(call, zeros + probe, element, rows).float()
+        moved = evaluate(call.score_function, none + probe, element, rows).float()
         kept = bias > HIDING_BIAS
         off = torch.where(kept, (moved - bias - probe).abs() - 1e-5 * (1 + bias.abs()), 0.0)
         if bool((off > 0).any()):

@@ -17,7 +17,7 @@ import torch
 from headgrid.recorder.place.segments import FrameSlices
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum.logits import wide_dtype
-from headgrid.recorder.sum.masks import evaluate_scores, mask_rows
+from headgrid.recorder.sum.masks import evaluate, mask_rows
 from headgrid.recorder.sum.matrix import PairSums
 
 #: Logits that are held at once, for all query heads that share a key head.
@@ -128,7 +128,7 @@ def score_rows(
     if call.softcap is not None:
         scores = call.softcap * torch.tanh(scores / call.softcap)
     if call.score_function is not None:
-        scores = evaluate_scores(call, scores, element, rows, first)
+        scores = evaluate(call.score_function, scores, element, rows, first)
         call = replace(call, score_function=None)
     if call.has_mask:
         low, high = int(rows[0]), int(rows[-1]) + 1
