@@ -105,39 +105,40 @@ def _make_capture(
     if options.sample is not None:
         metadata["sampling_error_max"] = float(errors.max())
         metadata["sampling_error_mean"] = float(errors[seen].mean())
-    queries, keys = _label_axes(layer.path, options, values.shape[1:])
+    labels, segments = _label_axes(layer.path, options, values.shape[1:])
     capture = Capture.from_array(
         values.astype(np.float32),
         layer=layer.number,
         block_sizes=blocks,
-        query_name=queries["name"],
-        query_labels=queries["labels"],
-        key_name=keys["name"],
-        key_labels=keys["labels"],
         statistic=options.statistic,
         run="_".join(names),
         prompt=layer.prompt,
         metadata=metadata,
+        **labels,
     )
-    return capture.with_segments(query=queries["segments"], key=keys["segments"])
+    return capture.with_segments(**segments)
 
 
-def _label_axes(path: str, options: RecordOptions, shape: tuple[int, ...]) -> list[dict[str, Any]]:
-    """Return name, labels and segments of both axes; words that do not fit are left out."""
-    axes = []
+def _label_axes(
+    path: str, options: RecordOptions, shape: tuple[int, ...]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return names and labels of the axes, and segments; words that do not fit are left out."""
+    labels, parts = dict[str, Any](), dict[str, Any]()
     for side, count in zip(("query", "key"), shape, strict=True):
         segments: Segments = getattr(options, f"{side}_segments")
         words = getattr(options, f"{side}_labels")
         try:
-            axes.append(segments.label(count, words))
+            axis = segments.label(count, words)
         except OptionError as error:
             warnings.warn(
                 f"{path}: {side}_labels {error}; expected one for each, so they are left out",
                 HeadgridWarning,
                 stacklevel=8,
             )
-            axes.append(segments.label(count, None))
-    return axes
+            axis = segments.label(count, None)
+        parts[side] = axis.pop("segments")
+        labels |= {f"{side}_{word}": value for word, value in axis.items()}
+    return labels, parts
 
 
 def _describe(

@@ -134,7 +134,8 @@ class ModelRecord:
     ) -> Callable[[], None] | None:
         if not self.numbers:
             self._begin(root, site, call)
-        number = self._number_layer(root, path)
+            self._siblings = sibling_paths(root, path)
+        number = self._number_layer(path)
         turn = self._turns[path] = self._turns.get(path, -1) + 1
         stream = self.options.stream
         if stream is not None and path == next(iter(self.numbers)):
@@ -182,11 +183,9 @@ class ModelRecord:
         shared = self._plans, self._generator, facts, prompt, layers, first
         return LayerRecord(number, path, self.options, *shared)
 
-    def _number_layer(self, root: torch.nn.Module, path: str) -> int:
+    def _number_layer(self, path: str) -> int:
         """Return a layer's place among its siblings, as long as only these are seen."""
         if path not in self.numbers:
-            if not self.numbers:
-                self._siblings = sibling_paths(root, path)
             alone = path in self._siblings and self.numbers.keys() <= set(self._siblings)
             after = max(self.numbers.values(), default=-1) + 1
             self.numbers[path] = self._siblings.index(path) if alone else after

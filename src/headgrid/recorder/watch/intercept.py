@@ -122,25 +122,15 @@ def _watch(target: Target) -> Callable[..., Any]:
 
 
 class ImportWatcher(MetaPathFinder):
-    """Calls a function after every module that is imported while it is in `sys.meta_path`."""
-
-    def __init__(self, notify: Callable[[str, ModuleType], None]) -> None:
-        self._notify = notify
-        self._busy = threading.local()
+    """Gives notice of every module that is imported while it is in `sys.meta_path`."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return what the other finders find, with a loader that gives notice."""
-        if getattr(self._busy, "on", False):
-            return None
-        self._busy.on = True
-        try:
-            others = [finder for finder in sys.meta_path if finder is not self]
-            found = (finder.find_spec(fullname, path, target) for finder in others)
-            spec = next((spec for spec in found if spec is not None), None)
-        finally:
-            self._busy.on = False
+        others = [finder for finder in sys.meta_path if finder is not self]
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
             self._hook(spec.loader)
         return spec
@@ -155,7 +145,7 @@ class ImportWatcher(MetaPathFinder):
             with contextlib.suppress(AttributeError):
                 del loader.exec_module
             execute(module)
-            self._notify(module.__name__, module)
+            _patches.after_import(module)
 
         with contextlib.suppress(AttributeError):
             loader.exec_module = execute_and_notify
@@ -246,7 +236,6 @@ class _Patches:
         self.pairs: list[tuple[Target, Any]] = []
         self.counts: list[int] = []  # references to each stand-in before it was put in place
         self.referrers: list[Any] = []
-        self.watcher = ImportWatcher(self.after_import)
         self.stance: contextlib.AbstractContextManager[Any] | None = None
 
     def install(self) -> None:
@@ -284,15 +273,16 @@ class _Patches:
             self.stance.__exit__(None, None, None)
             self.stance = None
 
-    def after_import(self, name: str, module: Any) -> None:
+    def after_import(self, module: ModuleType) -> None:
         """Watch the attention functions of a module that was just imported."""
         with _lock:
+            name = module.__name__
             asked = [path for _, extra in _observers for path in extra]
             if _observers and (name == "torch._dynamo" or touches_target(name, module, asked)):
                 self.install()
 
 
-_patches = _Patches()
+_patches, _watcher = _Patches(), ImportWatcher()
 
 
 @contextlib.contextmanager
@@ -302,7 +292,7 @@ def observe(observer: Observer, extra: Mapping[str, Reader]) -> Iterator[None]:
     with _lock:
         _observers.append(opened)
         if len(_observers) == 1:
-            sys.meta_path.insert(0, _patches.watcher)
+            sys.meta_path.insert(0, _watcher)
     try:
         with _lock:
             _patches.install()
@@ -311,5 +301,5 @@ def observe(observer: Observer, extra: Mapping[str, Reader]) -> Iterator[None]:
         with _lock:
             _observers.remove(opened)
             if not _observers:
-                sys.meta_path.remove(_patches.watcher)
+                sys.meta_path.remove(_watcher)
                 _patches.remove()
