@@ -150,15 +150,13 @@ def read_options(
     both = _choose("tokens_per_frame", tokens_per_frame, "segments", segments)
     queries = _choose("tokens_per_frame", None, "query_segments", query_segments) or both
     keys = _choose("key_tokens_per_frame", key_tokens_per_frame, "key_segments", key_segments)
-    queries = queries or Segments()  # to be found in the model
-    keys = keys or (None if cross else both or Segments())
-    if cross and pool in ("queries", "none"):
-        keys = keys or Segments()
-    if keys is None:
+    keys = keys or (None if cross else both)
+    if keys is None and cross and pool not in ("queries", "none"):
         raise OptionError(
             "the frames of the keys are not given, expected key_tokens_per_frame=1 (each text "
             "token for itself), or boundaries key_segments=[0, 12, 30]"
         )
+    queries, keys = queries or Segments(), keys or Segments()  # to be found in the model
     queries = queries.unpooled() if pool in ("keys", "none") else queries
     keys = keys.unpooled() if pool in ("queries", "none") else keys
     given["layers"] = _read_layers(given["layers"])

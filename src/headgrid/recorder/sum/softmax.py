@@ -24,12 +24,6 @@ from headgrid.recorder.sum.matrix import PairSums
 ROW_CHUNK = 2**20
 
 
-#: Of some query tokens of one slice, for the heads of one key head: the statistic in each key
-#: frame, and the number of visible logits, (heads, rows, slices); and whether the token attends
-#: anything, (heads, rows).
-_Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
 def sum_softmax(
     call: AttentionCall,
     queries: FrameSlices,
@@ -45,19 +39,24 @@ def sum_softmax(
     total, counts, variance = (call.query.new_zeros(shape, dtype=wide) for _ in range(3))
     chosen = [_choose_rows(queries, index, sample, generator) for index in range(len(queries))]
     pieces = _cover(keys)
+    most = max(1, ROW_CHUNK // max(1, call.group * call.key.shape[2]))  # query tokens at once
     for element in range(batch):
         for head in range(call.key.shape[1]):
             own = slice(head * call.group, (head + 1) * call.group)
             key = call.key[element, head].float()
-            for first, last in _group(queries, chosen, call.group * key.shape[0]):
-                tokens = torch.cat(chosen[first:last])
-                parts = _iterate_rows(call, key, pieces, tokens, element, head, statistic)
-                joined = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-                values, seen, alive = (part.unflatten(1, (last - first, -1)) for part in joined)
+            sinks = None if call.sink_logits is None else call.sink_logits[own].float()
+            for first, last in _group(queries, chosen, most):
+                tokens = torch.cat(chosen[first:last]).to(key.device)
+                scored = (score_rows(call, key, rows, element, head) for rows in tokens.split(most))
+                parts = [_summarise(scores, pieces, sinks, statistic) for scores in scored]
+                values, seen, alive = (
+                    torch.cat(part, dim=1).unflatten(1, (last - first, -1))
+                    for part in zip(*parts, strict=True)
+                )
                 stretch = queries.lengths[first] / len(chosen[first])
                 found = _reduce(values, seen, alive, statistic, stretch)
-                for target, values in zip((total, counts, variance), found, strict=True):
-                    target[element, own, first:last] = values
+                for target, summed in zip((total, counts, variance), found, strict=True):
+                    target[element, own, first:last] = summed
     count = counts.cpu().numpy().astype(np.float64)
     return PairSums(queries, keys, total, count, None if sample is None else variance)
 
@@ -74,11 +73,11 @@ def _choose_rows(
 
 
 def _group(
-    queries: FrameSlices, chosen: list[torch.Tensor], width: int
+    queries: FrameSlices, chosen: list[torch.Tensor], most: int
 ) -> Iterator[tuple[int, int]]:
     """Yield ``(first, last + 1)`` of equally long slices, as many as memory holds together."""
     for start, stop in queries.runs:
-        step = max(1, ROW_CHUNK // max(1, width * len(chosen[start])))
+        step = max(1, most // len(chosen[start]))
         yield from ((first, min(first + step, stop)) for first in range(start, stop, step))
 
 
@@ -93,26 +92,6 @@ def _cover(keys: FrameSlices) -> list[tuple[int, int, int]]:
     if position < keys.tokens:
         pieces.append((-1, position, keys.tokens))
     return pieces
-
-
-def _iterate_rows(
-    call: AttentionCall,
-    key: torch.Tensor,
-    pieces: list[tuple[int, int, int]],
-    tokens: torch.Tensor,
-    element: int,
-    head: int,
-    statistic: str,
-) -> Iterator[_Rows]:
-    """Yield the statistic of query tokens, as many at a time as memory allows."""
-    step = max(1, ROW_CHUNK // max(1, call.group * key.shape[0]))
-    sinks = None
-    if call.sink_logits is not None:
-        own = call.sink_logits[head * call.group : (head + 1) * call.group]
-        sinks = own.float()[:, None, None]
-    for chosen in tokens.split(step):
-        scores = score_rows(call, key, chosen.to(key.device), element, head)
-        yield _summarise(scores, pieces, sinks, statistic)
 
 
 def score_rows(
@@ -155,8 +134,12 @@ def _summarise(
     pieces: list[tuple[int, int, int]],
     sinks: torch.Tensor | None,
     statistic: str,
-) -> _Rows:
-    """Reduce logits to one number a key frame, with one log-sum-exp over all of them."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Reduce logits, (heads, rows, key tokens), with one log-sum-exp over all of them.
+
+    Returns the statistic in each key frame and its number of visible logits, both (heads, rows,
+    slices); and whether a token attends anything, (heads, rows).
+    """
     parts = []
     for length, alike in groupby(pieces, key=lambda piece: piece[2] - piece[1]):
         run = list(alike)
@@ -174,7 +157,8 @@ def _summarise(
         finite = top.nan_to_num(neginf=0.0)
         exponents = sums.log() + finite
         if sinks is not None:
-            exponents = torch.cat([exponents, sinks.expand(*scores.shape[:2], 1)], dim=2)
+            sinks = sinks[:, None, None].expand(-1, scores.shape[1], 1)
+            exponents = torch.cat([exponents, sinks], dim=2)
         norm = torch.logsumexp(exponents, dim=2, keepdim=True)
         factor = (finite - norm).exp()
         mass = sums * factor
