@@ -174,6 +174,16 @@ def test_a_score_function_that_does_more_than_add_is_an_error_or_averaged() -> N
     assert largest_difference(run(irregular_mask="mean"), expected) < 1e-6
 
 
+def test_a_score_function_hides_with_large_numbers_whatever_is_recorded() -> None:
+    q, k = tensors()
+    seen = torch.rand(LENGTH, LENGTH, generator=torch.Generator().manual_seed(9)) < 0.7
+    seen[:TOKENS, :TOKENS] = False
+    with record(tokens_per_frame=TOKENS, irregular_mask="mean") as recording:
+        flex_attention(q, k, k, score_mod=lambda s, b, h, i, j: torch.where(seen[i, j], s, -1e9))
+    expected = mean_by_frame(all_logits(q, k)[0], SPANS, SPANS, seen)
+    assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
+
+
 def test_another_mask_at_the_same_address_is_read_again() -> None:
     q, k = tensors()
     for hidden in range(FRAMES):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from headgrid.recorder.place.segments import FrameSlices
-from headgrid.recorder.read.call import AttentionCall
+from headgrid.recorder.read.call import HIDING_BIAS, AttentionCall
 from headgrid.recorder.sum.logits import wide_dtype
 from headgrid.recorder.sum.masks import evaluate, mask_rows
 from headgrid.recorder.sum.matrix import PairSums
@@ -107,7 +107,8 @@ def score_rows(
     if call.softcap is not None:
         scores = call.softcap * torch.tanh(scores / call.softcap)
     if call.score_function is not None:
-        scores = evaluate(call.score_function, scores, element, rows, first)
+        changed = evaluate(call.score_function, scores, element, rows, first)
+        scores = changed.masked_fill(changed - scores <= HIDING_BIAS, -torch.inf)
         call = replace(call, score_function=None)
     if call.has_mask:
         low, high = int(rows[0]), int(rows[-1]) + 1

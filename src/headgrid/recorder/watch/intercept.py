@@ -195,11 +195,9 @@ def _rebind_referrer(referrer: Any, new: Mapping[int, Any]) -> None:
 def _rebind_dict(referrer: dict[Any, Any], new: Mapping[int, Any]) -> None:
     names = [name for name, value in list(referrer.items()) if id(value) in new]
     owner = _class_of(referrer) if names else None
+    put = referrer.__setitem__ if owner is None else functools.partial(setattr, owner)
     for name in names:
-        if owner is None:
-            referrer[name] = new[id(referrer[name])]
-        else:
-            setattr(owner, name, new[id(referrer[name])])
+        put(name, new[id(referrer[name])])
 
 
 def _rebind_static(held: Any, new: Mapping[int, Any]) -> None:
