@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import threading
-import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,9 +40,6 @@ class Recording(Card):
         self._model = unwrap(model) if isinstance(model, torch.nn.Module) else name or model
         self._place = int(place) if place.isdigit() else None  # among the models of a class
         self._models: list[ModelRecord] = []
-        self._by_root: weakref.WeakKeyDictionary[torch.nn.Module, ModelRecord] = (
-            weakref.WeakKeyDictionary()
-        )
         self._lock = threading.RLock()
         self._runs: list[list[Capture]] | None = None
 
@@ -117,9 +113,9 @@ class Recording(Card):
             root = self._find_root(site)
             if root is None:
                 return None
-            record = self._by_root.get(root)
+            record = next((one for one in self._models if one.root() is root), None)
             if record is None:
-                record = self._by_root[root] = ModelRecord(root, self.options)
+                record = ModelRecord(root, self.options)
                 self._models.append(record)
             commit = self._guard(record, lambda: record.prepare(root, site, read))
         return None if commit is None else partial(self._guard, record, commit)
