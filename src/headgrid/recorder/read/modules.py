@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -106,31 +106,35 @@ def read_multihead(
     if self.in_proj_weight is not None:
         weights = self.in_proj_weight.chunk(3)[:2]
     biases = (None, None) if self.in_proj_bias is None else self.in_proj_bias.chunk(3)[:2]
-    heads = self.num_heads
-    return AttentionCall(
-        _project(query, weights[0], biases[0], heads),
-        _project(key, weights[1], biases[1], heads),
-        scale=1 / math.sqrt(self.embed_dim // heads),
-        mask=_invert_masks(attn_mask, key_padding_mask, heads),
-        function="nn.MultiheadAttention",
-    )
+    masks = attn_mask, key_padding_mask
+    return _project((query, key), weights, biases, self.num_heads, masks, "nn.MultiheadAttention")
 
 
 def _project(
-    tokens: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, heads: int
-) -> torch.Tensor:
-    projected = torch.nn.functional.linear(tokens.to(weight.dtype), weight, bias)
-    return projected.unflatten(2, (heads, -1)).transpose(1, 2)
+    tokens: tuple[torch.Tensor, torch.Tensor],
+    weights: Sequence[torch.Tensor],
+    biases: Sequence[torch.Tensor | None],
+    heads: int,
+    masks: tuple[torch.Tensor | None, torch.Tensor | None],
+    function: str,
+) -> AttentionCall:
+    """Return a call of tokens that become queries and keys, with masks of pairs and of keys.
 
-
-def _invert_masks(
-    mask: torch.Tensor | None, padding: torch.Tensor | None, heads: int
-) -> torch.Tensor | None:
-    """Return one mask from two in which True means *hidden*."""
+    In the masks of `torch.nn` True means *hidden*.
+    """
+    query, key = (
+        torch.nn.functional.linear(part.to(weight.dtype), weight, bias)
+        .unflatten(2, (heads, -1))
+        .transpose(1, 2)
+        for part, weight, bias in zip(tokens, weights, biases, strict=True)
+    )
+    mask, padding = masks
     if mask is not None and mask.ndim == 3:
         mask = mask.unflatten(0, (-1, heads))
     given = (as_mask(mask), None if padding is None else padding[:, None, None])
-    return join_masks(*(~m if m is not None and m.dtype == torch.bool else m for m in given))
+    seen = (~m if m is not None and m.dtype == torch.bool else m for m in given)
+    scale = scale_or_default(None, query)
+    return AttentionCall(query, key, scale, mask=join_masks(*seen), function=function)
 
 
 def read_encoder_layer(src: torch.Tensor, *arguments: Any) -> AttentionCall:
@@ -142,18 +146,12 @@ def read_encoder_layer(src: torch.Tensor, *arguments: Any) -> AttentionCall:
     tokens = src
     if norm_first:
         tokens = torch.nn.functional.layer_norm(src, (dim,), norm_weight, norm_bias, eps)
-    weight, bias = qkv_weight.chunk(3), qkv_bias.chunk(3)
     mask, kind = (*arguments[17:19], None, None)[:2]
     if kind == 2 and mask is not None and mask.ndim == 3:
         mask = mask[:, None]
     masks: tuple[Any, Any] = (None, mask) if kind == 1 else (mask, None)  # 1 is padding
-    return AttentionCall(
-        _project(tokens, weight[0], bias[0], heads),
-        _project(tokens, weight[1], bias[1], heads),
-        scale=1 / math.sqrt(dim // heads),
-        mask=_invert_masks(*masks, heads),
-        function="nn.TransformerEncoderLayer",
-    )
+    weights, biases = qkv_weight.chunk(3)[:2], qkv_bias.chunk(3)[:2]
+    return _project((tokens, tokens), weights, biases, heads, masks, "nn.TransformerEncoderLayer")
 
 
 def read_attention_scores(

@@ -6,8 +6,10 @@ registered on the model, threads cannot mix, and nothing can be left behind.
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
+import types
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,8 +102,11 @@ def _module_of(frame: Any) -> tuple[torch.nn.Module, Mapping[str, Any]] | None:
     code = frame.f_code
     if code is CALL_CODE:
         module, given = frame.f_locals["self"], frame.f_locals
-        inner = getattr(module.forward, "__code__", None)
-        names = () if inner is None else inner.co_varnames[1 : inner.co_argcount]
+        forward = module.forward
+        inner = inspect.unwrap(forward)  # decorators keep the arguments
+        bound = inner is not forward or isinstance(inner, types.MethodType)
+        own = getattr(inner, "__code__", None)
+        names = () if own is None else own.co_varnames[int(bound) : own.co_argcount]
         positional = dict(zip(names, given.get("args") or (), strict=False))
         return module, positional | (given.get("kwargs") or {})
     if code.co_name != "forward" or code.co_varnames[:1] != ("self",):
