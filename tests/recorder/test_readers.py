@@ -369,15 +369,21 @@ def test_the_fused_encoder_layer_equals_the_plain_one(norm_first: bool) -> None:
 MODULE = types.SimpleNamespace(is_causal=True)
 
 
-@pytest.mark.parametrize(("window", "padded"), [(None, False), (5, False), (None, True)])
-def test_transformers_flash_attention_is_causal_from_the_end(window: Any, padded: bool) -> None:
+@pytest.mark.parametrize(
+    ("window", "padded", "causal_too"),
+    [(None, False, True), (5, False, True), (None, True, True), (3, False, False)],
+)
+def test_transformers_flash_attention_is_aligned_to_the_end(
+    window: Any, padded: bool, causal_too: bool
+) -> None:
     q, k = tokens_first(length=5).transpose(1, 2), tokens_first(seed=1).transpose(1, 2)
     attended = torch.ones(1, LENGTH, dtype=torch.long)
     attended[0, : TOKENS if padded else 0] = 0
     mask = attended if padded else None
     name = "flash_attention_2"
-    call = read_transformers(name, MODULE, q, k, k, mask, sliding_window=window, scaling=0.5)
-    seen = causal(5, LENGTH, LENGTH - 5)
+    more: Any = {"sliding_window": window, "scaling": 0.5, "is_causal": causal_too}
+    call = read_transformers(name, MODULE, q, k, k, mask, **more)
+    seen = causal(5, LENGTH, LENGTH - 5 + (0 if causal_too else window - 1))
     if window:
         seen &= ~causal(5, LENGTH, LENGTH - 5 - window)
     seen &= attended.bool()
@@ -386,8 +392,11 @@ def test_transformers_flash_attention_is_causal_from_the_end(window: Any, padded
     assert torch.allclose(rows[0][seen], all_logits(q, k, 0.5)[0, 0][seen].float(), atol=1e-5)
 
 
-def test_a_paged_cache_of_transformers_is_an_error() -> None:
+def test_a_paged_cache_of_transformers_and_packed_sequences_are_errors() -> None:
     q = tokens_first().transpose(1, 2)
+    places = torch.arange(LENGTH)[None] % TOKENS
+    with pytest.raises(RecordError, match="position_ids that begin again"):
+        read_transformers("flash_attention_2", MODULE, q, q, q, None, position_ids=places)
     with pytest.raises(TypeError, match="unexpected keyword argument 'cu_seq_lens_q'"):
         read_transformers("sdpa", MODULE, q, q, q, None, cu_seq_lens_q=ENDS)
     with pytest.raises(RecordError, match="paged cache"):

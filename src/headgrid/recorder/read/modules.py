@@ -50,7 +50,14 @@ def read_transformers(
             f"transformers' {name} attention was called with a paged cache (continuous batching), "
             "expected one sequence a batch row; use model.generate or model(...)"
         )
-    flash = name.startswith("flash")
+    flash, places = name.startswith("flash"), others.get("position_ids")
+    packed = flash and attention_mask is None and places is not None and places.shape[0] == 1
+    if packed and places.ndim == 2 and bool((places.diff() != 1).any()):
+        raise RecordError(
+            f"transformers' {name} attention was called with position_ids that begin again (packed "
+            "sequences), expected one sequence a batch row; pad the sequences with an "
+            "attention_mask, or run one at a time"
+        )
     causal = _is_causal(name, module, query, attention_mask, is_causal)
     mask, function = split_mask(attention_mask)
     if mask is not None and flash:
@@ -63,7 +70,7 @@ def read_transformers(
         key,
         scale=scale_or_default(scaling, query),
         lower=None if window is None else -(window - 1),
-        upper=0 if causal else None,
+        upper=0 if causal else None if window is None else window - 1,
         from_end=flash,
         mask=join_masks(position_bias, mask),
         mask_function=function,
