@@ -50,7 +50,8 @@ def read_transformers(
             f"transformers' {name} attention was called with a paged cache (continuous batching), "
             "expected one sequence a batch row; use model.generate or model(...)"
         )
-    flash, places = name.startswith("flash"), others.get("position_ids")
+    flash = name.startswith("flash")
+    places: Any = others.get("position_ids")
     packed = flash and attention_mask is None and places is not None and places.shape[0] == 1
     if packed and places.ndim == 2 and bool((places.diff() != 1).any()):
         raise RecordError(
