@@ -148,7 +148,7 @@ def test_many_prompts_write_a_folder_each(script: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "texts"),
     [
-        ("fail", ["exited with 3, so nothing was written"]),
+        ("fail", ["exited with 3, expected it to run to its end"]),
         (
             "raise",
             ["Traceback (most recent call last):\n  File", "KeyError: 'no such file'\nheadgrid: "],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import re
@@ -20,6 +21,7 @@ from headgrid.errors import HeadgridError, HeadgridWarning, OptionError, RecordE
 
 if TYPE_CHECKING:
     from headgrid.capture.model import Capture
+    from headgrid.recorder.recording import Recording
     from headgrid.recorder.session import Run
 
 #: Files whose frames stand between Python and the script.
@@ -214,9 +216,16 @@ def _record(
             session.record(model, prompt=run.prompt, **options) as recording,
         ):
             filled = fill_arguments(arguments, run, Path(scratch) / "prompt.txt")
-            _run_script(name, filled, module=is_module)
+            try:
+                _run_script(name, filled, module=is_module)
+            except BaseException:
+                if prompts is None:
+                    with contextlib.suppress(HeadgridError):  # it is the other error that is told
+                        recording.finish(ended=False)
+                        _save(recording, output)
+                raise
         if prompts is None:
-            _report(output if recording.save(output) else None, recording.runs)
+            _save(recording, output)
             continue
         if len(recording.runs) > 1:
             raise RecordError(
@@ -243,15 +252,18 @@ def _read_prompts(file: Path, arguments: list[str]) -> list[str]:
     return [line for line in lines if line]
 
 
-def _report(folder: Path | None, runs: list[list[Capture]]) -> None:
+def _save(recording: Recording, output: Path) -> None:
+    if recording.save(output):
+        _report(recording.find_folder(output), recording.runs)
+
+
+def _report(folder: Path, runs: list[list[Capture]]) -> None:
     """Print a line for each run that this process has written."""
     from headgrid.recorder.captures import summarize
 
-    if folder is None:
-        return
-    for number, captures in enumerate(runs):
-        own = f"run_{number:03d}" if len(runs) > 1 else ""
-        click.echo(f"{os.path.relpath(folder / own)}: {summarize(captures)}")
+    for captures in runs:
+        own = re.match(r"run_\d+", captures[0].run)
+        click.echo(f"{os.path.relpath(folder / (own[0] if own else ''))}: {summarize(captures)}")
 
 
 def _find_prompt(arguments: list[str]) -> str:
@@ -267,7 +279,7 @@ def _check_output(folder: Path, runs: list[str]) -> None:
     near = next(path for path in (folder, *folder.parents) if path.exists())
     if not near.is_dir() or not os.access(near, os.W_OK):
         raise OptionError(f"{near} is no folder that can be written, expected one as -o")
-    found = sorted([*folder.glob("layer*.pt"), *folder.glob("*/layer*.pt")])
+    found = sorted(path for up in ("", "*/", "*/*/") for path in folder.glob(f"{up}layer*.pt"))
     if runs:  # other processes may have written theirs
         found = [path for path in found if path.parent == folder or path.parent.name in runs]
     if found:
@@ -317,7 +329,10 @@ def _find_callable(value: str | None, axis: str) -> Any:
 def _run_script(script: str, arguments: list[str], *, module: bool) -> None:
     """Run a script as Python would, and return when it is done."""
     if not module and not Path(script).is_file():
-        raise OptionError(f"{script}: there is no such script; use -m for a module's name")
+        raise OptionError(
+            f"{script}: there is no such script; give its path (without python before it), or -m "
+            "and a module's name"
+        )
     argv, path, folder = list(sys.argv), list(sys.path), Path.cwd()
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(Path.cwd()) if module else str(Path(script).resolve().parent))
@@ -335,13 +350,13 @@ def _run_script(script: str, arguments: list[str], *, module: bool) -> None:
         while trace is not None and trace.tb_frame.f_code.co_filename in _OURS:
             trace = trace.tb_next
         traceback.print_exception(type(error), error, trace)
-        click.echo(f"headgrid: {script} failed, so nothing was written", err=True)
+        click.echo(f"headgrid: {script} failed; only runs that had ended are written", err=True)
         raise click.exceptions.Exit(1) from None
     except SystemExit as stop:
         if stop.code not in (None, 0):
             raise RecordError(
-                f"{script} exited with {stop.code!r}, so nothing was written; expected it to "
-                "run to its end"
+                f"{script} exited with {stop.code!r}, expected it to run to its end; only runs "
+                "that had ended are written"
             ) from None
     finally:
         sys.argv, sys.path[:] = argv, path

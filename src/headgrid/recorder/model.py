@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 import weakref
@@ -14,7 +15,7 @@ import torch
 from headgrid.capture.model import Capture
 from headgrid.errors import HeadgridWarning, OptionError, RecordError, near_miss
 from headgrid.recorder.captures import build_captures
-from headgrid.recorder.layer import LayerRecord
+from headgrid.recorder.layer import LayerRecord, name_frames
 from headgrid.recorder.options import (
     MisfitError,
     RecordOptions,
@@ -51,11 +52,13 @@ class ModelRecord:
         self.name = type(root).__name__
         self.options = options
         self.error: Exception | None = None
+        self.was_raised = False  # so that a call after it says that a script caught it
         self.states_frames = False
         self.sites: dict[str, int] = {}
         self._size = 0
         self._facts: dict[str, Any] = {"model_class": self.name, "frames_stated": "none"}
-        self._layers: dict[tuple[str, int], list[LayerRecord]] = {}  # by stream; one a run
+        self._layers: dict[tuple[str, int], dict[int, LayerRecord]] = {}  # by stream; then by run
+        self._run = 0  # the one under way
         self.numbers: dict[str, int] = {}  # of the layers that were seen, by path
         self._siblings: list[str] = []  # of the layer that was seen first
         self._kinds: dict[str, str] = {}
@@ -145,15 +148,18 @@ class ModelRecord:
             return None
         chosen = choose_batch(call, self.options.batch)
         key = (path, 0 if stream is None else turn % 2)
-        runs = self._layers.setdefault(key, [])
+        runs = self._layers.setdefault(key, {})
         last = self._latest.get(threading.get_ident())
         counted = isinstance(self.options.query_position, Counted)  # and would count on
-        if not runs or (counted and runs[-1].has_other_prompt()):
-            runs.append(self._make_layer(number, path))
-        places = runs[-1].find_places(chosen, site, last)
-        if runs[-1].begins_again(places):
-            runs.append(self._make_layer(number, path))
-        return runs[-1].prepare(chosen, site, places)
+        if counted and self._run in runs and runs[self._run].has_other_prompt():
+            self._run += 1
+        layer = runs.get(self._run) or self._make_layer(number, path)
+        places = layer.find_places(chosen, site, last)
+        if layer.begins_again(places):
+            self._run += 1
+            layer = self._make_layer(number, path)
+        runs[self._run] = layer
+        return layer.prepare(chosen, site, places)
 
     def _begin(self, root: torch.nn.Module, site: CallSite, call: AttentionCall) -> None:
         """Find the frames that the options leave to the model, and the layers that they name."""
@@ -201,8 +207,8 @@ class ModelRecord:
         counted = [f"{site} x{times}" for site, times in self.sites.items()]
         return f"attention calls seen: {shorten_list(counted)}"
 
-    def finish(self, others: list[str]) -> list[list[Capture]]:
-        """Return the captures of each run; they name the other models that ran."""
+    def finish(self, others: list[str], *, ended: bool) -> list[list[Capture]]:
+        """Return the captures of each run that has ended; they name the other models that ran."""
         if self.error is not None:
             raise self.error
         self._check_layers()
@@ -211,15 +217,47 @@ class ModelRecord:
         given, stated = self.options.query_segments.tokens_per_frame, self._facts["frames_stated"]
         if given and self.states_frames and not stated.startswith(f"{given} "):
             _warn(f"tokens_per_frame is {given}, but a frame of the model has {stated}")
-        runs = range(max(map(len, self._layers.values()), default=0))
-        return [self._build(run, f"run_{run:03d}" * (len(runs) > 1), others) for run in runs]
+        runs = {run: self._find_cut(run) for run in range(self._run + ended)}
+        for run, cut in runs.items():
+            if cut and all(runs.values()):
+                raise RecordError(cut)
+            if cut:
+                _warn(f"run_{run:03d} is left out: {cut}")
+        named = "run_{:03d}" * (self._run > 0)
+        return [self._build(n, named.format(n), others) for n, cut in runs.items() if not cut]
+
+    def _find_cut(self, run: int) -> str:
+        """Return in what a run was cut short, as by an error that its script caught, or ""."""
+        latest = self.options.forwards in ("last", "mean")
+        alike: dict[tuple[str, int], tuple[str, list[int]]] = {}
+        for (path, stream), runs in self._layers.items():
+            seen = runs[run].seen if run in runs else {}
+            counts = [seen[block] for block in sorted(seen)]
+            kind = re.sub(r"\d+", "", path), stream
+            first, expected = alike.setdefault(kind, (path, counts))
+            if counts != expected if latest else len(counts) != len(expected):
+                return (
+                    f"{first} ran {sum(expected)} times and {path} {sum(counts)} times, so the run "
+                    "was cut short, or these layers are not run alike; record them one by one "
+                    "(layers=), or let the script end where the model fails"
+                )
+            others = [n for other in runs if other != run for n in runs[other].seen.values()]
+            least = min(counts[:-1] or others, default=0)
+            if latest and counts and counts[-1] < least:
+                return (
+                    f"{path}: {name_frames(self.options.query_segments, max(seen))} came "
+                    f"{counts[-1]} times, all others at least {least} times, so the run was cut "
+                    "short, or has another last forward there; pass forwards='first' or a number "
+                    "that each of them has"
+                )
+        return ""
 
     def _build(self, run: int, name: str, others: list[str]) -> list[Capture]:
         """Return one run's captures, those of each stream under its name."""
         captures: list[Capture] = []
         for stream in sorted({stream for _, stream in self._layers}):
             kept = [runs for (_, own), runs in self._layers.items() if own == stream]
-            layers = [layer for runs in kept for layer in runs[run : run + 1] if layer.calls]
+            layers = [runs[run] for runs in kept if run in runs and runs[run].calls]
             for layer in layers:
                 layer.facts |= {"other_models": others, "stream": stream}
             layers.sort(key=lambda layer: layer.number)

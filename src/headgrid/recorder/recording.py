@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from headgrid.capture.model import Capture
 from headgrid.capture.store import save_capture
+from headgrid.errors import HeadgridWarning
 from headgrid.errors import RecordError as RecordError
 from headgrid.notebook import Card
 from headgrid.recorder.model import ModelRecord, explain_unknown
@@ -92,10 +94,18 @@ class Recording(Card):
         """Write ``layer{L}.pt`` for every capture and return the paths.
 
         Where several runs, forwards or batch elements were kept, each has a folder of
-        its own (``run_000``). In a run over several processes that share one model, only the
-        first process writes.
+        its own (``run_000``). Of several processes that share one model (``shard``), only the
+        first writes; those that do not share it have each a folder of its own (``rank_0``).
         """
-        folder = Path(directory)
+        return self.write(self.find_folder(directory))
+
+    def find_folder(self, directory: str | Path) -> Path:
+        """Return where this process writes: a folder of its own, or the one of all."""
+        apart = self.options.shard is None and shards.world_size() > 1
+        return Path(directory, f"rank_{shards.rank()}" if apart else "")
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the captures into a folder that no other process writes into."""
         if self.options.shard is not None and shards.rank() != 0:
             return []
         paths = []
@@ -126,8 +136,12 @@ class Recording(Card):
         It is raised at once where the model is given, or states its frames: it is the one meant.
         """
         with self._lock:
-            if record.error is not None:
-                return None  # the model may have gone on as though nothing had happened
+            if record.error is not None:  # and the model goes on as though nothing had happened
+                if record.was_raised:
+                    text = f"nothing more is recorded, as an error was caught: {record.error}"
+                    warnings.warn(text, HeadgridWarning, stacklevel=2)
+                record.was_raised = False
+                return None
             try:
                 return step()
             except Exception as error:
@@ -136,6 +150,7 @@ class Recording(Card):
                 given = only or record.root() is self._model
                 unknown = isinstance(error, UnknownLayerError)
                 if given or (record.states_frames and not unknown):
+                    record.was_raised = True
                     raise
                 if unknown:
                     self._check_globs()
@@ -163,8 +178,10 @@ class Recording(Card):
             return None
         return unwrap(fits[0]) if fits else _NO_MODEL
 
-    def finish(self) -> None:
+    def finish(self, *, ended: bool = True) -> None:
         """Turn what was recorded into captures; called when the block ends.
+
+        Where it ended with an exception, without the run that was under way.
 
         Raises
         ------
@@ -174,7 +191,7 @@ class Recording(Card):
         record = self._choose()
         left = [other for other in self._models if other is not record]
         others = [f"{other.name} ({count_noun(other.size, 'layer')})" for other in left]
-        runs = record.finish(others)
+        runs = record.finish(others, ended=ended)
         if not any(runs):
             raise RecordError(f"no attention call ran to its end; {record.list_sites()}")
         self._runs = runs

@@ -264,7 +264,7 @@ def save_run(recording: Recording, run: Run, directory: str | Path, **more: Any)
     """Write one run's captures and its ``run.json``."""
     folder = Path(directory) / run.name
     captures = recording.captures
-    paths = recording.save(folder)
+    paths = recording.write(folder)
     if not paths:
         return folder
     facts = {
