@@ -78,7 +78,11 @@ def _mean(values: Array, errors: Array) -> tuple[Array, Array]:
 
 
 def _make_capture(
-    layer: LayerRecord, values: Array, errors: Array, forward: int | None, element: int | None = None
+    layer: LayerRecord,
+    values: Array,
+    errors: Array,
+    forward: int | None,
+    element: int | None = None,
 ) -> Capture:
     options, seen = layer.options, ~np.isnan(values)
     if not seen.any(axis=(1, 2)).all():
