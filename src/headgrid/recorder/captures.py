@@ -14,7 +14,6 @@ from headgrid._version import __version__
 from headgrid.capture.model import Capture
 from headgrid.errors import HeadgridWarning, OptionError, RecordError
 from headgrid.recorder.layer import LayerRecord, name_frames
-from headgrid.recorder.options import RecordOptions
 from headgrid.recorder.place.segments import Segments, fitting_frame_sizes
 from headgrid.recorder.sum.matrix import Matrix
 from headgrid.text import count_noun, quote_text, shorten_list
@@ -25,30 +24,28 @@ Array = npt.NDArray[Any]
 PACKAGES = ("torch", "transformers", "diffusers", "flash_attn", "xformers", "numpy")
 
 
-def build_captures(
-    layers: Sequence[LayerRecord], options: RecordOptions, seen: str
-) -> list[Capture]:
+def build_captures(layers: Sequence[LayerRecord], seen: str) -> list[Capture]:
     """Return a capture of every layer, forward and batch element that is kept.
 
     ``seen`` ends the messages: the attention calls of the run.
     """
     for layer in layers:
         layer.finish()
-    if options.shard in ("queries", "heads"):
-        for layer in layers:
+    for layer in layers:
+        if layer.options.shard in ("queries", "heads"):
             layer.merge_processes()
     for layer in layers:
-        _check_coverage(layer, options.query_segments, options.gaps, seen)
+        _check_coverage(layer, seen)
     captures: list[Capture] = []
     for layer in layers:
         for number, matrix in sorted(layer.matrices.items()):
             values, errors = _divide(matrix)
-            forward = number if options.forwards == "all" else None
-            if options.batch != "all":
-                captures.append(_make_capture(layer, options, *_mean(values, errors), forward))
+            forward = number if layer.options.forwards == "all" else None
+            if layer.options.batch != "all":
+                captures.append(_make_capture(layer, *_mean(values, errors), forward))
                 continue
             for element, parts in enumerate(zip(values, errors, strict=True)):
-                captures.append(_make_capture(layer, options, *parts, forward, element))
+                captures.append(_make_capture(layer, *parts, forward, element))
     return sorted(captures, key=lambda capture: (capture.run, capture.layer_index))
 
 
@@ -82,20 +79,19 @@ def _mean(values: Array, errors: Array) -> tuple[Array, Array]:
 
 def _make_capture(
     layer: LayerRecord,
-    options: RecordOptions,
     values: Array,
     errors: Array,
     forward: int | None,
     element: int | None = None,
 ) -> Capture:
-    seen = ~np.isnan(values)
+    options, seen = layer.options, ~np.isnan(values)
     if not seen.any(axis=(1, 2)).all():
         raise RecordError(
             f"{layer.path}: no frame pair is visible in the mask of this layer's calls; "
             "pass segments that lie on the unmasked tokens"
         )
     blocks = infer_blocks(np.asarray(seen.any(axis=0))) if options.attention == "self" else None
-    metadata, names = _describe(layer, options, values, blocks), []
+    metadata, names = _describe(layer, values, blocks), []
     if forward is not None:
         metadata["forward"] = forward
         names.append(f"forward_{forward:03d}")
@@ -105,7 +101,7 @@ def _make_capture(
     if options.sample is not None:
         metadata["sampling_error_max"] = float(errors.max())
         metadata["sampling_error_mean"] = float(errors[seen].mean())
-    labels, segments = _label_axes(layer.path, options, values.shape[1:])
+    labels, segments = _label_axes(layer, values.shape[1:])
     capture = Capture.from_array(
         values.astype(np.float32),
         layer=layer.number,
@@ -120,18 +116,18 @@ def _make_capture(
 
 
 def _label_axes(
-    path: str, options: RecordOptions, shape: tuple[int, ...]
+    layer: LayerRecord, shape: tuple[int, ...]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return names and labels of the axes, and segments; words that do not fit are left out."""
     labels, parts = dict[str, Any](), dict[str, Any]()
     for side, count in zip(("query", "key"), shape, strict=True):
-        segments: Segments = getattr(options, f"{side}_segments")
-        words = getattr(options, f"{side}_labels")
+        segments: Segments = getattr(layer.options, f"{side}_segments")
+        words = getattr(layer.options, f"{side}_labels")
         try:
             axis = segments.label(count, words)
         except OptionError as error:
             warnings.warn(
-                f"{path}: {side}_labels {error}; expected one for each, so they are left out",
+                f"{layer.path}: {side}_labels {error}; expected one for each, so they are left out",
                 HeadgridWarning,
                 stacklevel=8,
             )
@@ -141,11 +137,9 @@ def _label_axes(
     return labels, parts
 
 
-def _describe(
-    layer: LayerRecord, options: RecordOptions, values: Array, blocks: tuple[int, ...] | None
-) -> dict[str, Any]:
+def _describe(layer: LayerRecord, values: Array, blocks: tuple[int, ...] | None) -> dict[str, Any]:
     """Return the provenance: the seed's keys, and where, how and of what it was recorded."""
-    size = options.query_segments.tokens_per_frame
+    options, size = layer.options, layer.options.query_segments.tokens_per_frame
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
     versions = {name: str(version) for name, version in loaded.items() if version is not None}
     data: dict[str, Any] = dict(options.metadata)
@@ -209,9 +203,9 @@ def summarize(captures: Sequence[Capture]) -> str:
     )
 
 
-def _check_coverage(layer: LayerRecord, segments: Segments, gaps: str, seen: str) -> None:
+def _check_coverage(layer: LayerRecord, seen: str) -> None:
     """Raise where a query frame was never seen, or only in part."""
-    path, wanted = layer.path, layer.options.forwards
+    path, wanted, segments = layer.path, layer.options.forwards, layer.options.query_segments
     if all(matrix.total is None for matrix in layer.matrices.values()):
         raise RecordError(
             f"{path}: nothing was recorded in this layer; its queries lie in no frame, or "
@@ -225,7 +219,7 @@ def _check_coverage(layer: LayerRecord, segments: Segments, gaps: str, seen: str
                 f"forwards is {wanted} (counted from 0); pass the number of a forward that every "
                 f"block has, or 'last'; {seen}"
             )
-    if gaps == "keep":
+    if layer.options.gaps == "keep":
         return
     found = segments.slice_frames(layer.covered).frame_lengths()
     last = len(segments.bounds) if segments.tokens_per_frame is None else max(found) + 1

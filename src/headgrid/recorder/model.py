@@ -262,7 +262,7 @@ class ModelRecord:
                 layer.facts |= {"other_models": others, "stream": stream}
             layers.sort(key=lambda layer: layer.number)
             names = [name, f"stream_{stream}" * (self.options.stream == "both")]
-            for capture in build_captures(layers, self.options, self.list_sites()):
+            for capture in build_captures(layers, self.list_sites()):
                 full = "_".join(filter(None, [*names, capture.run]))
                 captures.append(capture.replace(run=full))
         return captures
