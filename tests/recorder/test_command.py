@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def run(seed, times=1):
 
 SCRIPT = """
 import sys
+import warnings
 
 import tiny_model
 
@@ -210,3 +212,101 @@ def test_a_missing_script_is_wrong_usage(tmp_path: Path) -> None:
     flags = ["--tokens-per-frame", 6, "-o", tmp_path]
     assert "there is no such script" in invoke(*flags, "--", tmp_path / "nope.py").output
     assert "no script is given" in invoke(*flags).output
+
+
+PROMPTS = """
+import sys
+import warnings
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class Layer(torch.nn.Module):
+    def forward(self, q, k):
+        return scaled_dot_product_attention(q, k, k)
+
+
+class Blocks(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(Layer() for _ in range(3))
+
+    def forward(self, q, k, fails):
+        for number, layer in enumerate(self.layers):
+            if number == fails:
+                raise RuntimeError("out of memory")
+            layer(q * (number + 1), k)
+
+
+def generate(model, prompt, death):
+    torch.manual_seed(len(prompt))
+    q, k = torch.randn(2, 1, 2, 18, 8)
+    for block in range(3):
+        for step in range(2):
+            part = q[:, :, 6 * block : 6 * block + 6] * (step + 1)
+            here = death[:3] == (prompt, block, step)
+            model(part, k[:, :, : 6 * block + 6], death[3] if here else None)
+
+
+if __name__ == "__main__":
+    model, (how, name, *where) = Blocks(), sys.argv[1:]
+    for prompt in ("one", "three", "seventh"):
+        try:
+            generate(model, prompt, (name, *map(int, where)))
+        except RuntimeError:
+            if how == "die":
+                raise
+"""
+
+
+@pytest.mark.parametrize(
+    ("block", "step", "layer"), [(0, 0, 1), (0, 1, 0), (0, 1, 2), (1, 0, 0), (2, 0, 1), (2, 1, 0)]
+)
+def test_a_run_whose_error_a_script_catches_is_left_out_and_others_are_whole(
+    tmp_path: Path, block: int, step: int, layer: int
+) -> None:
+    (tmp_path / "prompts.py").write_text(PROMPTS)
+    options = ("--tokens-per-frame", 3, "--forwards", "last", "-o", tmp_path / "out", "--")
+    death = (block, step, layer)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        result = invoke(*options, tmp_path / "prompts.py", "catch", "three", *death)
+    assert result.exit_code == 0, result.output
+    whole = death == (1, 0, 0)  # it died between two blocks
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == (
+        ["run_000", "run_001", "run_002"] if whole else ["run_000", "run_002"]
+    )
+    assert whole or "run_001 is left out: layers." in str([each.message for each in told])
+    for name, prompt in (("run_000", "one"), ("run_002", "seventh")):
+        script = runpy.run_path(str(tmp_path / "prompts.py"))
+        with record(tokens_per_frame=3, forwards="last") as recording:
+            script["generate"](script["Blocks"](), prompt, ("", 0, 0, 0))
+        for expected in recording.captures:
+            found = load_capture(tmp_path / "out" / name / f"layer{expected.layer_index}.pt")
+            assert found.prompt == prompt
+            np.testing.assert_array_equal(found.full_frame_attention, expected.full_frame_attention)
+
+
+def test_runs_that_had_ended_when_a_script_failed_are_written(tmp_path: Path) -> None:
+    (tmp_path / "prompts.py").write_text(PROMPTS)
+    options = ("--tokens-per-frame", 3, "--forwards", "last", "-o", tmp_path / "out", "--")
+    result = invoke(*options, tmp_path / "prompts.py", "die", "seventh", 2, 1, 1)
+    assert result.exit_code == 1
+    assert "only runs that had ended are written" in result.output
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["run_000", "run_001"]
+
+
+def test_processes_that_share_no_model_write_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompts.py").write_text(PROMPTS)
+    options = ("--tokens-per-frame", 3, "--forwards", "last", "-o", tmp_path / "out", "--")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        result = invoke(*options, tmp_path / "prompts.py", "catch", "nobody", 0, 0, 0)
+        assert result.exit_code == 0, result.output
+        assert f"out/rank_{rank}/run_002: Blocks: 3 layers" in result.output
+    assert invoke(*options, tmp_path / "prompts.py", "catch", "nobody", 0, 0, 0).exit_code == 2
+    assert len(list((tmp_path / "out").glob("rank_?/run_00?/layer?.pt"))) == 2 * 3 * 3

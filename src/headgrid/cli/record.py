@@ -198,6 +198,7 @@ def _record(
 ) -> None:
     name, arguments, is_module = _split_script(script, module)
     from headgrid.recorder import session
+    from headgrid.recorder.sum import shards
 
     for axis in ("query_position", "key_position"):
         options[axis] = _find_callable(options[axis], axis)
@@ -209,7 +210,8 @@ def _record(
         every = options["shard"] is not None
         seed = seeds[0] if len(seeds) == 1 else list(seeds) or 0
         planned = session.plan_runs(_read_prompts(prompts, arguments), seed, every_process=every)
-    _check_output(output, [run.name for run in planned] if prompts else [])
+    apart = shards.name_folder(options["shard"])
+    _check_output(output, [run.name for run in planned] if prompts else [apart] if apart else [])
     for run in planned:
         with (
             tempfile.TemporaryDirectory(prefix="headgrid-") as scratch,
@@ -222,10 +224,10 @@ def _record(
                 if prompts is None:
                     with contextlib.suppress(HeadgridError):  # it is the other error that is told
                         recording.finish(ended=False)
-                        _save(recording, output)
+                        _save(recording, output / apart)
                 raise
         if prompts is None:
-            _save(recording, output)
+            _save(recording, output / apart)
             continue
         if len(recording.runs) > 1:
             raise RecordError(
@@ -252,9 +254,9 @@ def _read_prompts(file: Path, arguments: list[str]) -> list[str]:
     return [line for line in lines if line]
 
 
-def _save(recording: Recording, output: Path) -> None:
-    if recording.save(output):
-        _report(recording.find_folder(output), recording.runs)
+def _save(recording: Recording, folder: Path) -> None:
+    if recording.write(folder):
+        _report(folder, recording.runs)
 
 
 def _report(folder: Path, runs: list[list[Capture]]) -> None:
@@ -274,14 +276,15 @@ def _find_prompt(arguments: list[str]) -> str:
     return ""
 
 
-def _check_output(folder: Path, runs: list[str]) -> None:
+def _check_output(folder: Path, own: list[str]) -> None:
     """Refuse what is no folder, and one in which an earlier recording would stand beside this."""
     near = next(path for path in (folder, *folder.parents) if path.exists())
     if not near.is_dir() or not os.access(near, os.W_OK):
         raise OptionError(f"{near} is no folder that can be written, expected one as -o")
     found = sorted(path for up in ("", "*/", "*/*/") for path in folder.glob(f"{up}layer*.pt"))
-    if runs:  # other processes may have written theirs
-        found = [path for path in found if path.parent == folder or path.parent.name in runs]
+    if own:  # other processes may have written theirs
+        tops = [(path, path.relative_to(folder).parts[0]) for path in found]
+        found = [path for path, top in tops if top in own or top == path.name]
     if found:
         raise OptionError(
             f"{folder} holds {len(found)} captures of an earlier recording ({found[0].name} ...), "

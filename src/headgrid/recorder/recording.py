@@ -97,12 +97,7 @@ class Recording(Card):
         its own (``run_000``). Of several processes that share one model (``shard``), only the
         first writes; those that do not share it have each a folder of its own (``rank_0``).
         """
-        return self.write(self.find_folder(directory))
-
-    def find_folder(self, directory: str | Path) -> Path:
-        """Return where this process writes: a folder of its own, or the one of all."""
-        apart = self.options.shard is None and shards.world_size() > 1
-        return Path(directory, f"rank_{shards.rank()}" if apart else "")
+        return self.write(Path(directory) / shards.name_folder(self.options.shard))
 
     def write(self, folder: Path) -> list[Path]:
         """Write the captures into a folder that no other process writes into."""

@@ -38,6 +38,11 @@ def world_size(group: Any = None) -> int:
     return int(size)
 
 
+def name_folder(shard: str | None) -> str:
+    """Return the folder of a process that does not share its model with the others, or ""."""
+    return f"rank_{rank()}" if shard is None and world_size() > 1 else ""
+
+
 def check_running(shard: str) -> None:
     """Raise where a sharded recording is asked for in one process."""
     if not is_running():
