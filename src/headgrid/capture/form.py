@@ -10,7 +10,7 @@ from headgrid.capture.axis import Segment
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import AXIS_KEYS
 from headgrid.errors import CaptureError
-from headgrid.text import shorten_list
+from headgrid.text import shorten_list, shorten_text
 
 _NAMES = {
     "statistic": "the statistic",
@@ -122,5 +122,5 @@ def _describe(name: str, value: object) -> str:
     if name == "has_matrix":
         return "present" if value else "absent"
     if isinstance(value, tuple):
-        return f"{len(value)} ({shorten_list(value)})"
+        return f"{len(value)} ({shorten_text(shorten_list(value))})"
     return "absent" if value is None else str(value)

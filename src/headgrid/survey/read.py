@@ -6,11 +6,11 @@ import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain, groupby, islice
+from itertools import chain, groupby, islice, pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -63,6 +63,8 @@ class Tally:
     maps: dict[tuple[str, int], CaptureMoments] = field(default_factory=dict)
     sketch: QuantileSketch = field(default_factory=lambda: QuantileSketch.of([]))
     value_range: tuple[float, float] = (math.inf, -math.inf)
+    #: The first two forms, which differ in labels, each with the place and layer that it was in.
+    forms: dict[CaptureForm, tuple[Place, int]] = field(default_factory=dict)
     #: What is wrong with files that hold no usable capture, by their number.
     failures: dict[int, HeadgridError] = field(default_factory=dict)
 
@@ -73,12 +75,14 @@ class Tally:
         record = np.stack([columns[name] for name in MEASURES], axis=1)
         rows = capture.last_block_rows, _last_query(capture)
         odd = tuple(text.removeprefix(f"{capture.source}: ") for text in capture.warnings)
+        form = CaptureForm.of(capture)
         return cls(
-            CaptureForm.of(capture),
+            form,
             {(place, layer): Input(place, layer, capture.source, digest, record, odd, *rows)},
             {(place.set, layer): CaptureMoments.of(capture)},
             capture.value_sketch,
             capture.value_range,
+            {form: (place, layer)},
         )
 
     def merge(self, other: Tally) -> None:
@@ -88,6 +92,9 @@ class Tally:
             return
         self._check(other)
         self.form = self.form.meet(other.form) if self.form else other.form
+        for form, where in other.forms.items():
+            if len(self.forms) < 2:
+                self.forms.setdefault(form, where)
         self.inputs |= other.inputs
         for key, moments in other.maps.items():
             self.maps[key] = self.maps[key].merge(moments) if key in self.maps else moments
@@ -169,8 +176,8 @@ def survey(
     Warns
     -----
     HeadgridWarning
-        For each file that is not usable, for layers that a run lacks, and where
-        something in a file is odd.
+        For each file that is not usable, for layers that a run lacks, where something in a
+        file is odd, and where labels differ, so that numbers take their place.
 
     Examples
     --------
@@ -257,7 +264,20 @@ def survey_tally(tally: Tally, errors: Sequence[HeadgridError] = ()) -> Survey:
     order = {place: place.order for place, _ in tally.inputs}
     inputs = sorted(tally.inputs.values(), key=lambda one: (order[one.place], one.layer))
     values = tally.value_range, tally.sketch
-    return Survey(tally.form, failures, _warnings_of(inputs), *values, tuple(inputs), tally.maps)
+    odd = (*_warnings_of(inputs), *_labels_lost(tally.forms))
+    return Survey(tally.form, failures, odd, *values, tuple(inputs), tally.maps)
+
+
+def _labels_lost(forms: Mapping[CaptureForm, tuple[Place, int]]) -> Iterator[str]:
+    """Say that captures have other labels, as words of other prompts, if they do."""
+    for (form, (place, layer)), (other, (place_b, layer_b)) in pairwise(forms.items()):
+        names = place.text, place_b.text
+        first, second = names if place != place_b else (f"layer {layer}", f"layer {layer_b}")
+        name, one, two = form.differences(other)[0]
+        yield (
+            f"{first} and {second} differ in {name}: {one} and {two}; what is made of both shows "
+            "plain numbers instead of labels"
+        )
 
 
 def _warnings_of(inputs: Sequence[Input]) -> tuple[str, ...]:
