@@ -29,14 +29,6 @@ _NAMES = {
 AXES = ("query_frames", "key_frames", *AXIS_KEYS)
 
 
-class Difference(NamedTuple):
-    """What two captures do not share: its name, and what each of them has, for a message."""
-
-    name: str
-    first: str
-    second: str
-
-
 class CaptureForm(NamedTuple):
     """The form of a capture: all but its values, its layer and where it came from."""
 
@@ -57,18 +49,8 @@ class CaptureForm(NamedTuple):
     @classmethod
     def of(cls, capture: Capture) -> CaptureForm:
         """Return the form of a capture."""
-        return cls(
-            capture.statistic,
-            capture.num_heads,
-            capture.full_frame_attention is not None,
-            capture.query_frames,
-            capture.key_frames,
-            capture.block_sizes,
-            capture.last_block_query_frames,
-            *(capture.query_axis.name, capture.key_axis.name),
-            *(capture.query_axis.labels, capture.key_axis.labels),
-            *(capture.query_axis.parts, capture.key_axis.parts),
-        )
+        values = {name: getattr(capture, name) for name in cls._fields if name != "has_matrix"}
+        return cls(**values, has_matrix=capture.full_frame_attention is not None)
 
     def meet(self, other: CaptureForm) -> CaptureForm:
         """Return the form without labels that the other one does not share: words of one prompt."""
@@ -76,15 +58,17 @@ class CaptureForm(NamedTuple):
         lost = {name: None for name in labels if getattr(self, name) != getattr(other, name)}
         return self._replace(**lost)  # type: ignore[arg-type]
 
-    def differences(self, other: CaptureForm, among: Sequence[str] = ()) -> list[Difference]:
-        """Return what differs among the named attributes, or among all of them.
+    def differences(
+        self, other: CaptureForm, among: Sequence[str] = ()
+    ) -> list[tuple[str, str, str]]:
+        """Return what differs among the named attributes, or all: its name, and what each has.
 
         >>> a, b = (CaptureForm.of(Capture.from_array([[[1.0] * n]])) for n in (2, 3))
         >>> a.differences(b)
-        [Difference(name='the key frames', first='2 (0, 1)', second='3 (0, 1, 2)')]
+        [('the key frames', '2 (0, 1)', '3 (0, 1, 2)')]
         """
         return [
-            Difference(_NAMES.get(name, name), _describe(name, mine), _describe(name, theirs))
+            (_NAMES.get(name, name), _describe(name, mine), _describe(name, theirs))
             for name, mine, theirs in zip(self._fields, self, other, strict=True)
             if mine != theirs and name in (among or self._fields)
         ]
