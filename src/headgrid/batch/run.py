@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from headgrid.batch.manifest import Manifest, hash_output, name_inputs
-from headgrid.batch.processes import submit_in_order
 from headgrid.capture.files import write_bytes
 from headgrid.capture.model import Capture
 from headgrid.capture.store import CaptureFile, find_captures, read_capture
@@ -32,6 +31,7 @@ from headgrid.errors import (
     unexpected,
 )
 from headgrid.options import FIGURES, ColorRange, FigureOptions
+from headgrid.survey.read import submit_in_order
 from headgrid.tables.ranges import propose_log, resolve_color_range
 
 Found = tuple[Sequence[CaptureFile], Sequence[HeadgridError]]

@@ -12,10 +12,10 @@ from headgrid.capture import schema
 from headgrid.capture.arrays import fit_arrays
 from headgrid.capture.axis import TOKEN
 from headgrid.capture.files import let_go
-from headgrid.capture.layers import Layers
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import FULL, Array, as_array
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError
+from headgrid.notebook import Card
 from headgrid.text import shorten_list
 
 #: How far from 1 a row of masses may be: they were rounded to the 8 bits of bfloat16, or summed so.
@@ -24,6 +24,12 @@ _NO_ATTENTION = (
     "expected the attention of every layer: load the model with attn_implementation='eager' and "
     "call it with output_attentions=True"
 )
+
+
+class Layers(list[Capture], Card):
+    """Captures of layers, in order: a list that a notebook shows as one card."""
+
+    __slots__ = ()
 
 
 def read_bare(array: Array, *, source: str, layer: int | None, run: str) -> Capture:

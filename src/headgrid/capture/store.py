@@ -24,9 +24,8 @@ from headgrid.capture.folders import CaptureFile as CaptureFile
 from headgrid.capture.folders import check_suffix, list_captures, missing, name_folder
 from headgrid.capture.folders import find_captures as find_captures
 from headgrid.capture.formats import READERS, SUFFIXES, WRITERS, to_storable
-from headgrid.capture.layers import Layers
 from headgrid.capture.model import Capture
-from headgrid.capture.outputs import read_bare
+from headgrid.capture.outputs import Layers, read_bare
 from headgrid.capture.pt import Word
 from headgrid.errors import CaptureError, HeadgridWarning, check_choice, damaged, describe_error
 from headgrid.text import shorten_text

@@ -7,11 +7,11 @@ import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice, pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -36,6 +36,8 @@ from headgrid.survey.moments import CaptureMoments
 from headgrid.tables.measures import MEASURES, measure_heads
 from headgrid.text import clean_text
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _Path = str | os.PathLike[str]
 Inputs = _Path | Capture | Iterable[_Path] | Iterable[Capture]
 
@@ -342,21 +344,38 @@ def read_part(part: Sequence[File]) -> Tally:
 
 
 def _read_parts(parts: Sequence[list[File]], executor: Executor | None) -> Generator[Tally]:
-    """Yield what each part holds, in order; few wait at a time, which bounds memory."""
+    """Yield what each part holds, in order."""
     if executor is None:
         yield from map(read_part, parts)
         return
     # Two for each worker; an executor that does not say how many it has may have 16.
     window = 2 * (getattr(executor, "_max_workers", 0) or 16) + 2
-    waiting: deque[Future[Tally]] = deque()
+    with closing(submit_in_order(executor, read_part, parts, window=window)) as calls:
+        for _, call in calls:
+            yield call.result()
+
+
+def submit_in_order(
+    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, window: int
+) -> Generator[tuple[Item, Future[Result]]]:
+    """Yield every item with its finished call, in the order of the items.
+
+    At most ``window`` calls are submitted and not yet yielded, which bounds memory. Where
+    the iterator is closed early, what has not begun is cancelled.
+    """
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+
+    def take_first() -> tuple[Item, Future[Result]]:
+        wait([waiting[0][1]])  # an interruption leaves it among those that are cancelled
+        return waiting.popleft()
+
     try:
-        for part in parts:
-            waiting.append(executor.submit(read_part, part))
-            if len(waiting) == window:
-                yield waiting[0].result()
-                waiting.popleft()
-        for future in waiting:
-            yield future.result()
+        for item in items:
+            waiting.append((item, executor.submit(function, item)))
+            if len(waiting) >= window:
+                yield take_first()
+        while waiting:
+            yield take_first()
     finally:
-        for future in waiting:
+        for _, future in waiting:
             future.cancel()
