@@ -11,8 +11,6 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ import numpy as np
 
 from headgrid.capture.files import hash_file, replace_file
 from headgrid.capture.folders import CaptureFile as CaptureFile
-from headgrid.capture.folders import check_suffix, list_captures, missing, name_folder
+from headgrid.capture.folders import check_suffix, list_captures, name_folder, reading
 from headgrid.capture.folders import find_captures as find_captures
 from headgrid.capture.formats import READERS, SUFFIXES, WRITERS, to_storable
 from headgrid.capture.model import Capture
@@ -125,7 +123,7 @@ def read_capture(file: CaptureFile) -> tuple[Capture, str]:
     path = file.path
     try:
         _check_file(path)
-        with _reading(path):
+        with reading(path, path.name, "file", "a readable file"):
             digest = hash_file(path)
         return _read(path, file.run, str(path)), digest
     except CaptureError as error:
@@ -143,7 +141,7 @@ def _load(path: Path, run: str, stacklevel: int) -> Capture:
 
 def _read(path: Path, run: str, source: str) -> Capture:
     _check_file(path)
-    with _reading(path):
+    with reading(path, path.name, "file", "a readable file"):
         data, odd = read_values(path)
     named = re.search(r"layer[_-]?(\d+)", path.stem, re.IGNORECASE)
     layer = int(named[1]) if named else None
@@ -204,7 +202,7 @@ class _Plain:
 
 def _check_file(path: Path) -> None:
     """Refuse what is no file that can be opened, is empty, or has another suffix."""
-    with _reading(path):
+    with reading(path, path.name, "file", "a readable file"):
         status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise CaptureError(
@@ -218,19 +216,6 @@ def _check_file(path: Path) -> None:
         raise CaptureError(
             f"{path.name}: the file is empty (0 bytes), expected a capture; record it anew"
         )
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except CaptureError:
-        raise
-    except (FileNotFoundError, NotADirectoryError):
-        raise missing(path, "file") from None
-    except (OSError, MemoryError, ValueError) as error:
-        found = describe_error(error)
-        raise CaptureError(f"{path.name}: {found}, expected a readable file") from None
 
 
 def save_capture(capture: Capture, path: str | os.PathLike[str]) -> Path:
