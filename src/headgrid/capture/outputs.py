@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from headgrid.capture import schema
-from headgrid.capture.arrays import fit_arrays
+from headgrid.capture.arrays import fit_array
 from headgrid.capture.axis import TOKEN
 from headgrid.capture.files import let_go
 from headgrid.capture.model import Capture
@@ -44,7 +44,7 @@ def read_bare(array: Array, *, source: str, layer: int | None, run: str) -> Capt
         )
     given: dict[str, Any] = dict.fromkeys(schema.KEYS - {"is_logits"})
     given |= {"layer_index": layer, "statistic": "logit", "source": source, "run": run}
-    given |= {**fit_arrays(array, None), "metadata": {}, "warnings": ()}
+    given |= {FULL: fit_array(array, FULL, 3), "metadata": {}, "warnings": ()}
     full = schema.read_fields(given)[FULL]  # of a checked shape: what follows takes its time
     sums, is_causal = _look(full)
     taken = "logits, as some value is negative or some row does not sum to 1"

@@ -85,8 +85,7 @@ def as_array(value: Any) -> Array:
 
 def read_fields(given: Given) -> dict[str, Any]:
     """Return the checked fields of a capture, of raw ones with clean provenance."""
-    full = _read_array(given, FULL, ("heads", "query", "key"))
-    last = _read_array(given, LAST, ("heads", "key"))
+    full, last = read_array(given, FULL), read_array(given, LAST)
     arrays = [array for array in (full, last) if array is not None]
     if not arrays:
         raise CaptureError(
@@ -126,10 +125,12 @@ def read_fields(given: Given) -> dict[str, Any]:
     }
 
 
-def _read_array(given: Given, name: str, axes: tuple[str, ...]) -> Array | None:
+def read_array(given: Given, name: str) -> Array | None:
+    """Return one of the two arrays, floating and read-only; None where it is absent."""
     value, source = given[name], given["source"]
     if value is None:
         return None
+    axes = ("heads", "query", "key") if name == FULL else ("heads", "key")
     expected = f"expected ({', '.join(axes)})"
     try:
         array = as_array(value)
@@ -366,21 +367,15 @@ def describe_value(value: Any) -> str:
 
 def read_provenance(given: Given) -> dict[str, Any]:
     """Return what is given of run, prompt, source and metadata, as text and a dictionary."""
-    clean: dict[str, Any] = {
-        name: _read_text(given[name]) for name in ("run", "prompt", "source") if name in given
-    }
-    if "run" in clean:
-        clean["run"] = clean_name(clean["run"])
-    if "metadata" in given:
-        metadata = given["metadata"] or {}
-        clean["metadata"] = {key: kept for key, kept in metadata.items() if key not in KEYS}
+    clean: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in ("run", "prompt", "source"):
+            parts = value if isinstance(value, (list, tuple)) else [value or ""]
+            text = " | ".join(map(str, parts))
+            clean[name] = clean_name(text) if name == "run" else text
+        elif name == "metadata":
+            clean[name] = {key: kept for key, kept in (value or {}).items() if key not in KEYS}
     return clean
-
-
-def _read_text(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return " | ".join(map(str, value))
-    return "" if value is None else str(value)
 
 
 def _describe_keys(given: Given) -> str:

@@ -21,7 +21,6 @@ from headgrid.capture.form import CaptureForm
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.schema import Array
-from headgrid.capture.statistic import STATISTICS
 from headgrid.capture.values import hide
 from headgrid.errors import (
     CaptureError,
@@ -122,18 +121,6 @@ class Tally:
                 "each set, run and layer; leave one out, or give the runs other names (their "
                 "folders, or capture.replace(run=...))"
             )
-        if STATISTICS[other.form.statistic].has_mean:
-            return
-        for key in (key for key in other.maps if key in self.maps):
-            first, second = (one._source_of(*key) for one in (self, other))
-            raise CaptureError(
-                f"{first} and {second} hold {other.form.statistic} of several runs, which has no "
-                "mean over runs; survey the captures that they were made of"
-            )
-
-    def _source_of(self, set: str, layer: int) -> str:
-        inputs = self.inputs.values()
-        return next(one.source for one in inputs if (one.place.set, one.layer) == (set, layer))
 
 
 def _last_query(capture: Capture) -> Array:
@@ -203,7 +190,11 @@ def survey(
     first = list(islice(rest, 1))
     errors: list[CaptureError] = []
     if first and isinstance(first[0], Capture):
-        tally = _read_captures(chain(first, rest))
+        tally = Tally()
+        for capture in chain(first, rest):
+            if not isinstance(capture, Capture):
+                raise _mixed(capture)
+            tally.merge(Tally.of(capture, Place("", clean_text(capture.run))))
     else:
         paths = [*first, *rest]
         for path in paths:
@@ -292,16 +283,6 @@ def _warnings_of(inputs: Sequence[Input]) -> tuple[str, ...]:
         f"{first}: {text}{f' (and {len(more):,} more files)' if more else ''}"
         for text, (first, *more) in sources.items()
     )
-
-
-def _read_captures(captures: Iterable[Any]) -> Tally:
-    """Tally captures in memory, each looked at once; their run names tell them apart."""
-    tally = Tally()
-    for capture in captures:
-        if not isinstance(capture, Capture):
-            raise _mixed(capture)
-        tally.merge(Tally.of(capture, Place("", clean_text(capture.run))))
-    return tally
 
 
 def _mixed(found: object) -> OptionError:
