@@ -50,8 +50,14 @@ def near_miss(found: str, choices: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def unexpected(source: str, error: BaseException) -> HeadgridError:
-    """Return an error for what headgrid did not foresee."""
+def explain(source: str, error: Exception) -> HeadgridError:
+    """Return an error in the user's words: itself, or what headgrid did not foresee."""
+    from concurrent.futures import BrokenExecutor
+
+    if isinstance(error, HeadgridError):
+        return error
+    if isinstance(error, BrokenExecutor):
+        return RenderError(f"{source}: {error}")
     found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return HeadgridError(
         f"{source}: internal error ({found}); please report it, with the output of the same "

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -27,8 +27,7 @@ from headgrid.errors import (
     HeadgridError,
     HeadgridWarning,
     OptionError,
-    RenderError,
-    unexpected,
+    explain,
 )
 from headgrid.options import FIGURES, ColorRange, FigureOptions
 from headgrid.survey.read import submit_in_order
@@ -114,10 +113,8 @@ def plan_jobs(
             try:
                 capture, digest = read_capture(file)
                 outputs = _name_outputs(capture, folder / file.relative, figures)
-                if pooled:
-                    _ = capture.value_range, rule == "quantile" and capture.value_sketch
             except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
-                failures.append(explain(file, error))
+                failures.append(explain(str(file.path), error))
             else:
                 warn_all(*capture.warnings)
                 if "heatmap" in figures.names and (told := propose_log(capture, rule)):
@@ -217,7 +214,7 @@ def run_jobs(
                     made = {path: hash_output(path) for path in job.paths}
                     manifest.add(job.key, job.digest, made)
             except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
-                yield explain(job.file, error)
+                yield explain(str(job.file.path), error)
             else:
                 yield job.paths
 
@@ -260,12 +257,3 @@ def warn_all(*texts: str) -> None:
     """Give a warning for each text."""
     for text in texts:
         warnings.warn(text, HeadgridWarning, stacklevel=4)
-
-
-def explain(file: CaptureFile, error: BaseException) -> HeadgridError:
-    """Return an error in the user's words."""
-    if isinstance(error, HeadgridError):
-        return error
-    if isinstance(error, BrokenExecutor):
-        return RenderError(f"{file.path}: {error}")
-    return unexpected(str(file.path), error)

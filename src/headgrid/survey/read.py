@@ -28,7 +28,7 @@ from headgrid.errors import (
     HeadgridWarning,
     OptionError,
     check_choice,
-    unexpected,
+    explain,
 )
 from headgrid.survey.model import Input, Survey
 from headgrid.survey.moments import CaptureMoments
@@ -316,10 +316,8 @@ def read_part(part: Sequence[File]) -> Tally:
         try:
             capture, digest = store.read_capture(file)
             found = Tally.of(capture, place, digest)
-        except CaptureError as error:
-            found = Tally(failures={number: error})
         except Exception as error:  # noqa: BLE001 - whatever one file does, the others count
-            found = Tally(failures={number: unexpected(str(file.path), error)})
+            found = Tally(failures={number: explain(str(file.path), error)})
         tally.merge(found)
     return tally
 
