@@ -41,11 +41,7 @@ class HeadgridWarning(UserWarning):
 
 
 def near_miss(found: str, choices: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest choice, or ``""``.
-
-    >>> near_miss("svgg", ["svg", "png"])
-    "; did you mean 'svg'?"
-    """
+    """Return ``"; did you mean 'x'?"`` for the closest choice, or ``""``."""
     close = difflib.get_close_matches(found.lower(), list(choices), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
 
@@ -90,11 +86,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def show_value(value: object) -> str:
-    r"""Return what somebody gave for a message: as Python writes it, and short.
-
-    >>> show_value("svgg\n"), len(show_value("x" * 1000))
-    ("'svgg\\n'", 80)
-    """
+    """Return what somebody gave for a message: as Python writes it, and short."""
     try:
         return shorten_text(repr(value), 80)
     except (RecursionError, ValueError):  # too deep, or a number of thousands of digits

@@ -180,8 +180,6 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
         with temporary.open("xb") as file:
             yield file
         temporary.replace(path)
-    except OutputError:
-        raise
     except OSError as error:
         raise OutputError(
             f"{path}: can not be written ({error.strerror or error}), expected a folder that can "

@@ -104,10 +104,6 @@ def place_captures(
     that is moved as a whole keeps its sets and runs. By "set", or where several inputs are given,
     a set is named also where the input itself is the only folder above the runs. A run has no name
     where its folder is the only input and does not look like a run (``run_000``).
-
-    >>> one = CaptureFile(Path("in/cats/run_0/layer0.pt"), PurePath("cats/run_0"), "run_0")
-    >>> place_captures([one])
-    [Place(set='cats', run='run_0')]
     """
     # By its real folder, since `.` and `../x` may be the same one.
     names = {root: name_folder(root) for root in {file.root for file in files}}

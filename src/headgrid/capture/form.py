@@ -61,12 +61,7 @@ class CaptureForm(NamedTuple):
     def differences(
         self, other: CaptureForm, among: Sequence[str] = ()
     ) -> list[tuple[str, str, str]]:
-        """Return what differs among the named attributes, or all: its name, and what each has.
-
-        >>> a, b = (CaptureForm.of(Capture.from_array([[[1.0] * n]])) for n in (2, 3))
-        >>> a.differences(b)
-        [('the key frames', '2 (0, 1)', '3 (0, 1, 2)')]
-        """
+        """Return what differs among the named attributes, or all: its name, and what each has."""
         return [
             (_NAMES.get(name, name), _describe(name, mine), _describe(name, theirs))
             for name, mine, theirs in zip(self._fields, self, other, strict=True)
@@ -75,11 +70,9 @@ class CaptureForm(NamedTuple):
 
 
 def expect_alike(captures: Iterable[Capture], purpose: str, among: Sequence[str] = ()) -> None:
-    """Refuse captures that differ in what matters for a purpose, naming the two and what each has.
+    """Refuse captures that differ in attributes of `CaptureForm`: those that matter, or all.
 
-    ``purpose`` is the end of the message, what they are for and what to do: ``"captures of one
-    sheet to share it; draw them separately"``. ``among`` are the attributes of `CaptureForm` that
-    matter; all of them where none is named.
+    ``purpose`` ends the message: ``"captures of one sheet to share it; draw them separately"``.
     """
     first: Capture | None = None
     for capture in captures:
@@ -92,11 +85,7 @@ def expect_alike(captures: Iterable[Capture], purpose: str, among: Sequence[str]
 
 
 def expected_layers(layers: Iterable[int]) -> tuple[int, ...]:
-    """Return all layers from the first to the last, at the step that those given have.
-
-    >>> expected_layers([0, 1, 3]), expected_layers([10, 0, 5])
-    ((0, 1, 2, 3), (0, 5, 10))
-    """
+    """Return all layers from the first to the last, at the step that those given have."""
     present = sorted(set(layers))
     step = math.gcd(*(layer - present[0] for layer in present)) or 1
     return tuple(range(present[0], present[-1] + 1, step))

@@ -48,11 +48,7 @@ class QuantileSketch:
 
     @classmethod
     def of(cls, values: npt.ArrayLike) -> QuantileSketch:
-        """Return the sketch of values, finite or NaN, which is left out, looked at in pieces.
-
-        >>> QuantileSketch.of([1.0, 2.0, float("nan"), 4.0])
-        <QuantileSketch of 3 values from 1 to 4>
-        """
+        """Return the sketch of values, finite or NaN, which is left out, looked at in pieces."""
         flat = np.asarray(values).reshape(-1)
         sketch = _count_buckets(flat[:_CHUNK])
         for start in range(_CHUNK, len(flat), _CHUNK):
@@ -87,9 +83,6 @@ class QuantileSketch:
         Defined as numpy's default is: the values, sorted, stand at 0 to 1 in equal steps, with
         straight lines between them. Each value stands at the centre of its bucket, so the result
         is off by at most `RELATIVE_ERROR` times the larger magnitude of the two neighbours.
-
-        >>> QuantileSketch.of([0.0, 1.0, 2.0, 4.0]).quantile(0.5)
-        1.5
         """
         count = self.count
         if not count:

@@ -196,7 +196,7 @@ class Survey(Card):
         """Return how well heads keep their differences from run to run.
 
         The one-way intraclass correlation ICC(1,1), with heads as targets and
-        runs as ratings; see `headgrid.survey.stability.icc_oneway`.
+        runs as ratings; see `headgrid.survey.model.icc_oneway`.
 
         Parameters
         ----------

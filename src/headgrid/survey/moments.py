@@ -48,12 +48,7 @@ class Moments:
         return cls((~np.isnan(mean)).astype(np.int64), mean, np.zeros_like(mean))
 
     def merge(self, other: Moments) -> Moments:
-        """Return the moments of the values of both, which have one shape.
-
-        >>> both = Moments.of([2.0, 5.0]).merge(Moments.of([4.0, float("nan")]))
-        >>> both.mean, both.std
-        (array([3., 5.]), array([1.41421356,        nan]))
-        """
+        """Return the moments of the values of both, which have one shape."""
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)
         ours = np.where(self.count > 0, self.mean, 0.0)
@@ -74,10 +69,9 @@ class Moments:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CaptureMoments:
-    """One layer over runs of one form: the moments of every cell.
+    """One layer over runs of one form: the moments of every cell; a single run as it was read.
 
-    A single run is kept as it was read, in its own dtype; moments are made of
-    it when it is merged. ``prompt`` is empty where runs have different ones.
+    ``prompt`` is empty where runs have different ones.
     """
 
     form: CaptureForm
@@ -101,13 +95,6 @@ class CaptureMoments:
         """Return the moments of the runs of both, which have one layer and form, this one's first.
 
         Refuse deviations and differences, which have no mean.
-
-        >>> runs = [Capture.from_array([[[value, 0.0]]], run=f"run_{value}") for value in (1, 4)]
-        >>> both = CaptureMoments.of(runs[0]).merge(CaptureMoments.of(runs[1]))
-        >>> both.mean_capture()
-        <Capture mean of 2 runs, layer 0: logit_mean, 1 head, 1 query x 2 key frames>
-        >>> both.mean_capture().full_frame_attention
-        array([[[2.5, 0. ]]])
         """
         if not STATISTICS[self.form.statistic].has_mean:
             names = " and ".join(one.single.source for one in (self, other) if one.single)
