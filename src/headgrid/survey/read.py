@@ -191,16 +191,10 @@ def survey(
     errors: list[CaptureError] = []
     if first and isinstance(first[0], Capture):
         tally = Tally()
-        for capture in chain(first, rest):
-            if not isinstance(capture, Capture):
-                raise _mixed(capture)
+        for capture in _expect(Capture, chain(first, rest)):
             tally.merge(Tally.of(capture, Place("", clean_text(capture.run))))
     else:
-        paths = [*first, *rest]
-        for path in paths:
-            if not isinstance(path, (str, os.PathLike)):
-                raise _mixed(path)
-        files, errors = find_captures(paths)
+        files, errors = find_captures([*_expect((str, os.PathLike), chain(first, rest))])
         tally = read_files(files, place_captures(files, by=by), executor=executor)
     found = survey_tally(tally, errors)
     for text in (*map(str, found.failures), *found.warnings, *found.missing):
@@ -285,10 +279,13 @@ def _warnings_of(inputs: Sequence[Input]) -> tuple[str, ...]:
     )
 
 
-def _mixed(found: object) -> OptionError:
-    return OptionError(
-        f"inputs hold a {type(found).__name__}, expected paths only, or captures only"
-    )
+def _expect(kind: Any, inputs: Iterable[Any]) -> Iterator[Any]:
+    for one in inputs:
+        if not isinstance(one, kind):
+            raise OptionError(
+                f"inputs hold a {type(one).__name__}, expected paths only, or captures only"
+            )
+        yield one
 
 
 def split_parts(files: Sequence[File]) -> list[list[File]]:
