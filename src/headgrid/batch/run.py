@@ -145,8 +145,8 @@ def plan_jobs(
 
 def name_one(plan: Plan, path: Path) -> Plan:
     """Return the plan of one figure that becomes a given file; several figures are refused."""
-    if len(plan.jobs) + len(plan.failures) > 1 or sum(len(job.paths) for job in plan.jobs) > 1:
-        captures = len(plan.jobs) + len(plan.failures)
+    captures = len(plan.jobs) + len(plan.failures)
+    if captures > 1 or sum(len(job.paths) for job in plan.jobs) > 1:
         several = f"{captures} captures" if captures > 1 else "both figures of a capture"
         remedy = "give a folder" if captures > 1 else "choose one (--figure), or give a folder"
         raise OptionError(f"{path.name} is one file, but {several} would be drawn; {remedy}")
@@ -162,9 +162,9 @@ def _name_outputs(capture: Capture, folder: Path, figures: Figures) -> dict[str,
             capture.head_matrix(0)  # says what is missing
         warn_all(f"{capture.source}: there is no full matrix, so only the per-head figure is drawn")
         names = ["perhead"]
-    stems = {name: folder / _STEMS[name].format(capture.layer_index) for name in names}
+    stems = {name: _STEMS[name].format(capture.layer_index) for name in names}
     return {
-        name: {format: stem.with_name(f"{stem.name}.{format}") for format in figures.formats}
+        name: {format: folder / f"{stem}.{format}" for format in figures.formats}
         for name, stem in stems.items()
     }
 

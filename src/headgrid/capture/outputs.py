@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,9 @@ def read_bare(array: Array, *, source: str, layer: int | None, run: str) -> Capt
     given |= {"layer_index": layer, "statistic": "logit", "source": source, "run": run}
     given |= {FULL: fit_array(array, FULL, 3), "metadata": {}, "warnings": ()}
     full = schema.read_fields(given)[FULL]  # of a checked shape: what follows takes its time
-    sums, is_causal = _look(full)
+    sums, is_causal, is_signed = _look(full)
     taken = "logits, as some value is negative or some row does not sum to 1"
-    if _are_one(sums) and not any((head < 0).any() for head in _heads(full)):
+    if _are_one(sums) and not is_signed:
         taken = "attention after the softmax, as no value is negative and every row sums to 1"
         given["statistic"] = "mass"
         if is_causal:
@@ -136,14 +136,14 @@ def from_attentions(
             raise OptionError(f"layers names {layer!r}, expected numbers of 0 to {len(found) - 1}")
     matrices = [_read_layer(found[layer], layer, batch) for layer in chosen]
     looks = [_look(matrix) for matrix in matrices]
-    for layer, (sums, _) in zip(chosen, looks, strict=True):
+    for layer, (sums, *_) in zip(chosen, looks, strict=True):
         if not _are_one(sums):
             text = f"rows of layer {layer} sum to {sums.min():.3g} to {sums.max():.3g}, expected 1"
             hint = "if the model is in training mode, call model.eval() first"
             warnings.warn(f"attentions: {text}; {hint}", HeadgridWarning, stacklevel=2)
             break
     if causal is None:
-        causal = query_tokens is None and all(is_causal for _, is_causal in looks)
+        causal = query_tokens is None and all(is_causal for _, is_causal, _ in looks)
     keys, asked = _unbatch(tokens), _unbatch(query_tokens)
     captures = Layers()
     for layer, matrix in zip(chosen, matrices, strict=True):
@@ -234,20 +234,16 @@ def _read_step(value: Any, source: str, batch: int | None) -> Array:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _look(matrix: Array) -> tuple[Array, bool]:
-    """Return the sums of all rows that hold a value, and whether all above the diagonal is 0."""
-    sums, is_causal = [], matrix.shape[1] == matrix.shape[2] > 1
-    for head in _heads(matrix):
+def _look(matrix: Array) -> tuple[Array, bool, bool]:
+    """Return sums of rows that hold a value, if all above the diagonal is 0, and any below 0."""
+    sums, is_causal, is_signed = [], matrix.shape[1] == matrix.shape[2] > 1, False
+    for head in matrix:
         of_rows = np.asarray(np.nansum(head, axis=1, dtype=np.float64))
         sums.append(of_rows[~np.isnan(head).all(axis=1)])
         is_causal = is_causal and not np.nan_to_num(np.triu(head, 1)).any()
-    return np.concatenate(sums), bool(is_causal)
-
-
-def _heads(matrix: Array) -> Iterator[Array]:
-    for head in matrix:
-        yield head
+        is_signed = is_signed or bool((head < 0).any())
         let_go(matrix)
+    return np.concatenate(sums), bool(is_causal), is_signed
 
 
 def _are_one(sums: Array) -> bool:
