@@ -69,11 +69,6 @@ class Capture(Card):
     query_parts, key_parts : tuple of Segment
         Named parts of the axis: ``name``, ``start`` and ``stop``; see `with_segments`.
 
-    Raises
-    ------
-    CaptureError
-        Where shapes, types or values do not fit; the text says which.
-
     Examples
     --------
     >>> capture = Capture.from_array([[[4.0, 0.0], [3.0, 1.0]]], layer=3, block_sizes=[1, 1])

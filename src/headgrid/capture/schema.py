@@ -52,13 +52,7 @@ class Blocks(NamedTuple):
     sizes: Frames
 
     def attendable(self, query_frames: Frames, key_frames: Frames) -> npt.NDArray[np.bool_]:
-        """Return the mask [query, key] of the pairs that a model can attend: up to a block's end.
-
-        >>> Blocks((0, 1, 2), (1, 2)).attendable((0, 1, 2), (0, 1, 2)).astype(int)
-        array([[1, 0, 0],
-               [1, 1, 1],
-               [1, 1, 1]])
-        """
+        """Return the mask [query, key] of pairs that a model can attend: up to a block's end."""
         ends = np.zeros(len(self.frames), dtype=np.int64)
         ends[: sum(self.sizes)] = np.repeat(np.cumsum(self.sizes), self.sizes)
         queries, keys = (np.searchsorted(self.frames, axis) for axis in (query_frames, key_frames))
