@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from headgrid.capture.schema import FULL, LAST, as_array, read_array, read_frames
+from headgrid.capture.schema import FULL, LAST, read_array, read_frames, try_array
 from headgrid.errors import CaptureError
 
 
@@ -34,12 +34,9 @@ def fit_arrays(
 
 def fit_array(value: Any, name: str, axes: int) -> Any:
     """Return an array without a batch of one, and with the axis that one of a lone head lacks."""
-    if value is None:
-        return None
-    try:
-        array = as_array(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        return value  # whoever reads it says what is wrong
+    array = try_array(value)
+    if array.dtype.kind == "O":  # absent, or no array, as whoever reads it says
+        return value
     if array.ndim == axes + 1:
         if len(array) != 1:
             raise CaptureError(

@@ -13,7 +13,7 @@ from headgrid.capture.arrays import fit_array
 from headgrid.capture.axis import TOKEN
 from headgrid.capture.files import let_go
 from headgrid.capture.model import Capture
-from headgrid.capture.schema import FULL, Array, as_array
+from headgrid.capture.schema import FULL, Array, try_array
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError
 from headgrid.notebook import Card
 from headgrid.text import shorten_list
@@ -217,10 +217,7 @@ def _read_layer(steps: Sequence[Any], layer: int, batch: int | None) -> Array:
 def _read_step(value: Any, source: str, batch: int | None) -> Array:
     if value is None:
         raise CaptureError(f"{source} is None, {_NO_ATTENTION}, or leave it out with layers=")
-    try:
-        array = as_array(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        array = np.empty(0, object)
+    array = try_array(value)
     if array.ndim != 4 or not array.size or array.dtype.kind not in "fiu":
         found = schema.describe_value(value)
         raise CaptureError(f"{source} is {found}, expected numbers (batch, heads, query, key)")

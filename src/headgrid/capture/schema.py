@@ -77,6 +77,14 @@ def as_array(value: Any) -> Array:
     return np.asarray(value)
 
 
+def try_array(value: Any) -> Array:
+    """Return a numpy view as `as_array` does; of what is no array an empty one of objects."""
+    try:
+        return as_array(value)
+    except _NO_NUMBER:
+        return np.empty((0, 0), object)
+
+
 def read_fields(given: Given) -> dict[str, Any]:
     """Return the checked fields of a capture, of raw ones with clean provenance."""
     full, last = read_array(given, FULL), read_array(given, LAST)
@@ -202,10 +210,7 @@ def read_frames(given: Given, name: str) -> Frames | None:
     value, source = given[name], given["source"]
     if value is None:
         return None
-    try:
-        values = as_array(value)
-    except _NO_NUMBER:
-        values = np.empty((0, 0))
+    values = try_array(value)
     if values.ndim == 1 and len(values) > MAX_FRAMES:
         raise CaptureError(
             f"{source}: {name} lists {len(values):,} numbers, expected at most {MAX_FRAMES:,}"

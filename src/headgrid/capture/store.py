@@ -74,7 +74,7 @@ def load_capture(path: str | os.PathLike[str], *, run: str = "") -> Capture:
     ...     load_capture(save_capture(capture, folder + "/layer3.npz"), run="run_000")
     <Capture run_000, layer 3: logit, 1 head, 2 query x 2 key frames, blocks [1, 1]>
     """
-    return _load(Path(path), run, stacklevel=3)
+    return _load(Path(path), run)
 
 
 def load_run(folder: str | os.PathLike[str]) -> list[Capture]:
@@ -109,7 +109,7 @@ def load_run(folder: str | os.PathLike[str]) -> list[Capture]:
     loaded = Layers()
     for path in list_captures(Path(folder)):
         # A comprehension would be one more level in the stack up to Python 3.11.
-        loaded.append(_load(path, run, stacklevel=3))
+        loaded.append(_load(path, run))
     return loaded
 
 
@@ -132,10 +132,10 @@ def read_capture(file: CaptureFile) -> tuple[Capture, str]:
         raise CaptureError(f"{path}{text.removeprefix(path.name)}" if named else text) from None
 
 
-def _load(path: Path, run: str, stacklevel: int) -> Capture:
+def _load(path: Path, run: str) -> Capture:
     capture = _read(path, run, path.name)
     for text in capture.warnings:
-        warnings.warn(text, HeadgridWarning, stacklevel=stacklevel)
+        warnings.warn(text, HeadgridWarning, stacklevel=3)
     return capture
 
 

@@ -6,11 +6,11 @@ import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, wait
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import chain, groupby, islice, pairwise
+from itertools import chain, groupby, islice
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -244,27 +244,23 @@ def survey_tally(tally: Tally, errors: Sequence[HeadgridError] = ()) -> Survey:
     """Return the survey of a finished tally; ``errors`` came up before any file was read."""
     failures = (*errors, *(error for _, error in sorted(tally.failures.items())))
     if tally.form is None:
-        first = f"; the first: {failures[0]}" if failures else ""
+        told = f"; the first: {failures[0]}" if failures else ""
         raise CaptureError(
-            f"none of {len(failures)} inputs is a usable capture, expected at least one{first}"
+            f"none of {len(failures)} inputs is a usable capture, expected at least one{told}"
         )
     order = {place: place.order for place, _ in tally.inputs}
     inputs = sorted(tally.inputs.values(), key=lambda one: (order[one.place], one.layer))
     values = tally.value_range, tally.sketch
-    odd = (*_warnings_of(inputs), *_labels_lost(tally.forms))
-    return Survey(tally.form, failures, odd, *values, tuple(inputs), tally.maps)
-
-
-def _labels_lost(forms: Mapping[CaptureForm, tuple[Place, int]]) -> Iterator[str]:
-    """Say that captures have other labels, as words of other prompts, if they do."""
-    for (form, (place, layer)), (other, (place_b, layer_b)) in pairwise(forms.items()):
-        names = place.text, place_b.text
-        first, second = names if place != place_b else (f"layer {layer}", f"layer {layer_b}")
-        name, one, two = form.differences(other)[0]
-        yield (
-            f"{first} and {second} differ in {name}: {one} and {two}; what is made of both shows "
-            "plain numbers instead of labels"
+    odd = _warnings_of(inputs)
+    if len(tally.forms) > 1:
+        (form, first), (other, second) = tally.forms.items()
+        name, mine, theirs = form.differences(other)[0]
+        both = [f"layer {n}" if first[0] == second[0] else of.text for of, n in (first, second)]
+        odd += (
+            f"{' and '.join(both)} differ in {name}: {mine} and {theirs}; what is made of both "
+            "shows plain numbers instead of labels",
         )
+    return Survey(tally.form, failures, odd, *values, tuple(inputs), tally.maps)
 
 
 def _warnings_of(inputs: Sequence[Input]) -> tuple[str, ...]:
