@@ -108,17 +108,17 @@ def place_captures(
     # By its real folder, since `.` and `../x` may be the same one.
     names = {root: name_folder(root) for root in {file.root for file in files}}
     several = len({os.path.realpath(root) for root in names}) > 1
-    return [_place(file, names[file.root], several=several, by=by) for file in files]
-
-
-def _place(file: CaptureFile, name: str, *, several: bool, by: str | None) -> Place:
-    folders = list(file.relative.parts)
-    if not folders:
-        return Place("", name if several or _looks_like_run(name) else "")
-    # A run starts at the first folder that looks like one; those above it are its set.
-    at = next((n for n, name in enumerate(folders) if _looks_like_run(name)), len(folders) - 1)
-    above = [name] * (several or (by == "set" and not at)) + folders[:at]
-    return Place("/".join(above), "/".join(folders[at:]))
+    places = []
+    for file in files:
+        name, folders = names[file.root], file.relative.parts
+        if not folders:
+            places.append(Place("", name if several or _looks_like_run(name) else ""))
+            continue
+        # A run starts at the first folder that looks like one; those above it are its set.
+        at = [*map(_looks_like_run, folders[:-1]), True].index(True)
+        above = (name, *folders[:at]) if several or (by == "set" and not at) else folders[:at]
+        places.append(Place("/".join(above), "/".join(folders[at:])))
+    return places
 
 
 def _looks_like_run(name: str) -> bool:

@@ -280,7 +280,13 @@ def _fit_blocks(
         return Blocks(tuple(range(sum(sizes))), sizes), odd
     missing = frames[sum(sizes) :]
     if missing:
-        held = _hold_values(arrays, *(np.isin(axis, missing) for axis in axes))
+        queries, keys = (np.isin(axis, missing) for axis in axes)
+        held = any(
+            np.nan_to_num(part).any()
+            for array in arrays
+            for head in array  # one by one: a large capture is never held twice
+            for part in (head[..., keys], head[queries] if array.ndim == 3 else head[:0])
+        )
         if held and len(missing) >= max(sizes):  # real files carry few stale values
             raise _misfit(source, misfit, f"block sizes that sum to {len(frames)}")
         odd.append(
@@ -296,18 +302,6 @@ def _misfit(source: str, found: str, expected: str) -> CaptureError:
     return CaptureError(
         f"{source}: block_sizes {found}, expected {expected}; correct block_sizes, or omit them "
         "if every frame attends every frame"
-    )
-
-
-def _hold_values(
-    arrays: Sequence[Array], queries: npt.NDArray[np.bool_], keys: npt.NDArray[np.bool_]
-) -> bool:
-    """Return whether the frames that are marked hold a value other than 0 and NaN."""
-    return any(
-        bool(((part != 0) & ~np.isnan(part)).any())
-        for array in arrays
-        for head in array  # one by one: a large capture is never held twice
-        for part in (head[..., keys], head[queries] if array.ndim == 3 else head[:0])
     )
 
 
