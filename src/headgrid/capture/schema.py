@@ -363,8 +363,8 @@ def read_provenance(given: Given) -> dict[str, Any]:
     clean: dict[str, Any] = {}
     for name, value in given.items():
         if name in ("run", "prompt", "source"):
-            parts = value if isinstance(value, (list, tuple)) else [value or ""]
-            text = " | ".join(map(str, parts))
+            parts = value if isinstance(value, (list, tuple)) else [value]
+            text = "" if value is None else " | ".join(map(str, parts))
             clean[name] = clean_name(text) if name == "run" else text
         elif name == "metadata":
             clean[name] = {key: kept for key, kept in (value or {}).items() if key not in KEYS}

@@ -255,7 +255,9 @@ def survey_tally(tally: Tally, errors: Sequence[HeadgridError] = ()) -> Survey:
     if len(tally.forms) > 1:
         (form, first), (other, second) = tally.forms.items()
         name, mine, theirs = form.differences(other)[0]
-        both = [f"layer {n}" if first[0] == second[0] else of.text for of, n in (first, second)]
+        both = [of.text or "an unnamed run" for of, _ in (first, second)]
+        if first[0] == second[0]:
+            both = [f"layer {layer}" for _, layer in (first, second)]
         odd += (
             f"{' and '.join(both)} differ in {name}: {mine} and {theirs}; what is made of both "
             "shows plain numbers instead of labels",
