@@ -15,7 +15,7 @@ import pytest
 from commandline import contents
 from headgrid import OptionError, RenderError
 from headgrid.batch.processes import open_pool
-from headgrid.survey.read import submit_in_order
+from headgrid.survey.calls import submit_in_order
 
 
 class Recorder:

@@ -30,7 +30,7 @@ from headgrid.errors import (
     explain,
 )
 from headgrid.options import FIGURES, ColorRange, FigureOptions
-from headgrid.survey.read import submit_in_order
+from headgrid.survey.calls import submit_in_order
 from headgrid.tables.ranges import propose_log, resolve_color_range
 
 Found = tuple[Sequence[CaptureFile], Sequence[HeadgridError]]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, wait
+from concurrent.futures import BrokenExecutor, Executor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -30,13 +29,12 @@ from headgrid.errors import (
     check_choice,
     explain,
 )
+from headgrid.survey.calls import submit_in_order
 from headgrid.survey.model import Input, Survey
 from headgrid.survey.moments import CaptureMoments
 from headgrid.tables.measures import MEASURES, measure_heads
 from headgrid.text import clean_text
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 _Path = str | os.PathLike[str]
 Inputs = _Path | Capture | Iterable[_Path] | Iterable[Capture]
 
@@ -327,29 +325,3 @@ def _read_parts(parts: Sequence[list[File]], executor: Executor | None) -> Gener
     with closing(submit_in_order(executor, read_part, parts, window=window)) as calls:
         for _, call in calls:
             yield call.result()
-
-
-def submit_in_order(
-    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, window: int
-) -> Generator[tuple[Item, Future[Result]]]:
-    """Yield every item with its finished call, in the order of the items.
-
-    At most ``window`` calls are submitted and not yet yielded, which bounds memory. Where
-    the iterator is closed early, what has not begun is cancelled.
-    """
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
-
-    def take_first() -> tuple[Item, Future[Result]]:
-        wait([waiting[0][1]])  # an interruption leaves it among those that are cancelled
-        return waiting.popleft()
-
-    try:
-        for item in items:
-            waiting.append((item, executor.submit(function, item)))
-            if len(waiting) >= window:
-                yield take_first()
-        while waiting:
-            yield take_first()
-    finally:
-        for _, future in waiting:
-            future.cancel()
