@@ -35,9 +35,6 @@ from headgrid.tables.ranges import propose_log, resolve_color_range
 
 Found = tuple[Sequence[CaptureFile], Sequence[HeadgridError]]
 
-#: Color rules that look at all inputs together, so that they compare.
-POOLED_RULES = ("shared", "quantile")
-
 _STEMS = {"heatmap": "layer{}_2d_heatmap", "perhead": "layer{}_perhead_grid"}
 #: Jobs that are under way, or wait for an earlier one to be written: elsewhere, and here.
 _WINDOW, _HERE = 64, 2
@@ -103,7 +100,7 @@ def plan_jobs(
     """
     files, missing = found or find_captures(inputs)
     rule = figures.options.color_range
-    pooled = rule in POOLED_RULES and "heatmap" in figures.names
+    pooled = rule in ("shared", "quantile") and "heatmap" in figures.names
     jobs: list[Job] = []
     failures: list[HeadgridError] = [*missing]
     sources: dict[str, str] = {}
