@@ -41,17 +41,19 @@ class HeadgridWarning(UserWarning):
 
 
 def near_miss(found: str, choices: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest choice, or ``""``.
-
-    >>> near_miss("svgg", ["svg", "png"])
-    "; did you mean 'svg'?"
-    """
+    """Return ``"; did you mean 'x'?"`` for the closest choice, or ``""``."""
     close = difflib.get_close_matches(found.lower(), list(choices), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def unexpected(source: str, error: BaseException) -> HeadgridError:
-    """Return an error for what headgrid did not foresee."""
+def explain(source: str, error: Exception) -> HeadgridError:
+    """Return an error in the user's words: itself, or what headgrid did not foresee."""
+    from concurrent.futures import BrokenExecutor
+
+    if isinstance(error, HeadgridError):
+        return error
+    if isinstance(error, BrokenExecutor):
+        return RenderError(f"{source}: {error}")
     found = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return HeadgridError(
         f"{source}: internal error ({found}); please report it, with the output of the same "
@@ -84,11 +86,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def show_value(value: object) -> str:
-    r"""Return what somebody gave for a message: as Python writes it, and short.
-
-    >>> show_value("svgg\n"), len(show_value("x" * 1000))
-    ("'svgg\\n'", 80)
-    """
+    """Return what somebody gave for a message: as Python writes it, and short."""
     try:
         return shorten_text(repr(value), 80)
     except (RecursionError, ValueError):  # too deep, or a number of thousands of digits

@@ -16,11 +16,7 @@ _ESCAPES = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
 def make_inert(text: str) -> str:
-    r"""Return JSON with everything escaped that means something in HTML or JavaScript.
-
-    >>> make_inert('{"title": "</script>"}')
-    '{"title": "\\u003c/script\\u003e"}'
-    """
+    """Return JSON with everything escaped that means something in HTML or JavaScript."""
     return text.translate(_ESCAPES)
 
 

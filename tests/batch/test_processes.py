@@ -14,7 +14,8 @@ import pytest
 
 from commandline import contents
 from headgrid import OptionError, RenderError
-from headgrid.batch.processes import open_pool, submit_in_order
+from headgrid.batch.processes import open_pool
+from headgrid.survey.calls import submit_in_order
 
 
 class Recorder:

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgrid import Capture, CaptureError, OptionError, load_capture
+from headgrid import Capture, load_capture
 from headgrid.capture.quantiles import RELATIVE_ERROR, QuantileSketch
 
 SHARES = [0.0, 0.001, 0.01, 0.25, 0.5, 0.75, 0.99, 0.999, 1.0]
@@ -88,15 +88,6 @@ def test_memory_is_bounded_by_the_buckets_not_by_the_values():
     many = np.random.default_rng(6).normal(size=(1 << 20) + 4_321)  # more than go together
     parts = QuantileSketch.of(many[:500_000]).merge(QuantileSketch.of(many[500_000:]))
     assert content(QuantileSketch.of(many)) == content(parts)
-
-
-def test_infinite_values_and_shares_beyond_0_to_1_are_refused():
-    for value in (np.inf, -np.inf):
-        with pytest.raises(CaptureError, match=r"values reach from .*inf.*, expected finite"):
-            QuantileSketch.of([1.0, value])
-    for share in (-0.1, 1.1, float("nan")):
-        with pytest.raises(OptionError, match=r"quantile is .*, expected a share from 0 to 1"):
-            QuantileSketch.of([1.0]).quantile(share)
 
 
 def test_unrecorded_values_are_not_in_the_sketch_and_rows_stand_in_for_the_matrix():

@@ -102,7 +102,8 @@ def test_captures_of_other_words_do_not_share_axes():
     one, two = masses(3, words=["a", "b", "c"]), masses(3, words=["a", "b", "x"])
     with pytest.raises(CaptureError, match="differ in the query labels"):
         headgrid.compare(one, two)
-    both = headgrid.survey([one.replace(run="one"), two.replace(run="two")])
+    with pytest.warns(HeadgridWarning, match="one and two differ in the query labels"):
+        both = headgrid.survey([one.replace(run="one"), two.replace(run="two")])
     (mean,) = both.captures.values()  # words of one prompt are not those of the other
     assert mean.key_labels is None
     assert mean.key_name == "Token"

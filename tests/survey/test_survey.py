@@ -405,6 +405,26 @@ def test_what_is_odd_in_many_files_is_said_once(tmp_path):
     assert text.endswith("(and 2 more files)")
 
 
+def test_words_that_differ_between_runs_are_numbers_with_one_warning(cli, tmp_path):
+    cats, dogs = ["The", "cat", "sat"], ["A", "dog", "ran"]
+    for run, words in enumerate([cats, cats, dogs, cats, dogs]):
+        for layer in (0, 1):
+            capture = Capture.from_array(waves(2, 3, 3), key_labels=words, layer=layer)
+            headgrid.save_capture(capture, tmp_path / f"in/run_{run}/layer{layer}.npz")
+    text = (
+        "run_0 and run_2 differ in the key labels: 3 (The, cat, sat) and 3 (A, dog, ran); what is "
+        "made of both shows plain numbers instead of labels"
+    )
+    with pytest.warns(HeadgridWarning) as caught:
+        found = survey(tmp_path / "in")
+    assert [str(warning.message) for warning in caught] == [text]
+    assert {capture.key_labels for capture in found.captures.values()} == {None}
+    done = cli("survey", tmp_path / "in", "-o", tmp_path / "out", "--format", "json")
+    assert done.stderr == f"headgrid: warning: {text}\n"
+    alike = survey([tmp_path / "in/run_0", tmp_path / "in/run_1"])  # without a warning
+    assert alike.captures["", 0].key_labels == tuple(cats)
+
+
 def test_a_name_that_can_not_be_printed_is_made_visible(small):
     table = survey(small.replace(run="a\x1b[31m")).statistics
     assert table["run"].unique().tolist() == ["a␛[31m"]

@@ -154,9 +154,6 @@ def name_inputs(paths: Iterable[Path], inputs: Iterable[str | os.PathLike[str]])
     """Return the path of every file from the folder that all inputs have in common.
 
     Each file is one of the inputs or below one; where those lie does not matter.
-
-    >>> name_inputs([Path("in/run_0/layer1.pt"), Path("x/layer2.pt")], ["in", "x/layer2.pt"])
-    ['in/run_0/layer1.pt', 'x/layer2.pt']
     """
     files = [Path(os.path.normpath(Path(path).absolute())) for path in paths]
     given = [Path(os.path.normpath(Path(path).absolute())) for path in inputs]

@@ -12,23 +12,19 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 from headgrid.batch.manifest import read_versions
 from headgrid.errors import OptionError, RenderError
 from headgrid.text import shorten_text
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 WarmUp = Callable[[], object]
 #: Calls of a cluster that are under way at a time; seconds that its scheduler has to answer, and
 #: that a finished call's result may take to arrive.
@@ -38,32 +34,6 @@ DIED = (
     "the rendering process has died, most likely for want of memory; draw cells as images "
     "(--cells image), or fewer heads or frames"
 )
-
-
-def submit_in_order(
-    executor: Executor, function: Callable[[Item], Result], items: Iterable[Item], *, window: int
-) -> Iterator[tuple[Item, Future[Result]]]:
-    """Yield every item with its finished call, in the order of the items.
-
-    At most ``window`` calls are submitted and not yet yielded, which bounds memory. Where
-    the iterator is closed early, what has not begun is cancelled.
-    """
-    waiting: deque[tuple[Item, Future[Result]]] = deque()
-
-    def take_first() -> tuple[Item, Future[Result]]:
-        wait_for([waiting[0][1]])  # an interruption leaves it among those that are cancelled
-        return waiting.popleft()
-
-    try:
-        for item in items:
-            waiting.append((item, executor.submit(function, item)))
-            if len(waiting) >= window:
-                yield take_first()
-        while waiting:
-            yield take_first()
-    finally:
-        for _, future in waiting:
-            future.cancel()
 
 
 class HandingExecutor(ThreadPoolExecutor):

@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from headgrid.batch.manifest import Manifest, hash_output, name_inputs
-from headgrid.batch.processes import submit_in_order
 from headgrid.capture.files import write_bytes
 from headgrid.capture.model import Capture
 from headgrid.capture.store import CaptureFile, find_captures, read_capture
@@ -28,16 +27,13 @@ from headgrid.errors import (
     HeadgridError,
     HeadgridWarning,
     OptionError,
-    RenderError,
-    unexpected,
+    explain,
 )
 from headgrid.options import FIGURES, ColorRange, FigureOptions
+from headgrid.survey.calls import submit_in_order
 from headgrid.tables.ranges import propose_log, resolve_color_range
 
 Found = tuple[Sequence[CaptureFile], Sequence[HeadgridError]]
-
-#: Color rules that look at all inputs together, so that they compare.
-POOLED_RULES = ("shared", "quantile")
 
 _STEMS = {"heatmap": "layer{}_2d_heatmap", "perhead": "layer{}_perhead_grid"}
 #: Jobs that are under way, or wait for an earlier one to be written: elsewhere, and here.
@@ -104,7 +100,7 @@ def plan_jobs(
     """
     files, missing = found or find_captures(inputs)
     rule = figures.options.color_range
-    pooled = rule in POOLED_RULES and "heatmap" in figures.names
+    pooled = rule in ("shared", "quantile") and "heatmap" in figures.names
     jobs: list[Job] = []
     failures: list[HeadgridError] = [*missing]
     sources: dict[str, str] = {}
@@ -114,10 +110,8 @@ def plan_jobs(
             try:
                 capture, digest = read_capture(file)
                 outputs = _name_outputs(capture, folder / file.relative, figures)
-                if pooled:
-                    _ = capture.value_range, rule == "quantile" and capture.value_sketch
             except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
-                failures.append(explain(file, error))
+                failures.append(explain(str(file.path), error))
             else:
                 warn_all(*capture.warnings)
                 if "heatmap" in figures.names and (told := propose_log(capture, rule)):
@@ -148,8 +142,8 @@ def plan_jobs(
 
 def name_one(plan: Plan, path: Path) -> Plan:
     """Return the plan of one figure that becomes a given file; several figures are refused."""
-    if len(plan.jobs) + len(plan.failures) > 1 or sum(len(job.paths) for job in plan.jobs) > 1:
-        captures = len(plan.jobs) + len(plan.failures)
+    captures = len(plan.jobs) + len(plan.failures)
+    if captures > 1 or sum(len(job.paths) for job in plan.jobs) > 1:
         several = f"{captures} captures" if captures > 1 else "both figures of a capture"
         remedy = "give a folder" if captures > 1 else "choose one (--figure), or give a folder"
         raise OptionError(f"{path.name} is one file, but {several} would be drawn; {remedy}")
@@ -165,9 +159,9 @@ def _name_outputs(capture: Capture, folder: Path, figures: Figures) -> dict[str,
             capture.head_matrix(0)  # says what is missing
         warn_all(f"{capture.source}: there is no full matrix, so only the per-head figure is drawn")
         names = ["perhead"]
-    stems = {name: folder / _STEMS[name].format(capture.layer_index) for name in names}
+    stems = {name: _STEMS[name].format(capture.layer_index) for name in names}
     return {
-        name: {format: stem.with_name(f"{stem.name}.{format}") for format in figures.formats}
+        name: {format: folder / f"{stem}.{format}" for format in figures.formats}
         for name, stem in stems.items()
     }
 
@@ -217,7 +211,7 @@ def run_jobs(
                     made = {path: hash_output(path) for path in job.paths}
                     manifest.add(job.key, job.digest, made)
             except Exception as error:  # noqa: BLE001 - whatever one does, the others are drawn
-                yield explain(job.file, error)
+                yield explain(str(job.file.path), error)
             else:
                 yield job.paths
 
@@ -260,12 +254,3 @@ def warn_all(*texts: str) -> None:
     """Give a warning for each text."""
     for text in texts:
         warnings.warn(text, HeadgridWarning, stacklevel=4)
-
-
-def explain(file: CaptureFile, error: BaseException) -> HeadgridError:
-    """Return an error in the user's words."""
-    if isinstance(error, HeadgridError):
-        return error
-    if isinstance(error, BrokenExecutor):
-        return RenderError(f"{file.path}: {error}")
-    return unexpected(str(file.path), error)

@@ -26,8 +26,6 @@ from headgrid.text import clean_text, shorten_list, shorten_text
 MAPS = ("mean", "deviation")
 #: The job of the manifest that stands for all of them; not there where anything was odd.
 _WHOLE = "survey"
-#: What writes the files of a product below a folder, and yields each when it is whole.
-_Write = Callable[[Path], Iterator[Path]]
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def write_survey(
         names = name_inputs([Path(one.source) for one in captures], inputs)
         for name, one in zip(names, captures, strict=True):
             manifest.add(name, one.digest, {})
-        for name, write in _products(survey, drawn, executor).items():
+        for name, write in _products(survey, drawn, executor):
             written = manifest.find_done(name, whole)
             if written is None:
                 written = {}
@@ -132,14 +130,15 @@ def _digest(lines: list[list[str]]) -> str:
     return hashlib.sha256(json.dumps(sorted(lines)).encode("ascii")).hexdigest()
 
 
-def _products(survey: Survey, target: Target, executor: Executor | None) -> dict[str, _Write]:
-    """Return what is made, in order; each product is whole, or made anew."""
-    products: dict[str, _Write] = {"statistics": partial(_write_tables, survey, target.statistics)}
+def _products(
+    survey: Survey, target: Target, executor: Executor | None
+) -> Iterator[tuple[str, Callable[[Path], Iterator[Path]]]]:
+    """Yield what is made, and what writes its files below a folder, each when it is whole."""
+    yield "statistics", partial(_write_tables, survey, target.statistics)
     if any(size > 1 for size in survey.num_runs_of.values()):
-        products["maps"] = partial(_write_maps, survey)
+        yield "maps", partial(_write_maps, survey)
     for name, draw in _charts(survey, target):
-        products[name] = partial(write_figure, name, draw, target, executor)
-    return products
+        yield name, partial(write_figure, name, draw, target, executor)
 
 
 def _write_tables(survey: Survey, names: Sequence[str], folder: Path) -> Iterator[Path]:
@@ -183,15 +182,13 @@ def _charts(survey: Survey, target: Target) -> Iterator[tuple[str, Callable[[], 
 
     # The values of a measure are not those of the sheet.
     options = replace(target.options, color_range="symmetric")
-    about, key_name = survey.description, survey.form.key_name
+    named: Any = {"description": survey.description, "key_name": survey.form.key_name}
     for name in target.statistics:
         if _has_values(survey, name):
             end = "" if name == target.statistics[0] else f"_{name}"
             values = survey.summary(name), name, survey.statistic, options
-            draw = partial(draw_overview, *values, layers=survey.layers)
-            yield f"overview{end}", partial(draw, description=about, key_name=key_name)
-            trend = partial(draw_trend, *values, description=about, key_name=key_name)
-            yield f"trend{end}", trend
+            yield f"overview{end}", partial(draw_overview, *values, layers=survey.layers, **named)
+            yield f"trend{end}", partial(draw_trend, *values, **named)
     if survey.form.has_matrix:
         if len(survey.sets) == 1 or STATISTICS[survey.statistic].has_mean:
             yield "sheet", partial(_draw_sheet, survey, None, target.options)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from headgrid.capture.schema import FULL, LAST, as_array, read_frames
+from headgrid.capture.schema import FULL, LAST, read_array, read_frames, try_array
 from headgrid.errors import CaptureError
 
 
 def fit_arrays(
     full: Any,
     last: Any,
-    given: Mapping[str, Any] = MappingProxyType({}),
+    given: Mapping[str, Any],
     *,
     causal: bool = False,
     labels: Sequence[object] | None = None,
@@ -24,22 +23,19 @@ def fit_arrays(
 
     With the blocks of ``causal``, and ``labels`` on the axes whose places they name.
     """
-    fields = {**given, FULL: _fit(full, FULL, 3), LAST: _fit(last, LAST, 2)}
-    if not all(hasattr(fields[name], "shape") for name in (FULL, LAST) if fields[name] is not None):
-        return fields  # whoever reads it says what is wrong
-    if causal:
+    fields = {**given, FULL: fit_array(full, FULL, 3), LAST: fit_array(last, LAST, 2)}
+    fields |= {name: read_array(fields, name) for name in (FULL, LAST)}
+    if causal and (fields[FULL] is not None or fields[LAST] is not None):
         fields |= _make_causal(fields)
     if labels is not None:
         fields |= _spread_labels(labels, fields, causal=causal)
     return fields
 
 
-def _fit(value: Any, name: str, axes: int) -> Any:
-    if value is None:
-        return None
-    try:
-        array = as_array(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
+def fit_array(value: Any, name: str, axes: int) -> Any:
+    """Return an array without a batch of one, and with the axis that one of a lone head lacks."""
+    array = try_array(value)
+    if array.dtype.kind == "O":  # absent, or no array, as whoever reads it says
         return value
     if array.ndim == axes + 1:
         if len(array) != 1:
@@ -59,15 +55,14 @@ def _make_causal(fields: Mapping[str, Any]) -> dict[str, Any]:
             "array: causal and block_sizes are both given, expected one of them; causal means "
             "blocks of one"
         )
-    shape = full.shape[1:] if full is not None else (1, last.shape[-1] if last is not None else 0)
-    queries, keys = shape if len(shape) == 2 else (0, 0)
+    queries, keys = full.shape[1:] if full is not None else (1, last.shape[-1])
     if queries > keys:
         raise CaptureError(
             f"array: {queries} queries against {keys} keys can not be causal, expected at most as "
             "many queries as keys; leave causal out"
         )
-    numbers = read_frames({"source": "array", **fields}, "key_frames") or range(keys)
-    asked = read_frames({"source": "array", **fields}, "query_frames") or numbers[keys - queries :]
+    numbers = read_frames(fields, "key_frames") or range(keys)
+    asked = read_frames(fields, "query_frames") or numbers[keys - queries :]
     of_keys = {} if full is None else {"query_frames": [*asked]}
     return {"block_sizes": [1] * len({*numbers, *asked}), **of_keys}
 
@@ -84,7 +79,7 @@ def _spread_labels(
     full = fields[FULL]
     if full is None:
         return {"key_labels": labels}
-    queries, keys = full.shape[-2:] if full.ndim >= 2 else (0, 0)
+    queries, keys = full.shape[1:]
     if queries == keys:
         return {"query_labels": labels, "key_labels": labels}
     if causal and isinstance(labels, (Sequence, np.ndarray)) and len(labels) == keys:

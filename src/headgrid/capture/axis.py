@@ -39,11 +39,7 @@ class Axis:
 
     @property
     def plural(self) -> str:
-        """The name of several.
-
-        >>> Axis("Frame", (0, 1)).plural, Axis("Patch", (0,)).plural
-        ('Frames', 'Patches')
-        """
+        """The name of several: Frames, Patches."""
         return self.name + ("es" if self.name.endswith(("s", "x", "ch", "sh")) else "s")
 
     @property
@@ -83,16 +79,12 @@ class Axis:
 
 
 def read_axis(given: Mapping[str, Any], side: str, numbers: tuple[int, ...]) -> Axis:
-    """Return the axis of ``"query"`` or ``"key"``, of raw fields; a `CaptureError` if they misfit.
-
-    Labels are text, or numbers; two may be the same.
-    """
+    """Return the axis of ``"query"`` or ``"key"``, of raw fields; refuse those that misfit."""
     labels = _read_labels(given, f"{side}_labels", len(numbers))
     segments = read_segments(given[f"{side}_parts"], side, numbers, given["source"])
     name = given[f"{side}_name"]
     if name is None:
         return Axis(FRAME if labels is None else TOKEN, numbers, labels, segments)
-    name = name.item() if isinstance(name, np.generic) else name
     if not isinstance(name, str) or not name.strip() or len(name) > _LONGEST_NAME:
         raise CaptureError(
             f"{given['source']}: {side}_name is '{shorten_text(str(name), 60)}', expected what one "

@@ -23,11 +23,6 @@ REAL_TITLE = "Layer {layer} of all-MiniLM-L6-v2 (sentences as frames)"
 
 @contextmanager
 def demo_folder(*, real: bool = False) -> Iterator[Path]:
-    """Give the folder that holds the bundled captures, the synthetic or the recorded ones.
-
-    >>> with demo_folder() as folder:
-    ...     sorted(path.name for path in folder.glob("*.pt"))
-    ['layer0.pt', 'layer1.pt']
-    """
+    """Give the folder that holds the bundled captures, the synthetic or the recorded ones."""
     with as_file(files("headgrid.capture") / ("demo_real" if real else "demo_captures")) as folder:
         yield folder

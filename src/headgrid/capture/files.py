@@ -180,8 +180,6 @@ def replace_file(path: Path) -> Iterator[IO[bytes]]:
         with temporary.open("xb") as file:
             yield file
         temporary.replace(path)
-    except OutputError:
-        raise
     except OSError as error:
         raise OutputError(
             f"{path}: can not be written ({error.strerror or error}), expected a folder that can "
@@ -201,16 +199,11 @@ def write_bytes(path: Path, content: bytes) -> Path:
 
 def remove_leftovers(folders: Iterable[Path]) -> None:
     """Remove the temporary files that a process which was killed has left directly in folders."""
-    for folder in folders:
-        try:
-            names = [entry.name for entry in os.scandir(folder)]
-        except OSError:  # it is not there yet, or is none: writing will say so
-            continue
-        for name in names:
-            ours = _TEMPORARY.fullmatch(name)
-            if ours and not _is_other(int(ours[1], 16)):
-                with suppress(OSError):
-                    (folder / name).unlink()
+    for path in [path for folder in folders for path in folder.glob(".*.tmp")]:
+        ours = _TEMPORARY.fullmatch(path.name)
+        if ours and not _is_other(int(ours[1], 16)):
+            with suppress(OSError):
+                path.unlink()
 
 
 def _is_other(pid: int) -> bool:

@@ -6,7 +6,8 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal, NoReturn
@@ -21,14 +22,12 @@ class CaptureFile:
     """A file that should hold a capture, found by `find_captures`.
 
     ``path`` is spelled as its input was, ``relative`` is its folder relative to that (``.`` for a
-    file), ``run`` the name of its folder where that looks like a run (``run_000``), and ``set``
-    the folders between the input and the run, joined by ``/``.
+    file), and ``run`` the name of its folder where that looks like a run (``run_000``).
     """
 
     path: Path
     relative: PurePath
     run: str
-    set: str = ""
 
     @property
     def root(self) -> Path:
@@ -78,7 +77,10 @@ def find_captures(
                 real = os.path.realpath(path)
                 # Bytes of a name that are no text are all shown, and stored, as one character.
                 if spelled.setdefault(clean_name(real), real) == real:
-                    files.setdefault(real, _describe_file(path, given))
+                    relative = path.parent.relative_to(given) if path != given else ""
+                    run = name_folder(path.parent)
+                    run = run if _looks_like_run(run) else ""
+                    files.setdefault(real, CaptureFile(path, PurePath(relative), run))
                     continue
                 shown = clean_name(str(path))
                 errors.append(
@@ -102,31 +104,21 @@ def place_captures(
     that is moved as a whole keeps its sets and runs. By "set", or where several inputs are given,
     a set is named also where the input itself is the only folder above the runs. A run has no name
     where its folder is the only input and does not look like a run (``run_000``).
-
-    >>> one = CaptureFile(Path("in/cats/run_0/layer0.pt"), PurePath("cats/run_0"), "run_0")
-    >>> place_captures([one])
-    [Place(set='cats', run='run_0')]
     """
     # By its real folder, since `.` and `../x` may be the same one.
     names = {root: name_folder(root) for root in {file.root for file in files}}
     several = len({os.path.realpath(root) for root in names}) > 1
-    return [_place(file, names[file.root], several=several, by=by) for file in files]
-
-
-def _place(file: CaptureFile, name: str, *, several: bool, by: str | None) -> Place:
-    folders = list(file.relative.parts)
-    if not folders:
-        return Place("", name if several or _looks_like_run(name) else "")
-    above, run = _split_run(folders)
-    if several or (by == "set" and not above):
-        above = [name, *above]
-    return Place("/".join(above), "/".join(run))
-
-
-def _split_run(folders: list[str]) -> tuple[list[str], list[str]]:
-    """Return the folders above a run, and those of the run: from the first that looks like one."""
-    at = next((n for n, name in enumerate(folders) if _looks_like_run(name)), len(folders) - 1)
-    return folders[:at], folders[at:]
+    places = []
+    for file in files:
+        name, folders = names[file.root], file.relative.parts
+        if not folders:
+            places.append(Place("", name if several or _looks_like_run(name) else ""))
+            continue
+        # A run starts at the first folder that looks like one; those above it are its set.
+        at = [*map(_looks_like_run, folders[:-1]), True].index(True)
+        above = (name, *folders[:at]) if several or (by == "set" and not at) else folders[:at]
+        places.append(Place("/".join(above), "/".join(folders[at:])))
+    return places
 
 
 def _looks_like_run(name: str) -> bool:
@@ -135,27 +127,13 @@ def _looks_like_run(name: str) -> bool:
 
 def list_captures(folder: Path) -> list[Path]:
     """Return the capture files that lie directly in a folder, in natural order."""
-    if not folder.exists():
-        raise missing(folder, "folder")
-    if not folder.is_dir():
-        raise CaptureError(
-            f"{folder.name}: is a file, expected a folder; load_capture reads a file"
-        )
-    try:
+    with reading(folder, str(folder), "folder", "a readable folder"):
+        if not stat.S_ISDIR(folder.stat().st_mode):
+            raise CaptureError(
+                f"{folder.name}: is a file, expected a folder; load_capture reads a file"
+            )
         names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
-    except OSError as error:
-        raise CaptureError(
-            f"{folder}: {describe_error(error)}, expected a readable folder"
-        ) from None
     return [folder / name for name in _pick(names)] or _refuse_folder(folder, names)
-
-
-def _describe_file(path: Path, given: Path) -> CaptureFile:
-    relative = path.parent.relative_to(given) if path != given else PurePath()
-    folder = name_folder(path.parent)
-    above = _split_run(list(relative.parts))[0] if relative.parts else []
-    run = folder if _looks_like_run(folder) else ""
-    return CaptureFile(path, PurePath(relative), run, "/".join(above))
 
 
 def name_folder(folder: Path) -> str:
@@ -165,12 +143,8 @@ def name_folder(folder: Path) -> str:
 
 
 def _find(given: Path, errors: list[CaptureError]) -> list[Path]:
-    try:
+    with reading(given, str(given), "file or folder", "a file or folder"):
         is_folder = stat.S_ISDIR(given.stat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        raise missing(given, "file or folder") from None
-    except (OSError, ValueError) as error:
-        raise CaptureError(f"{given}: {describe_error(error)}, expected a file or folder") from None
     if not is_folder:
         check_suffix(given)
         return [given]
@@ -225,7 +199,20 @@ def check_suffix(path: Path) -> None:
         )
 
 
-def missing(path: Path, kind: str) -> CaptureError:
+@contextmanager
+def reading(path: Path, shown: str, kind: str, expected: str) -> Iterator[None]:
+    """Say in a sentence why a path can not be read, or that nothing is there."""
+    try:
+        yield
+    except CaptureError:
+        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise _missing(path, kind) from None
+    except (OSError, MemoryError, ValueError) as error:
+        raise CaptureError(f"{shown}: {describe_error(error)}, expected {expected}") from None
+
+
+def _missing(path: Path, kind: str) -> CaptureError:
     """Return the error for a path where nothing is, with the nearest name beside it."""
     if path.is_symlink():
         return CaptureError(

@@ -10,7 +10,7 @@ from headgrid.capture.axis import Segment
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import AXIS_KEYS
 from headgrid.errors import CaptureError
-from headgrid.text import shorten_list
+from headgrid.text import shorten_list, shorten_text
 
 _NAMES = {
     "statistic": "the statistic",
@@ -27,14 +27,6 @@ _NAMES = {
 }
 #: What captures must share to stand on the same axes.
 AXES = ("query_frames", "key_frames", *AXIS_KEYS)
-
-
-class Difference(NamedTuple):
-    """What two captures do not share: its name, and what each of them has, for a message."""
-
-    name: str
-    first: str
-    second: str
 
 
 class CaptureForm(NamedTuple):
@@ -57,18 +49,8 @@ class CaptureForm(NamedTuple):
     @classmethod
     def of(cls, capture: Capture) -> CaptureForm:
         """Return the form of a capture."""
-        return cls(
-            capture.statistic,
-            capture.num_heads,
-            capture.full_frame_attention is not None,
-            capture.query_frames,
-            capture.key_frames,
-            capture.block_sizes,
-            capture.last_block_query_frames,
-            *(capture.query_axis.name, capture.key_axis.name),
-            *(capture.query_axis.labels, capture.key_axis.labels),
-            *(capture.query_axis.parts, capture.key_axis.parts),
-        )
+        values = {name: getattr(capture, name) for name in cls._fields if name != "has_matrix"}
+        return cls(**values, has_matrix=capture.full_frame_attention is not None)
 
     def meet(self, other: CaptureForm) -> CaptureForm:
         """Return the form without labels that the other one does not share: words of one prompt."""
@@ -76,26 +58,21 @@ class CaptureForm(NamedTuple):
         lost = {name: None for name in labels if getattr(self, name) != getattr(other, name)}
         return self._replace(**lost)  # type: ignore[arg-type]
 
-    def differences(self, other: CaptureForm, among: Sequence[str] = ()) -> list[Difference]:
-        """Return what differs among the named attributes, or among all of them.
-
-        >>> a, b = (CaptureForm.of(Capture.from_array([[[1.0] * n]])) for n in (2, 3))
-        >>> a.differences(b)
-        [Difference(name='the key frames', first='2 (0, 1)', second='3 (0, 1, 2)')]
-        """
+    def differences(
+        self, other: CaptureForm, among: Sequence[str] = ()
+    ) -> list[tuple[str, str, str]]:
+        """Return what differs among the named attributes, or all: its name, and what each has."""
         return [
-            Difference(_NAMES.get(name, name), _describe(name, mine), _describe(name, theirs))
+            (_NAMES.get(name, name), _describe(name, mine), _describe(name, theirs))
             for name, mine, theirs in zip(self._fields, self, other, strict=True)
             if mine != theirs and name in (among or self._fields)
         ]
 
 
 def expect_alike(captures: Iterable[Capture], purpose: str, among: Sequence[str] = ()) -> None:
-    """Refuse captures that differ in what matters for a purpose, naming the two and what each has.
+    """Refuse captures that differ in attributes of `CaptureForm`: those that matter, or all.
 
-    ``purpose`` is the end of the message, what they are for and what to do: ``"captures of one
-    sheet to share it; draw them separately"``. ``among`` are the attributes of `CaptureForm` that
-    matter; all of them where none is named.
+    ``purpose`` ends the message: ``"captures of one sheet to share it; draw them separately"``.
     """
     first: Capture | None = None
     for capture in captures:
@@ -108,11 +85,7 @@ def expect_alike(captures: Iterable[Capture], purpose: str, among: Sequence[str]
 
 
 def expected_layers(layers: Iterable[int]) -> tuple[int, ...]:
-    """Return all layers from the first to the last, at the step that those given have.
-
-    >>> expected_layers([0, 1, 3]), expected_layers([10, 0, 5])
-    ((0, 1, 2, 3), (0, 5, 10))
-    """
+    """Return all layers from the first to the last, at the step that those given have."""
     present = sorted(set(layers))
     step = math.gcd(*(layer - present[0] for layer in present)) or 1
     return tuple(range(present[0], present[-1] + 1, step))
@@ -122,5 +95,5 @@ def _describe(name: str, value: object) -> str:
     if name == "has_matrix":
         return "present" if value else "absent"
     if isinstance(value, tuple):
-        return f"{len(value)} ({shorten_list(value)})"
+        return f"{len(value)} ({shorten_text(shorten_list(value))})"
     return "absent" if value is None else str(value)

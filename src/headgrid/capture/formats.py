@@ -167,11 +167,7 @@ SUFFIXES = tuple(READERS)
 
 
 def to_storable(data: Mapping[Any, Any], source: str, suffix: str) -> dict[Any, Any]:
-    """Return the dictionary as plain Python and numpy; refuse a key that the format can not hold.
-
-    >>> to_storable({"seed": np.int64(7)}, "a.npz", ".npz")
-    {'seed': 7}
-    """
+    """Return the dictionary as plain Python and numpy; refuse what the format can not hold."""
     is_json = suffix not in (".pt", ".pth")
     stored = {}
     for key, value in data.items():

@@ -20,7 +20,7 @@ from headgrid.capture.arrays import fit_arrays
 from headgrid.capture.axis import Axis, Segment, read_segments
 from headgrid.capture.files import let_go
 from headgrid.capture.quantiles import QuantileSketch
-from headgrid.capture.schema import FULL, LAST, LIST_KEYS, Array, Blocks, Frames
+from headgrid.capture.schema import FULL, LAST, LIST_KEYS, Array, Blocks
 from headgrid.capture.statistic import STATISTICS
 from headgrid.capture.values import attendable_by, check_values, extent, hide, mean_of_last_rows
 from headgrid.errors import CaptureError
@@ -68,11 +68,6 @@ class Capture(Card):
         A label for each place of the axis, as words; None: the frame numbers stand for them.
     query_parts, key_parts : tuple of Segment
         Named parts of the axis: ``name``, ``start`` and ``stop``; see `with_segments`.
-
-    Raises
-    ------
-    CaptureError
-        Where shapes, types or values do not fit; the text says which.
 
     Examples
     --------
@@ -178,8 +173,8 @@ class Capture(Card):
         fields |= {"key_frames": key_frames, "last_block_query_frames": last_block_query_frames}
         fields |= {"query_labels": query_labels, "key_labels": key_labels, "layer_index": layer}
         fields |= {"query_name": query_name, "key_name": key_name, "statistic": statistic}
-        fields = fit_arrays(array, last_block, fields, causal=causal, labels=labels)
-        return cls(**fields, run=run, prompt=prompt, metadata=metadata or {}, source="array")
+        fields |= {"run": run, "prompt": prompt, "metadata": metadata or {}, "source": "array"}
+        return cls(**fit_arrays(array, last_block, fields, causal=causal, labels=labels))
 
     @classmethod
     def from_dict(
@@ -299,16 +294,16 @@ class Capture(Card):
     @property
     def query_axis(self) -> Axis:
         """Name, numbers and labels of what asks."""
-        return self._axis("query", self.query_frames)
+        return self._axis("query")
 
     @property
     def key_axis(self) -> Axis:
         """Name, numbers and labels of what is attended."""
-        return self._axis("key", self.key_frames)
+        return self._axis("key")
 
-    def _axis(self, side: str, numbers: Frames) -> Axis:
-        own = (vars(self)[f"{side}_{part}"] for part in ("name", "labels", "parts"))
-        return Axis(next(own), numbers, *own)
+    def _axis(self, side: str) -> Axis:
+        parts = ("name", "frames", "labels", "parts")
+        return Axis(*(vars(self)[f"{side}_{part}"] for part in parts))
 
     @cached_property
     def attendable(self) -> npt.NDArray[np.bool_]:

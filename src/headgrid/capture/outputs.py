@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from headgrid.capture import schema
-from headgrid.capture.arrays import fit_arrays
+from headgrid.capture.arrays import fit_array
 from headgrid.capture.axis import TOKEN
 from headgrid.capture.files import let_go
-from headgrid.capture.layers import Layers
 from headgrid.capture.model import Capture
-from headgrid.capture.schema import FULL, Array, as_array
+from headgrid.capture.schema import FULL, Array, try_array
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError
+from headgrid.notebook import Card
 from headgrid.text import shorten_list
 
 #: How far from 1 a row of masses may be: they were rounded to the 8 bits of bfloat16, or summed so.
@@ -24,6 +24,12 @@ _NO_ATTENTION = (
     "expected the attention of every layer: load the model with attn_implementation='eager' and "
     "call it with output_attentions=True"
 )
+
+
+class Layers(list[Capture], Card):
+    """Captures of layers, in order: a list that a notebook shows as one card."""
+
+    __slots__ = ()
 
 
 def read_bare(array: Array, *, source: str, layer: int | None, run: str) -> Capture:
@@ -38,11 +44,11 @@ def read_bare(array: Array, *, source: str, layer: int | None, run: str) -> Capt
         )
     given: dict[str, Any] = dict.fromkeys(schema.KEYS - {"is_logits"})
     given |= {"layer_index": layer, "statistic": "logit", "source": source, "run": run}
-    given |= {**fit_arrays(array, None), "metadata": {}, "warnings": ()}
+    given |= {FULL: fit_array(array, FULL, 3), "metadata": {}, "warnings": ()}
     full = schema.read_fields(given)[FULL]  # of a checked shape: what follows takes its time
-    sums, is_causal = _look(full)
+    sums, is_causal, is_signed = _look(full)
     taken = "logits, as some value is negative or some row does not sum to 1"
-    if _are_one(sums) and not any((head < 0).any() for head in _heads(full)):
+    if _are_one(sums) and not is_signed:
         taken = "attention after the softmax, as no value is negative and every row sums to 1"
         given["statistic"] = "mass"
         if is_causal:
@@ -130,14 +136,14 @@ def from_attentions(
             raise OptionError(f"layers names {layer!r}, expected numbers of 0 to {len(found) - 1}")
     matrices = [_read_layer(found[layer], layer, batch) for layer in chosen]
     looks = [_look(matrix) for matrix in matrices]
-    for layer, (sums, _) in zip(chosen, looks, strict=True):
+    for layer, (sums, *_) in zip(chosen, looks, strict=True):
         if not _are_one(sums):
             text = f"rows of layer {layer} sum to {sums.min():.3g} to {sums.max():.3g}, expected 1"
             hint = "if the model is in training mode, call model.eval() first"
             warnings.warn(f"attentions: {text}; {hint}", HeadgridWarning, stacklevel=2)
             break
     if causal is None:
-        causal = query_tokens is None and all(is_causal for _, is_causal in looks)
+        causal = query_tokens is None and all(is_causal for _, is_causal, _ in looks)
     keys, asked = _unbatch(tokens), _unbatch(query_tokens)
     captures = Layers()
     for layer, matrix in zip(chosen, matrices, strict=True):
@@ -211,10 +217,7 @@ def _read_layer(steps: Sequence[Any], layer: int, batch: int | None) -> Array:
 def _read_step(value: Any, source: str, batch: int | None) -> Array:
     if value is None:
         raise CaptureError(f"{source} is None, {_NO_ATTENTION}, or leave it out with layers=")
-    try:
-        array = as_array(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError):
-        array = np.empty(0, object)
+    array = try_array(value)
     if array.ndim != 4 or not array.size or array.dtype.kind not in "fiu":
         found = schema.describe_value(value)
         raise CaptureError(f"{source} is {found}, expected numbers (batch, heads, query, key)")
@@ -228,20 +231,16 @@ def _read_step(value: Any, source: str, batch: int | None) -> Array:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _look(matrix: Array) -> tuple[Array, bool]:
-    """Return the sums of all rows that hold a value, and whether all above the diagonal is 0."""
-    sums, is_causal = [], matrix.shape[1] == matrix.shape[2] > 1
-    for head in _heads(matrix):
+def _look(matrix: Array) -> tuple[Array, bool, bool]:
+    """Return sums of rows that hold a value, if all above the diagonal is 0, and any below 0."""
+    sums, is_causal, is_signed = [], matrix.shape[1] == matrix.shape[2] > 1, False
+    for head in matrix:
         of_rows = np.asarray(np.nansum(head, axis=1, dtype=np.float64))
         sums.append(of_rows[~np.isnan(head).all(axis=1)])
         is_causal = is_causal and not np.nan_to_num(np.triu(head, 1)).any()
-    return np.concatenate(sums), bool(is_causal)
-
-
-def _heads(matrix: Array) -> Iterator[Array]:
-    for head in matrix:
-        yield head
+        is_signed = is_signed or bool((head < 0).any())
         let_go(matrix)
+    return np.concatenate(sums), bool(is_causal), is_signed
 
 
 def _are_one(sums: Array) -> bool:

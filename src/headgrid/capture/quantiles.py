@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.errors import CaptureError, OptionError
+from headgrid.text import count_noun
 
 #: Bits of the mantissa that tell buckets apart. float16 has 10 and bfloat16 7:
 #: their values (but the tiniest) are centres of buckets, and lose nothing.
@@ -27,7 +27,6 @@ RELATIVE_ERROR = 2.0 ** -(MANTISSA_BITS + 1)
 _DROPPED_BITS = 52 - MANTISSA_BITS
 _HALF_BUCKET = 1 << (_DROPPED_BITS - 1)
 _MAGNITUDE = (1 << 63) - 1
-_INFINITY = 0x7FF << MANTISSA_BITS
 
 #: So many values are looked at together: 8 MB of each intermediate array.
 _CHUNK = 1 << 20
@@ -49,11 +48,7 @@ class QuantileSketch:
 
     @classmethod
     def of(cls, values: npt.ArrayLike) -> QuantileSketch:
-        """Return the sketch of values, looked at in pieces; NaN is left out, infinity refused.
-
-        >>> QuantileSketch.of([1.0, 2.0, float("nan"), 4.0])
-        <QuantileSketch of 3 values from 1 to 4>
-        """
+        """Return the sketch of values, finite or NaN, which is left out, looked at in pieces."""
         flat = np.asarray(values).reshape(-1)
         sketch = _count_buckets(flat[:_CHUNK])
         for start in range(_CHUNK, len(flat), _CHUNK):
@@ -88,12 +83,7 @@ class QuantileSketch:
         Defined as numpy's default is: the values, sorted, stand at 0 to 1 in equal steps, with
         straight lines between them. Each value stands at the centre of its bucket, so the result
         is off by at most `RELATIVE_ERROR` times the larger magnitude of the two neighbours.
-
-        >>> QuantileSketch.of([0.0, 1.0, 2.0, 4.0]).quantile(0.5)
-        1.5
         """
-        if not 0 <= q <= 1:
-            raise OptionError(f"quantile is {q}, expected a share from 0 to 1, as in 0.99")
         count = self.count
         if not count:
             return float("nan")
@@ -105,7 +95,7 @@ class QuantileSketch:
         return low + (high - low) * (position - rank)
 
     def __repr__(self) -> str:
-        values = f"{self.count:,} value{'' if self.count == 1 else 's'}"
+        values = count_noun(self.count, "value")
         if not self.count:
             return f"<QuantileSketch of {values}>"
         low, high = _centers(self.buckets[[0, -1]])
@@ -119,11 +109,6 @@ def _count_buckets(values: npt.NDArray[Any]) -> QuantileSketch:
     keys = (((bits & _MAGNITUDE) + _HALF_BUCKET) >> _DROPPED_BITS).astype(np.int32)
     np.negative(keys, out=keys, where=bits < 0)
     buckets, counts = np.unique(keys, return_counts=True)
-    if len(buckets) and max(-int(buckets[0]), int(buckets[-1])) >= _INFINITY:
-        raise CaptureError(
-            f"values reach from {numbers.min():.3g} to {numbers.max():.3g}, expected finite "
-            "numbers; store NaN where nothing was recorded"
-        )
     return QuantileSketch(buckets, counts.astype(np.int64))
 
 

@@ -52,13 +52,7 @@ class Blocks(NamedTuple):
     sizes: Frames
 
     def attendable(self, query_frames: Frames, key_frames: Frames) -> npt.NDArray[np.bool_]:
-        """Return the mask [query, key] of the pairs that a model can attend: up to a block's end.
-
-        >>> Blocks((0, 1, 2), (1, 2)).attendable((0, 1, 2), (0, 1, 2)).astype(int)
-        array([[1, 0, 0],
-               [1, 1, 1],
-               [1, 1, 1]])
-        """
+        """Return the mask [query, key] of pairs that a model can attend: up to a block's end."""
         ends = np.zeros(len(self.frames), dtype=np.int64)
         ends[: sum(self.sizes)] = np.repeat(np.cumsum(self.sizes), self.sizes)
         queries, keys = (np.searchsorted(self.frames, axis) for axis in (query_frames, key_frames))
@@ -83,10 +77,17 @@ def as_array(value: Any) -> Array:
     return np.asarray(value)
 
 
+def try_array(value: Any) -> Array:
+    """Return a numpy view as `as_array` does; of what is no array an empty one of objects."""
+    try:
+        return as_array(value)
+    except _NO_NUMBER:
+        return np.empty((0, 0), object)
+
+
 def read_fields(given: Given) -> dict[str, Any]:
     """Return the checked fields of a capture, of raw ones with clean provenance."""
-    full = _read_array(given, FULL, ("heads", "query", "key"))
-    last = _read_array(given, LAST, ("heads", "key"))
+    full, last = read_array(given, FULL), read_array(given, LAST)
     arrays = [array for array in (full, last) if array is not None]
     if not arrays:
         raise CaptureError(
@@ -126,10 +127,12 @@ def read_fields(given: Given) -> dict[str, Any]:
     }
 
 
-def _read_array(given: Given, name: str, axes: tuple[str, ...]) -> Array | None:
+def read_array(given: Given, name: str) -> Array | None:
+    """Return one of the two arrays, floating and read-only; None where it is absent."""
     value, source = given[name], given["source"]
     if value is None:
         return None
+    axes = ("heads", "query", "key") if name == FULL else ("heads", "key")
     expected = f"expected ({', '.join(axes)})"
     try:
         array = as_array(value)
@@ -207,10 +210,7 @@ def read_frames(given: Given, name: str) -> Frames | None:
     value, source = given[name], given["source"]
     if value is None:
         return None
-    try:
-        values = as_array(value)
-    except _NO_NUMBER:
-        values = np.empty((0, 0))
+    values = try_array(value)
     if values.ndim == 1 and len(values) > MAX_FRAMES:
         raise CaptureError(
             f"{source}: {name} lists {len(values):,} numbers, expected at most {MAX_FRAMES:,}"
@@ -280,7 +280,13 @@ def _fit_blocks(
         return Blocks(tuple(range(sum(sizes))), sizes), odd
     missing = frames[sum(sizes) :]
     if missing:
-        held = _hold_values(arrays, *(np.isin(axis, missing) for axis in axes))
+        queries, keys = (np.isin(axis, missing) for axis in axes)
+        held = any(
+            np.nan_to_num(part).any()
+            for array in arrays
+            for head in array  # one by one: a large capture is never held twice
+            for part in (head[..., keys], head[queries] if array.ndim == 3 else head[:0])
+        )
         if held and len(missing) >= max(sizes):  # real files carry few stale values
             raise _misfit(source, misfit, f"block sizes that sum to {len(frames)}")
         odd.append(
@@ -296,18 +302,6 @@ def _misfit(source: str, found: str, expected: str) -> CaptureError:
     return CaptureError(
         f"{source}: block_sizes {found}, expected {expected}; correct block_sizes, or omit them "
         "if every frame attends every frame"
-    )
-
-
-def _hold_values(
-    arrays: Sequence[Array], queries: npt.NDArray[np.bool_], keys: npt.NDArray[np.bool_]
-) -> bool:
-    """Return whether the frames that are marked hold a value other than 0 and NaN."""
-    return any(
-        bool(((part != 0) & ~np.isnan(part)).any())
-        for array in arrays
-        for head in array  # one by one: a large capture is never held twice
-        for part in (head[..., keys], head[queries] if array.ndim == 3 else head[:0])
     )
 
 
@@ -366,21 +360,15 @@ def describe_value(value: Any) -> str:
 
 def read_provenance(given: Given) -> dict[str, Any]:
     """Return what is given of run, prompt, source and metadata, as text and a dictionary."""
-    clean: dict[str, Any] = {
-        name: _read_text(given[name]) for name in ("run", "prompt", "source") if name in given
-    }
-    if "run" in clean:
-        clean["run"] = clean_name(clean["run"])
-    if "metadata" in given:
-        metadata = given["metadata"] or {}
-        clean["metadata"] = {key: kept for key, kept in metadata.items() if key not in KEYS}
+    clean: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in ("run", "prompt", "source"):
+            parts = value if isinstance(value, (list, tuple)) else [value]
+            text = "" if value is None else " | ".join(map(str, parts))
+            clean[name] = clean_name(text) if name == "run" else text
+        elif name == "metadata":
+            clean[name] = {key: kept for key, kept in (value or {}).items() if key not in KEYS}
     return clean
-
-
-def _read_text(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return " | ".join(map(str, value))
-    return "" if value is None else str(value)
 
 
 def _describe_keys(given: Given) -> str:

@@ -55,6 +55,7 @@ _DERIVED = {
     "difference": ("Difference of {}", "difference of {}", "difference of two captures of: {}"),
 }
 
+#: What a recorder gives, one value a frame pair.
 _RECORDED = [
     Statistic(
         "logit",
@@ -82,9 +83,6 @@ _RECORDED = [
         "max_logit",
     ),
 ]
-
-#: What a recorder gives, one value a frame pair.
-BASE_STATISTICS = tuple(statistic.name for statistic in _RECORDED)
 
 #: What a value can be, by name: what is recorded, then what is derived of each.
 STATISTICS: MappingProxyType[str, Statistic] = MappingProxyType(

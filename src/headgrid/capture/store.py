@@ -11,8 +11,6 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,11 @@ import numpy as np
 
 from headgrid.capture.files import hash_file, replace_file
 from headgrid.capture.folders import CaptureFile as CaptureFile
-from headgrid.capture.folders import check_suffix, list_captures, missing, name_folder
+from headgrid.capture.folders import check_suffix, list_captures, name_folder, reading
 from headgrid.capture.folders import find_captures as find_captures
 from headgrid.capture.formats import READERS, SUFFIXES, WRITERS, to_storable
-from headgrid.capture.layers import Layers
 from headgrid.capture.model import Capture
-from headgrid.capture.outputs import read_bare
+from headgrid.capture.outputs import Layers, read_bare
 from headgrid.capture.pt import Word
 from headgrid.errors import CaptureError, HeadgridWarning, check_choice, damaged, describe_error
 from headgrid.text import shorten_text
@@ -77,7 +74,7 @@ def load_capture(path: str | os.PathLike[str], *, run: str = "") -> Capture:
     ...     load_capture(save_capture(capture, folder + "/layer3.npz"), run="run_000")
     <Capture run_000, layer 3: logit, 1 head, 2 query x 2 key frames, blocks [1, 1]>
     """
-    return _load(Path(path), run, stacklevel=3)
+    return _load(Path(path), run)
 
 
 def load_run(folder: str | os.PathLike[str]) -> list[Capture]:
@@ -112,7 +109,7 @@ def load_run(folder: str | os.PathLike[str]) -> list[Capture]:
     loaded = Layers()
     for path in list_captures(Path(folder)):
         # A comprehension would be one more level in the stack up to Python 3.11.
-        loaded.append(_load(path, run, stacklevel=3))
+        loaded.append(_load(path, run))
     return loaded
 
 
@@ -125,8 +122,8 @@ def read_capture(file: CaptureFile) -> tuple[Capture, str]:
     """
     path = file.path
     try:
-        _check_file(path)
-        with _reading(path):
+        with reading(path, path.name, "file", "a readable file"):
+            _check_file(path)
             digest = hash_file(path)
         return _read(path, file.run, str(path)), digest
     except CaptureError as error:
@@ -135,16 +132,16 @@ def read_capture(file: CaptureFile) -> tuple[Capture, str]:
         raise CaptureError(f"{path}{text.removeprefix(path.name)}" if named else text) from None
 
 
-def _load(path: Path, run: str, stacklevel: int) -> Capture:
+def _load(path: Path, run: str) -> Capture:
     capture = _read(path, run, path.name)
     for text in capture.warnings:
-        warnings.warn(text, HeadgridWarning, stacklevel=stacklevel)
+        warnings.warn(text, HeadgridWarning, stacklevel=3)
     return capture
 
 
 def _read(path: Path, run: str, source: str) -> Capture:
-    _check_file(path)
-    with _reading(path):
+    with reading(path, path.name, "file", "a readable file"):
+        _check_file(path)
         data, odd = read_values(path)
     named = re.search(r"layer[_-]?(\d+)", path.stem, re.IGNORECASE)
     layer = int(named[1]) if named else None
@@ -156,57 +153,54 @@ def _read(path: Path, run: str, source: str) -> Capture:
 
 def read_values(path: Path) -> tuple[Any, tuple[str, ...]]:
     """Return the plain values of a file, and sentences about what is odd in them."""
-    plain = _Plain(path.name)
-    value = plain.copy(READERS[path.suffix.lower()](path))
-    return value, plain.warnings()
+    value, words, _ = _copy_plain(READERS[path.suffix.lower()](path), path.name)
+    more = f" and {len(words) - 5} more" if len(words) > 5 else ""
+    sentence = (
+        f"{path.name}: objects of {', '.join(words[:5])}{more} are no plain values and "
+        "were not made; their place holds that name as text"
+    )
+    return value, (sentence,) if words else ()
 
 
-class _Plain:
-    """Copies a file's values, words as text; refuses what could not be walked and printed."""
+def _copy_plain(value: Any, name: str) -> tuple[Any, list[str], int]:
+    """Return a copy with words as text, the words, and the size of it all as counted here.
 
-    def __init__(self, name: str) -> None:
-        self.name, self.left = name, _MAX_PLAIN
-        self.words: dict[str, None] = {}
+    Refuse what could not be walked and printed.
+    """
+    left, words = _MAX_PLAIN, dict[str, None]()
 
-    def copy(self, item: Any, depth: int = 0) -> Any:
+    def copy(item: Any, depth: int) -> Any:
+        nonlocal left
         is_container = type(item) in (dict, list, tuple, set, frozenset)
         # A list that holds a list twice, which holds a list twice, ... takes 2**n bytes here.
-        self.left -= 200 if is_container else 16
-        self.left -= len(item) if isinstance(item, (str, bytes)) else 0
-        if self.left < 0 or depth > _MAX_DEPTH:
-            found = f"nested more than {_MAX_DEPTH} deep" if self.left >= 0 else "repeated, or many"
+        left -= 200 if is_container else 16
+        left -= len(item) if isinstance(item, (str, bytes)) else 0
+        if left < 0 or depth > _MAX_DEPTH:
+            found = f"nested more than {_MAX_DEPTH} deep" if left >= 0 else "repeated, or many"
             raise CaptureError(
-                f"{self.name}: values are {found}, expected a dictionary of arrays, text, numbers "
-                "and short lists; write the capture anew"
+                f"{name}: values are {found}, expected a dictionary of arrays, text, numbers and "
+                "short lists; write the capture anew"
             )
         if isinstance(item, (Word, np.dtype)):
-            self.words[f"numpy dtype {item}" if isinstance(item, np.dtype) else str(item)] = None
+            words[f"numpy dtype {item}" if isinstance(item, np.dtype) else str(item)] = None
             return str(item)
         if type(item) is dict:
-            self.left -= sum(len(key) for key in item if isinstance(key, (str, bytes)))
-            return {key: self.copy(part, depth + 1) for key, part in item.items()}
+            left -= sum(len(key) for key in item if isinstance(key, (str, bytes)))
+            return {key: copy(part, depth + 1) for key, part in item.items()}
         if is_container:
-            return type(item)([self.copy(part, depth + 1) for part in item])
+            return type(item)([copy(part, depth + 1) for part in item])
         if isinstance(item, int) and item.bit_length() > _MAX_BITS:
-            raise damaged(self.name, f"an integer of {item.bit_length():,} bits", "64 bits")
+            raise damaged(name, f"an integer of {item.bit_length():,} bits", "64 bits")
         if not isinstance(item, (str, bytes, int, float, complex, np.ndarray, type(None))):
-            raise damaged(self.name, "a value without content", "plain values")
+            raise damaged(name, "a value without content", "plain values")
         return item
 
-    def warnings(self) -> tuple[str, ...]:
-        """Return a sentence about the words, if there are any."""
-        more = f" and {len(self.words) - 5} more" if len(self.words) > 5 else ""
-        sentence = (
-            f"{self.name}: objects of {', '.join([*self.words][:5])}{more} are no plain values and "
-            "were not made; their place holds that name as text"
-        )
-        return (sentence,) if self.words else ()
+    return copy(value, 0), [*words], _MAX_PLAIN - left
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no file that can be opened, is empty, or has another suffix."""
-    with _reading(path):
-        status = path.stat()
+    """Refuse what is no file, is empty, or has another suffix."""
+    status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise CaptureError(
             f"{path.name}: is a folder, expected a file ({', '.join(SUFFIXES)}); load_run reads "
@@ -219,19 +213,6 @@ def _check_file(path: Path) -> None:
         raise CaptureError(
             f"{path.name}: the file is empty (0 bytes), expected a capture; record it anew"
         )
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except CaptureError:
-        raise
-    except (FileNotFoundError, NotADirectoryError):
-        raise missing(path, "file") from None
-    except (OSError, MemoryError, ValueError) as error:
-        found = describe_error(error)
-        raise CaptureError(f"{path.name}: {found}, expected a readable file") from None
 
 
 def save_capture(capture: Capture, path: str | os.PathLike[str]) -> Path:
@@ -273,12 +254,11 @@ def save_capture(capture: Capture, path: str | os.PathLike[str]) -> Path:
     target = Path(path)
     suffix = check_choice(f"the suffix of {target.name}", target.suffix.lower(), WRITERS)
     data = to_storable(capture.to_dict(), target.name, suffix)
-    plain = _Plain(target.name)
-    plain.copy(data)
+    _, _, size = _copy_plain(data, target.name)
     try:
         with replace_file(target) as file:
             WRITERS[suffix](data, file)
-            if _MAX_PLAIN - plain.left > 2**16:  # so much may be more than a reader takes
+            if size > 2**16:  # so much may be more than a reader takes
                 file.flush()
                 READERS[suffix](Path(file.name))
     except (TypeError, ValueError, OverflowError) as error:

@@ -22,7 +22,7 @@ from headgrid.options import ColorRange, ColorRule
 from headgrid.survey.moments import CaptureMoments
 from headgrid.tables.measures import COUNTS, MEASURES
 from headgrid.tables.ranges import resolve_color_range
-from headgrid.text import shorten_list
+from headgrid.text import count_noun, shorten_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -196,7 +196,7 @@ class Survey(Card):
         """Return how well heads keep their differences from run to run.
 
         The one-way intraclass correlation ICC(1,1), with heads as targets and
-        runs as ratings; see `headgrid.survey.stability.icc_oneway`.
+        runs as ratings; see `headgrid.survey.model.icc_oneway`.
 
         Parameters
         ----------
@@ -322,12 +322,12 @@ class Survey(Card):
         found = {layer for layers in self._runs.values() for layer in layers}
         sets = f"{len(self.sets)} sets, " if len(self.sets) > 1 else ""
         return (
-            f"{sets}{_count(self.num_runs, 'run')}, {_count(len(found), 'layer')} x "
-            f"{_count(self.num_heads, 'head')}"
+            f"{sets}{count_noun(self.num_runs, 'run')}, {count_noun(len(found), 'layer')} x "
+            f"{count_noun(self.num_heads, 'head')}"
         )
 
     def __repr__(self) -> str:
-        captures = _count(len(self._inputs), "capture")
+        captures = count_noun(len(self._inputs), "capture")
         return f"<Survey of {captures}: {self.description}, {self.statistic}>"
 
     @cached_property
@@ -353,10 +353,6 @@ def _lock(rows: Array) -> Array:
     rows = rows.view()
     rows.flags.writeable = False
     return rows
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def icc_oneway(count: npt.ArrayLike, mean: npt.ArrayLike, std: npt.ArrayLike) -> float:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from headgrid.capture.form import CaptureForm
 from headgrid.capture.model import Capture
-from headgrid.capture.schema import AXIS_KEYS, FULL, LAST
+from headgrid.capture.schema import AXIS_KEYS, FULL, LAST, LIST_KEYS
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError
 
@@ -48,12 +48,7 @@ class Moments:
         return cls((~np.isnan(mean)).astype(np.int64), mean, np.zeros_like(mean))
 
     def merge(self, other: Moments) -> Moments:
-        """Return the moments of the values of both, which have one shape.
-
-        >>> both = Moments.of([2.0, 5.0]).merge(Moments.of([4.0, float("nan")]))
-        >>> both.mean, both.std
-        (array([3., 5.]), array([1.41421356,        nan]))
-        """
+        """Return the moments of the values of both, which have one shape."""
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)
         ours = np.where(self.count > 0, self.mean, 0.0)
@@ -74,10 +69,9 @@ class Moments:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CaptureMoments:
-    """One layer over runs of one form: the moments of every cell.
+    """One layer over runs of one form: the moments of every cell; a single run as it was read.
 
-    A single run is kept as it was read, in its own dtype; moments are made of
-    it when it is merged. ``prompt`` is empty where runs have different ones.
+    ``prompt`` is empty where runs have different ones.
     """
 
     form: CaptureForm
@@ -100,13 +94,14 @@ class CaptureMoments:
     def merge(self, other: CaptureMoments) -> CaptureMoments:
         """Return the moments of the runs of both, which have one layer and form, this one's first.
 
-        >>> runs = [Capture.from_array([[[value, 0.0]]], run=f"run_{value}") for value in (1, 4)]
-        >>> both = CaptureMoments.of(runs[0]).merge(CaptureMoments.of(runs[1]))
-        >>> both.mean_capture()
-        <Capture mean of 2 runs, layer 0: logit_mean, 1 head, 1 query x 2 key frames>
-        >>> both.mean_capture().full_frame_attention
-        array([[[2.5, 0. ]]])
+        Refuse deviations and differences, which have no mean.
         """
+        if not STATISTICS[self.form.statistic].has_mean:
+            names = " and ".join(one.single.source for one in (self, other) if one.single)
+            raise CaptureError(
+                f"{names} hold {self.form.statistic} of several runs, which has no mean over runs; "
+                "survey the captures that they were made of"
+            )
         (full, rows), (other_full, other_rows) = self._moments(), other._moments()
         if full is not None and other_full is not None:
             full = full.merge(other_full)
@@ -121,8 +116,7 @@ class CaptureMoments:
         In float64, or a single run's values as they are; ``logit_mean`` of logits and of
         means of logits, and so on.
         """
-        if self.single is not None:
-            one = self.single
+        if (one := self.single) is not None:
             return self._capture("mean", one.full_frame_attention, one.last_block_frame_attention)
         full, rows = self._moments()
         return self._capture("mean", None if full is None else full.mean, rows.mean)
@@ -147,22 +141,13 @@ class CaptureMoments:
         return Moments.of(np.where(self.single.attendable, matrix, matrix.dtype.type(np.nan))), rows
 
     def _capture(self, what: str, full: npt.NDArray[Any] | None, rows: npt.NDArray[Any]) -> Capture:
-        own, form = STATISTICS[self.form.statistic], self.form
-        if not own.has_mean:
-            raise CaptureError(
-                f"layer {self.layer}: statistic is {own.name}, expected {own.base} or "
-                f"{own.base}_mean to take moments over runs; give the captures it was made of"
-            )
+        base = STATISTICS[self.form.statistic].base
         data = {
             "layer_index": self.layer,
-            "query_frames": form.query_frames,
-            "key_frames": form.key_frames,
-            "last_block_query_frames": form.last_block_query_frames,
-            "block_sizes": form.block_sizes,
-            **{name: getattr(form, name) for name in AXIS_KEYS},
+            **{name: getattr(self.form, name) for name in (*LIST_KEYS, *AXIS_KEYS)},
             FULL: full,
             LAST: rows,
-            "statistic": f"{own.base}_{'mean' if what == 'mean' else 'std'}",
+            "statistic": f"{base}_{'mean' if what == 'mean' else 'std'}",
             "prompt": self.prompt,
             "num_runs": self.runs,
         }

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
@@ -21,7 +20,6 @@ from headgrid.capture.form import CaptureForm
 from headgrid.capture.model import Capture
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.schema import Array
-from headgrid.capture.statistic import STATISTICS
 from headgrid.capture.values import hide
 from headgrid.errors import (
     CaptureError,
@@ -29,8 +27,9 @@ from headgrid.errors import (
     HeadgridWarning,
     OptionError,
     check_choice,
-    unexpected,
+    explain,
 )
+from headgrid.survey.calls import submit_in_order
 from headgrid.survey.model import Input, Survey
 from headgrid.survey.moments import CaptureMoments
 from headgrid.tables.measures import MEASURES, measure_heads
@@ -63,6 +62,8 @@ class Tally:
     maps: dict[tuple[str, int], CaptureMoments] = field(default_factory=dict)
     sketch: QuantileSketch = field(default_factory=lambda: QuantileSketch.of([]))
     value_range: tuple[float, float] = (math.inf, -math.inf)
+    #: The first two forms, which differ in labels, each with the place and layer that it was in.
+    forms: dict[CaptureForm, tuple[Place, int]] = field(default_factory=dict)
     #: What is wrong with files that hold no usable capture, by their number.
     failures: dict[int, HeadgridError] = field(default_factory=dict)
 
@@ -73,12 +74,14 @@ class Tally:
         record = np.stack([columns[name] for name in MEASURES], axis=1)
         rows = capture.last_block_rows, _last_query(capture)
         odd = tuple(text.removeprefix(f"{capture.source}: ") for text in capture.warnings)
+        form = CaptureForm.of(capture)
         return cls(
-            CaptureForm.of(capture),
+            form,
             {(place, layer): Input(place, layer, capture.source, digest, record, odd, *rows)},
             {(place.set, layer): CaptureMoments.of(capture)},
             capture.value_sketch,
             capture.value_range,
+            {form: (place, layer)},
         )
 
     def merge(self, other: Tally) -> None:
@@ -88,6 +91,9 @@ class Tally:
             return
         self._check(other)
         self.form = self.form.meet(other.form) if self.form else other.form
+        for form, where in other.forms.items():
+            if len(self.forms) < 2:
+                self.forms.setdefault(form, where)
         self.inputs |= other.inputs
         for key, moments in other.maps.items():
             self.maps[key] = self.maps[key].merge(moments) if key in self.maps else moments
@@ -113,18 +119,6 @@ class Tally:
                 "each set, run and layer; leave one out, or give the runs other names (their "
                 "folders, or capture.replace(run=...))"
             )
-        if STATISTICS[other.form.statistic].has_mean:
-            return
-        for key in (key for key in other.maps if key in self.maps):
-            first, second = (one._source_of(*key) for one in (self, other))
-            raise CaptureError(
-                f"{first} and {second} hold {other.form.statistic} of several runs, which has no "
-                "mean over runs; survey the captures that they were made of"
-            )
-
-    def _source_of(self, set: str, layer: int) -> str:
-        inputs = self.inputs.values()
-        return next(one.source for one in inputs if (one.place.set, one.layer) == (set, layer))
 
 
 def _last_query(capture: Capture) -> Array:
@@ -169,8 +163,8 @@ def survey(
     Warns
     -----
     HeadgridWarning
-        For each file that is not usable, for layers that a run lacks, and where
-        something in a file is odd.
+        For each file that is not usable, for layers that a run lacks, where something in a
+        file is odd, and where labels differ, so that numbers take their place.
 
     Examples
     --------
@@ -194,13 +188,11 @@ def survey(
     first = list(islice(rest, 1))
     errors: list[CaptureError] = []
     if first and isinstance(first[0], Capture):
-        tally = _read_captures(chain(first, rest))
+        tally = Tally()
+        for capture in _expect(Capture, chain(first, rest)):
+            tally.merge(Tally.of(capture, Place("", clean_text(capture.run))))
     else:
-        paths = [*first, *rest]
-        for path in paths:
-            if not isinstance(path, (str, os.PathLike)):
-                raise _mixed(path)
-        files, errors = find_captures(paths)
+        files, errors = find_captures([*_expect((str, os.PathLike), chain(first, rest))])
         tally = read_files(files, place_captures(files, by=by), executor=executor)
     found = survey_tally(tally, errors)
     for text in (*map(str, found.failures), *found.warnings, *found.missing):
@@ -250,14 +242,25 @@ def survey_tally(tally: Tally, errors: Sequence[HeadgridError] = ()) -> Survey:
     """Return the survey of a finished tally; ``errors`` came up before any file was read."""
     failures = (*errors, *(error for _, error in sorted(tally.failures.items())))
     if tally.form is None:
-        first = f"; the first: {failures[0]}" if failures else ""
+        told = f"; the first: {failures[0]}" if failures else ""
         raise CaptureError(
-            f"none of {len(failures)} inputs is a usable capture, expected at least one{first}"
+            f"none of {len(failures)} inputs is a usable capture, expected at least one{told}"
         )
     order = {place: place.order for place, _ in tally.inputs}
     inputs = sorted(tally.inputs.values(), key=lambda one: (order[one.place], one.layer))
     values = tally.value_range, tally.sketch
-    return Survey(tally.form, failures, _warnings_of(inputs), *values, tuple(inputs), tally.maps)
+    odd = _warnings_of(inputs)
+    if len(tally.forms) > 1:
+        (form, first), (other, second) = tally.forms.items()
+        name, mine, theirs = form.differences(other)[0]
+        both = [of.text or "an unnamed run" for of, _ in (first, second)]
+        if first[0] == second[0]:
+            both = [f"layer {layer}" for _, layer in (first, second)]
+        odd += (
+            f"{' and '.join(both)} differ in {name}: {mine} and {theirs}; what is made of both "
+            "shows plain numbers instead of labels",
+        )
+    return Survey(tally.form, failures, odd, *values, tuple(inputs), tally.maps)
 
 
 def _warnings_of(inputs: Sequence[Input]) -> tuple[str, ...]:
@@ -272,20 +275,13 @@ def _warnings_of(inputs: Sequence[Input]) -> tuple[str, ...]:
     )
 
 
-def _read_captures(captures: Iterable[Any]) -> Tally:
-    """Tally captures in memory, each looked at once; their run names tell them apart."""
-    tally = Tally()
-    for capture in captures:
-        if not isinstance(capture, Capture):
-            raise _mixed(capture)
-        tally.merge(Tally.of(capture, Place("", clean_text(capture.run))))
-    return tally
-
-
-def _mixed(found: object) -> OptionError:
-    return OptionError(
-        f"inputs hold a {type(found).__name__}, expected paths only, or captures only"
-    )
+def _expect(kind: Any, inputs: Iterable[Any]) -> Iterator[Any]:
+    for one in inputs:
+        if not isinstance(one, kind):
+            raise OptionError(
+                f"inputs hold a {type(one).__name__}, expected paths only, or captures only"
+            )
+        yield one
 
 
 def split_parts(files: Sequence[File]) -> list[list[File]]:
@@ -313,30 +309,19 @@ def read_part(part: Sequence[File]) -> Tally:
         try:
             capture, digest = store.read_capture(file)
             found = Tally.of(capture, place, digest)
-        except CaptureError as error:
-            found = Tally(failures={number: error})
         except Exception as error:  # noqa: BLE001 - whatever one file does, the others count
-            found = Tally(failures={number: unexpected(str(file.path), error)})
+            found = Tally(failures={number: explain(str(file.path), error)})
         tally.merge(found)
     return tally
 
 
 def _read_parts(parts: Sequence[list[File]], executor: Executor | None) -> Generator[Tally]:
-    """Yield what each part holds, in order; few wait at a time, which bounds memory."""
+    """Yield what each part holds, in order."""
     if executor is None:
         yield from map(read_part, parts)
         return
     # Two for each worker; an executor that does not say how many it has may have 16.
     window = 2 * (getattr(executor, "_max_workers", 0) or 16) + 2
-    waiting: deque[Future[Tally]] = deque()
-    try:
-        for part in parts:
-            waiting.append(executor.submit(read_part, part))
-            if len(waiting) == window:
-                yield waiting[0].result()
-                waiting.popleft()
-        for future in waiting:
-            yield future.result()
-    finally:
-        for future in waiting:
-            future.cancel()
+    with closing(submit_in_order(executor, read_part, parts, window=window)) as calls:
+        for _, call in calls:
+            yield call.result()

@@ -7,7 +7,6 @@ has no role; too few keys, and another statistic than the rule needs, are a `Cap
 
 from __future__ import annotations
 
-import inspect
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -151,7 +150,7 @@ RULES = {
 def find_rule(name: str, parameters: Mapping[str, Any]) -> partial[Any]:
     """Return a rule with its parameters; refuse those that it has not, or that can not be."""
     rule, checked = RULES[check_choice("rule", name, RULES)], dict[str, Any]()
-    defaults = inspect.getfullargspec(rule).kwonlydefaults or {}
+    defaults = rule.__kwdefaults__ or {}
     for key, value in parameters.items():
         count = isinstance(defaults[check_choice(f"parameter of {name}", key, defaults)], int)
         low, high = (0, 1) if key == "share" else (0 if count else -math.inf, math.inf)

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture.axis import Axis
-from headgrid.capture.layers import Layers
 from headgrid.capture.model import Capture
+from headgrid.capture.outputs import Layers
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.labels import tell_places
