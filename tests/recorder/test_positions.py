@@ -165,7 +165,7 @@ def test_a_cache_that_is_encoded_again_is_an_error_unless_it_is_declared(
     model = build()
 
     def run(**options: Any) -> Any:
-        with record(model, tokens_per_frame=TOKENS, forwards="last", **options) as recording:
+        with record(model, tokens_per_frame=TOKENS, forwards="first", **options) as recording:
             toy.generate(model, blocks=1)
             attention = model.blocks[0].self_attn
             attention.keys = attention.keys * 1.01

@@ -37,7 +37,7 @@ from headgrid.recorder.watch.sites import (
     state_kind,
 )
 from headgrid.recorder.watch.statements import find_frame_size, find_prompt, find_time
-from headgrid.text import shorten_list
+from headgrid.text import count_noun, shorten_list
 
 
 class NoFramesError(MisfitError, OptionError):
@@ -233,22 +233,22 @@ class ModelRecord:
         for (path, stream), runs in self._layers.items():
             seen = runs[run].seen if run in runs else {}
             counts = [seen[block] for block in sorted(seen)]
-            kind = re.sub(r"\d+", "", path), stream
+            kind = re.sub(r"(?<![^.])\d+(?![^.])", "", path), stream
             first, expected = alike.setdefault(kind, (path, counts))
             if counts != expected if latest else len(counts) != len(expected):
                 return (
-                    f"{first} ran {sum(expected)} times and {path} {sum(counts)} times, so the run "
-                    "was cut short, or these layers are not run alike; record them one by one "
-                    "(layers=), or let the script end where the model fails"
+                    f"{first} ran {count_noun(sum(expected), 'time')} and {path} {sum(counts)}, so "
+                    "the run was cut short, or these layers are not run alike; record those that "
+                    "are (layers=), or let the script end where the model fails"
                 )
             others = [n for other in runs if other != run for n in runs[other].seen.values()]
             least = min(counts[:-1] or others, default=0)
             if latest and counts and counts[-1] < least:
                 return (
                     f"{path}: {name_frames(self.options.query_segments, max(seen))} came "
-                    f"{counts[-1]} times, all others at least {least} times, so the run was cut "
-                    "short, or has another last forward there; pass forwards='first' or a number "
-                    "that each of them has"
+                    f"{count_noun(counts[-1], 'time')}, all others at least {least} times, so the "
+                    "run was cut short, or has another last forward there; pass forwards='first' "
+                    "or a number that each of them has"
                 )
         return ""
 
