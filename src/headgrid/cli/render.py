@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ from headgrid.cli.shared import (
     show_progress,
     stop,
 )
-from headgrid.errors import OptionError
+from headgrid.errors import OptionError, near_miss
 from headgrid.options import FORMATS, FigureOptions
 
 if TYPE_CHECKING:
@@ -106,15 +108,21 @@ def render(
     Writes layer{L}_2d_heatmap and layer{L}_perhead_grid for each, and for several
     captures headgrid-jobs.json, which --resume reads.
     """
-    file = folder if folder.suffix[1:].lower() in FORMATS and not folder.is_dir() else None
-    if file is not None:
+    suffix, file = folder.suffix[1:].lower(), None
+    if suffix in FORMATS and not folder.is_dir():
         asked = click.get_current_context().get_parameter_source("formats")
-        suffix, formats = file.suffix[1:].lower(), options["formats"]
-        if asked is ParameterSource.COMMANDLINE and formats != (suffix,):
+        if asked is ParameterSource.COMMANDLINE and options["formats"] != (suffix,):
+            given = ",".join(options["formats"])
             raise OptionError(
-                f"{file.name} is a file and --format {','.join(formats)}, expected one of the two"
+                f"{folder.name} is a file and --format {given}, expected one of the two"
             )
-        folder, options["formats"] = file.parent, (suffix,)
+        file, folder, options["formats"] = folder, folder.parent, (suffix,)
+    elif re.fullmatch("[a-z]{3,4}", suffix) and not folder.is_dir():
+        raise OptionError(
+            f"{folder.name}: suffix is {folder.suffix!r}, expected a folder, or a file that ends "
+            f"in .{', .'.join(FORMATS)}{near_miss(suffix, FORMATS)}; if it is a folder, make it "
+            "first"
+        )
     given = locate_inputs(inputs, jobs, dask)
     _render(given, folder, options, jobs=jobs, dask=dask, resume=resume, file=file)
 
@@ -134,18 +142,23 @@ def _render(
     wanted["options"] = FigureOptions(**options)
     found = None
     least = _SEVERAL if jobs is None else min(jobs, 2)
-    if dask is not None or (jobs != 1 and _has_files(inputs, least)):
+    if file is not None or dask is not None or (jobs != 1 and _has_files(inputs, least)):
         from headgrid.capture.store import find_captures
 
         found = find_captures(inputs)
+        if file is not None and (captures := sum(map(len, found))) > 1:
+            raise OptionError(
+                f"{file.name} is one file, but {captures} captures would be drawn, expected one "
+                "capture for a file; give a folder"
+            )
     jobs = count_jobs(jobs, len(found[0]), least=_SEVERAL) if found else 1
     # Processes start on their own while the inputs are read here.
     with _open_workers(jobs, dask) as workers:
-        from headgrid.batch.run import Figures, name_one, plan_jobs
+        from headgrid.batch.run import Figures, plan_jobs
 
         figures = Figures(**wanted)
         plan = plan_jobs(inputs, folder, figures, found=found)
-        plan = plan if file is None else name_one(plan, file)
+        plan = plan if file is None else _name_one(plan, file)
         for error in plan.failures:
             complain(error)
         if plan.jobs and figures.embed == "assets" and "html" in figures.formats:
@@ -160,6 +173,18 @@ def _render(
         if total > 1:
             click.echo(f"headgrid: {failed} of {total} inputs failed", err=True)
         stop(1)
+
+
+def _name_one(plan: Plan, path: Path) -> Plan:
+    """Return the plan of one capture with its one figure in a given file."""
+    if any(len(job.paths) > 1 for job in plan.jobs):
+        raise OptionError(
+            f"{path.name} is one file, but both figures of a capture would be drawn; choose one "
+            "(--figure), or give a folder"
+        )
+    format = path.suffix[1:].lower()
+    jobs = [replace(job, outputs={n: {format: path} for n in job.outputs}) for job in plan.jobs]
+    return replace(plan, jobs=tuple(jobs))
 
 
 def _has_files(inputs: Sequence[Path], least: int) -> bool:
