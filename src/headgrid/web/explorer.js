@@ -20,12 +20,14 @@ async function readModel(run, specs) {
 }
 
 function fillSelect(select, choices, chosen) {
-  const same = choices.length === select.options.length && choices.every(([value], at) => `${value}` === select.options[at].value);
+  const shown = [...select.options].map((option) => [option.value, option.textContent]);
+  const same = `${shown}` === `${choices}`;
   if (!same) select.replaceChildren(...choices.map(([value, text]) => new Option(text, value)));
   select.value = chosen;
 }
 
-const ORDERS = { size: Math.abs, high: Number, low: (value) => -value };
+// What an address does not name.
+const DEFAULTS = { query: null, order: "size", role: "" };
 
 // Heads by a measure, those without a value last, and equal ones as they are numbered.
 function rank({ records }, order) {
@@ -38,6 +40,8 @@ function rank({ records }, order) {
 class Explorer {
   constructor(page) {
     this.page = page;
+    const roles = [...new Set(page.roles && ["-", ...Object.values(page.roles)])].sort();
+    for (const run of page.runs) run.roles = roles;
     this.models = [];
     this.specs = {};
     this.layers = new Map();
@@ -60,15 +64,11 @@ class Explorer {
     const measure = this.model.measures[found?.statistic ?? statistic];
     const fits = (one) => ["layer", "head"].every((name) => (found?.[name] ?? one[name]) === one[name]);
     const { layer, head } = rank(measure, "size").find(fits);
-    this.state = { run, layer, head, query: null, low: fixed[0], high: fixed[1], range, statistic, ...found };
+    this.state = { run, layer, head, ...DEFAULTS, low: fixed[0], high: fixed[1], range, statistic, ...found };
     if (found || location.hash.length < 2) history.replaceState(null, "", writeAddress(this.state, runs));
     this.listen();
     fillSelect(find("run"), runs.map(({ name, prompt }, at) => [at, prompt ? `${name}: ${prompt.slice(0, 60)}` : name]), run);
     find(runs.length > 1 ? "name" : "runs").hidden = true;
-    const counts = Object.create(null); // a role may have any name
-    for (const role of measure.records.map((one) => this.roleOf(one)).sort()) counts[role] = (counts[role] ?? 0) + 1;
-    const roles = Object.entries(counts).map(([role, count]) => [role, `${role} (${count})`]);
-    fillSelect(find("role"), [["", "all"], ...roles], "");
     find("roles").hidden = this.page.roles === null;
     return this.draw();
   }
@@ -145,15 +145,18 @@ class Explorer {
     const { node } = this.overview;
     const chosen = { chosen_layer: `${layer}`, chosen_head: `${head}` };
     const about = `${this.state.run} ${statistic} ${node.clientWidth}`;
-    if (this.fitted?.about === about) return this.overview.show(this.fitted.spec, null, chosen);
+    const known = this.fitted?.about === about;
     let beside = 130; // axis and colour bar, about: their labels are measured by drawing them
-    for (const last of [false, false, true]) {
-      this.fitted = { about, spec: fitOverview(spec, node.clientWidth, beside) };
+    for (let tries = known ? 1 : 3; tries > 0; tries--) {
+      if (!known) this.fitted = { about, spec: fitOverview(spec, node.clientWidth, beside) };
       await this.overview.show(this.fitted.spec, null, chosen);
-      if (last || node.scrollWidth <= node.clientWidth) return undefined;
+      if (node.scrollWidth <= node.clientWidth) break;
       beside = node.scrollWidth - this.fitted.spec.spec.width;
     }
-    return undefined;
+    if (known && this.ringed === head) return;
+    this.ringed = head;
+    const [room, ring] = [node, [...node.querySelectorAll(".role-mark path")].at(-1)].map((one) => one.getBoundingClientRect());
+    if (ring.left < room.left || ring.right > room.right) node.scrollLeft += ring.left - room.left - room.width / 2;
   }
 
   get range() {
@@ -279,12 +282,16 @@ class Explorer {
   // The statistics of the head, and all heads in order with the chosen one among them.
   fillLists() {
     const { model, page, run, state } = this;
-    const { head, layer, statistic } = state;
-    const [order, role] = [find("order").value, find("role").value];
+    const { head, layer, order, role, statistic } = state;
     const about = [model.run, statistic, order, role].join();
     if (this.ranked !== about) {
       this.ranked = about;
-      const shown = rank(model.measures[statistic], order).filter((one) => role === "" || this.roleOf(one) === role);
+      const ranked = rank(model.measures[statistic], order);
+      const shown = ranked.filter((one) => role === "" || this.roleOf(one) === role);
+      const counts = new Map([["", ranked.length]]);
+      for (const name of ranked.map((one) => this.roleOf(one)).sort()) counts.set(name, (counts.get(name) ?? 0) + 1);
+      fillSelect(find("role"), [...counts].map(([name, count]) => [name, name === "" ? "all" : `${name} (${count})`]), role);
+      find("order").value = order;
       const heads = shown.map((one) => {
         const text = `${`L${one.layer}`.padEnd(3)} ${`H${one.head}`.padEnd(3)} ${print(one.value).padStart(9)}  ${this.roleOf(one)}`;
         return new Option(text.trimEnd().replaceAll(" ", "\u00a0"), `${one.layer}:${one.head}`);
@@ -488,7 +495,7 @@ class Explorer {
       });
     }
     on("run", "change", (event) => this.change({ run: Number(event.target.value) }));
-    for (const id of ["order", "role"]) on(id, "change", () => this.fillLists());
+    for (const id of ["order", "role"]) on(id, "change", (event) => this.change({ [id]: event.target.value }));
     on("ranking", "change", (event) => this.choose(...event.target.value.split(":").map(Number)));
     const taken = {
       figure: () => this.takeFigure(),
@@ -521,7 +528,7 @@ class Explorer {
     });
     addEventListener("hashchange", () => {
       const found = readAddress(location.hash, this.page.runs, this.state.run);
-      if (found) this.change({ query: null, ...found }, true);
+      if (found) this.change({ ...DEFAULTS, ...found }, true);
     });
     const hold = (event) => void (this.held = event.repeat);
     for (const type of ["keydown", "keyup"]) addEventListener(type, hold, true);

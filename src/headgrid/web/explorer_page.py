@@ -52,10 +52,7 @@ MAX_VALUES = 12_000_000
 # The whole number that stands for "no value"; others stay below 10,000 in magnitude.
 _NO_VALUE = -32768
 _SCRIPTS = ("explorer_values.js", "explorer_charts.js", "explorer_takeout.js", "explorer.js")
-_NO_RUN = (
-    "headgrid pick draws heads of one run, and this is a mean over runs: choose a run, or write "
-    "the page with --runs all."
-)
+_NO_RUN = "headgrid pick draws heads of one run, and this is a mean over runs: "
 
 
 @dataclass(frozen=True)
@@ -172,7 +169,8 @@ def write_explorer(views: Sequence[View], options: ExplorerOptions) -> str:
     _check_size(views)
     models = [_describe_model(view, options) for view in views]
     title = shorten_text(options.title or "", 120) or "Attention Explorer"
-    runs = [_describe_run(*pair) for pair in zip(views, models, strict=True)]
+    remedy = "choose a run." if len(views) > 1 else "write the page with --runs all."
+    runs = [_describe_run(*pair, remedy) for pair in zip(views, models, strict=True)]
     for number, run in enumerate(runs):
         plain = re.fullmatch(r"[\w./-]{1,80}", run["name"], re.ASCII)
         name = run["name"] if plain else f"~{number}"
@@ -216,7 +214,7 @@ def write_explorer(views: Sequence[View], options: ExplorerOptions) -> str:
     return write_document("explorer", title, body, scripts, style=look)
 
 
-def _describe_run(view: View, model: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_run(view: View, model: Mapping[str, Any], remedy: str) -> dict[str, Any]:
     """Return what a page says of a view, and what its addresses may name."""
     stem = re.sub(r"\W+", "_", view.name[:60], flags=re.ASCII).strip("_")
     return {
@@ -224,7 +222,7 @@ def _describe_run(view: View, model: Mapping[str, Any]) -> dict[str, Any]:
         "prompt": shorten_text(view.first.prompt, 300),
         "about": " · ".join(shorten_text(text) for text in view.describe()),
         "stem": f"{stem}_" if stem else "",
-        "pick": view.pick if view.runs == 1 or not view.pick else _NO_RUN,
+        "pick": view.pick and (view.pick if view.runs == 1 else _NO_RUN + remedy),
         "head": view.heads.get(view.input.place.text) if view.runs == 1 else None,
         "layers": list(view.captures),
         "heads": model["heads"],

@@ -83,6 +83,8 @@ const among = (text, numbers) =>
 const finite = (text) =>
   NUMBER.test(text) && Number.isFinite(Number(text)) ? Number(text) : null;
 
+const ORDERS = { size: Math.abs, high: Number, low: (value) => -value };
+
 const READERS = new Map([
   ["layer", (text, run) => among(text, run.layers)],
   ["head", (text, run) => (WHOLE.test(text) && Number(text) < run.heads ? Number(text) : null)],
@@ -91,12 +93,14 @@ const READERS = new Map([
   ["range", (text) => (RANGES.includes(text) ? text : null)],
   ["low", finite],
   ["high", finite],
+  ["order", (text) => (Object.hasOwn(ORDERS, text) ? text : null)],
+  ["role", (text, run) => run.roles.find((role) => encodeURIComponent(role) === text) ?? null],
 ]);
 
 // Reads an address strictly: where anything in it is not what this page writes, all of it is
 // left alone. One that names no run is of the run at that place.
 function readAddress(text, runs, run) {
-  if (text.length < 2 || text.length > 400) return null;
+  if (text.length < 2 || text.length > 1200) return null;
   const parts = text.slice(1).split("&").map((part) => part.split("="));
   const given = new Map(parts);
   if (given.size < parts.length || parts.some((part) => part.length !== 2)) return null;
@@ -123,5 +127,7 @@ function writeAddress(state, runs) {
   parts.push(`range=${state.range}`);
   if (state.range === "fixed") parts.push(`low=${state.low}`, `high=${state.high}`);
   parts.push(`statistic=${state.statistic}`);
+  if (state.order !== "size") parts.push(`order=${state.order}`);
+  if (state.role !== "") parts.push(`role=${encodeURIComponent(state.role)}`);
   return `#${parts.join("&")}`;
 }
