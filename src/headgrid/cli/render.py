@@ -110,11 +110,11 @@ def render(
     """
     suffix, file = folder.suffix[1:].lower(), None
     if suffix in FORMATS and not folder.is_dir():
-        asked = click.get_current_context().get_parameter_source("formats")
-        if asked is ParameterSource.COMMANDLINE and options["formats"] != (suffix,):
-            given = ",".join(options["formats"])
+        source = click.get_current_context().get_parameter_source("formats")
+        if source is ParameterSource.COMMANDLINE and options["formats"] != (suffix,):
+            asked = ",".join(options["formats"])
             raise OptionError(
-                f"{folder.name} is a file and --format {given}, expected one of the two"
+                f"{folder.name} is a file and --format {asked}, expected one of the two"
             )
         file, folder, options["formats"] = folder, folder.parent, (suffix,)
     elif re.fullmatch("[a-z]{3,4}", suffix) and not folder.is_dir():
@@ -146,7 +146,7 @@ def _render(
         from headgrid.capture.store import find_captures
 
         found = find_captures(inputs)
-        if file is not None and (captures := sum(map(len, found))) > 1:
+        if file is not None and (captures := len(found[0]) + len(found[1])) > 1:
             raise OptionError(
                 f"{file.name} is one file, but {captures} captures would be drawn, expected one "
                 "capture for a file; give a folder"
