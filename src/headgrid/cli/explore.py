@@ -80,7 +80,7 @@ def explore(
     from headgrid.web.explorer_page import ExplorerOptions, write_explorer
 
     known = None if roles is None else read_roles(roles)
-    chosen = ExplorerOptions(set=set, roles=known, **options)
+    chosen = ExplorerOptions(roles=known, **options)
     if file.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"{file.name}: suffix is {file.suffix!r}, expected .html")
     files, errors = find_files(inputs)

@@ -375,9 +375,16 @@ class Explorer {
     });
   }
 
-  point(query, key) {
+  toggleRow(query) {
+    return this.change({ query: query === this.state.query ? null : query });
+  }
+
+  // Moves the map's cursor, which begins at the chosen query and the first key.
+  point(up, right) {
     const { keys, queries } = this.model;
+    const start = [this.state.query === null ? queries.length - 1 : queries.indexOf(this.state.query), 0];
     const within = (at, count) => Math.min(count - 1, Math.max(0, at));
+    const [query, key] = this.pointed ? [this.pointed[0] + up, this.pointed[1] + right] : start;
     this.pointed = [within(query, queries.length), within(key, keys.length)];
     this.sayPointed();
     return this.draw();
@@ -470,7 +477,7 @@ class Explorer {
     this.onMap("mousemove", (datum) => this.sayDatum(datum, datum.query));
     this.onMap("mouseleave", () => {});
     this.onMap("click", ({ query }) => {
-      if (query !== undefined) this.change({ query: query === this.state.query ? null : query });
+      if (query !== undefined) this.toggleRow(query);
     });
     this.profile.on("mousemove", (datum) => this.sayDatum(datum, this.state.query));
     on("statistic", "change", (event) => this.change({ statistic: event.target.value }));
@@ -514,14 +521,27 @@ class Explorer {
       this.change({ query: null });
       find(this.model.maps.length ? "map" : "profile").focus({ preventScroll: true });
     });
-    on("overview", "keydown", (event) => this.press(event, OVERVIEW_KEYS));
-    on("map", "keydown", (event) => this.press(event, MAP_KEYS));
+    const onKeys = (id, keys, act) =>
+      on(id, "keydown", (event) => {
+        if (event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(keys, event.key)) return;
+        event.preventDefault();
+        act(event.key, ...keys[event.key]);
+      });
+    onKeys("overview", STEPS, (_, name, step) => this.step(name, step));
+    onKeys("map", MOVES, (key, up, right) => {
+      if (key === "Escape") this.change({ query: null });
+      else if (this.pointed && !up && !right) this.toggleRow(this.model.queries[this.pointed[0]]);
+      else this.point(up, right);
+    });
     on("map", "blur", () => {
       if (!this.pointed) return;
       this.pointed = null;
       this.draw();
     });
-    on("theme", "click", () => this.setTheme(!this.isDark));
+    on("theme", "click", () => {
+      root.dataset.theme = this.isDark ? "light" : "dark";
+      find("theme").setAttribute("aria-pressed", this.isDark);
+    });
     document.querySelector(".skip").addEventListener("click", (event) => {
       event.preventDefault(); // the address is that of what is shown
       find("head").focus();
@@ -542,55 +562,17 @@ class Explorer {
     addEventListener("resize", fit); // the height counts as well
   }
 
-  press(event, keys) {
-    const act = event.ctrlKey || event.metaKey || event.altKey ? undefined : keys.get(event.key);
-    if (!act) return;
-    event.preventDefault();
-    act(this);
-  }
-
   get isDark() {
     return root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   }
-
-  setTheme(dark) {
-    root.dataset.theme = dark ? "dark" : "light";
-    find("theme").setAttribute("aria-pressed", dark);
-  }
 }
 
-const OVERVIEW_KEYS = new Map([
-  ["ArrowUp", (page) => page.step("layer", -1)],
-  ["ArrowDown", (page) => page.step("layer", 1)],
-  ["ArrowLeft", (page) => page.step("head", -1)],
-  ["ArrowRight", (page) => page.step("head", 1)],
-  ["PageUp", (page) => page.step("layer", -5)],
-  ["PageDown", (page) => page.step("layer", 5)],
-  ["Home", (page) => page.step("head", -Infinity)],
-  ["End", (page) => page.step("head", Infinity)],
-]);
-
-// Moves the map's cursor, which begins at the chosen query and the first key.
-const move = (up, right) => (page) => {
-  const { queries } = page.model;
-  if (page.pointed) return page.point(page.pointed[0] + up, page.pointed[1] + right);
-  const { query } = page.state;
-  return page.point(query === null ? queries.length - 1 : queries.indexOf(query), 0);
+// Where a key goes: in the overview, and in the map, up and right; query frame 0 is at the bottom.
+const STEPS = {
+  ...{ ArrowUp: ["layer", -1], ArrowDown: ["layer", 1], ArrowLeft: ["head", -1], ArrowRight: ["head", 1] },
+  ...{ PageUp: ["layer", -5], PageDown: ["layer", 5], Home: ["head", -Infinity], End: ["head", Infinity] },
 };
-const chooseRow = (page) => {
-  if (!page.pointed) return move(0, 0)(page);
-  const query = page.model.queries[page.pointed[0]];
-  return page.change({ query: query === page.state.query ? null : query });
-};
-const MAP_KEYS = new Map([
-  ["ArrowUp", move(1, 0)], // query frame 0 is at the bottom
-  ["ArrowDown", move(-1, 0)],
-  ["ArrowLeft", move(0, -1)],
-  ["ArrowRight", move(0, 1)],
-  ["Enter", chooseRow],
-  [" ", chooseRow],
-  ["Escape", (page) => page.change({ query: null })],
-]);
+const MOVES = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Enter: [0, 0], " ": [0, 0], Escape: [0, 0] };
 
 async function start() {
   try {

@@ -59,7 +59,6 @@ _NO_RUN = "headgrid pick draws heads of one run, and this is a mean over runs: "
 class ExplorerOptions:
     """What a page shows, and how; see `headgrid.explore`. Checked when made."""
 
-    set: str | None = None
     statistic: str | None = None
     color_range: str | tuple[float, float] = "symmetric"
     palette: PaletteName = "rdbu"

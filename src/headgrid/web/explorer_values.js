@@ -21,12 +21,9 @@ async function loadVega() {
 }
 
 // Powers of ten up to 22 are exact, so that one operation rounds as a parser does.
-const POWERS = Array.from({ length: 23 }, (_, exponent) => 10 ** exponent);
-
 function scale(whole, exponent) {
-  if (exponent >= 0 && exponent <= 22) return whole * POWERS[exponent];
-  if (exponent < 0 && exponent >= -22) return whole / POWERS[-exponent];
-  return Number(`${whole}e${exponent}`);
+  if (Math.abs(exponent) > 22) return Number(`${whole}e${exponent}`);
+  return exponent < 0 ? whole / 10 ** -exponent : whole * 10 ** exponent;
 }
 
 // Four planes of bytes: of whole numbers and of exponents, low bytes before high ones.
