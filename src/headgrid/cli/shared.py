@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -91,13 +92,7 @@ def path_option(spec: str, text: str, default: Any = None, **more: Any) -> Decor
 
 def add(*decorators: Decorator) -> Decorator:
     """Return one decorator for many; the help shows options in their order."""
-
-    def decorate(command: Any) -> Any:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
+    return lambda command: reduce(lambda made, one: one(made), reversed(decorators), command)
 
 
 def check_list(name: str, found: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
@@ -329,12 +324,12 @@ def stop(code: int) -> NoReturn:
 
 def complain(error: object) -> None:
     """Print an error on one line of stderr."""
-    click.echo(f"headgrid: {_one_line(error)}", err=True)
+    click.echo(f"headgrid: {clean_text(' '.join(str(error).split()))}", err=True)
 
 
 def warn(text: object) -> None:
     """Print a warning on one line of stderr."""
-    click.echo(f"headgrid: warning: {_one_line(text)}", err=True)
+    complain(f"warning: {text}")
 
 
 def show_path(path: Path) -> None:
@@ -350,10 +345,6 @@ def show_outcome(outcome: Sequence[Path] | HeadgridError) -> bool:
     for path in outcome:
         show_path(path)
     return False
-
-
-def _one_line(text: object) -> str:
-    return clean_text(" ".join(str(text).split()))
 
 
 def show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:
