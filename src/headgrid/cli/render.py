@@ -14,19 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from headgrid.cli.shared import (
-    complain,
-    count_jobs,
-    figure_options,
-    inputs_argument,
-    locate_inputs,
-    path_option,
-    run_options,
-    show_outcome,
-    show_path,
-    show_progress,
-    stop,
-)
+from headgrid.cli import shared
 from headgrid.errors import OptionError, near_miss
 from headgrid.options import FORMATS, FigureOptions
 
@@ -44,13 +32,13 @@ _DEMO_RUNS = 3
 
 
 @click.command()
-@path_option("-o --output folder DIR", "Where the figures go.", "headgrid-demo")
+@shared.path_option("-o --output folder DIR", "Where the figures go.", "headgrid-demo")
 @click.option(
     "--real",
     is_flag=True,
     help="A layer recorded from a pretrained sentence encoder, in place of synthetic ones.",
 )
-@figure_options
+@shared.figure_options
 def demo(folder: Path, *, real: bool, **options: Any) -> None:
     """Draw both figures of the captures that come with headgrid.
 
@@ -82,18 +70,18 @@ def _write_captures(inputs: Path, folder: Path, *, runs: int) -> None:
             data["prompt"] = f"{capture.prompt} (run {run})"
             path = folder / f"run_{run:03d}" / f"layer{capture.layer_index}.npz"
             save_capture(Capture.from_dict(data), path)
-    show_path(folder)
+    shared.show_path(folder)
 
 
 @click.command()
-@inputs_argument
-@path_option(
+@shared.inputs_argument
+@shared.path_option(
     "-o --output folder DIR|FILE",
     "Where the figures go; each input's folders are mirrored there. A single figure may be a file.",
     required=True,
 )
-@figure_options
-@run_options
+@shared.figure_options
+@shared.run_options
 def render(
     inputs: tuple[str, ...],
     folder: Path,
@@ -123,7 +111,7 @@ def render(
             f"in .{', .'.join(FORMATS)}{near_miss(suffix, FORMATS)}; if it is a folder, make it "
             "first"
         )
-    given = locate_inputs(inputs, jobs, dask)
+    given = shared.locate_inputs(inputs, jobs, dask)
     _render(given, folder, options, jobs=jobs, dask=dask, resume=resume, file=file)
 
 
@@ -151,7 +139,7 @@ def _render(
                 f"{file.name} is one file, but {captures} captures would be drawn, expected one "
                 "capture for a file; give a folder"
             )
-    jobs = count_jobs(jobs, len(found[0]), least=_SEVERAL) if found else 1
+    jobs = shared.count_jobs(jobs, len(found[0]), least=_SEVERAL) if found else 1
     # Processes start on their own while the inputs are read here.
     with _open_workers(jobs, dask) as workers:
         from headgrid.batch.run import Figures, plan_jobs
@@ -160,11 +148,11 @@ def _render(
         plan = plan_jobs(inputs, folder, figures, found=found)
         plan = plan if file is None else _name_one(plan, file)
         for error in plan.failures:
-            complain(error)
+            shared.complain(error)
         if plan.jobs and figures.embed == "assets" and "html" in figures.formats:
             from headgrid.web.assets import write_assets
 
-            show_path(write_assets(folder, executor=next(iter(workers.values()))))
+            shared.show_path(write_assets(folder, executor=next(iter(workers.values()))))
         total = len(plan.jobs) + len(plan.failures)
         listed = listed and (total > 1 or resume)
         with _open_manifest(plan, figures, resume) if listed else nullcontext() as manifest:
@@ -172,7 +160,7 @@ def _render(
     if failed:
         if total > 1:
             click.echo(f"headgrid: {failed} of {total} inputs failed", err=True)
-        stop(1)
+        shared.stop(1)
 
 
 def _name_one(plan: Plan, path: Path) -> Plan:
@@ -226,9 +214,9 @@ def _draw(plan: Plan, workers: dict[str, Executor], manifest: Manifest | None) -
     from headgrid.batch.run import run_jobs
 
     failed = unchanged = 0
-    with show_progress(len(plan.jobs)) as advance:
+    with shared.show_progress(len(plan.jobs)) as advance:
         for outcome in run_jobs(plan, manifest=manifest, **workers):
-            failed += show_outcome(outcome)
+            failed += shared.show_outcome(outcome)
             unchanged += not outcome
             advance(1)
     if unchanged:

@@ -31,15 +31,7 @@ from headgrid.tables.measures import MEASURES, describe_measure, measure_title
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import DIGITS, round_values
 from headgrid.text import count_noun, shorten_list, shorten_text
-from headgrid.web import assets
-from headgrid.web.livespecs import (
-    MAP_WIDTHS,
-    draw_live_map,
-    draw_live_overview,
-    draw_live_profile,
-    map_width,
-    word_room,
-)
+from headgrid.web import assets, livespecs
 from headgrid.web.page import write_document, write_script
 from headgrid.web.places import name_places, name_queries, pool_capture, pool_size
 
@@ -165,7 +157,12 @@ class View:
 
 def write_explorer(views: Sequence[View], options: ExplorerOptions) -> str:
     """Return the page of some views, of the first at first; see `headgrid.explore`."""
-    _check_size(views)
+    values = sum(capture.num_visible for view in views for capture in view.captures.values())
+    if values > MAX_VALUES:
+        raise CaptureError(
+            f"the captures have {values:,} visible values, expected at most {MAX_VALUES:,} in an "
+            f"explorer; give the files of fewer layers{' or fewer runs' if len(views) > 1 else ''}"
+        )
     models = [_describe_model(view, options) for view in views]
     title = shorten_text(options.title or "", 120) or "Attention Explorer"
     remedy = "choose a run." if len(views) > 1 else "write the page with --runs all."
@@ -230,16 +227,6 @@ def _describe_run(view: View, model: Mapping[str, Any], remedy: str) -> dict[str
     }
 
 
-def _check_size(views: Sequence[View]) -> None:
-    """Refuse captures that a browser could not show."""
-    values = sum(capture.num_visible for view in views for capture in view.captures.values())
-    if values > MAX_VALUES:
-        raise CaptureError(
-            f"the captures have {values:,} visible values, expected at most {MAX_VALUES:,} in an "
-            f"explorer; give the files of fewer layers{' or fewer runs' if len(views) > 1 else ''}"
-        )
-
-
 def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
     """Return what the script has to know, beside the values."""
     captures = shown.captures
@@ -249,10 +236,8 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
     asked = options.color_range
     fixed = quantile if isinstance(asked, str) else resolve_color_range(asked, [])
     measures = _draw_measures(shown, options)
-    preferred = options.statistic or "sink"
     vectors = len(first.query_frames) * len(first.key_frames) <= MAX_CELLS
-    pools = shown.pools
-    keys = name_places(whole.key_axis, pools[1])
+    pools, preferred = shown.pools, options.statistic or "sink"
     return {
         "statistic": first.statistic,
         "title": STATISTICS[first.statistic].title,
@@ -260,27 +245,31 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
         "heads": first.num_heads,
         "queries": list(first.query_frames) if shown.has_maps else [],
         "keys": list(first.key_frames),
-        "places": {"query": name_places(whole.query_axis, pools[0]), "key": keys},
+        "places": {
+            "query": name_places(whole.query_axis, pools[0]),
+            "key": name_places(whole.key_axis, pools[1]),
+        },
         "lastBlock": _tell_last_block(whole),
         "measures": measures,
-        "widths": [map_width(first, width) for width in MAP_WIDTHS],
-        "wordRoom": word_room(first),
+        "widths": [livespecs.map_width(first, width) for width in livespecs.MAP_WIDTHS],
+        "wordRoom": livespecs.word_room(first),
         "maps": [
-            draw_live_map(first, palette, width, vectors=vectors)
-            for width in MAP_WIDTHS * shown.has_maps
+            livespecs.draw_live_map(first, palette, width, vectors=vectors)
+            for width in livespecs.MAP_WIDTHS * shown.has_maps
         ],
         "image": None if vectors else _describe_image(first, palette),
-        "profiles": [draw_live_profile(first, w, pooled=pools[1] > 1) for w in MAP_WIDTHS],
+        "profiles": [
+            livespecs.draw_live_profile(first, w, pooled=pools[1] > 1) for w in livespecs.MAP_WIDTHS
+        ],
         "ranges": {
             "symmetric": {
-                str(layer): _ends(resolve_color_range("symmetric", [capture]))
-                for layer, capture in captures.items()
+                n: _ends(resolve_color_range("symmetric", [c])) for n, c in captures.items()
             },
-            "head": {str(layer): _head_ends(capture) for layer, capture in captures.items()},
+            "head": {n: _head_ends(c) for n, c in captures.items()},
             "shared": _ends(resolve_color_range("symmetric", captures.values())),
             "quantile": _ends(quantile),
         },
-        "extents": {str(layer): list(capture.value_range) for layer, capture in captures.items()},
+        "extents": {n: list(c.value_range) for n, c in captures.items()},
         "start": {
             "statistic": preferred if preferred in measures else next(iter(measures)),
             "range": asked if isinstance(asked, str) else "fixed",
@@ -324,7 +313,7 @@ def _draw_measures(shown: View, options: ExplorerOptions) -> dict[str, Any]:
         measures[name] = {
             "title": measure_title(name, found.statistic, key_name),
             "description": describe_measure(name, key_name),
-            "spec": draw_live_overview(summary, name, found, look),
+            "spec": livespecs.draw_live_overview(summary, name, found, look),
         }
     return measures
 
