@@ -54,7 +54,6 @@ def _numbers(value: str) -> Any:
 
 
 def _lines(path: str) -> list[str]:
-    """Read the lines of a file."""
     try:
         return Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -134,9 +133,10 @@ _with_options = add(
     ),
     option("--shard queries|sequence|heads", "What torchrun has cut."),
     click.option("--prompt", default="", help="Written into the captures; fills {prompt}."),
-    path_option(
+    option(
         "--prompts FILE",
         "Run once a line; {prompt}, {prompt_file}, {seed}, {run} in ARGS are filled in.",
+        check=_lines,
     ),
     option("--seed seeds N", "Fills {seed}; one, or one each.", multiple=True, type=int),
 )
@@ -189,7 +189,7 @@ def _record(
     output: Path,
     module: str | None,
     model: str | None,
-    prompts: Path | None,
+    prompts: list[str] | None,
     prompt: str,
     seeds: tuple[int, ...],
     **options: Any,
@@ -206,8 +206,8 @@ def _record(
     else:
         every = options["shard"] is not None
         seed = seeds[0] if len(seeds) == 1 else list(seeds) or 0
-        planned = session.plan_runs(_read_prompts(prompts, arguments), seed, every_process=every)
-    _check_output(output, [run.name for run in planned] if prompts else [])
+        planned = session.plan_runs(_clean_prompts(prompts, arguments), seed, every_process=every)
+    _check_output(output, [run.name for run in planned] if prompts is not None else [])
     for run in planned:
         with (
             tempfile.TemporaryDirectory(prefix="headgrid-") as scratch,
@@ -229,18 +229,15 @@ def _record(
         _report(folder, recording.runs)
 
 
-def _read_prompts(file: Path, arguments: list[str]) -> list[str]:
-    """Return the lines of a file, which the script must be told."""
-    if not file.is_file():
-        raise OptionError(f"{file}: there is no such file, expected prompts, one a line")
+def _clean_prompts(lines: list[str], arguments: list[str]) -> list[str]:
+    """Return the lines that are not empty, which the script must be told."""
     if not any("{prompt" in argument for argument in arguments):
         raise OptionError(
             "--prompts is given, but no argument of the script holds {prompt} or {prompt_file}, "
             "so that all runs would be the same; expected something like --prompt '{prompt}' "
             "behind the script"
         )
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line]
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _report(folder: Path | None, runs: list[list[Capture]]) -> None:

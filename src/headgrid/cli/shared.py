@@ -12,16 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from headgrid import options
 from headgrid.errors import HeadgridError, HeadgridWarning, OptionError, check_choice
-from headgrid.options import (
-    BLOCKS,
-    COLOR_RULES,
-    EMBEDS,
-    FIGURES,
-    FORMATS,
-    parse_color_range,
-    read_numbers,
-)
 from headgrid.text import clean_text
 
 if TYPE_CHECKING:
@@ -118,9 +110,9 @@ format_option = option(
     "Any of svg,png,pdf,html,json, separated by commas.",
     "svg",
     check=lambda text: check_list(
-        "format", [part.strip().lower() for part in text.split(",")], FORMATS
+        "format", [part.strip().lower() for part in text.split(",")], options.FORMATS
     ),
-    words=lambda: FORMATS,
+    words=lambda: options.FORMATS,
 )
 ppi_option = option("--ppi FLOAT", "Pixels per inch of a PNG.", 300, type=float, check=_check_ppi)
 palette_option = option("--palette rdbu|custom", "Colours.", "rdbu")
@@ -138,8 +130,8 @@ style_options = add(
         "quantile: the same without the outermost 1 % of all values; minmax: white stays at "
         "zero; log: decades, of masses; head: each head on its own scale; or two numbers.",
         "symmetric",
-        check=parse_color_range,
-        words=lambda: COLOR_RULES,
+        check=options.parse_color_range,
+        words=lambda: options.COLOR_RULES,
     ),
     option(
         "--cells auto|vector|image",
@@ -164,7 +156,7 @@ profile_options = add(
     option(
         "--marks LIST",
         "Thin lines at these frames, as in 3,10-12, and with blocks at the borders of blocks.",
-        check=lambda text: read_numbers("marks", text, (BLOCKS,)),
+        check=lambda text: options.read_numbers("marks", text, (options.BLOCKS,)),
     ),
 )
 #: The figures of a capture, and how they are drawn.
@@ -176,20 +168,20 @@ figure_options = add(
         "Where an HTML page has Vega from: inside; a CDN, pinned by hashes; or one script in DIR "
         "that all pages share.",
         "inline",
-        check=lambda embed: check_choice("embed", embed, EMBEDS),
+        check=lambda embed: check_choice("embed", embed, options.EMBEDS),
     ),
     option(
         "--figure names heatmap|perhead",
         "Which figure; both by default.",
         multiple=True,
-        check=lambda names: check_list("figure", names or FIGURES, FIGURES),
+        check=lambda names: check_list("figure", names or options.FIGURES, options.FIGURES),
     ),
     style_options,
     profile_options,
     option(
         "--heads LIST",
         "Only these heads, as in 0,3,7-9.",
-        check=lambda text: read_numbers("heads", text),
+        check=lambda text: options.read_numbers("heads", text),
     ),
     click.option("--sums", is_flag=True, help="Of masses: the sum of each row beside a map."),
 )
