@@ -64,8 +64,7 @@ def expect(condition: bool) -> None:
 
 def remove(element: etree._Element) -> None:
     """Take an element out of the drawing."""
-    parent = element.getparent()
-    if parent is not None:
+    if (parent := element.getparent()) is not None:
         parent.remove(element)
 
 
