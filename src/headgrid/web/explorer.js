@@ -172,10 +172,11 @@ class Explorer {
     const node = this.map.node;
     const spec = maps[fitMap(this.model, node.clientWidth)];
     const { image } = this.model;
-    const about = `${state.run} ${layer} ${head} ${image && range}`;
+    const about = `${state.run} ${layer} ${head} ${range}`;
+    const scale = colorScale(range, this.model);
     if (this.records?.about !== about && image) {
       const picture = new Image();
-      picture.src = paint(values, head, range, this.model);
+      picture.src = paint(values, head, scale, this.model);
       await picture.decode();
       // Vega shows nothing while it loads another image: it keeps the first, under an attribute
       // that comes before its own.
@@ -188,7 +189,8 @@ class Explorer {
         if (value === null) return;
         const [query, key] = [queries[row], keys[column]];
         const tooltip = this.describe(query, key, value);
-        rows.push({ layer, head, query, key, [statistic]: value, pair, panel: 0, tooltip });
+        const fill = `#${scale.color(value).toString(16).padStart(6, "0")}`;
+        rows.push({ layer, head, query, key, [statistic]: value, pair, panel: 0, fill, tooltip });
       });
       this.records = { about, rows };
     }
@@ -197,9 +199,10 @@ class Explorer {
     const at = (places, frame) => (image && frame !== null ? places.indexOf(frame) : frame);
     await this.map.show(spec, this.records.rows, {
       ...rangeParameters(range, own ? range : extents[layer]),
-      chosen_query: at(image?.rows, state.query),
-      pointed_query: this.pointed ? at(image?.rows, queries[query]) : null,
-      pointed_key: this.pointed ? at(image?.columns, keys[key]) : null,
+      range_stops: scale.stops,
+      chosen_query: at(image[0], state.query),
+      pointed_query: this.pointed ? at(image[0], queries[query]) : null,
+      pointed_key: this.pointed ? at(image[1], keys[key]) : null,
     });
     if (image) node.querySelector("image").setAttribute("href", this.records.picture.src);
   }
@@ -358,8 +361,8 @@ class Explorer {
     const { image, keys, queries } = this.model;
     const box = this.map.node.querySelector("image").getBoundingClientRect();
     const place = (places, share) => places[Math.floor(share * places.length)];
-    const row = queries.indexOf(place(image.rows, (box.bottom - event.clientY) / box.height));
-    const column = keys.indexOf(place(image.columns, (event.clientX - box.x) / box.width));
+    const row = queries.indexOf(place(image[0], (box.bottom - event.clientY) / box.height));
+    const column = keys.indexOf(place(image[1], (event.clientX - box.x) / box.width));
     const value = row < 0 || column < 0 ? null : this.values.value(this.state.head, row, column);
     return value === null ? null : { query: queries[row], key: keys[column], [this.model.statistic]: value };
   }

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from headgrid.capture.folders import name_folder
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.scales import ColorScale, Palette, frame_places, palette_for
+from headgrid.charts.scales import ColorScale, frame_places, palette_for
 from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.options import ColorRange, FigureOptions, PaletteName
 from headgrid.survey.model import Input, Survey
@@ -232,6 +232,7 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
     captures = shown.captures
     whole, first = shown.first, next(iter(captures.values()))
     palette = palette_for(first.statistic, options.palette)
+    levels = ColorScale(ColorRange(-1.0, 1.0, "fixed"), palette).colors()
     quantile = resolve_color_range("quantile", captures.values())
     asked = options.color_range
     fixed = quantile if isinstance(asked, str) else resolve_color_range(asked, [])
@@ -257,7 +258,11 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
             livespecs.draw_live_map(first, palette, width, vectors=vectors)
             for width in livespecs.MAP_WIDTHS * shown.has_maps
         ],
-        "image": None if vectors else _describe_image(first, palette),
+        "image": not vectors
+        and [frame_places(axis) for axis in (first.query_frames, first.key_frames)],
+        "colors": (levels.astype(int) @ [1 << 16, 1 << 8, 1]).tolist(),
+        "diverging": palette.diverging,
+        "stops": len(palette.colors),
         "profiles": [
             livespecs.draw_live_profile(first, w, pooled=pools[1] > 1) for w in livespecs.MAP_WIDTHS
         ],
@@ -275,17 +280,6 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
             "range": asked if isinstance(asked, str) else "fixed",
             "fixed": _ends(fixed),
         },
-    }
-
-
-def _describe_image(capture: Capture, palette: Palette) -> dict[str, Any]:
-    """Return what stands along the axes of a map that is an image, and its colours, as numbers."""
-    levels = ColorScale(ColorRange(-1.0, 1.0, "fixed"), palette).colors().astype(int)
-    return {
-        "rows": frame_places(capture.query_frames),
-        "columns": frame_places(capture.key_frames),
-        "colors": (levels @ [1 << 16, 1 << 8, 1]).tolist(),
-        "diverging": palette.diverging,
     }
 
 
