@@ -167,11 +167,10 @@ class Explorer {
   }
 
   async drawMap(values, layer, head) {
-    const { extents, keys, maps, queries, statistic } = this.model;
+    const { axes, extents, image, keys, maps, queries, statistic } = this.model;
     const { range, state } = this;
     const node = this.map.node;
     const spec = maps[fitMap(this.model, node.clientWidth)];
-    const { image } = this.model;
     const about = `${state.run} ${layer} ${head} ${range}`;
     const scale = colorScale(range, this.model);
     if (this.records?.about !== about && image) {
@@ -187,22 +186,20 @@ class Explorer {
         const [row, column] = [Math.floor(pair / keys.length), pair % keys.length];
         const value = values.value(head, row, column);
         if (value === null) return;
-        const [query, key] = [queries[row], keys[column]];
-        const tooltip = this.describe(query, key, value);
         const fill = `#${scale.color(value).toString(16).padStart(6, "0")}`;
-        rows.push({ layer, head, query, key, [statistic]: value, pair, panel: 0, fill, tooltip });
+        rows.push({ query: queries[row], key: keys[column], [statistic]: value, pair, panel: 0, fill });
       });
       this.records = { about, rows };
     }
     const [query, key] = this.pointed ?? [];
     const own = state.range === "head"; // beyond which nothing of it lies
-    const at = (places, frame) => (image && frame !== null ? places.indexOf(frame) : frame);
+    const at = (axis, frame) => (image && frame !== null ? axes[axis].indexOf(frame) : frame);
     await this.map.show(spec, this.records.rows, {
       ...rangeParameters(range, own ? range : extents[layer]),
       range_stops: scale.stops,
-      chosen_query: at(image[0], state.query),
-      pointed_query: this.pointed ? at(image[0], queries[query]) : null,
-      pointed_key: this.pointed ? at(image[1], keys[key]) : null,
+      chosen_query: at(0, state.query),
+      pointed_query: this.pointed ? at(0, queries[query]) : null,
+      pointed_key: this.pointed ? at(1, keys[key]) : null,
     });
     if (image) node.querySelector("image").setAttribute("href", this.records.picture.src);
   }
@@ -356,21 +353,20 @@ class Explorer {
     this.layer(layer).then((values) => this.sayPair(queries[query], keys[key], values.value(head, query, key)));
   }
 
-  // The pair under the mouse on a map that is an image, if it has a value.
+  // The pair under the mouse, if it has a value.
   pairAt(event) {
-    const { image, keys, queries } = this.model;
-    const box = this.map.node.querySelector("image").getBoundingClientRect();
+    const { axes, keys, queries } = this.model;
+    const box = this.map.node.querySelector(".headgrid_frame_marks path").getBoundingClientRect();
     const place = (places, share) => places[Math.floor(share * places.length)];
-    const row = queries.indexOf(place(image[0], (box.bottom - event.clientY) / box.height));
-    const column = keys.indexOf(place(image[1], (event.clientX - box.x) / box.width));
+    const row = queries.indexOf(place(axes[0], (box.bottom - event.clientY) / box.height));
+    const column = keys.indexOf(place(axes[1], (event.clientX - box.x) / box.width));
     const value = row < 0 || column < 0 ? null : this.values.value(this.state.head, row, column);
     return value === null ? null : { query: queries[row], key: keys[column], [this.model.statistic]: value };
   }
 
-  // Lets the map do something with the pair under the mouse; an image has no marks for pairs.
+  // Lets the map do something with the pair under the mouse: an image has no marks for pairs.
   onMap(type, listener) {
-    if (!this.model.image) return this.map.on(type, listener);
-    return this.map.node.addEventListener(type, (event) => {
+    this.map.node.addEventListener(type, (event) => {
       const pair = this.pairAt(event);
       const tooltip = pair && this.describe(pair.query, pair.key, pair[this.model.statistic]);
       this.map.view.tooltip()(null, event, null, tooltip);

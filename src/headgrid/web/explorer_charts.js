@@ -120,7 +120,7 @@ function colorScale([low, high], { colors, diverging, stops }) {
 }
 
 // A head's values as an image with a pixel for each pair of places.
-function paint(values, head, { color }, { image: [rows, columns], keys, queries }) {
+function paint(values, head, { color }, { axes: [rows, columns], keys, queries }) {
   const canvas = document.createElement("canvas");
   Object.assign(canvas, { width: columns.length, height: rows.length });
   const context = canvas.getContext("2d");

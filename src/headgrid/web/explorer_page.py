@@ -258,8 +258,8 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
             livespecs.draw_live_map(first, palette, width, vectors=vectors)
             for width in livespecs.MAP_WIDTHS * shown.has_maps
         ],
-        "image": not vectors
-        and [frame_places(axis) for axis in (first.query_frames, first.key_frames)],
+        "axes": [frame_places(axis) for axis in (first.query_frames, first.key_frames)],
+        "image": not vectors,
         "colors": (levels.astype(int) @ [1 << 16, 1 << 8, 1]).tolist(),
         "diverging": palette.diverging,
         "stops": len(palette.colors),

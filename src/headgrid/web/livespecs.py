@@ -102,14 +102,13 @@ def draw_live_overview(
 def draw_live_map(capture: Capture, palette: Palette, width: int, *, vectors: bool) -> Spec:
     """Return the map of one head, about as wide, of the frames and statistic of a capture.
 
-    It takes one record for each visible pair: ``panel`` (0), ``layer``, ``head``, ``query``,
-    ``key``, ``pair`` (a number that no other pair has), the statistic, a ``fill`` and a
-    ``tooltip``. Parameters: ``range_low`` and ``range_high``, ``range_stops`` (the values of the
-    palette's colours), ``range_ticks`` (values with a label on the colour bar), ``range_below``
-    and ``range_above`` (whether values lie beyond the ends), ``chosen_query``, ``pointed_query``
-    and ``pointed_key`` (frames, or null). Without ``vectors`` it takes one record, of ``panel``
-    and ``tile``, an image with a pixel for each place of both axes, and positions in place of
-    frames.
+    It takes one record for each visible pair: ``panel`` (0), ``query``, ``key``, ``pair`` (a
+    number that no other pair has), and a ``fill``. Parameters: ``range_low`` and ``range_high``,
+    ``range_stops`` (the values of the palette's colours), ``range_ticks`` (values with a label on
+    the colour bar), ``range_below`` and ``range_above`` (whether values lie beyond the ends),
+    ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames, or null). Without ``vectors``
+    it takes one record, of ``panel`` and ``tile``, an image with a pixel for each place of both
+    axes, and positions in place of frames.
     """
     scale = ColorScale(ColorRange(-1.0 if palette.diverging else 0.0, 1.0, "fixed"), palette)
     look = replace(_LOOK, map_panel=float(width), bar_length=float(width), vectors=vectors)
@@ -125,8 +124,7 @@ def draw_live_map(capture: Capture, palette: Palette, width: int, *, vectors: bo
         cells["encoding"]["color"] = {"field": "fill", "type": "nominal", "scale": None}
         # The mark of a pair stays that of the pair: half the time.
         cells["encoding"]["key"] = {"field": "pair"}
-        # One text or table for a pair as it comes: to make one of five fields takes a third longer.
-        cells["encoding"]["tooltip"] = {"field": "tooltip", "type": "nominal"}
+        del cells["encoding"]["tooltip"]
     _follow_range(frame["encoding"]["fill"], palette, spec["spec"]["height"])
     row = {"x": {"value": -_RING}, "x2": {"value": spec["spec"]["width"] + _RING}}
     rings = [*_rings(cells, {"y": "chosen_query"}, row)]
