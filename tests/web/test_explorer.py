@@ -800,11 +800,20 @@ def test_of_many_tokens_some_share_a_place_and_the_page_says_so(visit, tmp_path)
     assert spoken_value(seen) == number(tooltip["logit"]) == expected
     assert (tooltip["key"], tooltip["key_label"]) == ("120–122", "w120 … w122")
     row = causal.last_block_rows[1]
-    bars = data_of(seen, "profile", "headgrid_points", ["span", "key_label", "logit"])
+    profile = seen.page.locator("#profile .cell .background").first
+    profile.scroll_into_view_if_needed()
+    left, top, width, height = profile.evaluate(
+        "n => (({ x, y, width, height }) => [x, y, width, height])(n.getBoundingClientRect())"
+    )
     told = {0: ("0–2", "w0 … w2"), 40: ("120–122", "w120 … w122"), 171: ("513", "w513")}
     for place, (span, label) in told.items():
         pool = row[3 * place : 3 * place + 3]
-        assert bars[place] == [span, label, round_values(pool[[np.argmax(np.abs(pool))]])[0]]
+        tooltip = seen.hover(left + width * (place + 0.5) / 172, top + height / 2)
+        assert [tooltip[name] for name in ("query", "key", "key_label")] == [
+            *("last block", span, label)
+        ]
+        expected = round_values(pool[[np.argmax(np.abs(pool))]])[0]
+        assert number(tooltip["logit"]) == expected == spoken_value(seen)
     seen.page.locator("#map").focus()
     seen.page.keyboard.press("ArrowUp")
     wait_for_text(seen, "readout", "query tokens 512–513 'w512 … w513', key tokens 0–2 'w0 … w2': ")

@@ -43,12 +43,7 @@ from headgrid.options import parse_color_range
     "--roles FILE.csv",
     "The role of each head, to narrow the list of heads: columns layer, head and role.",
 )
-@option(
-    "-j --jobs N",
-    "Processes that read files at the same time; one per core where that pays.",
-    type=int,
-    check=shared.check_jobs,
-)
+@shared.jobs_option
 def explore(
     inputs: tuple[str, ...],
     file: Path,

@@ -241,7 +241,6 @@ def _clean_prompts(lines: list[str], arguments: list[str]) -> list[str]:
 
 
 def _report(folder: Path | None, runs: list[list[Capture]]) -> None:
-    """Print a line for each run that this process has written."""
     from headgrid.recorder.captures import summarize
 
     if folder is None:
@@ -312,7 +311,6 @@ def _find_callable(value: str | None, axis: str) -> Any:
 
 
 def _run_script(script: str, arguments: list[str], *, module: bool) -> None:
-    """Run a script as Python would, and return when it is done."""
     if not module and not Path(script).is_file():
         raise OptionError(f"{script}: there is no such script; use -m for a module's name")
     argv, path, folder = list(sys.argv), list(sys.path), Path.cwd()

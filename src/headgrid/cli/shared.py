@@ -98,8 +98,7 @@ def _check_ppi(ppi: float) -> float:
     return ppi
 
 
-def check_jobs(jobs: int) -> int:
-    """Return a number of processes that can be; another one is refused."""
+def _check_jobs(jobs: int) -> int:
     if not 1 <= jobs <= 1024:  # more are a slip of the keyboard
         raise OptionError(f"jobs is {jobs}, expected a whole number, 1 to 1024")
     return jobs
@@ -185,14 +184,15 @@ figure_options = add(
     ),
     click.option("--sums", is_flag=True, help="Of masses: the sum of each row beside a map."),
 )
+jobs_option = option(
+    "-j --jobs N",
+    "Processes that work at the same time; one per core where that pays.",
+    type=int,
+    check=_check_jobs,
+)
 #: Where work is done, and whether what is done is kept.
 run_options = add(
-    option(
-        "-j --jobs N",
-        "Processes that work at the same time; one per core where that pays.",
-        type=int,
-        check=check_jobs,
-    ),
+    jobs_option,
     option(
         "--dask ADDRESS",
         "Work on a running dask cluster, such as tcp://host:8786, that sees the same files.",

@@ -153,20 +153,14 @@ def read_transform(grid: Node, rows: list[str]) -> tuple[str, list[int] | int, d
     ((name, (statistic,)),) = steps.pop(0).items()
     expect(name == "flatten")
     number = {"op": "row_number", "field": "", "as": "position"}
-    keys = _read_keys(steps, {"window": [number], "groupby": rows})
-    return statistic, keys, _read_steps(steps, statistic, {*rows, "key", "position"})
-
-
-def _read_keys(steps: list[Node], window: Node) -> list[int] | int:
-    """Return the key of every position in a list, or what to add to a position."""
-    expect(steps.pop(0) == window)
+    expect(steps.pop(0) == {"window": [number], "groupby": rows})
     step = steps.pop(0)
     expect(step.keys() == {"calculate", "as"} and step["as"] == "key")
-    if listed := _LISTED.fullmatch(step["calculate"]):
-        return [int(key) for key in json.loads(listed[1])]
-    shift = _SHIFT.fullmatch(step["calculate"])
-    expect(shift is not None)
-    return int((shift and shift[1]) or 0) + 1
+    listed, shift = (form.fullmatch(step["calculate"]) for form in (_LISTED, _SHIFT))
+    expect(bool(listed or shift))
+    # The key of every position, or what to add to a position.
+    keys = json.loads(listed[1]) if listed else int((shift and shift[1]) or 0) + 1
+    return statistic, keys, _read_steps(steps, statistic, {*rows, "key", "position"})
 
 
 def _read_steps(steps: list[Node], statistic: str, taken: set[str]) -> dict[str, str]:

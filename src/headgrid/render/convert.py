@@ -275,7 +275,6 @@ def count_marks(spec: Spec) -> int:
 
 
 def _sources(spec: Spec, nodes: Nodes) -> list[Any]:
-    """Return everything that data come from."""
     datasets = spec.get("datasets")
     named = datasets.values() if isinstance(datasets, Mapping) else ()
     inline = [node["data"] for _, node in nodes if node.get("data") is not None]
@@ -296,7 +295,6 @@ def _list(value: Any) -> list[Any]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield all texts in a value, its lists and its mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, tuple, Mapping)):

@@ -272,7 +272,6 @@ def _draw(values: Array, scale: ColorScale, most: int, large: int, largest: int)
 
 
 def _color(values: Array, scale: ColorScale) -> _Pixels:
-    """Return the palette index of each value."""
     unseen = np.isnan(values)
     steps = scale.steps(np.where(unseen, 0.0, values)) // _COARSE
     return np.where(unseen, _UNSEEN, steps).astype(np.uint8)

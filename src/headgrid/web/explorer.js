@@ -214,9 +214,7 @@ class Explorer {
       // In a gap of the frames, the axis has a place that no key has.
       const places = spec.spec.layer.map((part) => part.encoding.x?.scale?.domain).find(Array.isArray);
       const shown = places.map((frame) => row[keys.indexOf(frame)] ?? null);
-      const named = places.map((frame) => this.model.places.key[frame]);
-      const [span, key_label] = ["span", "label"].map((name) => named.map((place) => place?.[name] ?? null));
-      this.line = { about, rows: [{ panel: 0, layer, head, [statistic]: shown, span, key_label }] };
+      this.line = { about, rows: [{ panel: 0, layer, head, [statistic]: shown }] };
     }
     await this.profile.show(spec, this.line.rows, valueParameters(row));
   }
@@ -228,12 +226,12 @@ class Explorer {
     return this.model.places[side][number]?.name ?? `${word}${number}`;
   }
 
-  // The rows of the tooltip of a pair: whole labels stand behind the numbers.
+  // The rows of the tooltip of a pair, or without a query of a key: whole labels stand behind.
   describe(query, key, value) {
     const { places, statistic } = this.model;
     const { head, layer } = this.state;
     const [row, column] = [places.query[query], places.key[key]];
-    const shown = { layer, head, query: row?.span ?? query, key: column?.span ?? key };
+    const shown = { layer, head, query: row?.span ?? query ?? "last block", key: column?.span ?? key };
     if (row?.label) shown.query_label = row.label;
     if (column?.label) shown.key_label = column.label;
     return { ...shown, [statistic]: value };
@@ -319,14 +317,9 @@ class Explorer {
 
   sayPair(query, key, value) {
     const { head, layer } = this.state;
-    const row = query === undefined || query === null ? "last block" : `query ${this.tell("query", query)}`;
-    const unit = value === null || value === undefined ? "" : ` ${this.model.unit}`;
+    const row = query === null ? "last block" : `query ${this.tell("query", query)}`;
+    const unit = value === null ? "" : ` ${this.model.unit}`;
     this.say(`Layer ${layer}, head ${head}, ${row}, key ${this.tell("key", key)}: ${print(value)}${unit}`);
-  }
-
-  sayDatum(datum, query) {
-    const { statistic } = this.model;
-    if (datum.key !== undefined && statistic in datum) this.sayPair(query, datum.key, datum[statistic]);
   }
 
   // -- What a reader does
@@ -353,24 +346,26 @@ class Explorer {
     this.layer(layer).then((values) => this.sayPair(queries[query], keys[key], values.value(head, query, key)));
   }
 
-  // The pair under the mouse, if it has a value.
-  pairAt(event) {
+  // Query, key and value at the mouse on the map or on the profile, if there is a value.
+  pairAt(chart, event) {
     const { axes, keys, queries } = this.model;
-    const box = this.map.node.querySelector(".headgrid_frame_marks path").getBoundingClientRect();
+    const box = chart.node.querySelector(".cell .background")?.getBoundingClientRect();
+    if (!box || !chart.view) return null; // while it is drawn
+    const [up, across] = [(box.bottom - event.clientY) / box.height, (event.clientX - box.x) / box.width];
     const place = (places, share) => places[Math.floor(share * places.length)];
-    const row = queries.indexOf(place(axes[0], (box.bottom - event.clientY) / box.height));
-    const column = keys.indexOf(place(axes[1], (event.clientX - box.x) / box.width));
-    const value = row < 0 || column < 0 ? null : this.values.value(this.state.head, row, column);
-    return value === null ? null : { query: queries[row], key: keys[column], [this.model.statistic]: value };
+    const query = chart === this.map ? place(axes[0], up) : this.state.query;
+    const within = chart === this.map ? queries.includes(query) : up >= 0 && up < 1;
+    const key = place(axes[1], across);
+    const value = (within && this.rowOf(this.values, query)[keys.indexOf(key)]) ?? null;
+    return within && value !== null ? [query, key, value] : null;
   }
 
-  // Lets the map do something with the pair under the mouse: an image has no marks for pairs.
-  onMap(type, listener) {
-    this.map.node.addEventListener(type, (event) => {
-      const pair = this.pairAt(event);
-      const tooltip = pair && this.describe(pair.query, pair.key, pair[this.model.statistic]);
-      this.map.view.tooltip()(null, event, null, tooltip);
-      listener(pair ?? {});
+  // Lets a chart do something with what is at the mouse: an image has no marks for pairs.
+  onPair(chart, type, listener) {
+    chart.node.addEventListener(type, (event) => {
+      const pair = this.pairAt(chart, event);
+      chart.view?.tooltip()(null, event, null, pair && this.describe(...pair));
+      if (pair) listener(...pair);
     });
   }
 
@@ -445,13 +440,13 @@ class Explorer {
   }
 
   takeProfile() {
-    const query = this.state.query ?? "last block";
+    const { query } = this.state;
     return this.takeTable("profile", this.rowOf(this.values).map((value, at) => [query, this.model.keys[at], value]));
   }
 
-  // The values of the profile: of the last block, or of the query that was chosen.
-  rowOf(values) {
-    const { head, query } = this.state;
+  // The values of the profile: of the last block, or of the query that was chosen, or another.
+  rowOf(values, query = this.state.query) {
+    const { head } = this.state;
     return query === null ? values.last(head) : values.row(head, this.model.queries.indexOf(query));
   }
 
@@ -473,12 +468,11 @@ class Explorer {
       const said = `${place.join(", ")}: ${this.model.measures[measure].title} ${print(datum[measure])}`;
       this.say(said.replace(/^./, (c) => c.toUpperCase()), "overview-readout");
     });
-    this.onMap("mousemove", (datum) => this.sayDatum(datum, datum.query));
-    this.onMap("mouseleave", () => {});
-    this.onMap("click", ({ query }) => {
-      if (query !== undefined) this.toggleRow(query);
-    });
-    this.profile.on("mousemove", (datum) => this.sayDatum(datum, this.state.query));
+    for (const chart of [this.map, this.profile]) {
+      this.onPair(chart, "mousemove", (...pair) => this.sayPair(...pair));
+      this.onPair(chart, "mouseleave", () => {});
+    }
+    this.onPair(this.map, "click", (query) => this.toggleRow(query));
     on("statistic", "change", (event) => this.change({ statistic: event.target.value }));
     on("layer", "change", (event) => this.choose(Number(event.target.value), this.state.head));
     on("head-number", "change", (event) => this.choose(this.state.layer, Number(event.target.value)));

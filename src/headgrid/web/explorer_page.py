@@ -263,9 +263,7 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
         "colors": (levels.astype(int) @ [1 << 16, 1 << 8, 1]).tolist(),
         "diverging": palette.diverging,
         "stops": len(palette.colors),
-        "profiles": [
-            livespecs.draw_live_profile(first, w, pooled=pools[1] > 1) for w in livespecs.MAP_WIDTHS
-        ],
+        "profiles": [livespecs.draw_live_profile(first, width) for width in livespecs.MAP_WIDTHS],
         "ranges": {
             "symmetric": {
                 n: _ends(resolve_color_range("symmetric", [c])) for n, c in captures.items()

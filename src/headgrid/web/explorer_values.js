@@ -71,12 +71,10 @@ class Layer {
 
 const RANGES = ["head", "symmetric", "shared", "quantile", "fixed"];
 const NUMBER = /^-?\d{1,21}(\.\d{1,25})?(e[+-]?\d{1,3})?$/; // all that a number prints as
-const WHOLE = /^\d{1,9}$/;
 
 const isRange = (low, high) => Number.isFinite(high - low) && high - low > 1e-290;
 
-const among = (text, numbers) =>
-  WHOLE.test(text) && numbers.includes(Number(text)) ? Number(text) : null;
+const among = (text, choices) => choices.find((one) => `${one}` === text) ?? null;
 const finite = (text) =>
   NUMBER.test(text) && Number.isFinite(Number(text)) ? Number(text) : null;
 
@@ -84,13 +82,13 @@ const ORDERS = { size: Math.abs, high: Number, low: (value) => -value };
 
 const READERS = new Map([
   ["layer", (text, run) => among(text, run.layers)],
-  ["head", (text, run) => (WHOLE.test(text) && Number(text) < run.heads ? Number(text) : null)],
+  ["head", (text, run) => among(text, [...Array(run.heads).keys()])],
   ["query", (text, run) => among(text, run.queries)],
-  ["statistic", (text, run) => (run.measures.includes(text) ? text : null)],
-  ["range", (text) => (RANGES.includes(text) ? text : null)],
+  ["statistic", (text, run) => among(text, run.measures)],
+  ["range", (text) => among(text, RANGES)],
   ["low", finite],
   ["high", finite],
-  ["order", (text) => (Object.hasOwn(ORDERS, text) ? text : null)],
+  ["order", (text) => among(text, Object.keys(ORDERS))],
   ["role", (text, run) => run.roles.find((role) => encodeURIComponent(role) === text) ?? null],
 ]);
 

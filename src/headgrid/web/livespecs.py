@@ -145,16 +145,16 @@ def draw_live_map(capture: Capture, palette: Palette, width: int, *, vectors: bo
     return _with_parameters(spec, **ends, range_stops=stops, range_ticks=[0], **chosen)
 
 
-def draw_live_profile(capture: Capture, width: int, *, pooled: bool = False) -> Spec:
+def draw_live_profile(capture: Capture, width: int) -> Spec:
     """Return the profile of one head, or of one query of it, as wide as the map of that width.
 
     Its parameters are ``value_low`` and ``value_high``, the ends of the value axis, which a
-    row without values has too. Its record has an array of values, and of ``key_label`` where
-    keys have labels, and of ``span``, the keys of each place, where places pool some.
+    row without values has too. Its record has an array of values.
     """
     look = replace(_LOOK, profile_width=float(map_width(capture, width)), shared_values=True)
     spec = _complete(draw_profiles(_one_head(capture), look)[0], look)
     for part in spec["spec"]["layer"]:
+        part["encoding"].pop("tooltip", None)  # the page tells
         # There is no title over the panel that a label at its top would lift.
         value = part["encoding"].get("y", {})
         if not value.get("axis"):
@@ -162,13 +162,7 @@ def draw_live_profile(capture: Capture, width: int, *, pooled: bool = False) -> 
         value["axis"]["labelExpr"] = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
         value["scale"]["padding"] = look.profile_padding
-        for shown in part["encoding"].get("tooltip", ()) if pooled else ():
-            if shown["field"] == "key":
-                shown |= {"field": "span", "title": "key"}
-    # Texts come with the values: an expression makes its list of all of them for each value.
     spec["transform"] = [step for step in spec["transform"] if step.get("as") != "key_label"]
-    texts = ["key_label"] * bool(capture.key_labels) + ["span"] * pooled
-    spec["transform"][0]["flatten"] += texts
     return _with_parameters(spec, value_low=0, value_high=1)
 
 
