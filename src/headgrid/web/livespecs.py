@@ -162,7 +162,6 @@ def draw_live_profile(capture: Capture, width: int) -> Spec:
         value["axis"]["labelExpr"] = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
         value["scale"]["padding"] = look.profile_padding
-    spec["transform"] = [step for step in spec["transform"] if step.get("as") != "key_label"]
     return _with_parameters(spec, value_low=0, value_high=1)
 
 
@@ -195,7 +194,7 @@ def _finish(spec: Spec) -> Spec:
     # A band over a gap has the white of paper.
     panel = spec["spec"]
     panel["layer"] = [part for part in panel["layer"] if part.get("name") not in (GAPS, KEY)]
-    named = ("run", "layer", "head")
+    named = ("run", "layer", "head", "key_label")
     spec["transform"] = [s for s in spec.get("transform", ()) if s.get("as") not in named]
     spec["data"]["name"] = "rows"
     for part in (spec["spec"], *spec["spec"]["layer"]):
