@@ -112,6 +112,9 @@ def cut_cells(spec: Spec) -> tuple[Spec, Maps]:
 
 
 def _cut(spec: Spec) -> tuple[Spec, Maps]:
+    # What changes every cell alike, the one that Vega draws shows; these may add or move others.
+    configured = {*spec["config"], *spec["config"].get("style", ())}
+    expect(not configured & {"mark", "range", "rect", "scale"})
     stack = next((name for name in ("vconcat", "hconcat") if name in spec), "")
     parts: list[Any] = list(spec[stack]) if stack else [spec]
     named, grids = {**spec.get("datasets", {})}, []
