@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class Card:
-    """A base of captures, surveys, recordings and scales: a notebook shows them as a table."""
+    """A base of captures, surveys, recordings and colour ranges: shown as a table."""
 
     __slots__ = ()
 

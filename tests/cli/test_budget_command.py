@@ -1,7 +1,9 @@
 """`headgrid budget` from outside: the files it leaves, what it prints, and what it refuses."""
 
 import csv
+import gc
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 import headgrid
 from commandline import files_under
 from headgrid import Capture
+from headgrid.capture.store import read_capture
 from synthetic import block_capture
 
 JSON = ["--format", "json"]
@@ -95,3 +98,17 @@ def test_two_captures_of_one_run_and_layer_are_refused(cli, tmp_path):
     assert done.exit_code == 1
     assert "b/x/layer0.npz are both x, layer 0, expected one capture" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_each_capture_is_read_once_and_few_are_held(cli, tmp_path, monkeypatch):
+    folder, held, most = write_masses(tmp_path / "in", ["run_0", "run_1"]), [], []
+
+    def read(file):
+        held.append(weakref.ref((found := read_capture(file))[0]))
+        gc.collect()
+        most.append(sum(one() is not None for one in held))
+        return found
+
+    monkeypatch.setattr("headgrid.capture.store.read_capture", read)
+    assert cli("budget", folder, "-o", tmp_path / "out", *JSON).exit_code == 0
+    assert max(most) <= 2 < len(held) == 4  # the one that is drawn, and the next

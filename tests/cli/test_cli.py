@@ -458,6 +458,7 @@ def test_a_folder_whose_name_is_no_text_is_printed_on_one_line(cli, tmp_path):
 def test_one_figure_may_be_one_file(format, cli, tmp_path):
     layers = [block_capture(layer=layer) for layer in (0, 1)]
     saved = [save_capture(one, tmp_path / f"layer{one.layer_index}.npz") for one in layers]
+    other = save_capture(layers[0], tmp_path / "other/layer0.npz")
     target, one = tmp_path / f"new/map.{format.upper()}", ["--figure", "heatmap"]
     done = cli("render", saved[0], "-o", target, *one)
     assert (done.exit_code, done.stdout.strip()) == (0, str(target))
@@ -467,12 +468,27 @@ def test_one_figure_may_be_one_file(format, cli, tmp_path):
     target.unlink()
     for arguments, told in (
         ([saved[0]], "is one file, but both figures of a capture would be drawn; choose one"),
-        ([*saved, *one], "is one file, but 2 captures would be drawn; give a folder"),
+        ([*saved, *one], "is one file, but 2 captures would be drawn, expected one"),
+        ([saved[0], other, *one], "is one file, but 2 captures would be drawn, expected one"),
         ([saved[0], "--format", "pdf"], "is a file and --format pdf, expected one of the two"),
     ):
         done = cli("render", *arguments, "-o", target)
         assert (done.exit_code != 0, target.exists()) == (True, False)
         assert f"headgrid: {target.name} {told}" in done.stderr
+
+
+def test_a_file_of_another_format_is_no_folder(cli, capture_file, tmp_path):
+    def render(name):
+        return cli("render", capture_file(), "-o", tmp_path / name, "--format", "json")
+
+    done = render("x.jpg")
+    assert (done.exit_code, (tmp_path / "x.jpg").exists()) == (2, False)
+    assert "x.jpg: suffix is '.jpg', expected a folder, or a file that ends in .svg, .png" in (
+        done.stderr
+    )
+    assert "did you mean 'svg'" in render("x.svgg").stderr
+    (tmp_path / "old.maps").mkdir()
+    assert [render(name).exit_code for name in ("old.maps", "run.2", "maps.v2")] == [0, 0, 0]
 
 
 def test_a_shell_completes_values():

@@ -178,6 +178,10 @@ def test_a_recording_is_not_mixed_with_another(script: Path, tmp_path: Path) -> 
     same = invoke("--prompts", tmp_path / "prompts.txt", *arguments)
     assert same.exit_code == 2
     assert "no argument of the script holds {prompt}" in same.output
+    (tmp_path / "prompts.txt").write_bytes(b"caf\xe9\n")
+    for name in ("prompts.txt", "nosuch.txt"):
+        odd = invoke("--prompts", tmp_path / name, *arguments)
+        assert (odd.exit_code, f"{name}' can not be read" in odd.output) == (2, True)
 
 
 @pytest.mark.parametrize(

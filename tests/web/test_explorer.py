@@ -319,6 +319,7 @@ def test_the_page_opens_on_the_most_telling_head_and_lists_all_by_the_measure(op
         keys = {"size": -values.abs(), "high": -values, "low": values}
         for order, key in keys.items():
             seen.page.select_option("#order", order)
+            settle(seen)
             lines = seen.page.locator("#ranking option").all_text_contents()
             found = [line.replace("\u00a0", " ").replace("\u2212", "-").split() for line in lines]
             ranked = key.sort_values(kind="stable").index
@@ -398,6 +399,19 @@ def test_nothing_of_an_overview_is_cut_and_the_map_takes_what_room_there_is(visi
             inside = "(n => n.scrollWidth <= n.clientWidth)(document.getElementById('overview'))"
             assert seen.page.evaluate(inside), (width, statistic)
     assert sizes[0] > 1.3 * sizes[1] > 1.3 * 250
+
+
+def test_the_chosen_cell_of_a_wide_overview_is_in_sight(visit, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(400, 4))
+    seen = open_page(visit, Capture.from_array(last_block=rows), tmp_path, "#head=390", width=700)
+    node, last = seen.page.locator("#overview"), ".role-mark path >> nth=-1"
+    for head in (None, 3, 399):
+        if head is not None:
+            seen.page.select_option("#ranking", f"0:{head}")
+            settle(seen)
+        room, ring = node.bounding_box(), node.locator(last).bounding_box()
+        assert room["x"] <= ring["x"] < ring["x"] + ring["width"] <= room["x"] + room["width"]
+        assert node.evaluate("n => n.scrollWidth > 2 * n.clientWidth")
 
 
 def take(seen, what):
@@ -596,6 +610,7 @@ def test_an_address_brings_back_what_was_shown(shown, visit):
 WRONG = [
     "#layer=1&statistic=<img src=x onerror=canary=1>",
     *("#layer=99&head=0", "#layer=1&head=2", "#layer=1&layer=2", "#layer=1&nosuch=1", "#layer=-1"),
+    *("#layer=1&order=constructor", "#layer=1&role=sink", "#layer=1&role=-"),
     *("#layer=1e0", "#layer= 1", "#layer=%31", "#layer=1&head", "#layer=1&head=0=0"),
     *("#layer=1&query=77", "#layer=1&range=javascript:canary=1", "#layer=1&statistic=__proto__"),
     *("#layer=1&statistic=constructor", "#layer=1&__proto__=1", "#layer=1&constructor=1"),
@@ -785,11 +800,20 @@ def test_of_many_tokens_some_share_a_place_and_the_page_says_so(visit, tmp_path)
     assert spoken_value(seen) == number(tooltip["logit"]) == expected
     assert (tooltip["key"], tooltip["key_label"]) == ("120–122", "w120 … w122")
     row = causal.last_block_rows[1]
-    bars = data_of(seen, "profile", "headgrid_points", ["span", "key_label", "logit"])
+    profile = seen.page.locator("#profile .cell .background").first
+    profile.scroll_into_view_if_needed()
+    left, top, width, height = profile.evaluate(
+        "n => (({ x, y, width, height }) => [x, y, width, height])(n.getBoundingClientRect())"
+    )
     told = {0: ("0–2", "w0 … w2"), 40: ("120–122", "w120 … w122"), 171: ("513", "w513")}
     for place, (span, label) in told.items():
         pool = row[3 * place : 3 * place + 3]
-        assert bars[place] == [span, label, round_values(pool[[np.argmax(np.abs(pool))]])[0]]
+        tooltip = seen.hover(left + width * (place + 0.5) / 172, top + height / 2)
+        assert [tooltip[name] for name in ("query", "key", "key_label")] == [
+            *("last block", span, label)
+        ]
+        expected = round_values(pool[[np.argmax(np.abs(pool))]])[0]
+        assert number(tooltip["logit"]) == expected == spoken_value(seen)
     seen.page.locator("#map").focus()
     seen.page.keyboard.press("ArrowUp")
     wait_for_text(seen, "readout", "query tokens 512–513 'w512 … w513', key tokens 0–2 'w0 … w2': ")
@@ -889,6 +913,7 @@ def test_the_mean_over_runs_is_shown_and_one_run_can_be_chosen(cli, folder, tmp_
         expected = round_values(block_capture(scale=scale).last_block_rows)
         assert np.array_equal(last_rows(page, 2, 4, 16), expected)
         (one,) = page_of(page)["runs"]
+        assert ("--runs all" in one["pick"]) == (run is None)
         assert one["name"] == ("mean over 2 runs" if run is None else "run_1")
     same = explore(folder, tmp_path / "b.html", run="run_1", statistic="first")
     assert page.read_bytes() == same.read_bytes()
@@ -934,7 +959,7 @@ def test_several_runs_are_held_beside_their_mean(cli, folder, visit, tmp_path, m
     settle(seen)
     shown = data_of(seen, "map", "headgrid_cells", ["logit_mean"])
     assert shown[0] == round_values(2 * values).tolist()
-    assert "choose a run" in seen.page.locator("#command").inner_text()
+    assert seen.page.locator("#command").inner_text().endswith("over runs: choose a run.")
     assert seen.page.locator("#take-command").is_hidden()
     seen.page.go_back()
     wait_for_text(seen, "name", "run_0")
@@ -964,10 +989,23 @@ def test_heads_are_listed_with_their_roles_and_by_them(cli, folder, visit, tmp_p
     ]
     for role, heads in {"": 4, "-": 1, "constructor": 2, "local, <b>x</b>": 1}.items():
         seen.page.select_option("#role", role)
+        settle(seen)
         found = seen.page.locator("#ranking option").all_text_contents()
         assert len(found) == heads
         assert all(text.replace("\u00a0", " ").endswith(role) for text in found)
     assert seen.page.locator("#statistics tr").first.inner_text() == "Role\tconstructor"
+    seen.page.select_option("#order", "low")
+    settle(seen)
+    assert "&order=low&role=local%2C%20%3Cb%3Ex%3C%2Fb%3E" in state_of(seen)["hash"]
+    again = visit(seen.page.url)
+    wait_until_drawn(again)
+    lists = [one.page.locator("#ranking option").all_text_contents() for one in (seen, again)]
+    assert lists[0] == lists[1] == found[:1]
+    assert again.page.locator("#order").input_value() == "low"
+    show(again, "#layer=1&head=1")
+    assert again.page.locator("#ranking option").count() == 4
+    show(again, "#layer=1&head=1&role=constructor&order=high")
+    assert again.page.locator("#ranking option").count() == 2
     same = explore(folder, tmp_path / "b.html", run="run_0", roles=pd.read_csv(io.StringIO(ROLES)))
     assert "constructor" in page_of(same)["roles"].values()
     assert page_of(same)["roles"] == page_of(page)["roles"]

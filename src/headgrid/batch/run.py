@@ -26,7 +26,6 @@ from headgrid.errors import (
     CaptureError,
     HeadgridError,
     HeadgridWarning,
-    OptionError,
     explain,
 )
 from headgrid.options import FIGURES, ColorRange, FigureOptions
@@ -138,18 +137,6 @@ def plan_jobs(
     warn_all(*(f"{source}: {told}" for told, source in hidden.items()))
     _refuse_collisions(jobs)
     return Plan(folder, figures, tuple(jobs), tuple(failures), color_range)
-
-
-def name_one(plan: Plan, path: Path) -> Plan:
-    """Return the plan of one figure that becomes a given file; several figures are refused."""
-    captures = len(plan.jobs) + len(plan.failures)
-    if captures > 1 or sum(len(job.paths) for job in plan.jobs) > 1:
-        several = f"{captures} captures" if captures > 1 else "both figures of a capture"
-        remedy = "give a folder" if captures > 1 else "choose one (--figure), or give a folder"
-        raise OptionError(f"{path.name} is one file, but {several} would be drawn; {remedy}")
-    only = [{name: {path.suffix[1:].lower(): path} for name in job.outputs} for job in plan.jobs]
-    jobs = (replace(job, outputs=one) for job, one in zip(plan.jobs, only, strict=True))
-    return replace(plan, jobs=tuple(jobs))
 
 
 def _name_outputs(capture: Capture, folder: Path, figures: Figures) -> dict[str, dict[str, Path]]:

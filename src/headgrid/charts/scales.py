@@ -16,7 +16,6 @@ import numpy.typing as npt
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import OptionError, check_choice
-from headgrid.notebook import Card
 from headgrid.options import PALETTES, SMALLEST_SPAN, ColorRange, FigureOptions
 from headgrid.tables.ranges import Ranged, resolve_color_range
 from headgrid.text import shorten_float, write_number
@@ -65,7 +64,7 @@ _PALETTES = {
 
 
 @dataclass(frozen=True)
-class ColorScale(Card):
+class ColorScale:
     """A colour range on a palette, in `STEPS` steps.
 
     A diverging palette keeps its middle colour at zero, each side scaled on its own. Of the rule

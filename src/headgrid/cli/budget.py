@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from headgrid.cli import shared
 from headgrid.cli.shared import option
-from headgrid.errors import OptionError, show_value
+from headgrid.errors import HeadgridError, OptionError, show_value
 from headgrid.options import FigureOptions
+from headgrid.text import clean_text
+
+if TYPE_CHECKING:
+    from headgrid.capture.folders import CaptureFile
+    from headgrid.capture.model import Capture
+    from headgrid.survey.read import Tally
 
 
 def _read_cache(text: str) -> tuple[int, int]:
@@ -20,6 +28,29 @@ def _read_cache(text: str) -> tuple[int, int]:
     if found is None or not int(found[1]) + int(found[2]):
         raise OptionError(f"cache is {show_value(text)}, expected frames, as in sink:1,recent:6")
     return int(found[1]), int(found[2])
+
+
+def _read_each(
+    files: Sequence[CaptureFile], tally: Tally, errors: list[HeadgridError]
+) -> Iterator[Capture]:
+    """Yield captures one at a time, named by their place, and tally what they are together."""
+    from headgrid.capture.folders import Place, place_captures
+    from headgrid.capture.store import read_capture
+    from headgrid.survey.read import Tally
+
+    with shared.show_progress(len(files)) as advance:
+        for file, place in zip(files, place_captures(files), strict=True):
+            try:
+                capture, digest = read_capture(file)
+            except HeadgridError as error:
+                shared.complain(error)
+                errors.append(error)
+            else:
+                clean = Place(clean_text(place.set), clean_text(place.run))
+                tally.merge(Tally.of(capture, clean, digest))
+                tally.maps.clear()  # means over runs
+                yield capture.replace(run=clean.text)
+            advance(1)
 
 
 @click.command()
@@ -45,40 +76,48 @@ def budget(
     Writes budget.csv, smallest.csv, RUN/layer{L}_budget with curves, and the smallest caches for
     90, 95 and 99 % as cache_90, ...; of --cache also dropped.csv and RUN/layer{L}_dropped.
     """
+    import pandas as pd
+
     from headgrid.batch.survey_files import Target, write_csv, write_figure
-    from headgrid.capture.folders import place_captures
-    from headgrid.capture.store import read_capture
+    from headgrid.capture.files import write_bytes
     from headgrid.charts.budgets import budget_curves, draw_dropped, draw_smallest
+    from headgrid.survey.read import Tally, survey_tally
     from headgrid.tables.budgets import SHARES, budget_table, drop_table, smallest_budgets
 
     target = Target(folder, (), formats, FigureOptions(**style), ppi)
     files, errors = shared.find_files(inputs)
-    found = shared.read_survey(files, place_captures(files), errors, None)
-    runs = {one.source: one.place.text for one in found.inputs()}
-    usable = [file for file in files if str(file.path) in runs]
-    captures = [read_capture(file)[0].replace(run=runs[str(file.path)]) for file in usable]
-    table = budget_table(captures, sink=sink)
-    small = smallest_budgets(table)
-    sizes = small.groupby(["policy", "share"], sort=False)["frames"].agg(["min", "median", "max"])
-    tables, told = {"budget": table, "smallest": small}, [f"smallest caches of heads\n{sizes}"]
-    if cache is not None:
-        tables["dropped"] = dropped = drop_table(captures, cache)
-        worst = dropped.nlargest(10, "dropped").to_string(index=False)
-        told.append(f"dropped most by sink:{cache[0]},recent:{cache[1]}\n{worst}")
-    for name, rows in tables.items():
-        shared.show_path(write_csv(rows.round(6), folder / f"{name}.csv"))
-    figures: dict[str, Any] = {}
-    for capture in captures:
-        name = str(Path(capture.run, f"layer{capture.layer_index}"))
-        figures[f"{name}_budget"] = partial(budget_curves, capture, sink=sink, **style)
+    tally, budgets, drops, drawn = Tally(), list[Any](), list[Any](), list[Path]()
+    with TemporaryDirectory() as scratch:  # where a capture is refused, none leaves a figure
+        for capture in _read_each(files, tally, errors):
+            budgets.append(budget_table(capture, sink=sink))
+            figures: dict[str, Any] = {"budget": partial(budget_curves, sink=sink, **style)}
+            if cache is not None:
+                drops.append(drop_table(capture, cache))
+                figures["dropped"] = partial(draw_dropped, cache=cache, options=target.options)
+            for name, draw in figures.items():
+                name = str(Path(capture.run, f"layer{capture.layer_index}_{name}"))
+                drawn += write_figure(name, partial(draw, capture), target, None, Path(scratch))
+        found = survey_tally(tally, errors)
+        for text in (*found.warnings, *found.missing):
+            shared.warn(text)
+        table = pd.concat(budgets, ignore_index=True)
+        small = smallest_budgets(table)
+        sizes = small.groupby(["policy", "share"], sort=False)["frames"].agg(
+            ["min", "median", "max"]
+        )
+        tables, told = {"budget": table, "smallest": small}, [f"smallest caches of heads\n{sizes}"]
         if cache is not None:
-            figures[f"{name}_dropped"] = partial(draw_dropped, capture, cache, target.options)
-    for share in SHARES:
-        chosen = small[small["share"] == share], sink, found.form.key_name, target.options
-        figures[f"cache_{100 * share:g}"] = partial(draw_smallest, *chosen)
-    for name, draw in figures.items():
-        for path in write_figure(name, draw, target, None, folder):
-            shared.show_path(path)
+            tables["dropped"] = dropped = pd.concat(drops, ignore_index=True)
+            worst = dropped.nlargest(10, "dropped").to_string(index=False)
+            told.append(f"dropped most by sink:{cache[0]},recent:{cache[1]}\n{worst}")
+        for share in SHARES:
+            chosen = small[small["share"] == share], sink, found.form.key_name, target.options
+            draw = partial(draw_smallest, *chosen)
+            drawn += write_figure(f"cache_{100 * share:g}", draw, target, None, Path(scratch))
+        for name, rows in tables.items():
+            shared.show_path(write_csv(rows.round(6), folder / f"{name}.csv"))
+        for path in drawn:
+            shared.show_path(write_bytes(folder / path.relative_to(scratch), path.read_bytes()))
     click.echo("\n".join(told))
     if found.failures:
         shared.stop(1)

@@ -7,24 +7,14 @@ from typing import Any
 
 import click
 
-from headgrid.cli.shared import (
-    check_jobs,
-    find_files,
-    inputs_argument,
-    measure_names,
-    option,
-    palette_option,
-    path_option,
-    read_survey,
-    show_path,
-    stop,
-)
+from headgrid.cli import shared
+from headgrid.cli.shared import option, path_option
 from headgrid.errors import OptionError
 from headgrid.options import parse_color_range
 
 
 @click.command()
-@inputs_argument
+@shared.inputs_argument
 @path_option(
     "-o --output file FILE.html", "The page, one file that needs nothing else.", required=True
 )
@@ -38,7 +28,7 @@ from headgrid.options import parse_color_range
 @option(
     "--statistic NAME",
     "What the overview shows first: a column of statistics.csv; by default the sink score.",
-    words=measure_names,
+    words=shared.measure_names,
 )
 @option(
     "--color-range RULE|LO,HI",
@@ -47,18 +37,13 @@ from headgrid.options import parse_color_range
     "symmetric",
     check=lambda text: parse_color_range(text) if "," in text else text,
 )
-@palette_option
+@shared.palette_option
 @option("--title TEXT", "Heading of the page.")
 @path_option(
     "--roles FILE.csv",
     "The role of each head, to narrow the list of heads: columns layer, head and role.",
 )
-@option(
-    "-j --jobs N",
-    "Processes that read files at the same time; one per core where that pays.",
-    type=int,
-    check=check_jobs,
-)
+@shared.jobs_option
 def explore(
     inputs: tuple[str, ...],
     file: Path,
@@ -80,15 +65,15 @@ def explore(
     from headgrid.web.explorer_page import ExplorerOptions, write_explorer
 
     known = None if roles is None else read_roles(roles)
-    chosen = ExplorerOptions(set=set, roles=known, **options)
+    chosen = ExplorerOptions(roles=known, **options)
     if file.suffix.lower() not in (".html", ".htm"):
         raise OptionError(f"{file.name}: suffix is {file.suffix!r}, expected .html")
-    files, errors = find_files(inputs)
+    files, errors = shared.find_files(inputs)
     places = place_captures(files, by="set" if set else None)
     kept = choose_runs(places, run, runs, set)
-    found = read_survey([files[n] for n in kept], [*kept.values()], errors, jobs)
+    found = shared.read_survey([files[n] for n in kept], [*kept.values()], errors, jobs)
     pick = name_heads(files, places, inputs)
     views = view_runs(found, set, pick, several=runs is not None)
-    show_path(write_bytes(file, write_explorer(views, chosen).encode("utf-8")))
+    shared.show_path(write_bytes(file, write_explorer(views, chosen).encode("utf-8")))
     if found.failures:
-        stop(1)
+        shared.stop(1)

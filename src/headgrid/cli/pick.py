@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgrid.cli.shared import (
-    exit_with,
-    inputs_argument,
-    option,
-    path_option,
-    ppi_option,
-    profile_options,
-    read_file,
-    show_path,
-    style_options,
-)
+from headgrid.cli import shared
+from headgrid.cli.shared import option
 from headgrid.errors import CaptureError, check_choice
 from headgrid.options import FORMATS, FigureOptions
 
@@ -39,7 +30,7 @@ def check_files(files: Sequence[Path]) -> dict[Path, str]:
 
 
 #: The files that one figure is written to, their formats by suffix.
-files_option = path_option(
+files_option = shared.path_option(
     "-o --output files FILE",
     "The figure; its suffix says the format. Give it again for another format.",
     required=True,
@@ -49,7 +40,7 @@ files_option = path_option(
 
 
 @click.command()
-@inputs_argument
+@shared.inputs_argument
 @option(
     "--head heads [RUN/]LAYER:HEAD",
     "A panel, such as 3:0 or run_002/28:2; give it again for each.",
@@ -58,9 +49,9 @@ files_option = path_option(
 )
 @files_option
 @option("--figure heatmap|perhead|both", "Maps, profiles, or both in paired rows.", "heatmap")
-@style_options
-@profile_options
-@ppi_option
+@shared.style_options
+@shared.profile_options
+@shared.ppi_option
 def pick(
     inputs: tuple[str, ...],
     heads: tuple[str, ...],
@@ -82,11 +73,11 @@ def pick(
     names = [HeadName.read(head) for head in heads]
     found, failures = find_captures(inputs)
     if failures and not found:
-        exit_with(failures)
+        shared.exit_with(failures)
     chosen = select_heads(_find_sources(found, names), names)
     chart: Any = draw_pick(chosen, figure, options)  # type: ignore[arg-type]
     write_figure(chart, files, ppi)
-    exit_with(failures)
+    shared.exit_with(failures)
 
 
 def write_figure(chart: Any, files: Mapping[Path, str], ppi: float) -> None:
@@ -98,7 +89,7 @@ def write_figure(chart: Any, files: Mapping[Path, str], ppi: float) -> None:
     spec = to_spec(chart, validate=False)
     contents = begin_save(spec, [*files.values()], ppi=ppi)()
     for file, content in zip(files, contents, strict=True):
-        show_path(write_bytes(file, content))
+        shared.show_path(write_bytes(file, content))
     click.echo(spec["description"])
 
 
@@ -117,7 +108,7 @@ def _find_sources(files: Sequence[CaptureFile], names: Sequence[HeadName]) -> li
             layer = int(named[1])
             sources.append(Source(place.text, layer, partial(_load, file, run, layer)))
         elif any(Source(place.text, 0, partial(_load, file, run)).is_of(n.run) for n in names):
-            capture = read_file(file)
+            capture = shared.read_file(file)
             sources.append(
                 Source(place.text, capture.layer_index, partial(capture.replace, run=run))
             )
@@ -125,7 +116,7 @@ def _find_sources(files: Sequence[CaptureFile], names: Sequence[HeadName]) -> li
 
 
 def _load(file: CaptureFile, run: str, layer: int | None = None) -> Capture:
-    capture = read_file(file)
+    capture = shared.read_file(file)
     if layer is not None and capture.layer_index != layer:
         raise CaptureError(
             f"{file.path}: holds layer {capture.layer_index}, expected layer {layer}, as its name "

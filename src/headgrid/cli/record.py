@@ -56,7 +56,6 @@ def _numbers(value: str) -> Any:
 
 
 def _lines(path: str) -> list[str]:
-    """Read the lines of a file."""
     try:
         return Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -136,9 +135,10 @@ _with_options = add(
     ),
     option("--shard queries|sequence|heads", "What torchrun has cut."),
     click.option("--prompt", default="", help="Written into the captures; fills {prompt}."),
-    path_option(
+    option(
         "--prompts FILE",
         "Run once a line; {prompt}, {prompt_file}, {seed}, {run} in ARGS are filled in.",
+        check=_lines,
     ),
     option("--seed seeds N", "Fills {seed}; one, or one each.", multiple=True, type=int),
 )
@@ -191,7 +191,7 @@ def _record(
     output: Path,
     module: str | None,
     model: str | None,
-    prompts: Path | None,
+    prompts: list[str] | None,
     prompt: str,
     seeds: tuple[int, ...],
     **options: Any,
@@ -209,9 +209,9 @@ def _record(
     else:
         every = options["shard"] is not None
         seed = seeds[0] if len(seeds) == 1 else list(seeds) or 0
-        planned = session.plan_runs(_read_prompts(prompts, arguments), seed, every_process=every)
+        planned = session.plan_runs(_clean_prompts(prompts, arguments), seed, every_process=every)
     apart = shards.name_folder(options["shard"])
-    _check_output(output, [run.name for run in planned] if prompts else [apart] if apart else [])
+    _check_output(output, [apart] if prompts is None else [run.name for run in planned])
     for run in planned:
         with (
             tempfile.TemporaryDirectory(prefix="headgrid-") as scratch,
@@ -240,18 +240,15 @@ def _record(
         _report(folder, recording.runs)
 
 
-def _read_prompts(file: Path, arguments: list[str]) -> list[str]:
-    """Return the lines of a file, which the script must be told."""
-    if not file.is_file():
-        raise OptionError(f"{file}: there is no such file, expected prompts, one a line")
+def _clean_prompts(lines: list[str], arguments: list[str]) -> list[str]:
+    """Return the lines that are not empty, which the script must be told."""
     if not any("{prompt" in argument for argument in arguments):
         raise OptionError(
             "--prompts is given, but no argument of the script holds {prompt} or {prompt_file}, "
             "so that all runs would be the same; expected something like --prompt '{prompt}' "
             "behind the script"
         )
-    lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line]
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _save(recording: Recording, folder: Path) -> None:
@@ -282,7 +279,7 @@ def _check_output(folder: Path, own: list[str]) -> None:
     if not near.is_dir() or not os.access(near, os.W_OK):
         raise OptionError(f"{near} is no folder that can be written, expected one as -o")
     found = sorted(path for up in ("", "*/", "*/*/") for path in folder.glob(f"{up}layer*.pt"))
-    if own:  # other processes may have written theirs
+    if any(own):  # other processes may have written theirs
         tops = [(path, path.relative_to(folder).parts[0]) for path in found]
         found = [path for path, top in tops if top in own or top == path.name]
     if found:
@@ -330,7 +327,6 @@ def _find_callable(value: str | None, axis: str) -> Any:
 
 
 def _run_script(script: str, arguments: list[str], *, module: bool) -> None:
-    """Run a script as Python would, and return when it is done."""
     if not module and not Path(script).is_file():
         raise OptionError(
             f"{script}: there is no such script; give its path (without python before it), or -m "

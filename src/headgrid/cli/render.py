@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,20 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from headgrid.cli.shared import (
-    complain,
-    count_jobs,
-    figure_options,
-    inputs_argument,
-    locate_inputs,
-    path_option,
-    run_options,
-    show_outcome,
-    show_path,
-    show_progress,
-    stop,
-)
-from headgrid.errors import OptionError
+from headgrid.cli import shared
+from headgrid.errors import OptionError, near_miss
 from headgrid.options import FORMATS, FigureOptions
 
 if TYPE_CHECKING:
@@ -42,13 +32,13 @@ _DEMO_RUNS = 3
 
 
 @click.command()
-@path_option("-o --output folder DIR", "Where the figures go.", "headgrid-demo")
+@shared.path_option("-o --output folder DIR", "Where the figures go.", "headgrid-demo")
 @click.option(
     "--real",
     is_flag=True,
     help="A layer recorded from a pretrained sentence encoder, in place of synthetic ones.",
 )
-@figure_options
+@shared.figure_options
 def demo(folder: Path, *, real: bool, **options: Any) -> None:
     """Draw both figures of the captures that come with headgrid.
 
@@ -80,18 +70,18 @@ def _write_captures(inputs: Path, folder: Path, *, runs: int) -> None:
             data["prompt"] = f"{capture.prompt} (run {run})"
             path = folder / f"run_{run:03d}" / f"layer{capture.layer_index}.npz"
             save_capture(Capture.from_dict(data), path)
-    show_path(folder)
+    shared.show_path(folder)
 
 
 @click.command()
-@inputs_argument
-@path_option(
+@shared.inputs_argument
+@shared.path_option(
     "-o --output folder DIR|FILE",
     "Where the figures go; each input's folders are mirrored there. A single figure may be a file.",
     required=True,
 )
-@figure_options
-@run_options
+@shared.figure_options
+@shared.run_options
 def render(
     inputs: tuple[str, ...],
     folder: Path,
@@ -106,16 +96,22 @@ def render(
     Writes layer{L}_2d_heatmap and layer{L}_perhead_grid for each, and for several
     captures headgrid-jobs.json, which --resume reads.
     """
-    file = folder if folder.suffix[1:].lower() in FORMATS and not folder.is_dir() else None
-    if file is not None:
-        asked = click.get_current_context().get_parameter_source("formats")
-        suffix, formats = file.suffix[1:].lower(), options["formats"]
-        if asked is ParameterSource.COMMANDLINE and formats != (suffix,):
+    suffix, file = folder.suffix[1:].lower(), None
+    if suffix in FORMATS and not folder.is_dir():
+        source = click.get_current_context().get_parameter_source("formats")
+        if source is ParameterSource.COMMANDLINE and options["formats"] != (suffix,):
+            asked = ",".join(options["formats"])
             raise OptionError(
-                f"{file.name} is a file and --format {','.join(formats)}, expected one of the two"
+                f"{folder.name} is a file and --format {asked}, expected one of the two"
             )
-        folder, options["formats"] = file.parent, (suffix,)
-    given = locate_inputs(inputs, jobs, dask)
+        file, folder, options["formats"] = folder, folder.parent, (suffix,)
+    elif re.fullmatch("[a-z]{3,4}", suffix) and not folder.is_dir():
+        raise OptionError(
+            f"{folder.name}: suffix is {folder.suffix!r}, expected a folder, or a file that ends "
+            f"in .{', .'.join(FORMATS)}{near_miss(suffix, FORMATS)}; if it is a folder, make it "
+            "first"
+        )
+    given = shared.locate_inputs(inputs, jobs, dask)
     _render(given, folder, options, jobs=jobs, dask=dask, resume=resume, file=file)
 
 
@@ -134,24 +130,29 @@ def _render(
     wanted["options"] = FigureOptions(**options)
     found = None
     least = _SEVERAL if jobs is None else min(jobs, 2)
-    if dask is not None or (jobs != 1 and _has_files(inputs, least)):
+    if file is not None or dask is not None or (jobs != 1 and _has_files(inputs, least)):
         from headgrid.capture.store import find_captures
 
         found = find_captures(inputs)
-    jobs = count_jobs(jobs, len(found[0]), least=_SEVERAL) if found else 1
+        if file is not None and (captures := len(found[0]) + len(found[1])) > 1:
+            raise OptionError(
+                f"{file.name} is one file, but {captures} captures would be drawn, expected one "
+                "capture for a file; give a folder"
+            )
+    jobs = shared.count_jobs(jobs, len(found[0]), least=_SEVERAL) if found else 1
     # Processes start on their own while the inputs are read here.
     with _open_workers(jobs, dask) as workers:
-        from headgrid.batch.run import Figures, name_one, plan_jobs
+        from headgrid.batch.run import Figures, plan_jobs
 
         figures = Figures(**wanted)
         plan = plan_jobs(inputs, folder, figures, found=found)
-        plan = plan if file is None else name_one(plan, file)
+        plan = plan if file is None else _name_one(plan, file)
         for error in plan.failures:
-            complain(error)
+            shared.complain(error)
         if plan.jobs and figures.embed == "assets" and "html" in figures.formats:
             from headgrid.web.assets import write_assets
 
-            show_path(write_assets(folder, executor=next(iter(workers.values()))))
+            shared.show_path(write_assets(folder, executor=next(iter(workers.values()))))
         total = len(plan.jobs) + len(plan.failures)
         listed = listed and (total > 1 or resume)
         with _open_manifest(plan, figures, resume) if listed else nullcontext() as manifest:
@@ -159,7 +160,19 @@ def _render(
     if failed:
         if total > 1:
             click.echo(f"headgrid: {failed} of {total} inputs failed", err=True)
-        stop(1)
+        shared.stop(1)
+
+
+def _name_one(plan: Plan, path: Path) -> Plan:
+    """Return the plan of one capture with its one figure in a given file."""
+    if any(len(job.paths) > 1 for job in plan.jobs):
+        raise OptionError(
+            f"{path.name} is one file, but both figures of a capture would be drawn; choose one "
+            "(--figure), or give a folder"
+        )
+    format = path.suffix[1:].lower()
+    jobs = [replace(job, outputs={n: {format: path} for n in job.outputs}) for job in plan.jobs]
+    return replace(plan, jobs=tuple(jobs))
 
 
 def _has_files(inputs: Sequence[Path], least: int) -> bool:
@@ -201,9 +214,9 @@ def _draw(plan: Plan, workers: dict[str, Executor], manifest: Manifest | None) -
     from headgrid.batch.run import run_jobs
 
     failed = unchanged = 0
-    with show_progress(len(plan.jobs)) as advance:
+    with shared.show_progress(len(plan.jobs)) as advance:
         for outcome in run_jobs(plan, manifest=manifest, **workers):
-            failed += show_outcome(outcome)
+            failed += shared.show_outcome(outcome)
             unchanged += not outcome
             advance(1)
     if unchanged:

@@ -6,21 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from headgrid import options
 from headgrid.errors import HeadgridError, HeadgridWarning, OptionError, check_choice
-from headgrid.options import (
-    BLOCKS,
-    COLOR_RULES,
-    EMBEDS,
-    FIGURES,
-    FORMATS,
-    parse_color_range,
-    read_numbers,
-)
 from headgrid.text import clean_text
 
 if TYPE_CHECKING:
@@ -91,13 +84,7 @@ def path_option(spec: str, text: str, default: Any = None, **more: Any) -> Decor
 
 def add(*decorators: Decorator) -> Decorator:
     """Return one decorator for many; the help shows options in their order."""
-
-    def decorate(command: Any) -> Any:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
-
-    return decorate
+    return lambda command: reduce(lambda made, one: one(made), reversed(decorators), command)
 
 
 def check_list(name: str, found: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
@@ -111,8 +98,7 @@ def _check_ppi(ppi: float) -> float:
     return ppi
 
 
-def check_jobs(jobs: int) -> int:
-    """Return a number of processes that can be; another one is refused."""
+def _check_jobs(jobs: int) -> int:
     if not 1 <= jobs <= 1024:  # more are a slip of the keyboard
         raise OptionError(f"jobs is {jobs}, expected a whole number, 1 to 1024")
     return jobs
@@ -123,9 +109,9 @@ format_option = option(
     "Any of svg,png,pdf,html,json, separated by commas.",
     "svg",
     check=lambda text: check_list(
-        "format", [part.strip().lower() for part in text.split(",")], FORMATS
+        "format", [part.strip().lower() for part in text.split(",")], options.FORMATS
     ),
-    words=lambda: FORMATS,
+    words=lambda: options.FORMATS,
 )
 ppi_option = option("--ppi FLOAT", "Pixels per inch of a PNG.", 300, type=float, check=_check_ppi)
 palette_option = option("--palette rdbu|custom", "Colours.", "rdbu")
@@ -143,8 +129,8 @@ style_options = add(
         "quantile: the same without the outermost 1 % of all values; minmax: white stays at "
         "zero; log: decades, of masses; head: each head on its own scale; or two numbers.",
         "symmetric",
-        check=parse_color_range,
-        words=lambda: COLOR_RULES,
+        check=options.parse_color_range,
+        words=lambda: options.COLOR_RULES,
     ),
     option(
         "--cells auto|vector|image",
@@ -169,7 +155,7 @@ profile_options = add(
     option(
         "--marks LIST",
         "Thin lines at these frames, as in 3,10-12, and with blocks at the borders of blocks.",
-        check=lambda text: read_numbers("marks", text, (BLOCKS,)),
+        check=lambda text: options.read_numbers("marks", text, (options.BLOCKS,)),
     ),
 )
 #: The figures of a capture, and how they are drawn.
@@ -181,31 +167,32 @@ figure_options = add(
         "Where an HTML page has Vega from: inside; a CDN, pinned by hashes; or one script in DIR "
         "that all pages share.",
         "inline",
-        check=lambda embed: check_choice("embed", embed, EMBEDS),
+        check=lambda embed: check_choice("embed", embed, options.EMBEDS),
     ),
     option(
         "--figure names heatmap|perhead",
         "Which figure; both by default.",
         multiple=True,
-        check=lambda names: check_list("figure", names or FIGURES, FIGURES),
+        check=lambda names: check_list("figure", names or options.FIGURES, options.FIGURES),
     ),
     style_options,
     profile_options,
     option(
         "--heads LIST",
         "Only these heads, as in 0,3,7-9.",
-        check=lambda text: read_numbers("heads", text),
+        check=lambda text: options.read_numbers("heads", text),
     ),
     click.option("--sums", is_flag=True, help="Of masses: the sum of each row beside a map."),
 )
+jobs_option = option(
+    "-j --jobs N",
+    "Processes that work at the same time; one per core where that pays.",
+    type=int,
+    check=_check_jobs,
+)
 #: Where work is done, and whether what is done is kept.
 run_options = add(
-    option(
-        "-j --jobs N",
-        "Processes that work at the same time; one per core where that pays.",
-        type=int,
-        check=check_jobs,
-    ),
+    jobs_option,
     option(
         "--dask ADDRESS",
         "Work on a running dask cluster, such as tcp://host:8786, that sees the same files.",
@@ -329,12 +316,12 @@ def stop(code: int) -> NoReturn:
 
 def complain(error: object) -> None:
     """Print an error on one line of stderr."""
-    click.echo(f"headgrid: {_one_line(error)}", err=True)
+    click.echo(f"headgrid: {clean_text(' '.join(str(error).split()))}", err=True)
 
 
 def warn(text: object) -> None:
     """Print a warning on one line of stderr."""
-    click.echo(f"headgrid: warning: {_one_line(text)}", err=True)
+    complain(f"warning: {text}")
 
 
 def show_path(path: Path) -> None:
@@ -350,10 +337,6 @@ def show_outcome(outcome: Sequence[Path] | HeadgridError) -> bool:
     for path in outcome:
         show_path(path)
     return False
-
-
-def _one_line(text: object) -> str:
-    return clean_text(" ".join(str(text).split()))
 
 
 def show_warning(message: Warning | str, category: type[Warning], *where: Any) -> None:

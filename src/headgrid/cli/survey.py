@@ -9,23 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgrid.cli.shared import (
-    check_list,
-    find_files,
-    format_option,
-    inputs_argument,
-    locate_inputs,
-    measure_names,
-    option,
-    palette_option,
-    path_option,
-    ppi_option,
-    read_survey,
-    run_options,
-    show_outcome,
-    stop,
-    width_option,
-)
+from headgrid.cli import shared
+from headgrid.cli.shared import option
 from headgrid.errors import CaptureError, HeadgridError, OutputError, check_choice
 from headgrid.options import COLOR_RULES, FigureOptions, parse_color_range
 from headgrid.text import clean_text, count_noun, shorten_text
@@ -39,8 +24,8 @@ _NAMED = 5
 
 
 @click.command()
-@inputs_argument
-@path_option("-o --output folder DIR", "Where tables, maps and figures go.", required=True)
+@shared.inputs_argument
+@shared.path_option("-o --output folder DIR", "Where tables, maps and figures go.", required=True)
 @option(
     "--by set",
     "Compare sets, the folders above the runs, side by side: also a single input's own.",
@@ -50,10 +35,10 @@ _NAMED = 5
     "--statistic statistics NAME",
     "One more measure to draw and compare, beside the sink score: a column of statistics.csv.",
     multiple=True,
-    words=measure_names,
+    words=shared.measure_names,
 )
-@format_option
-@ppi_option
+@shared.format_option
+@shared.ppi_option
 @option(
     "--color-range RULE|LO,HI",
     "Of the sheet, over all values of all inputs. quantile: symmetric, without the outermost "
@@ -62,15 +47,15 @@ _NAMED = 5
     check=parse_color_range,
     words=lambda: COLOR_RULES,
 )
-@palette_option
+@shared.palette_option
 @option("--theme default|paper", "Look.", "default")
 @option(
     "--cells auto|vector|image",
     "The sheet's cells as vector shapes, or as one PNG tile per head.",
     "auto",
 )
-@width_option
-@run_options
+@shared.width_option
+@shared.run_options
 def survey(
     inputs: tuple[str, ...],
     folder: Path,
@@ -95,25 +80,25 @@ def survey(
     from headgrid.capture.folders import place_captures
     from headgrid.tables.measures import MEASURES
 
-    given = locate_inputs(inputs, jobs, dask)
-    measures = check_list("statistic", ["sink", *statistics], tuple(MEASURES))
+    given = shared.locate_inputs(inputs, jobs, dask)
+    measures = shared.check_list("statistic", ["sink", *statistics], tuple(MEASURES))
     target = Target(folder, measures, formats, FigureOptions(**style), ppi, by, resume)
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path}: is a file, expected a folder; choose another one")
-    files, errors = find_files(given)
+    files, errors = shared.find_files(given)
     files = _leave_out_own(files, folder)
     places = place_captures(files, by="set" if by else None)
     if resume and not errors and target.is_finished(files, places):
         return
-    found = read_survey(files, places, errors, jobs, dask)
+    found = shared.read_survey(files, places, errors, jobs, dask)
     with processes.rendering_process() as executor:
         outcomes = write_survey(found, target, given, executor=executor)
         failed = _show_files(folder, outcomes)
     for line in _name_heads(found):
         click.echo(line)
     if failed or found.failures:
-        stop(1)
+        shared.stop(1)
 
 
 def _show_files(folder: Path, outcomes: Iterable[Sequence[Path] | HeadgridError]) -> bool:
@@ -123,7 +108,7 @@ def _show_files(folder: Path, outcomes: Iterable[Sequence[Path] | HeadgridError]
         if not isinstance(outcome, HeadgridError) and outcome[0].parent != folder:
             deeper[folder / outcome[0].relative_to(folder).parts[0]] += len(outcome)
         else:
-            failed |= show_outcome(outcome)
+            failed |= shared.show_outcome(outcome)
     for path, count in deeper.items():
         click.echo(f"{clean_text(str(path))}: {count_noun(count, 'file')}")
     return failed

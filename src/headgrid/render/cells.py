@@ -21,10 +21,12 @@ from headgrid.charts.panels import CELLS
 from headgrid.charts.scales import ColorScale, match_scale
 from headgrid.charts.spec import Records, Spec
 from headgrid.render.svg.cells import Cells
+from headgrid.render.svg.marks import expect
 
 Node: TypeAlias = Mapping[str, Any]
+#: Every mapping in a specification but its data and ``usermeta``, and where it stands.
+Nodes: TypeAlias = list[tuple[str, Node]]
 
-_CONFIG = {"aria", "background", "font", "header", "legend", "padding", "style", "title", "view"}
 _SHIFT = re.compile(r"datum\.position([+-]\d+)?")
 _LISTED = re.compile(r"(\[[\d, -]+\])\[datum\.position-1\]")
 #: Which panels a layer of cells is for: all, or those of a comparison.
@@ -43,10 +45,6 @@ class _Layer:
     size: tuple[int, int]  # of a cell, in whole units
     scale: ColorScale
     only: str = ""  # "<" and "==": the first two panels of three, and the third
-
-    def draws(self, panel: tuple[Any, ...]) -> bool:
-        """Return whether the panel is one of this layer's."""
-        return not self.only or (panel[0] % 3 == 2) == (self.only == "==")
 
     def cells(self, panel: tuple[Any, ...], records: Records) -> Cells:
         """Return the cells of one panel, or raise one of what Python raises for alien data."""
@@ -77,8 +75,29 @@ class Maps:
             seen = [record for record in records if record[layers[0].statistic] != [None]]
             for panel, own in _group(seen, layers[0].facets).items():
                 for layer in layers:
-                    if layer.draws(panel) and (found := layer.cells(panel, own))[2].size:
+                    if layer.only and (layer.only == "==") != (panel[0] % 3 == 2):
+                        continue
+                    if (found := layer.cells(panel, own))[2].size:
                         yield found
+
+
+def walk_spec(spec: Spec) -> Nodes:
+    """Return every mapping in a specification but its data and ``usermeta``, with its path."""
+    found: Nodes = []
+    rest: list[tuple[str, Any]] = [("", spec)]
+    while rest:
+        path, node = rest.pop()
+        if isinstance(node, Mapping):
+            found.append((path, node))
+            is_data = path.rpartition(".")[2] == "data"
+            skipped = ("datasets", "usermeta", "values" if is_data else "")
+            inner = [(f"{path}.{k}".lstrip("."), v) for k, v in node.items() if k not in skipped]
+        elif isinstance(node, (list, tuple)):
+            inner = [(f"{path}[{index}]", value) for index, value in enumerate(node)]
+        else:
+            continue
+        rest += reversed(inner)
+    return found
 
 
 def cut_cells(spec: Spec) -> tuple[Spec, Maps]:
@@ -93,7 +112,9 @@ def cut_cells(spec: Spec) -> tuple[Spec, Maps]:
 
 
 def _cut(spec: Spec) -> tuple[Spec, Maps]:
-    expect(_is_plain(spec["config"]))
+    # What changes every cell alike, the one that Vega draws shows; these may add or move others.
+    configured = {*spec["config"], *spec["config"].get("style", ())}
+    expect(not configured & {"mark", "range", "rect", "scale"})
     stack = next((name for name in ("vconcat", "hconcat") if name in spec), "")
     parts: list[Any] = list(spec[stack]) if stack else [spec]
     named, grids = {**spec.get("datasets", {})}, []
@@ -104,18 +125,11 @@ def _cut(spec: Spec) -> tuple[Spec, Maps]:
             take = named.pop if named_by.count(data.get("name")) == 1 else named.__getitem__
             records = data["values"] if "values" in data else take(data["name"])
             grids.append((layers, records))
-            parts[number] = {**part, "data": {"values": _first_cells(records, layers[0])}}
+            parts[number] = {**part, "data": {"values": [*_first_cells(records, layers[0])]}}
     if not grids:
         return spec, Maps([])
     rest = {**spec, "datasets": named} if "datasets" in spec else spec
     return ({**rest, stack: parts} if stack else {**rest, **parts[0]}), Maps(grids)
-
-
-def _is_plain(config: Node) -> bool:
-    """Return whether a configuration leaves cells and their scales alone."""
-    return all(name in _CONFIG or name[:4] == "axis" for name in config) and (
-        "rect" not in config.get("style", {})
-    )
 
 
 def _read_grid(grid: Node) -> list[_Layer]:
@@ -124,7 +138,9 @@ def _read_grid(grid: Node) -> list[_Layer]:
     layers = [layer for layer in panel["layer"] if str(layer.get("name", "")).endswith(CELLS)]
     if not layers:
         return []
-    facets = _facets(grid["facet"])
+    facet = grid["facet"]
+    parts = [facet] if "field" in facet else [facet["row"], facet["column"]]
+    facets = tuple(part["field"] for part in parts)
     statistic, keys, shared = read_transform(grid, [*facets, "query"])
     rest = [layer for layer in panel["layer"] if layer not in layers]
     alien = {"encoding", "transform", "projection"} & panel.keys()
@@ -137,22 +153,17 @@ def _read_grid(grid: Node) -> list[_Layer]:
 def read_transform(grid: Node, rows: list[str]) -> tuple[str, list[int] | int, dict[str, str]]:
     """Return what arrays, one for each value of some fields, hold, its keys, and other fields."""
     steps = list(grid["transform"])
-    statistic = _one(steps.pop(0), "flatten")[0]
+    ((name, (statistic,)),) = steps.pop(0).items()
+    expect(name == "flatten")
     number = {"op": "row_number", "field": "", "as": "position"}
-    keys = _read_keys(steps, {"window": [number], "groupby": rows})
-    return statistic, keys, _read_steps(steps, statistic, {*rows, "key", "position"})
-
-
-def _read_keys(steps: list[Node], window: Node) -> list[int] | int:
-    """Return the key of every position in a list, or what to add to a position."""
-    expect(steps.pop(0) == window)
+    expect(steps.pop(0) == {"window": [number], "groupby": rows})
     step = steps.pop(0)
     expect(step.keys() == {"calculate", "as"} and step["as"] == "key")
-    if listed := _LISTED.fullmatch(step["calculate"]):
-        return [int(key) for key in json.loads(listed[1])]
-    shift = _SHIFT.fullmatch(step["calculate"])
-    expect(shift is not None)
-    return int((shift and shift[1]) or 0) + 1
+    listed, shift = (form.fullmatch(step["calculate"]) for form in (_LISTED, _SHIFT))
+    expect(bool(listed or shift))
+    # The key of every position, or what to add to a position.
+    keys = json.loads(listed[1]) if listed else int((shift and shift[1]) or 0) + 1
+    return statistic, keys, _read_steps(steps, statistic, {*rows, "key", "position"})
 
 
 def _read_steps(steps: list[Node], statistic: str, taken: set[str]) -> dict[str, str]:
@@ -217,23 +228,13 @@ def ignores_values(layer: Node, statistic: str, facets: tuple[str, ...]) -> bool
     return one and set(steps[0].get("groupby", ())) == set(facets)
 
 
-def _facets(facet: Node) -> tuple[str, ...]:
-    """Return the fields that tell panels apart."""
-    if "field" in facet:
-        return (facet["field"],)
-    return facet["row"]["field"], facet["column"]["field"]
-
-
-def _first_cells(records: Records, layer: _Layer) -> Records:
-    """Return a record for each panel, cut behind its first value."""
-    kept: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for record in records:
-        panel = tuple(record[name] for name in layer.facets)
-        if panel not in kept or kept[panel][layer.statistic][-1] is None:
-            values = record[layer.statistic]
-            first = next((n for n, value in enumerate(values) if value is not None), 0)
-            kept[panel] = {**record, layer.statistic: values[: first + 1]}
-    return list(kept.values())
+def _first_cells(records: Records, layer: _Layer) -> Iterator[dict[str, Any]]:
+    """Yield a record for each panel, cut behind its first value."""
+    name = layer.statistic
+    for own in _group(records, layer.facets).values():
+        seen = ((record, n) for record in own for n, v in enumerate(record[name]) if v is not None)
+        record, first = next(seen, (own[-1], 0))
+        yield {**record, name: record[name][: first + 1]}
 
 
 def _group(records: Records, facets: tuple[str, ...]) -> dict[tuple[Any, ...], Records]:
@@ -241,15 +242,3 @@ def _group(records: Records, facets: tuple[str, ...]) -> dict[tuple[Any, ...], R
     for record in records:
         panels.setdefault(tuple(record[name] for name in facets), []).append(record)
     return panels
-
-
-def _one(step: Node, name: str) -> Sequence[Any]:
-    expect(step.keys() == {name} and len(step[name]) == 1)
-    values: Sequence[Any] = step[name]
-    return values
-
-
-def expect(condition: bool) -> None:
-    """Raise a ValueError where a specification is not as headgrid builds it."""
-    if not condition:
-        raise ValueError

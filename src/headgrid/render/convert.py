@@ -16,22 +16,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from headgrid.charts.spec import MAX_MARKS, Spec, check_depth, to_json
 from headgrid.errors import RenderError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY
 from headgrid.render import vega as engine
-from headgrid.render.cells import cut_cells
+from headgrid.render.cells import Nodes, cut_cells, walk_spec
 from headgrid.render.rows import cut_rows
 from headgrid.render.svg import finish as svg
 from headgrid.render.svg.bars import Stops
 from headgrid.render.svg.cells import Cells
 from headgrid.render.svg.panels import Panels
 from headgrid.text import PNG_URI, clean_text, leads_out, quote_text, shorten_text
-
-#: Every mapping in a specification but its data and ``usermeta``, and where it stands.
-Nodes: TypeAlias = list[tuple[str, Mapping[str, Any]]]
 
 _SCHEMA = re.compile(r"https://vega\.github\.io/schema/vega-lite/v\d+(\.\d+)*\.json#?")
 _PNG = re.compile(re.escape(PNG_URI) + r"[A-Za-z0-9+/]*={0,2}")
@@ -277,27 +274,7 @@ def count_marks(spec: Spec) -> int:
     return int(values * times * max(weight, 1.0)) + _PANEL_MARKS * len(panels)
 
 
-def walk_spec(spec: Spec) -> Nodes:
-    """Return every mapping in a specification but its data and ``usermeta``, with its path."""
-    found: Nodes = []
-    rest: list[tuple[str, Any]] = [("", spec)]
-    while rest:
-        path, node = rest.pop()
-        if isinstance(node, Mapping):
-            found.append((path, node))
-            is_data = path.rpartition(".")[2] == "data"
-            skipped = ("datasets", "usermeta", "values" if is_data else "")
-            inner = [(f"{path}.{k}".lstrip("."), v) for k, v in node.items() if k not in skipped]
-        elif isinstance(node, (list, tuple)):
-            inner = [(f"{path}[{index}]", value) for index, value in enumerate(node)]
-        else:
-            continue
-        rest += reversed(inner)
-    return found
-
-
 def _sources(spec: Spec, nodes: Nodes) -> list[Any]:
-    """Return everything that data come from."""
     datasets = spec.get("datasets")
     named = datasets.values() if isinstance(datasets, Mapping) else ()
     inline = [node["data"] for _, node in nodes if node.get("data") is not None]
@@ -318,7 +295,6 @@ def _list(value: Any) -> list[Any]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield all texts in a value, its lists and its mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, tuple, Mapping)):

@@ -16,9 +16,9 @@ from headgrid.charts.axes import Look, plain_label
 from headgrid.charts.panels import BARS, ENDS, LINE, POINTS
 from headgrid.charts.scales import value_ticks
 from headgrid.charts.spec import Spec
-from headgrid.render.cells import Node, expect, ignores_values, read_transform
+from headgrid.render.cells import Node, ignores_values, read_transform
 from headgrid.render.svg import marks
-from headgrid.render.svg.marks import RULE_DECIMALS, round_number, shorten_number
+from headgrid.render.svg.marks import RULE_DECIMALS, expect, round_number, shorten_number
 from headgrid.text import measure_text, write_number
 
 #: What marks of values do where there is none.

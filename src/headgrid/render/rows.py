@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
 from headgrid.charts.axes import Look, plain_label, restore_look
 from headgrid.charts.spec import Spec, configure
-from headgrid.render.cells import Maps, Node, expect
+from headgrid.render.cells import Maps, walk_spec
 from headgrid.render.profiles import Profiles, read_profiles
 from headgrid.render.svg.cells import Cells, write_cells
+from headgrid.render.svg.marks import expect
 from headgrid.render.svg.panels import Panels
 from headgrid.text import measure_text
 
@@ -110,7 +111,9 @@ def _read_lists(spec: Spec, count: int, look: Look, free: set[str]) -> dict[str,
     )
     listed = re.compile(rf"(\[.*\])\[(datum\.value|(datum|parent)\.{facet['field']})\]", re.DOTALL)
     lists: dict[str, Any] = {}
-    for owner, node in (*_nodes("header", facet["header"]), *_nodes("", spec["spec"])):
+    ours_alone = {"header": facet["header"], "spec": spec["spec"]}
+    for path, node in walk_spec(ours_alone)[1:]:
+        owner = path.rpartition(".")[2].partition("[")[0]
         expect(all(map(_KEYS.fullmatch, node)) and node.get("orient", "right") == "right")
         expect(owner in free or node.get("field") in (None, _FIELDS.get(owner)))
         expect(owner != "shape" or len(node["scale"]["domain"]) == 1)
@@ -125,13 +128,3 @@ def _read_lists(spec: Spec, count: int, look: Look, free: set[str]) -> dict[str,
                 expect(len(values) == count and node.get("as") != facet["field"])
                 expect(lists.setdefault(node.get("as", owner), values) == values)
     return lists
-
-
-def _nodes(owner: str, part: Any) -> Iterator[tuple[str, Node]]:
-    """Yield every mapping, and under which key it stands."""
-    if isinstance(part, Mapping):
-        yield owner, part
-        for key, inner in part.items():
-            yield from _nodes(key, inner)
-    for inner in part if isinstance(part, list) else ():
-        yield from _nodes(owner, inner)

@@ -43,7 +43,7 @@ def draw_svg(text: str, schema: str = "") -> str:
     # From version 2 on the engine is told once.
     nothing: dict[str, Any] = {} if "configured" in _loaded else {"allowed_base_urls": []}
     try:
-        drawn: str = vl_convert.vegalite_to_svg(text, vl_version=version, **nothing)
+        return str(vl_convert.vegalite_to_svg(text, vl_version=version, **nothing))
     except ValueError as error:
         if "heap limit" in str(error):
             raise RenderError(
@@ -54,7 +54,6 @@ def draw_svg(text: str, schema: str = "") -> str:
             f"Vega-Lite could not draw the specification ({_first_line(error)}); "
             "expected a valid Vega-Lite chart"
         ) from None
-    return drawn
 
 
 def draw_png(drawing: str, scale: float) -> bytes:
@@ -71,9 +70,7 @@ def bundle_javascript(schema: str = "") -> str:
     """Return Vega, Vega-Lite and vega-embed as one script that sets ``window.vegaEmbed``."""
     vl_convert = _import_engine()
     version = _find_version(schema, vl_convert.get_vegalite_versions())
-    snippet = "window.vegaEmbed=vegaEmbed;"
-    bundle: str = vl_convert.javascript_bundle(snippet, vl_version=version)
-    return bundle
+    return str(vl_convert.javascript_bundle("window.vegaEmbed=vegaEmbed;", vl_version=version))
 
 
 def find_versions(schema: str = "") -> dict[str, str]:

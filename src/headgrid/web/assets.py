@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from concurrent.futures import Executor
 from functools import cache
 from importlib.resources import files
@@ -97,15 +98,18 @@ def load_bundle(schema: str = "", executor: Executor | None = None) -> str:
 @cache
 def start_code() -> str:
     """Return the script that draws every figure of a page, its style inside."""
-    code = read_file("start.js").replace('"__STYLE__"', json.dumps(read_style("style.css")))
-    return check_script(code)
+    code = read_file("start.js").replace('"__GUARD__";', read_file("guard.js"))
+    return check_script(code.replace('"__STYLE__"', json.dumps(read_style("style.css"))))
 
 
 @cache
 def fragment_code() -> str:
     """Return the script that draws the one figure before it."""
-    draw = _on_one_line("fragment.js")
-    return check_script(f"({draw})(document.currentScript.previousElementSibling);")
+    return check_script(f"({_draw_code()})(document.currentScript.previousElementSibling);")
+
+
+def _draw_code() -> str:
+    return _on_one_line("fragment.js").replace('"__GUARD__";', _on_one_line("guard.js"))
 
 
 @cache
@@ -121,7 +125,7 @@ def notebook_code(schema: str = "") -> str:
         pinned = []
     code = _on_one_line("notebook.js").replace('"__SCRIPTS__"', json.dumps(pinned))
     # Longest part last: it may hold no mark that is replaced.
-    return check_script(code.replace('"__DRAW__"', _on_one_line("fragment.js")))
+    return check_script(code.replace('"__DRAW__"', _draw_code()))
 
 
 def pinned_scripts(schema: str = "") -> list[tuple[str, str]]:
@@ -163,4 +167,4 @@ def read_style(name: str) -> str:
 
 
 def _on_one_line(name: str) -> str:
-    return " ".join(read_file(name).split())
+    return " ".join(re.sub("(?m)^//.*", "", read_file(name)).split())

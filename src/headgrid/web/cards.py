@@ -62,7 +62,7 @@ _LEFT, _NAME = ' style="text-align: left"', ' style="text-align: left; white-spa
 
 @singledispatch
 def show_card(recording: Any) -> str:
-    """Return the card of a capture, a survey, a recording, a colour range or a colour scale."""
+    """Return the card of a capture, a survey, a recording or a colour range."""
     options = recording.options
     rows = [
         ("records", f"{options.attention}-attention, {STATISTICS[options.statistic].title}"),
@@ -150,13 +150,6 @@ def _show_range(color_range: ColorRange) -> str:
     if color_range.low < 0 < color_range.high:  # otherwise the palette is not known
         rows.append(("colors", _colors(ColorScale(color_range, palette_for("logit", "rdbu")))))
     return _card(f"Color range {_span(color_range.low, color_range.high)}", rows)
-
-
-@show_card.register
-def _show_scale(scale: ColorScale) -> str:
-    rows = [("palette", scale.palette.name), ("rule", escape(scale.range.rule))]
-    title = f"Color scale {_span(scale.range.low, scale.range.high)}"
-    return _card(title, rows, draw_colors(scale))
 
 
 def _score(captures: Sequence[Capture]) -> Array:
@@ -247,8 +240,9 @@ def draw_heads(capture: Capture, scale: ColorScale) -> str:
         columns = pool_factor(capture.last_block_rows.shape[1], _WIDTH)
         rows = pool_factor(heads, max(1, CELL_BUDGET // _WIDTH))
         lines = _color(pool_extremes(capture.last_block_rows, rows, columns), scale)
-        size = max(1, min(_WIDTH // lines.shape[1], 12)), max(1, min(240 // lines.shape[0], 12))
-        return _pack(_enlarge(lines, *size), scale, f"Last-block rows of {noun}, by key {key}")
+        for axis, room in enumerate((240, _WIDTH)):
+            lines = lines.repeat(max(1, min(room // lines.shape[axis], 12)), axis=axis)
+        return _pack(lines, scale, f"Last-block rows of {noun}, by key {key}")
     side = min(_LONGEST, max(_SHORTEST, math.isqrt(CELL_BUDGET // heads)))
     large = _ENLARGED if heads <= _MANY else _ENLARGED // 2
     shown = min(heads, CELL_BUDGET // _SHORTEST**2)
@@ -266,26 +260,21 @@ def draw_table(values: Array, scale: ColorScale, alt: str) -> str:
 def draw_colors(scale: ColorScale) -> str:
     """Draw the colours of a scale from its low to its high end."""
     low, high = scale.range.low, scale.range.high
-    line = _color(np.linspace(low, high, 128)[None], scale)
-    return _pack(_enlarge(line, 1, 12), scale, f"Colors from {low:g} to {high:g}")
+    line = _color(np.linspace(low, high, 128)[None], scale).repeat(12, axis=0)
+    return _pack(line, scale, f"Colors from {low:g} to {high:g}")
 
 
 def _draw(values: Array, scale: ColorScale, most: int, large: int, largest: int) -> _Pixels:
     """Draw at most so many cells along an axis, of at most so many pixels each."""
     pooled = pool_extremes(values, *(pool_factor(length, most) for length in values.shape))
     size = max(1, min(largest, large // max(pooled.shape)))
-    return _enlarge(_color(pooled, scale), size, size)
+    return _color(pooled, scale).repeat(size, axis=0).repeat(size, axis=1)
 
 
 def _color(values: Array, scale: ColorScale) -> _Pixels:
-    """Return the palette index of each value."""
     unseen = np.isnan(values)
     steps = scale.steps(np.where(unseen, 0.0, values)) // _COARSE
     return np.where(unseen, _UNSEEN, steps).astype(np.uint8)
-
-
-def _enlarge(pixels: _Pixels, width: int, height: int) -> _Pixels:
-    return pixels.repeat(height, axis=0).repeat(width, axis=1)
 
 
 def _arrange(panels: Sequence[_Pixels]) -> _Pixels:

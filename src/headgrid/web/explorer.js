@@ -20,12 +20,14 @@ async function readModel(run, specs) {
 }
 
 function fillSelect(select, choices, chosen) {
-  const same = choices.length === select.options.length && choices.every(([value], at) => `${value}` === select.options[at].value);
+  const shown = [...select.options].map((option) => [option.value, option.textContent]);
+  const same = `${shown}` === `${choices}`;
   if (!same) select.replaceChildren(...choices.map(([value, text]) => new Option(text, value)));
   select.value = chosen;
 }
 
-const ORDERS = { size: Math.abs, high: Number, low: (value) => -value };
+// What an address does not name.
+const DEFAULTS = { query: null, order: "size", role: "" };
 
 // Heads by a measure, those without a value last, and equal ones as they are numbered.
 function rank({ records }, order) {
@@ -38,6 +40,8 @@ function rank({ records }, order) {
 class Explorer {
   constructor(page) {
     this.page = page;
+    const roles = [...new Set(page.roles && ["-", ...Object.values(page.roles)])].sort();
+    for (const run of page.runs) run.roles = roles;
     this.models = [];
     this.specs = {};
     this.layers = new Map();
@@ -60,15 +64,11 @@ class Explorer {
     const measure = this.model.measures[found?.statistic ?? statistic];
     const fits = (one) => ["layer", "head"].every((name) => (found?.[name] ?? one[name]) === one[name]);
     const { layer, head } = rank(measure, "size").find(fits);
-    this.state = { run, layer, head, query: null, low: fixed[0], high: fixed[1], range, statistic, ...found };
+    this.state = { run, layer, head, ...DEFAULTS, low: fixed[0], high: fixed[1], range, statistic, ...found };
     if (found || location.hash.length < 2) history.replaceState(null, "", writeAddress(this.state, runs));
     this.listen();
     fillSelect(find("run"), runs.map(({ name, prompt }, at) => [at, prompt ? `${name}: ${prompt.slice(0, 60)}` : name]), run);
     find(runs.length > 1 ? "name" : "runs").hidden = true;
-    const counts = Object.create(null); // a role may have any name
-    for (const role of measure.records.map((one) => this.roleOf(one)).sort()) counts[role] = (counts[role] ?? 0) + 1;
-    const roles = Object.entries(counts).map(([role, count]) => [role, `${role} (${count})`]);
-    fillSelect(find("role"), [["", "all"], ...roles], "");
     find("roles").hidden = this.page.roles === null;
     return this.draw();
   }
@@ -145,15 +145,18 @@ class Explorer {
     const { node } = this.overview;
     const chosen = { chosen_layer: `${layer}`, chosen_head: `${head}` };
     const about = `${this.state.run} ${statistic} ${node.clientWidth}`;
-    if (this.fitted?.about === about) return this.overview.show(this.fitted.spec, null, chosen);
+    const known = this.fitted?.about === about;
     let beside = 130; // axis and colour bar, about: their labels are measured by drawing them
-    for (const last of [false, false, true]) {
-      this.fitted = { about, spec: fitOverview(spec, node.clientWidth, beside) };
+    for (let tries = known ? 1 : 3; tries > 0; tries--) {
+      if (!known) this.fitted = { about, spec: fitOverview(spec, node.clientWidth, beside) };
       await this.overview.show(this.fitted.spec, null, chosen);
-      if (last || node.scrollWidth <= node.clientWidth) return undefined;
+      if (node.scrollWidth <= node.clientWidth) break;
       beside = node.scrollWidth - this.fitted.spec.spec.width;
     }
-    return undefined;
+    if (known && this.ringed === head) return;
+    this.ringed = head;
+    const [room, ring] = [node, [...node.querySelectorAll(".role-mark path")].at(-1)].map((one) => one.getBoundingClientRect());
+    if (ring.left < room.left || ring.right > room.right) node.scrollLeft += ring.left - room.left - room.width / 2;
   }
 
   get range() {
@@ -164,15 +167,15 @@ class Explorer {
   }
 
   async drawMap(values, layer, head) {
-    const { extents, keys, maps, queries, statistic } = this.model;
+    const { axes, extents, image, keys, maps, queries, statistic } = this.model;
     const { range, state } = this;
     const node = this.map.node;
     const spec = maps[fitMap(this.model, node.clientWidth)];
-    const { image } = this.model;
-    const about = `${state.run} ${layer} ${head} ${image && range}`;
+    const about = `${state.run} ${layer} ${head} ${range}`;
+    const scale = colorScale(range, this.model);
     if (this.records?.about !== about && image) {
       const picture = new Image();
-      picture.src = paint(values, head, range, this.model);
+      picture.src = paint(values, head, scale, this.model);
       await picture.decode();
       // Vega shows nothing while it loads another image: it keeps the first, under an attribute
       // that comes before its own.
@@ -183,20 +186,20 @@ class Explorer {
         const [row, column] = [Math.floor(pair / keys.length), pair % keys.length];
         const value = values.value(head, row, column);
         if (value === null) return;
-        const [query, key] = [queries[row], keys[column]];
-        const tooltip = this.describe(query, key, value);
-        rows.push({ layer, head, query, key, [statistic]: value, pair, panel: 0, tooltip });
+        const fill = `#${scale.color(value).toString(16).padStart(6, "0")}`;
+        rows.push({ query: queries[row], key: keys[column], [statistic]: value, pair, panel: 0, fill });
       });
       this.records = { about, rows };
     }
     const [query, key] = this.pointed ?? [];
     const own = state.range === "head"; // beyond which nothing of it lies
-    const at = (places, frame) => (image && frame !== null ? places.indexOf(frame) : frame);
+    const at = (axis, frame) => (image && frame !== null ? axes[axis].indexOf(frame) : frame);
     await this.map.show(spec, this.records.rows, {
       ...rangeParameters(range, own ? range : extents[layer]),
-      chosen_query: at(image?.rows, state.query),
-      pointed_query: this.pointed ? at(image?.rows, queries[query]) : null,
-      pointed_key: this.pointed ? at(image?.columns, keys[key]) : null,
+      range_stops: scale.stops,
+      chosen_query: at(0, state.query),
+      pointed_query: this.pointed ? at(0, queries[query]) : null,
+      pointed_key: this.pointed ? at(1, keys[key]) : null,
     });
     if (image) node.querySelector("image").setAttribute("href", this.records.picture.src);
   }
@@ -211,9 +214,7 @@ class Explorer {
       // In a gap of the frames, the axis has a place that no key has.
       const places = spec.spec.layer.map((part) => part.encoding.x?.scale?.domain).find(Array.isArray);
       const shown = places.map((frame) => row[keys.indexOf(frame)] ?? null);
-      const named = places.map((frame) => this.model.places.key[frame]);
-      const [span, key_label] = ["span", "label"].map((name) => named.map((place) => place?.[name] ?? null));
-      this.line = { about, rows: [{ panel: 0, layer, head, [statistic]: shown, span, key_label }] };
+      this.line = { about, rows: [{ panel: 0, layer, head, [statistic]: shown }] };
     }
     await this.profile.show(spec, this.line.rows, valueParameters(row));
   }
@@ -225,12 +226,12 @@ class Explorer {
     return this.model.places[side][number]?.name ?? `${word}${number}`;
   }
 
-  // The rows of the tooltip of a pair: whole labels stand behind the numbers.
+  // The rows of the tooltip of a pair, or without a query of a key: whole labels stand behind.
   describe(query, key, value) {
     const { places, statistic } = this.model;
     const { head, layer } = this.state;
     const [row, column] = [places.query[query], places.key[key]];
-    const shown = { layer, head, query: row?.span ?? query, key: column?.span ?? key };
+    const shown = { layer, head, query: row?.span ?? query ?? "last block", key: column?.span ?? key };
     if (row?.label) shown.query_label = row.label;
     if (column?.label) shown.key_label = column.label;
     return { ...shown, [statistic]: value };
@@ -279,12 +280,16 @@ class Explorer {
   // The statistics of the head, and all heads in order with the chosen one among them.
   fillLists() {
     const { model, page, run, state } = this;
-    const { head, layer, statistic } = state;
-    const [order, role] = [find("order").value, find("role").value];
+    const { head, layer, order, role, statistic } = state;
     const about = [model.run, statistic, order, role].join();
     if (this.ranked !== about) {
       this.ranked = about;
-      const shown = rank(model.measures[statistic], order).filter((one) => role === "" || this.roleOf(one) === role);
+      const ranked = rank(model.measures[statistic], order);
+      const shown = ranked.filter((one) => role === "" || this.roleOf(one) === role);
+      const counts = new Map([["", ranked.length]]);
+      for (const name of ranked.map((one) => this.roleOf(one)).sort()) counts.set(name, (counts.get(name) ?? 0) + 1);
+      fillSelect(find("role"), [...counts].map(([name, count]) => [name, name === "" ? "all" : `${name} (${count})`]), role);
+      find("order").value = order;
       const heads = shown.map((one) => {
         const text = `${`L${one.layer}`.padEnd(3)} ${`H${one.head}`.padEnd(3)} ${print(one.value).padStart(9)}  ${this.roleOf(one)}`;
         return new Option(text.trimEnd().replaceAll(" ", "\u00a0"), `${one.layer}:${one.head}`);
@@ -312,14 +317,9 @@ class Explorer {
 
   sayPair(query, key, value) {
     const { head, layer } = this.state;
-    const row = query === undefined || query === null ? "last block" : `query ${this.tell("query", query)}`;
-    const unit = value === null || value === undefined ? "" : ` ${this.model.unit}`;
+    const row = query === null ? "last block" : `query ${this.tell("query", query)}`;
+    const unit = value === null ? "" : ` ${this.model.unit}`;
     this.say(`Layer ${layer}, head ${head}, ${row}, key ${this.tell("key", key)}: ${print(value)}${unit}`);
-  }
-
-  sayDatum(datum, query) {
-    const { statistic } = this.model;
-    if (datum.key !== undefined && statistic in datum) this.sayPair(query, datum.key, datum[statistic]);
   }
 
   // -- What a reader does
@@ -346,31 +346,39 @@ class Explorer {
     this.layer(layer).then((values) => this.sayPair(queries[query], keys[key], values.value(head, query, key)));
   }
 
-  // The pair under the mouse on a map that is an image, if it has a value.
-  pairAt(event) {
-    const { image, keys, queries } = this.model;
-    const box = this.map.node.querySelector("image").getBoundingClientRect();
+  // Query, key and value at the mouse on the map or on the profile, if there is a value.
+  pairAt(chart, event) {
+    const { axes, keys, queries } = this.model;
+    const box = chart.node.querySelector(".cell .background")?.getBoundingClientRect();
+    if (!box || !chart.view) return null; // while it is drawn
+    const [up, across] = [(box.bottom - event.clientY) / box.height, (event.clientX - box.x) / box.width];
     const place = (places, share) => places[Math.floor(share * places.length)];
-    const row = queries.indexOf(place(image.rows, (box.bottom - event.clientY) / box.height));
-    const column = keys.indexOf(place(image.columns, (event.clientX - box.x) / box.width));
-    const value = row < 0 || column < 0 ? null : this.values.value(this.state.head, row, column);
-    return value === null ? null : { query: queries[row], key: keys[column], [this.model.statistic]: value };
+    const query = chart === this.map ? place(axes[0], up) : this.state.query;
+    const within = chart === this.map ? queries.includes(query) : up >= 0 && up < 1;
+    const key = place(axes[1], across);
+    const value = (within && this.rowOf(this.values, query)[keys.indexOf(key)]) ?? null;
+    return within && value !== null ? [query, key, value] : null;
   }
 
-  // Lets the map do something with the pair under the mouse; an image has no marks for pairs.
-  onMap(type, listener) {
-    if (!this.model.image) return this.map.on(type, listener);
-    return this.map.node.addEventListener(type, (event) => {
-      const pair = this.pairAt(event);
-      const tooltip = pair && this.describe(pair.query, pair.key, pair[this.model.statistic]);
-      this.map.view.tooltip()(null, event, null, tooltip);
-      listener(pair ?? {});
+  // Lets a chart do something with what is at the mouse: an image has no marks for pairs.
+  onPair(chart, type, listener) {
+    chart.node.addEventListener(type, (event) => {
+      const pair = this.pairAt(chart, event);
+      chart.view?.tooltip()(null, event, null, pair && this.describe(...pair));
+      if (pair) listener(...pair);
     });
   }
 
-  point(query, key) {
+  toggleRow(query) {
+    return this.change({ query: query === this.state.query ? null : query });
+  }
+
+  // Moves the map's cursor, which begins at the chosen query and the first key.
+  point(up, right) {
     const { keys, queries } = this.model;
+    const start = [this.state.query === null ? queries.length - 1 : queries.indexOf(this.state.query), 0];
     const within = (at, count) => Math.min(count - 1, Math.max(0, at));
+    const [query, key] = this.pointed ? [this.pointed[0] + up, this.pointed[1] + right] : start;
     this.pointed = [within(query, queries.length), within(key, keys.length)];
     this.sayPointed();
     return this.draw();
@@ -432,13 +440,13 @@ class Explorer {
   }
 
   takeProfile() {
-    const query = this.state.query ?? "last block";
+    const { query } = this.state;
     return this.takeTable("profile", this.rowOf(this.values).map((value, at) => [query, this.model.keys[at], value]));
   }
 
-  // The values of the profile: of the last block, or of the query that was chosen.
-  rowOf(values) {
-    const { head, query } = this.state;
+  // The values of the profile: of the last block, or of the query that was chosen, or another.
+  rowOf(values, query = this.state.query) {
+    const { head } = this.state;
     return query === null ? values.last(head) : values.row(head, this.model.queries.indexOf(query));
   }
 
@@ -460,12 +468,11 @@ class Explorer {
       const said = `${place.join(", ")}: ${this.model.measures[measure].title} ${print(datum[measure])}`;
       this.say(said.replace(/^./, (c) => c.toUpperCase()), "overview-readout");
     });
-    this.onMap("mousemove", (datum) => this.sayDatum(datum, datum.query));
-    this.onMap("mouseleave", () => {});
-    this.onMap("click", ({ query }) => {
-      if (query !== undefined) this.change({ query: query === this.state.query ? null : query });
-    });
-    this.profile.on("mousemove", (datum) => this.sayDatum(datum, this.state.query));
+    for (const chart of [this.map, this.profile]) {
+      this.onPair(chart, "mousemove", (...pair) => this.sayPair(...pair));
+      this.onPair(chart, "mouseleave", () => {});
+    }
+    this.onPair(this.map, "click", (query) => this.toggleRow(query));
     on("statistic", "change", (event) => this.change({ statistic: event.target.value }));
     on("layer", "change", (event) => this.choose(Number(event.target.value), this.state.head));
     on("head-number", "change", (event) => this.choose(this.state.layer, Number(event.target.value)));
@@ -488,7 +495,7 @@ class Explorer {
       });
     }
     on("run", "change", (event) => this.change({ run: Number(event.target.value) }));
-    for (const id of ["order", "role"]) on(id, "change", () => this.fillLists());
+    for (const id of ["order", "role"]) on(id, "change", (event) => this.change({ [id]: event.target.value }));
     on("ranking", "change", (event) => this.choose(...event.target.value.split(":").map(Number)));
     const taken = {
       figure: () => this.takeFigure(),
@@ -507,21 +514,34 @@ class Explorer {
       this.change({ query: null });
       find(this.model.maps.length ? "map" : "profile").focus({ preventScroll: true });
     });
-    on("overview", "keydown", (event) => this.press(event, OVERVIEW_KEYS));
-    on("map", "keydown", (event) => this.press(event, MAP_KEYS));
+    const onKeys = (id, keys, act) =>
+      on(id, "keydown", (event) => {
+        if (event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(keys, event.key)) return;
+        event.preventDefault();
+        act(event.key, ...keys[event.key]);
+      });
+    onKeys("overview", STEPS, (_, name, step) => this.step(name, step));
+    onKeys("map", MOVES, (key, up, right) => {
+      if (key === "Escape") this.change({ query: null });
+      else if (this.pointed && !up && !right) this.toggleRow(this.model.queries[this.pointed[0]]);
+      else this.point(up, right);
+    });
     on("map", "blur", () => {
       if (!this.pointed) return;
       this.pointed = null;
       this.draw();
     });
-    on("theme", "click", () => this.setTheme(!this.isDark));
+    on("theme", "click", () => {
+      root.dataset.theme = this.isDark ? "light" : "dark";
+      find("theme").setAttribute("aria-pressed", this.isDark);
+    });
     document.querySelector(".skip").addEventListener("click", (event) => {
       event.preventDefault(); // the address is that of what is shown
       find("head").focus();
     });
     addEventListener("hashchange", () => {
       const found = readAddress(location.hash, this.page.runs, this.state.run);
-      if (found) this.change({ query: null, ...found }, true);
+      if (found) this.change({ ...DEFAULTS, ...found }, true);
     });
     const hold = (event) => void (this.held = event.repeat);
     for (const type of ["keydown", "keyup"]) addEventListener(type, hold, true);
@@ -535,55 +555,17 @@ class Explorer {
     addEventListener("resize", fit); // the height counts as well
   }
 
-  press(event, keys) {
-    const act = event.ctrlKey || event.metaKey || event.altKey ? undefined : keys.get(event.key);
-    if (!act) return;
-    event.preventDefault();
-    act(this);
-  }
-
   get isDark() {
     return root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
   }
-
-  setTheme(dark) {
-    root.dataset.theme = dark ? "dark" : "light";
-    find("theme").setAttribute("aria-pressed", dark);
-  }
 }
 
-const OVERVIEW_KEYS = new Map([
-  ["ArrowUp", (page) => page.step("layer", -1)],
-  ["ArrowDown", (page) => page.step("layer", 1)],
-  ["ArrowLeft", (page) => page.step("head", -1)],
-  ["ArrowRight", (page) => page.step("head", 1)],
-  ["PageUp", (page) => page.step("layer", -5)],
-  ["PageDown", (page) => page.step("layer", 5)],
-  ["Home", (page) => page.step("head", -Infinity)],
-  ["End", (page) => page.step("head", Infinity)],
-]);
-
-// Moves the map's cursor, which begins at the chosen query and the first key.
-const move = (up, right) => (page) => {
-  const { queries } = page.model;
-  if (page.pointed) return page.point(page.pointed[0] + up, page.pointed[1] + right);
-  const { query } = page.state;
-  return page.point(query === null ? queries.length - 1 : queries.indexOf(query), 0);
+// Where a key goes: in the overview, and in the map, up and right; query frame 0 is at the bottom.
+const STEPS = {
+  ...{ ArrowUp: ["layer", -1], ArrowDown: ["layer", 1], ArrowLeft: ["head", -1], ArrowRight: ["head", 1] },
+  ...{ PageUp: ["layer", -5], PageDown: ["layer", 5], Home: ["head", -Infinity], End: ["head", Infinity] },
 };
-const chooseRow = (page) => {
-  if (!page.pointed) return move(0, 0)(page);
-  const query = page.model.queries[page.pointed[0]];
-  return page.change({ query: query === page.state.query ? null : query });
-};
-const MAP_KEYS = new Map([
-  ["ArrowUp", move(1, 0)], // query frame 0 is at the bottom
-  ["ArrowDown", move(-1, 0)],
-  ["ArrowLeft", move(0, -1)],
-  ["ArrowRight", move(0, 1)],
-  ["Enter", chooseRow],
-  [" ", chooseRow],
-  ["Escape", (page) => page.change({ query: null })],
-]);
+const MOVES = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Enter: [0, 0], " ": [0, 0], Escape: [0, 0] };
 
 async function start() {
   try {

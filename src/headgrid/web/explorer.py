@@ -102,7 +102,7 @@ def explore(
     '<!doctype html>'
     """
     known = None if roles is None else read_roles(roles)
-    options = ExplorerOptions(set, statistic, color_range, palette, title, known)
+    options = ExplorerOptions(statistic, color_range, palette, title, known)
     if isinstance(inputs, Survey):
         if run is not None or runs is not None:
             raise OptionError(

@@ -99,20 +99,28 @@ function valueParameters(row) {
   return { value_low: low, value_high: high > low ? high : low + 1 };
 }
 
-// A head's values as an image with a pixel for each pair of places, in the colours that
-// `ColorScale` gives them.
-function paint(values, head, [low, high], { image, keys, queries }) {
-  const { colors, columns, diverging, rows } = image;
-  const count = colors.length;
-  const [start, end] = [diverging && low >= 0 ? count / 2 : 0, diverging && high <= 0 ? count / 2 : count];
-  // The straight piece of the scale from a value to a value, in steps from first to last.
-  const piece = (from, to, first, last) => {
-    const slope = (last - first) / (to - from);
-    return (value) => Math.min(last - 1, Math.max(first, Math.floor((value - from) * slope + first)));
+// The colours of values in a range, those that `ColorScale` gives them, and the values at all stops
+// of the palette; the stops that a range does not use lie at its end.
+function colorScale([low, high], { colors, diverging, stops }) {
+  const clamp = (number, least, most) => Math.min(most, Math.max(least, number));
+  const [start, end] = [diverging && low >= 0 ? 0.5 : 0, diverging && high <= 0 ? 0.5 : 1];
+  const bent = diverging && low < 0 && high > 0 && Math.abs(low + high) > 1e-9 * high;
+  // Straight pieces: from a value to a value, at places of the palette.
+  const [below, above] = bent ? [[low, 0, 0, 0.5], [0, high, 0.5, 1]] : Array(2).fill([low, high, start, end]);
+  const color = (value) => {
+    const [from, to, first, last] = value < 0 ? below : above;
+    const step = Math.floor((value - from) * ((colors.length * (last - first)) / (to - from)) + colors.length * first);
+    return colors[clamp(step, colors.length * first, colors.length * last - 1)];
   };
-  const through = diverging && low < 0 && high > 0;
-  const below = through ? piece(low, 0, 0, count / 2) : piece(low, high, start, end);
-  const above = through ? piece(0, high, count / 2, count) : below;
+  const valueAt = (place) => {
+    const [from, to, first, last] = place < 0.5 ? below : above;
+    return from + ((place - first) / (last - first)) * (to - from);
+  };
+  return { color, stops: Array.from({ length: stops }, (_, at) => valueAt(clamp(at / (stops - 1), start, end))) };
+}
+
+// A head's values as an image with a pixel for each pair of places.
+function paint(values, head, { color }, { axes: [rows, columns], keys, queries }) {
   const canvas = document.createElement("canvas");
   Object.assign(canvas, { width: columns.length, height: rows.length });
   const context = canvas.getContext("2d");
@@ -123,8 +131,8 @@ function paint(values, head, [low, high], { image, keys, queries }) {
     keys.forEach((_, column) => {
       const value = values.value(head, row, column);
       if (value === null) return;
-      const color = colors[value < 0 ? below(value) : above(value)];
-      pixels.data.set([color >> 16, (color >> 8) & 255, color & 255, 255], 4 * (line + places[column]));
+      const paint = color(value);
+      pixels.data.set([paint >> 16, (paint >> 8) & 255, paint & 255, 255], 4 * (line + places[column]));
     });
   });
   context.putImageData(pixels, 0, 0);

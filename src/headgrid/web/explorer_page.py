@@ -23,7 +23,7 @@ import numpy.typing as npt
 from headgrid.capture.folders import name_folder
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.scales import ColorScale, Palette, frame_places, palette_for
+from headgrid.charts.scales import ColorScale, frame_places, palette_for
 from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.options import ColorRange, FigureOptions, PaletteName
 from headgrid.survey.model import Input, Survey
@@ -31,15 +31,7 @@ from headgrid.tables.measures import MEASURES, describe_measure, measure_title
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import DIGITS, round_values
 from headgrid.text import count_noun, shorten_list, shorten_text
-from headgrid.web import assets
-from headgrid.web.livespecs import (
-    MAP_WIDTHS,
-    draw_live_map,
-    draw_live_overview,
-    draw_live_profile,
-    map_width,
-    word_room,
-)
+from headgrid.web import assets, livespecs
 from headgrid.web.page import write_document, write_script
 from headgrid.web.places import name_places, name_queries, pool_capture, pool_size
 
@@ -52,17 +44,13 @@ MAX_VALUES = 12_000_000
 # The whole number that stands for "no value"; others stay below 10,000 in magnitude.
 _NO_VALUE = -32768
 _SCRIPTS = ("explorer_values.js", "explorer_charts.js", "explorer_takeout.js", "explorer.js")
-_NO_RUN = (
-    "headgrid pick draws heads of one run, and this is a mean over runs: choose a run, or write "
-    "the page with --runs all."
-)
+_NO_RUN = "headgrid pick draws heads of one run, and this is a mean over runs: "
 
 
 @dataclass(frozen=True)
 class ExplorerOptions:
     """What a page shows, and how; see `headgrid.explore`. Checked when made."""
 
-    set: str | None = None
     statistic: str | None = None
     color_range: str | tuple[float, float] = "symmetric"
     palette: PaletteName = "rdbu"
@@ -169,10 +157,16 @@ class View:
 
 def write_explorer(views: Sequence[View], options: ExplorerOptions) -> str:
     """Return the page of some views, of the first at first; see `headgrid.explore`."""
-    _check_size(views)
+    values = sum(capture.num_visible for view in views for capture in view.captures.values())
+    if values > MAX_VALUES:
+        raise CaptureError(
+            f"the captures have {values:,} visible values, expected at most {MAX_VALUES:,} in an "
+            f"explorer; give the files of fewer layers{' or fewer runs' if len(views) > 1 else ''}"
+        )
     models = [_describe_model(view, options) for view in views]
     title = shorten_text(options.title or "", 120) or "Attention Explorer"
-    runs = [_describe_run(*pair) for pair in zip(views, models, strict=True)]
+    remedy = "choose a run." if len(views) > 1 else "write the page with --runs all."
+    runs = [_describe_run(*pair, remedy) for pair in zip(views, models, strict=True)]
     for number, run in enumerate(runs):
         plain = re.fullmatch(r"[\w./-]{1,80}", run["name"], re.ASCII)
         name = run["name"] if plain else f"~{number}"
@@ -216,7 +210,7 @@ def write_explorer(views: Sequence[View], options: ExplorerOptions) -> str:
     return write_document("explorer", title, body, scripts, style=look)
 
 
-def _describe_run(view: View, model: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_run(view: View, model: Mapping[str, Any], remedy: str) -> dict[str, Any]:
     """Return what a page says of a view, and what its addresses may name."""
     stem = re.sub(r"\W+", "_", view.name[:60], flags=re.ASCII).strip("_")
     return {
@@ -224,7 +218,7 @@ def _describe_run(view: View, model: Mapping[str, Any]) -> dict[str, Any]:
         "prompt": shorten_text(view.first.prompt, 300),
         "about": " · ".join(shorten_text(text) for text in view.describe()),
         "stem": f"{stem}_" if stem else "",
-        "pick": view.pick if view.runs == 1 or not view.pick else _NO_RUN,
+        "pick": view.pick and (view.pick if view.runs == 1 else _NO_RUN + remedy),
         "head": view.heads.get(view.input.place.text) if view.runs == 1 else None,
         "layers": list(view.captures),
         "heads": model["heads"],
@@ -233,29 +227,18 @@ def _describe_run(view: View, model: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_size(views: Sequence[View]) -> None:
-    """Refuse captures that a browser could not show."""
-    values = sum(capture.num_visible for view in views for capture in view.captures.values())
-    if values > MAX_VALUES:
-        raise CaptureError(
-            f"the captures have {values:,} visible values, expected at most {MAX_VALUES:,} in an "
-            f"explorer; give the files of fewer layers{' or fewer runs' if len(views) > 1 else ''}"
-        )
-
-
 def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
     """Return what the script has to know, beside the values."""
     captures = shown.captures
     whole, first = shown.first, next(iter(captures.values()))
     palette = palette_for(first.statistic, options.palette)
+    levels = ColorScale(ColorRange(-1.0, 1.0, "fixed"), palette).colors()
     quantile = resolve_color_range("quantile", captures.values())
     asked = options.color_range
     fixed = quantile if isinstance(asked, str) else resolve_color_range(asked, [])
     measures = _draw_measures(shown, options)
-    preferred = options.statistic or "sink"
     vectors = len(first.query_frames) * len(first.key_frames) <= MAX_CELLS
-    pools = shown.pools
-    keys = name_places(whole.key_axis, pools[1])
+    pools, preferred = shown.pools, options.statistic or "sink"
     return {
         "statistic": first.statistic,
         "title": STATISTICS[first.statistic].title,
@@ -263,43 +246,38 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
         "heads": first.num_heads,
         "queries": list(first.query_frames) if shown.has_maps else [],
         "keys": list(first.key_frames),
-        "places": {"query": name_places(whole.query_axis, pools[0]), "key": keys},
+        "places": {
+            "query": name_places(whole.query_axis, pools[0]),
+            "key": name_places(whole.key_axis, pools[1]),
+        },
         "lastBlock": _tell_last_block(whole),
         "measures": measures,
-        "widths": [map_width(first, width) for width in MAP_WIDTHS],
-        "wordRoom": word_room(first),
+        "widths": [livespecs.map_width(first, width) for width in livespecs.MAP_WIDTHS],
+        "wordRoom": livespecs.word_room(first),
         "maps": [
-            draw_live_map(first, palette, width, vectors=vectors)
-            for width in MAP_WIDTHS * shown.has_maps
+            livespecs.draw_live_map(first, palette, width, vectors=vectors)
+            for width in livespecs.MAP_WIDTHS * shown.has_maps
         ],
-        "image": None if vectors else _describe_image(first, palette),
-        "profiles": [draw_live_profile(first, w, pooled=pools[1] > 1) for w in MAP_WIDTHS],
+        "axes": [frame_places(axis) for axis in (first.query_frames, first.key_frames)],
+        "image": not vectors,
+        "colors": (levels.astype(int) @ [1 << 16, 1 << 8, 1]).tolist(),
+        "diverging": palette.diverging,
+        "stops": len(palette.colors),
+        "profiles": [livespecs.draw_live_profile(first, width) for width in livespecs.MAP_WIDTHS],
         "ranges": {
             "symmetric": {
-                str(layer): _ends(resolve_color_range("symmetric", [capture]))
-                for layer, capture in captures.items()
+                n: _ends(resolve_color_range("symmetric", [c])) for n, c in captures.items()
             },
-            "head": {str(layer): _head_ends(capture) for layer, capture in captures.items()},
+            "head": {n: _head_ends(c) for n, c in captures.items()},
             "shared": _ends(resolve_color_range("symmetric", captures.values())),
             "quantile": _ends(quantile),
         },
-        "extents": {str(layer): list(capture.value_range) for layer, capture in captures.items()},
+        "extents": {n: list(c.value_range) for n, c in captures.items()},
         "start": {
             "statistic": preferred if preferred in measures else next(iter(measures)),
             "range": asked if isinstance(asked, str) else "fixed",
             "fixed": _ends(fixed),
         },
-    }
-
-
-def _describe_image(capture: Capture, palette: Palette) -> dict[str, Any]:
-    """Return what stands along the axes of a map that is an image, and its colours, as numbers."""
-    levels = ColorScale(ColorRange(-1.0, 1.0, "fixed"), palette).colors().astype(int)
-    return {
-        "rows": frame_places(capture.query_frames),
-        "columns": frame_places(capture.key_frames),
-        "colors": (levels @ [1 << 16, 1 << 8, 1]).tolist(),
-        "diverging": palette.diverging,
     }
 
 
@@ -327,7 +305,7 @@ def _draw_measures(shown: View, options: ExplorerOptions) -> dict[str, Any]:
         measures[name] = {
             "title": measure_title(name, found.statistic, key_name),
             "description": describe_measure(name, key_name),
-            "spec": draw_live_overview(summary, name, found, look),
+            "spec": livespecs.draw_live_overview(summary, name, found, look),
         }
     return measures
 

@@ -21,12 +21,9 @@ async function loadVega() {
 }
 
 // Powers of ten up to 22 are exact, so that one operation rounds as a parser does.
-const POWERS = Array.from({ length: 23 }, (_, exponent) => 10 ** exponent);
-
 function scale(whole, exponent) {
-  if (exponent >= 0 && exponent <= 22) return whole * POWERS[exponent];
-  if (exponent < 0 && exponent >= -22) return whole / POWERS[-exponent];
-  return Number(`${whole}e${exponent}`);
+  if (Math.abs(exponent) > 22) return Number(`${whole}e${exponent}`);
+  return exponent < 0 ? whole / 10 ** -exponent : whole * 10 ** exponent;
 }
 
 // Four planes of bytes: of whole numbers and of exponents, low bytes before high ones.
@@ -74,29 +71,31 @@ class Layer {
 
 const RANGES = ["head", "symmetric", "shared", "quantile", "fixed"];
 const NUMBER = /^-?\d{1,21}(\.\d{1,25})?(e[+-]?\d{1,3})?$/; // all that a number prints as
-const WHOLE = /^\d{1,9}$/;
 
 const isRange = (low, high) => Number.isFinite(high - low) && high - low > 1e-290;
 
-const among = (text, numbers) =>
-  WHOLE.test(text) && numbers.includes(Number(text)) ? Number(text) : null;
+const among = (text, choices) => choices.find((one) => `${one}` === text) ?? null;
 const finite = (text) =>
   NUMBER.test(text) && Number.isFinite(Number(text)) ? Number(text) : null;
 
+const ORDERS = { size: Math.abs, high: Number, low: (value) => -value };
+
 const READERS = new Map([
   ["layer", (text, run) => among(text, run.layers)],
-  ["head", (text, run) => (WHOLE.test(text) && Number(text) < run.heads ? Number(text) : null)],
+  ["head", (text, run) => among(text, [...Array(run.heads).keys()])],
   ["query", (text, run) => among(text, run.queries)],
-  ["statistic", (text, run) => (run.measures.includes(text) ? text : null)],
-  ["range", (text) => (RANGES.includes(text) ? text : null)],
+  ["statistic", (text, run) => among(text, run.measures)],
+  ["range", (text) => among(text, RANGES)],
   ["low", finite],
   ["high", finite],
+  ["order", (text) => among(text, Object.keys(ORDERS))],
+  ["role", (text, run) => run.roles.find((role) => encodeURIComponent(role) === text) ?? null],
 ]);
 
 // Reads an address strictly: where anything in it is not what this page writes, all of it is
 // left alone. One that names no run is of the run at that place.
 function readAddress(text, runs, run) {
-  if (text.length < 2 || text.length > 400) return null;
+  if (text.length < 2 || text.length > 1200) return null;
   const parts = text.slice(1).split("&").map((part) => part.split("="));
   const given = new Map(parts);
   if (given.size < parts.length || parts.some((part) => part.length !== 2)) return null;
@@ -123,5 +122,7 @@ function writeAddress(state, runs) {
   parts.push(`range=${state.range}`);
   if (state.range === "fixed") parts.push(`low=${state.low}`, `high=${state.high}`);
   parts.push(`statistic=${state.statistic}`);
+  if (state.order !== "size") parts.push(`order=${state.order}`);
+  if (state.role !== "") parts.push(`role=${encodeURIComponent(state.role)}`);
   return `#${parts.join("&")}`;
 }

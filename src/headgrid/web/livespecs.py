@@ -7,7 +7,7 @@ ends of the colour range, from which colours follow as from a `ColorScale`, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +20,12 @@ from headgrid.charts.labels import room_beside
 from headgrid.charts.overview import draw_overview
 from headgrid.charts.panels import CELLS, FRAME, TILES, Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles
-from headgrid.charts.scales import STEPS, ColorScale, Palette
+from headgrid.charts.scales import ColorScale, Palette
 from headgrid.charts.spec import ChartLike, Spec, configure, finish_chart, to_spec
 from headgrid.options import ColorRange, FigureOptions
 from headgrid.render.convert import check_spec
 from headgrid.survey.model import Survey
 from headgrid.tables.measures import measure_title
-from headgrid.text import shorten_float
 
 #: Width of a map in pixels, about; a page takes the widest that it has room for.
 MAP_WIDTHS = (720, 576, 504, 432, 378, 324, 270, 216)
@@ -103,29 +102,30 @@ def draw_live_overview(
 def draw_live_map(capture: Capture, palette: Palette, width: int, *, vectors: bool) -> Spec:
     """Return the map of one head, about as wide, of the frames and statistic of a capture.
 
-    It takes one record for each visible pair: ``panel`` (0), ``layer``, ``head``, ``query``,
-    ``key``, ``pair`` (a number that no other pair has), the statistic, and a ``tooltip``.
-    Parameters: ``range_low`` and ``range_high``, ``range_ticks`` (values with a label on the
-    colour bar), ``range_below`` and ``range_above`` (whether values lie beyond the ends),
-    ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames, or null). Without
-    ``vectors`` it takes one record, of ``panel`` and ``tile``, an image with a pixel for each
-    place of both axes, and positions in place of frames.
+    It takes one record for each visible pair: ``panel`` (0), ``query``, ``key``, ``pair`` (a
+    number that no other pair has), and a ``fill``. Parameters: ``range_low`` and ``range_high``,
+    ``range_stops`` (the values of the palette's colours), ``range_ticks`` (values with a label on
+    the colour bar), ``range_below`` and ``range_above`` (whether values lie beyond the ends),
+    ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames, or null). Without ``vectors``
+    it takes one record, of ``panel`` and ``tile``, an image with a pixel for each place of both
+    axes, and positions in place of frames.
     """
     scale = ColorScale(ColorRange(-1.0 if palette.diverging else 0.0, 1.0, "fixed"), palette)
     look = replace(_LOOK, map_panel=float(width), bar_length=float(width), vectors=vectors)
     spec = _complete(draw_maps(_one_head(capture), scale, look, vectors=vectors)[0], look)
     # A page has the pairs at hand one by one; to unfold rows takes longer than to draw them.
-    spec["transform"] = _color_steps(capture.statistic, palette) if vectors else []
-    cells = _layer(spec, CELLS if vectors else TILES)
+    spec["transform"] = []
+    cells, frame = _layer(spec, CELLS if vectors else TILES), _layer(spec, FRAME)
     cells["mark"]["cursor"] = "pointer"
-    color = cells["encoding"]["color"] if vectors else _layer(spec, FRAME)["encoding"]["fill"]
     if vectors:
-        # The mark of a pair stays that of the pair, and only its colour changes: half the time.
+        # The page has the colours, too; the frame carries the scale, and its legend.
+        frame["transform"].append({"calculate": "0", "as": "color"})
+        frame["encoding"] |= {"fill": cells["encoding"]["color"], "fillOpacity": {"value": 0}}
+        cells["encoding"]["color"] = {"field": "fill", "type": "nominal", "scale": None}
+        # The mark of a pair stays that of the pair: half the time.
         cells["encoding"]["key"] = {"field": "pair"}
-        # One text or table for a pair as it comes: to make one of five fields takes a third longer.
-        cells["encoding"]["tooltip"] = {"field": "tooltip", "type": "nominal"}
-    color["legend"]["gradientLength"] = spec["spec"]["height"]
-    _follow_range(color, palette)
+        del cells["encoding"]["tooltip"]
+    _follow_range(frame["encoding"]["fill"], palette, spec["spec"]["height"])
     row = {"x": {"value": -_RING}, "x2": {"value": spec["spec"]["width"] + _RING}}
     rings = [*_rings(cells, {"y": "chosen_query"}, row)]
     rings += _rings(cells, {"x": "pointed_key", "y": "pointed_query"})
@@ -139,21 +139,22 @@ def draw_live_map(capture: Capture, palette: Palette, width: int, *, vectors: bo
                 out = _RING if channel == "y" else -_RING
                 ring["mark"] |= {f"{channel}Offset": out, f"{channel}2Offset": -out}
     spec["spec"]["layer"] += rings
-    values = {"range_ticks": [0], "range_below": False, "range_above": False}
+    stops = [number / (len(palette.colors) - 1) for number, _ in enumerate(palette.colors)]
+    ends = {"range_low": 0, "range_high": 1, "range_below": False, "range_above": False}
     chosen = dict.fromkeys(("chosen_query", "pointed_query", "pointed_key"))
-    return _with_parameters(spec, _range_parameters(palette), **values, **chosen)
+    return _with_parameters(spec, **ends, range_stops=stops, range_ticks=[0], **chosen)
 
 
-def draw_live_profile(capture: Capture, width: int, *, pooled: bool = False) -> Spec:
+def draw_live_profile(capture: Capture, width: int) -> Spec:
     """Return the profile of one head, or of one query of it, as wide as the map of that width.
 
     Its parameters are ``value_low`` and ``value_high``, the ends of the value axis, which a
-    row without values has too. Its record has an array of values, and of ``key_label`` where
-    keys have labels, and of ``span``, the keys of each place, where places pool some.
+    row without values has too. Its record has an array of values.
     """
     look = replace(_LOOK, profile_width=float(map_width(capture, width)), shared_values=True)
     spec = _complete(draw_profiles(_one_head(capture), look)[0], look)
     for part in spec["spec"]["layer"]:
+        part["encoding"].pop("tooltip", None)  # the page tells
         # There is no title over the panel that a label at its top would lift.
         value = part["encoding"].get("y", {})
         if not value.get("axis"):
@@ -161,13 +162,6 @@ def draw_live_profile(capture: Capture, width: int, *, pooled: bool = False) -> 
         value["axis"]["labelExpr"] = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
         value["scale"]["padding"] = look.profile_padding
-        for shown in part["encoding"].get("tooltip", ()) if pooled else ():
-            if shown["field"] == "key":
-                shown |= {"field": "span", "title": "key"}
-    # Texts come with the values: an expression makes its list of all of them for each value.
-    spec["transform"] = [step for step in spec["transform"] if step.get("as") != "key_label"]
-    texts = ["key_label"] * bool(capture.key_labels) + ["span"] * pooled
-    spec["transform"][0]["flatten"] += texts
     return _with_parameters(spec, value_low=0, value_high=1)
 
 
@@ -200,7 +194,7 @@ def _finish(spec: Spec) -> Spec:
     # A band over a gap has the white of paper.
     panel = spec["spec"]
     panel["layer"] = [part for part in panel["layer"] if part.get("name") not in (GAPS, KEY)]
-    named = ("run", "layer", "head")
+    named = ("run", "layer", "head", "key_label")
     spec["transform"] = [s for s in spec.get("transform", ()) if s.get("as") not in named]
     spec["data"]["name"] = "rows"
     for part in (spec["spec"], *spec["spec"]["layer"]):
@@ -228,8 +222,8 @@ def _follow_page(settings: Spec) -> Spec:
     return changed
 
 
-def _with_parameters(spec: Spec, more: Sequence[Spec] = (), **values: Any) -> Spec:
-    spec["params"] = [*more, *({"name": name, "value": value} for name, value in values.items())]
+def _with_parameters(spec: Spec, **values: Any) -> Spec:
+    spec["params"] = [{"name": name, "value": value} for name, value in values.items()]
     return check_spec(spec)
 
 
@@ -264,19 +258,15 @@ def _rings(cells: Spec, places: dict[str, str], more: Spec | None = None) -> Ite
         }
 
 
-def _follow_range(color: Spec, palette: Palette) -> None:
-    """Let a colour channel and its bar follow the parameters of the range.
-
-    The scale has all stops of the palette; those that a range does not use lie at its end.
-    """
-    last = len(palette.colors) - 1
-    positions = (shorten_float(number / last) for number in range(last + 1))
-    stops = [f"clamp({position!r},range_start,range_end)" for position in positions]
-    color["scale"]["domain"] = [{"expr": _value_at(stop, palette)} for stop in stops]
+def _follow_range(color: Spec, palette: Palette, length: int) -> None:
+    """Let a colour channel with all stops of the palette follow the parameters of the range."""
+    stops = range(len(palette.colors))
+    color["scale"]["domain"] = [{"expr": f"range_stops[{number}]"} for number in stops]
     color["scale"]["range"] = list(palette.colors)
     bar = color["legend"]
     bar.pop("tickCount", None)
     bar |= {
+        "gradientLength": length,
         "values": {"expr": "range_ticks"},
         "labelOverlap": False,
         "labelExpr": (
@@ -284,40 +274,3 @@ def _follow_range(color: Spec, palette: Palette) -> None:
             f"range_above&&datum.value==range_high?'\u2265\u2009':'')+({_TICK})"
         ),
     }
-
-
-def _color_steps(field: str, palette: Palette) -> list[dict[str, str]]:
-    """Return the steps that give a value the value of its colour, as `ColorScale` does."""
-    value = f"datum.{field}"
-    position = f"range_start+({value}-range_low)/(range_high-range_low)*(range_end-range_start)"
-    if palette.diverging:
-        below, above = f"0.5-0.5*{value}/range_low", f"0.5+0.5*{value}/range_high"
-        position = f"range_through?({value}<0?{below}:{above}):{position}"
-    step = f"clamp(floor(({position})*{STEPS}),{STEPS}*range_start,{STEPS}*range_end-1)"
-    return [
-        {"calculate": f"{step}/{STEPS - 1}", "as": "position"},
-        {"calculate": _value_at("datum.position", palette), "as": "color"},
-    ]
-
-
-def _value_at(position: str, palette: Palette) -> str:
-    """Return the expression of the value at a position of the palette, 0 to 1."""
-    plain = f"range_low+({position}-range_start)/(range_end-range_start)*(range_high-range_low)"
-    if not palette.diverging:
-        return plain
-    return (
-        f"range_through?({position}<0.5?range_low-range_low*2*{position}"
-        f":range_high*2*({position}-0.5)):{plain}"
-    )
-
-
-def _range_parameters(palette: Palette) -> list[Spec]:
-    """Return the ends of the range, and what follows from them: the part of the palette used."""
-    diverging = palette.diverging
-    return [
-        {"name": "range_low", "value": -1.0 if diverging else 0.0},
-        {"name": "range_high", "value": 1.0},
-        {"name": "range_start", "expr": "range_low>=0?0.5:0" if diverging else "0"},
-        {"name": "range_end", "expr": "range_high<=0?0.5:1" if diverging else "1"},
-        {"name": "range_through", "expr": "range_low<0&&range_high>0"},
-    ]

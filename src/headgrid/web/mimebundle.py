@@ -67,13 +67,6 @@ def bundle_chart(chart: ChartLike, include: Any = None, exclude: Any = None) -> 
         kind: encoded if metadata else drawing,
         "text/html": html + script,
     }
-    chosen = _select(contents, include, exclude)
-    return (chosen, _select(metadata, include, exclude)) if metadata else chosen
-
-
-def _select(part: dict[str, Any], include: Any, exclude: Any) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in part.items()
-        if (not include or name in include) and name not in (exclude or ())
-    }
+    asked = {*(include or contents)} - {*(exclude or ())}
+    chosen, about = ({n: part[n] for n in part if n in asked} for part in (contents, metadata))
+    return (chosen, about) if metadata else chosen

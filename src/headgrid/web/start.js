@@ -4,14 +4,7 @@
 (() => {
   "use strict";
 
-  const NOTHING = "a figure holds all that it shows, so nothing is fetched";
-  const loader = {
-    load: () => Promise.reject(new Error(NOTHING)),
-    sanitize: (uri) =>
-      String(uri).startsWith("data:image/png;base64,")
-        ? Promise.resolve({ href: uri })
-        : Promise.reject(new Error(NOTHING)),
-  };
+  "__GUARD__";
 
   // vega-tooltip's own table would make a picture of a value named "image".
   const formatTooltip = (value, escape) => {
@@ -33,26 +26,6 @@
     renderer: figure.dataset.renderer || "svg",
     tooltip: { disableDefaultStyle: true, formatTooltip },
   });
-
-  // Data and expressions may paint with an address, which a browser asks for once it styles the
-  // mark; such paints go before that. The gradients of colour bars are part of the figure.
-  const PAINTS = ["fill", "stroke", "style"];
-  const RISKY = PAINTS.map((name) => `[${name}*="url" i],[${name}*="image" i],[${name}*="\\\\"]`).join();
-  const ADDRESS = /\\|(url|image|image-set|cross-fade)\((?!#)/i;
-
-  function refuseAddresses(view) {
-    const own = `url(${location.href.split("#")[0]}#`; // how Vega names a gradient
-    const clean = () => {
-      for (const node of [view, ...view.querySelectorAll(RISKY)]) {
-        for (const name of PAINTS) {
-          const paint = (node.getAttribute(name) || "").replaceAll(own, "url(#");
-          if (ADDRESS.test(paint)) node.removeAttribute(name);
-        }
-      }
-    };
-    const watched = { attributes: true, attributeFilter: PAINTS, childList: true, subtree: true };
-    new MutationObserver(clean).observe(view, watched);
-  }
 
   const style = new CSSStyleSheet();
   style.replaceSync("__STYLE__");

@@ -262,8 +262,7 @@ def _join_moves(match: re.Match[str]) -> str:
 
 def _drop(element: etree._Element, *names: str) -> None:
     for name in names:
-        if name in element.attrib:
-            del element.attrib[name]
+        element.attrib.pop(name, "")
 
 
 def _sharpen_background(cells: etree._Element) -> None:

@@ -56,10 +56,15 @@ def shorten_color(color: str) -> str:
     return color
 
 
+def expect(condition: bool) -> None:
+    """Raise a ValueError where a figure is not as headgrid builds it."""
+    if not condition:
+        raise ValueError
+
+
 def remove(element: etree._Element) -> None:
     """Take an element out of the drawing."""
-    parent = element.getparent()
-    if parent is not None:
+    if (parent := element.getparent()) is not None:
         parent.remove(element)
 
 

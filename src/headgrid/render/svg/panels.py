@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from headgrid.render.svg.marks import SVG
+from headgrid.render.svg.marks import SVG, expect
 
 _PLACE = re.compile(r'<g xmlns[^<>]*? transform="translate\(([^(),]+),(\d+)\)"(>.*)', re.DOTALL)
 
@@ -48,8 +48,8 @@ class Panels:
             found[number] = panel
             if number < len(self.kinds) - self.columns:  # the lowest may have other axes
                 pattern = patterns.setdefault(self.kinds[number], self._find_pattern(number, panel))
-                _expect(self._write(number, pattern) == panel)
-            _expect((x, int(y)) == (across[column], row * self.pitch))
+                expect(self._write(number, pattern) == panel)
+            expect((x, int(y)) == (across[column], row * self.pitch))
         panels = []
         for number, kind in enumerate(self.kinds):
             row, column = divmod(number, self.columns)
@@ -62,7 +62,7 @@ class Panels:
     def _find_pattern(self, number: int, panel: str) -> str:
         """Return a panel with numbers in place of its own texts."""
         for position, text in enumerate(self.texts[number]):
-            _expect(panel.count(text) == 1)
+            expect(panel.count(text) == 1)
             panel = panel.replace(text, f"\0{position}\0")
         return panel
 
@@ -70,8 +70,3 @@ class Panels:
         for position, text in enumerate(self.texts[number]):
             pattern = pattern.replace(f"\0{position}\0", text)
         return pattern
-
-
-def _expect(condition: bool) -> None:
-    if not condition:
-        raise LookupError("a panel that is not like the others of its kind")
