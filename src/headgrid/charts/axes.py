@@ -283,8 +283,13 @@ def color_channel(
     values: tuple[float, float],
     length: float,
     look: Look,
+    *,
+    below: bool = False,
 ) -> Any:
-    """Give a channel the colour scale, with a bar that says where values, from to, saturate."""
+    """Give a channel the colour scale, with a bar that says where values, from to, saturate.
+
+    It stands at the right of the panels, or lies below them.
+    """
     length = min(max(length, _SHORTEST_BAR * look.bar_label), look.bar_length)
     count = max(1, min(_COLORBAR_TICKS, int(length / (2.2 * look.bar_label))))
     legend: dict[str, Any] = {
@@ -297,6 +302,9 @@ def color_channel(
     }
     if isinstance(legend["title"], list):  # the lines grow towards the labels
         legend["titlePadding"] = 5 + 1.2 * look.bar_title * (len(legend["title"]) - 1)
+    if below:
+        legend |= {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
+        legend |= {"titleAnchor": "middle", "titlePadding": 2}
     domain, colors = (list(part) for part in zip(*scale.stops, strict=True))
     return channel.scale(
         domain=domain, range=colors, interpolate="rgb", clamp=True, type="linear"

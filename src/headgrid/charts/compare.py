@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from copy import copy
+from dataclasses import fields, replace
 from pathlib import PurePath
-from typing import Any, cast
+from typing import Any
 
 import altair as alt
 import numpy as np
 
 from headgrid.capture.model import Capture, expect_capture
-from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, color_channel, find_look, fit_maps, unseen_key
@@ -90,12 +89,12 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         expect_capture(capture)
         capture.head_matrix(0)  # says what is missing
     expect_comparable(a, b)
-    change = _Change.of(a, b)
+    change = _Change(a, b)
     rule: ColorChoice = "quantile" if options.color_range == "quantile" else "symmetric"
     scales = [find_scale([a, b], options), find_scale([change], replace(options, color_range=rule))]
-    # The table of all panels has one column of values.
-    shown = replace(change, statistic=a.statistic)
-    panels = _find_panels((a, b, cast(Capture, shown)), options)
+    shown = copy(change)
+    vars(shown)["statistic"] = a.statistic  # the table of all panels has one column of values
+    panels = _find_panels((a, b, shown), options)
     cells = a.num_visible + b.num_visible + change.num_visible
     vectors = as_vectors(f"{a.source}: the comparison", a, cells, options.cells)
     size = find_look(options).map_panel / 2
@@ -128,51 +127,16 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Change:
-    """B - A as what a panel reads of a capture, head by head: a large one is never held whole."""
+class _Change(Capture):
+    """B - A, each head's matrix made as it is read: a large one is never held whole."""
 
-    a: Capture
-    b: Capture
-    statistic: str
-    extents: Sequence[tuple[float, float, int]] = ()  # smallest, largest, number; of each head
-
-    @classmethod
-    def of(cls, a: Capture, b: Capture) -> _Change:
-        """Return the difference of two captures that go together."""
-        change, extents = cls(a, b, f"{STATISTICS[a.statistic].base}_difference"), []
-        for matrix in map(change.head_matrix, range(a.num_heads)):
-            low, high = np.nanmin(matrix, initial=np.inf), np.nanmax(matrix, initial=-np.inf)
-            extents.append((float(low), float(high), int(np.count_nonzero(matrix == matrix))))
-        return replace(change, extents=extents)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.b, name)  # frames, layer and run
+    def __init__(self, a: Capture, b: Capture) -> None:
+        own = {"_pair": (a, b), "statistic": f"{STATISTICS[a.statistic].base}_difference"}
+        vars(self).update({field.name: vars(b)[field.name] for field in fields(b)} | own)
 
     def head_matrix(self, head: int) -> Array:
-        """Return one head's differences, NaN where one of the two is unseen."""
-        return self.b.head_matrix(head).astype(np.float64) - self.a.head_matrix(head)
-
-    def head_range(self, head: int) -> tuple[float, float]:
-        """Return the smallest and the largest difference of one head."""
-        return self.extents[head][:2]
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """Smallest and largest difference."""
-        lows, highs, _ = zip(*self.extents, strict=True)
-        return min(lows), max(highs)
-
-    @property
-    def num_visible(self) -> int:
-        """Number of triples that both captures have seen."""
-        return sum(count for _, _, count in self.extents)
-
-    @property
-    def value_sketch(self) -> QuantileSketch:
-        """Sketch of the differences."""
-        sketches = (QuantileSketch.of(self.head_matrix(n)) for n in range(self.b.num_heads))
-        return reduce(QuantileSketch.merge, sketches)
+        a, b = vars(self)["_pair"]
+        return np.asarray(b.head_matrix(head).astype(np.float64) - a.head_matrix(head))
 
 
 def _find_panels(parts: Sequence[Capture], options: FigureOptions) -> Panels:
@@ -207,7 +171,7 @@ def _draw(
     below: bool,
 ) -> tuple[alt.FacetChart, Records]:
     """Draw every visible pair as a rectangle, or every map as one image."""
-    a, b = change.a, change.b
+    (a, _), (b, _) = panels.heads[:2]
     # Two channels have two scales, and of two fields they have a colour bar each.
     color, fill = alt.Color("color:Q"), alt.Fill("change:Q")
     values = {"color": _color(color, scales[0], panels, look, a, b, below=below)}
@@ -254,7 +218,7 @@ def _color(
     scale: ColorScale,
     panels: Panels,
     look: Look,
-    *shown: Capture | _Change,
+    *shown: Capture,
     below: bool,
 ) -> Any:
     """Give a channel its scale and bar; two bars that find no room beside the panels lie below."""
@@ -264,12 +228,8 @@ def _color(
         half = (panels.columns * width - look.map_column_gap - key) / 2 - 2 * look.bar_label
     lows, highs = zip(*(part.value_range for part in shown), strict=True)
     title = STATISTICS[shown[0].statistic].title
-    color = color_channel(channel, scale, title, (min(lows), max(highs)), half, look)
-    lying = {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
-    for name, value in {**lying, "titleAnchor": "middle", "titlePadding": 2}.items():
-        if below:
-            color["legend"][name] = value
-    return color
+    ends = min(lows), max(highs)
+    return color_channel(channel, scale, title, ends, half, look, below=below)
 
 
 def _name(capture: Capture) -> str:

@@ -204,13 +204,10 @@ class _Matrix:
     def _color(self, across: float, down: float) -> Any:
         """Return the color channel, its bar beside the cells or below those of all sets."""
         gaps = (self.sets - 1) * (SET_GAP + self.look.left_room)
-        color, length = alt.Color("color:Q"), self.sets * across + gaps if self.width else down
-        color = color_channel(color, self.scale, self.title, self.values, length, self.look)
+        length, below = self.sets * across + gaps if self.width else down, bool(self.width)
+        bar: Any = (self.scale, self.title, self.values, length, self.look)
+        color = color_channel(alt.Color("color:Q"), *bar, below=below)
         color["legend"]["offset"] = self.look.bar_offset + apart_gap(self._cell[0])
-        if self.width:
-            below = {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
-            for name, value in {**below, "titleAnchor": "middle", "titlePadding": 2}.items():
-                color["legend"][name] = value
         return color
 
     def _numbers(self, base: alt.Chart, known: str, apart: dict[str, Any]) -> list[alt.Chart]:

@@ -239,19 +239,14 @@ def find_scale(
     scales of their own.
     """
     first, rule = values[0], options.color_range
-    palette, (low, high) = palette_for(first.statistic, options.palette), first.value_range
+    palette = palette_for(first.statistic, options.palette)
     if rule == "head" and heads:
         ranges = [capture.head_range(head) for capture, head in heads]
         sizes = [max(-low, high) if low <= high else 0.0 for low, high in ranges]
         units = tuple(shorten_float(s) if s > SMALLEST_SPAN else 1.0 for s in sizes)
         share = ColorRange(-1.0 if palette.diverging else 0.0, 1.0, "head")
         return ColorScale(share, palette, units, by)
-    alone = len(values) == 1 and isinstance(rule, str) and rule not in ("log", "head")
-    if alone and (rule == "symmetric" or low > high):
-        ends = (low, high) if low <= high else (0.0, 0.0)  # nothing was recorded
-        found = ColorRange.around_zero(*ends, palette.diverging, str(rule))
-    else:
-        found = resolve_color_range(rule, values)
+    found = resolve_color_range(rule, values)
     if found.rule == "log" and not (found.low > 0 and not palette.diverging):
         raise OptionError(
             f"color range is {found.low:g} to {found.high:g} by magnitude, expected numbers above "
