@@ -72,10 +72,8 @@ class Look:
     label_padding: float = 2
     header_padding: float = 5
     tick_size: float = 3
-    tick_width: float = 0.8
-    frame_width: float = 0.8
+    frame_width: float = 0.8  # of frames, ticks and grid
     line_width: float = 1
-    grid_width: float = 0.8  # no wider than the frame, which hides its ends
     point_size: float = 5  # an area, as Vega has it
     map_panel: float = 216
     map_row_gap: float = 60
@@ -123,10 +121,8 @@ _PAPER = Look(
     label_padding=1.5,
     header_padding=2,
     tick_size=2,
-    tick_width=0.4,
     frame_width=0.4,
     line_width=0.6,
-    grid_width=0.4,
     point_size=1.4,
     map_panel=84,
     map_row_gap=6,
@@ -390,7 +386,7 @@ def unseen_key(by: str, look: Look) -> Any:
     """Return an invisible mark whose legend, below the colour bar, says what grey means."""
     size = shorten_float((0.9 * look.bar_label) ** 2, 6)
     legend = alt.Legend(title=None, orient="right", symbolSize=size, labelOffset=look.tick_size)
-    legend.symbolStrokeWidth = look.tick_width
+    legend.symbolStrokeWidth = look.frame_width
     mark = alt.Chart(name=KEY).mark_point(fill=UNSEEN_COLOR, stroke=INK, opacity=0, aria=False)
     mark = mark.transform_aggregate(groupby=[by]).transform_calculate(grey="'not seen'")
     scale = alt.Scale(domain=["not seen"], range=["square"])

@@ -190,7 +190,8 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
 def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     """Draw the per-head grid with options that are built already."""
     expect_capture(capture)
-    panels = _find_panels(capture, options, sink_titles(capture))
+    names = [f"H{head} (sink={score})" for head, score in enumerate(sink_texts(capture))]
+    panels = _find_panels(capture, options, names)
     heads = [head for _, head in panels.heads]
     look = fit_grid(options, panels)
     room, scores = look.profile_width, ""
@@ -274,11 +275,6 @@ def _name_heads(options: FigureOptions) -> str:
     if heads is None:
         return "All Heads"
     return f"Head{'' if len(heads) == 1 else 's'} {shorten_list(heads, 12)}"
-
-
-def sink_titles(capture: Capture) -> list[str]:
-    """Return the panel titles of the per-head grid, such as ``H0 (sink=7.14)``."""
-    return [f"H{head} (sink={score})" for head, score in enumerate(sink_texts(capture))]
 
 
 def _title(

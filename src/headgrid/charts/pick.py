@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import altair as alt
 
 from headgrid.capture.form import AXES, expect_alike
-from headgrid.capture.model import Capture, expect_capture
+from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps
 from headgrid.charts.bands import tell_segments
@@ -39,6 +39,7 @@ from headgrid.options import (
     ThemeName,
     ValueAxisName,
 )
+from headgrid.tables.stats import each_capture
 from headgrid.text import measure_text, shorten_list, shorten_text
 
 PickFigure = Literal["heatmap", "perhead", "both"]
@@ -134,9 +135,7 @@ def pick(
     ['(a) layer 3, head 1, sink n/a', '(b) layer 3, head 0, sink n/a']
     """
     check_choice("figure", figure, PICK_FIGURES)
-    listed = [captures] if isinstance(captures, Capture) else list(captures)
-    for capture in listed:
-        expect_capture(capture)
+    listed = list(each_capture(captures))
     if not listed:
         raise CaptureError("there is no capture to pick from, expected at least one")
     sources = [Source(c.run, c.layer_index, lambda c=c: c) for c in listed]  # type: ignore[misc]

@@ -146,7 +146,7 @@ def _value_ends(panels: Panels, look: Look) -> Any:
 def _value_axis(panels: Panels, look: Look, field: str = "") -> Any:
     left, label = panels.border("left", look), plain_label(_ticks(panels, look))
     scale: dict[str, Any] = {"zero": False, "nice": False}
-    limits = _axis_limits(panels, look)
+    limits = value_limits(panels, look)
     if look.shared_values:
         scale["domain"] = list(limits[0])
     none = () if look.shared_values else panels.absent  # no scale is made up for these
@@ -183,14 +183,10 @@ def _tick_count(ends: tuple[float, float], look: Look) -> int:
     return next((n for n in counts if len(value_ticks(*ends, n)) > 1), fitting)
 
 
-def _axis_limits(panels: Panels, look: Look) -> list[tuple[float, float]]:
-    """Return the ends of the value axes, of grids over each other too."""
-    shared = look.shared_values and panels.value_domain
-    return [shared] if shared else value_limits(panels, look)
-
-
 def value_limits(panels: Panels, look: Look) -> list[tuple[float, float]]:
     """Return the ends of each profile's value axis; one pair for all where they share it."""
+    if look.shared_values and panels.value_domain:  # with grids over and under this one
+        return [panels.value_domain]
     rows = np.stack([capture.last_block_rows[head] for capture, head in panels.heads])
     rows = rows.astype(np.float64)  # the room around them may be beyond float32
     lows, highs = np.nanmin(rows, axis=1, initial=0.0), np.nanmax(rows, axis=1, initial=0.0)
@@ -217,7 +213,7 @@ def _pad(low: float, high: float, look: Look) -> tuple[float, float]:
 
 def _ticks(panels: Panels, look: Look) -> list[float]:
     """Return the values that Vega will label on the value axes of all panels."""
-    limits = _axis_limits(panels, look)
+    limits = value_limits(panels, look)
     return [tick for ends in limits for tick in value_ticks(*ends, _tick_count(ends, look))]
 
 

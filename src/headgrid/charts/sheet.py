@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 
 from headgrid.capture.form import AXES, expect_alike, expected_layers
-from headgrid.capture.model import Capture, expect_capture
+from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import (
     UNSEEN_COLOR,
@@ -51,6 +51,7 @@ from headgrid.charts.tiles import head_tile
 from headgrid.errors import CaptureError, OptionError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
+from headgrid.tables.stats import each_capture
 from headgrid.tables.tidy import panel_pairs
 from headgrid.text import shorten_text
 
@@ -117,9 +118,7 @@ def sheet(
         of_set = {layer: c for (owner, layer), c in source.captures.items() if owner == name}
         where = f"set {shorten_text(name)}" if len(source.sets) > 1 else source.description
         return draw_sheet(of_set, options, layers=source.layers, description=where)
-    captures = list(source)
-    for capture in captures:
-        expect_capture(capture)
+    captures = list(each_capture(source))
     by_layer = {capture.layer_index: capture for capture in captures}
     if len(by_layer) < len(captures):
         raise CaptureError(
