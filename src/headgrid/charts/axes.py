@@ -346,23 +346,18 @@ def _write_decade(power: float) -> str:
 
 
 def _value_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> dict[str, Any]:
+    """Return the ticks of a bar that says at its ends that values beyond have the same colour."""
     low, high = scale.range.low, scale.range.high
     ticks = value_ticks(low, high, count)
     signs = zip((low, high), saturates(values, scale.range), "\u2264\u2265", strict=True)
-    ends = {end: f"{sign}\u2009" for end, beyond, sign in signs if beyond}
-    return _mark_ends(ends, ticks, scale) if ends else {"labelExpr": short_label(ticks)}
-
-
-def _mark_ends(
-    ends: Mapping[float, str], ticks: Sequence[float], scale: ColorScale
-) -> dict[str, Any]:
-    """Let a colour bar say at its ends that values beyond them have the same colour."""
-    low, high = scale.range.low, scale.range.high
+    ends = {end: sign for end, beyond, sign in signs if beyond}
+    if not ends:
+        return {"labelExpr": short_label(ticks)}
     step = ticks[1] - ticks[0] if len(ticks) > 1 else high - low
     kept = [tick for tick in ticks if all(abs(tick - end) > 0.6 * step for end in ends)]
     label = plain_label(ticks)
     for end, sign in ends.items():
-        shown = json.dumps(f"{sign}{write_number(end, '.3g')}", ensure_ascii=False)
+        shown = json.dumps(f"{sign}\u2009{write_number(end, '.3g')}", ensure_ascii=False)
         label = f"datum.value{'<=' if end == low else '>='}{end!r}?{shown}:{label}"
     # An end must not give way to another label.
     return {"values": sorted([*kept, *ends]), "labelExpr": label, "labelOverlap": False}

@@ -23,13 +23,12 @@ from headgrid.charts.panels import (
     Panels,
     map_marks,
     map_size,
-    mark_absent,
     pair_records,
     scale_mark,
+    tile_records,
 )
 from headgrid.charts.scales import ColorScale, find_scale
 from headgrid.charts.spec import Records, finish_chart, write_title
-from headgrid.charts.tiles import head_tile
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.tables.changes import expect_comparable
 from headgrid.text import shorten_text
@@ -198,13 +197,9 @@ def _draw(
     bars = [
         scale_mark(scale, "datum.panel==0", field, **channel) for scale, channel, field, *_ in both
     ]
-    records: Records = [
-        {"panel": number, "tile": head_tile(capture, head, scales[number % 3 == 2])}
-        for number, (capture, head) in enumerate(panels.heads)
-    ]
     tiles = map_marks(panels, look, vectors=False)
     chart = panels.facet_maps([*bars, tiles, *keys], look, size=size, has_key=not below)
-    return chart, mark_absent(records, panels)
+    return chart, tile_records(panels, lambda number: scales[number % 3 == 2])
 
 
 def _beside(panels: Panels, look: Look) -> float:

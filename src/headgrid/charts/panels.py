@@ -6,7 +6,7 @@ A grid reads one tidy table, as records that `headgrid.charts.records` makes of 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
@@ -26,7 +26,7 @@ from headgrid.charts.axes import (
     unseen_key,
 )
 from headgrid.charts.bands import draw_bands, draw_sums
-from headgrid.charts.frames import FrameAxis, draw_over, frame_axis, tile_axis
+from headgrid.charts.frames import FrameAxis, draw_over, frame_axis
 from headgrid.charts.grids import Grid
 from headgrid.charts.labels import whole_labels
 from headgrid.charts.records import nest, unfold
@@ -187,12 +187,11 @@ class Panels:
         labels = self.inside_labels(width - inset, height - inset, "bottom", look.map_title, look)
         labels += absent_marks(self, [self.field], (width, height), look)
         frame = frame or panel_frame(width, height, [self.field], look)
-        across = FrameAxis(self.first.key_axis, width, look)
-        upright = FrameAxis(self.first.query_axis, height, look, upwards=True)
-        over = draw_over([across, upright], (width, height), self.field, self.marks, self.first)
+        axes = map_axes(self.first, look)
+        over = draw_over(axes, (width, height), self.field, self.marks, self.first)
         beside = sums_room(look) if self.sums else 0
-        over += draw_bands([across, upright], (width, height), self.field, beside=beside)
-        over += [draw_sums(upright, self.heads, width, self.field)] if self.sums else []
+        over += draw_bands(axes, (width, height), self.field, beside=beside)
+        over += [draw_sums(axes[1], self.heads, width, self.field)] if self.sums else []
         key = [unseen_key(self.field, look)] if has_key and self.unseen else []
         panel = alt.layer(frame, *layers, *over, *labels, *key, width=width, height=height)
         return self.facet(panel, look, size or look.map_title)
@@ -255,12 +254,8 @@ def draw_maps(
         .transform_calculate(color=repr(scale.range.low))
         .encode(fill=color, fillOpacity=alt.FillOpacityValue(0))
     )
-    records: Records = [
-        {panels.field: number, "tile": head_tile(owner, head, scale.of_panel(number))}
-        for number, (owner, head) in enumerate(panels.heads)
-    ]
     chart = panels.facet_maps([marks], look, frame, has_key=legend)
-    return chart, mark_absent(records, panels)
+    return chart, tile_records(panels, scale.of_panel)
 
 
 def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -269,6 +264,16 @@ def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[in
     counts = (len(p) if look.vectors else count_pixels(len(p), pixels) for p in axes)
     width, height = (cell_size(count, round(look.map_panel)) * count for count in counts)
     return width, height
+
+
+def map_axes(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[FrameAxis, FrameAxis]:
+    """Return the axes of a map, to the right and upwards; a small map has no room for words."""
+    width, height = map_size(capture, look, pixels)
+    key, query = capture.key_axis, capture.query_axis
+    if pixels < MAX_PIXELS:
+        key, query = replace(key, labels=None), replace(query, labels=None)
+    upright = FrameAxis(query, height, look, upwards=True, pixels=pixels)
+    return FrameAxis(key, width, look, pixels=pixels), upright
 
 
 def panel_frame(
@@ -292,24 +297,17 @@ def map_marks(
     panels: Panels, look: Look, *, vectors: bool, name: str = CELLS, pixels: int = MAX_PIXELS
 ) -> Any:
     """Return a map's cells, still without colour, or its image of field ``tile``, on its axes."""
-    keys, queries = panels.first.key_axis, panels.first.query_axis
-    if pixels < MAX_PIXELS:  # a small map has no room for words
-        keys, queries = replace(keys, labels=None), replace(queries, labels=None)
-    width, height = map_size(panels.first, look, pixels)
-    title = fit_title(f"Query {queries.name}", height, look.axis_title)
+    across, upright = map_axes(panels.first, look, pixels)
+    title = fit_title(f"Query {upright.axis.name}", upright.length, look.axis_title)
     bottom, left = panels.border("bottom", look), panels.border("left", look)
+    fields = ("key:O", "query:O") if vectors else ("", "")
+    x = frame_axis(alt.X, fields[0], across, f"Key {across.axis.name}", bottom)
+    y = frame_axis(alt.Y, fields[1], upright, title, left, extent=panels.extent)
     ground = alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None)
-    across = FrameAxis(keys, width, look, pixels=pixels)
-    upright = FrameAxis(queries, height, look, upwards=True, pixels=pixels)
     if vectors:
-        x = frame_axis(alt.X("key:O"), across, f"Key {keys.name}", bottom)
-        y = frame_axis(alt.Y("query:O"), upright, title, left, extent=panels.extent)
         return alt.Chart(name=name, view=ground).mark_rect(aria=False).encode(x=x, y=y)
-    x = tile_axis(alt.X, across, f"Key {keys.name}", bottom)
-    y = tile_axis(alt.Y, upright, title, left, extent=panels.extent)
-    marks = alt.Chart(name=TILES, view=ground).mark_image(
-        width=width, height=height, aspect=False, smooth=False, aria=False
-    )
+    size: dict[str, Any] = {"width": across.length, "height": upright.length, "aspect": False}
+    marks = alt.Chart(name=TILES, view=ground).mark_image(**size, smooth=False, aria=False)
     return marks.encode(x=x, y=y, url=alt.Url("tile:N"))
 
 
@@ -323,6 +321,15 @@ def pair_records(panels: Panels) -> Records:
     """Return the visible pairs of all panels, one record a row of a matrix."""
     table, keys = panel_pairs(panels.heads, panels.field), frame_places(panels.first.key_frames)
     records = nest(table, panels.statistic, keys, [panels.field, "query"], panels.absent)
+    return mark_absent(records, panels)
+
+
+def tile_records(panels: Panels, scale_of: Callable[[int], ColorScale]) -> Records:
+    """Return the image of each panel, on the scale of its number."""
+    records: Records = [
+        {panels.field: number, "tile": head_tile(capture, head, scale_of(number))}
+        for number, (capture, head) in enumerate(panels.heads)
+    ]
     return mark_absent(records, panels)
 
 

@@ -40,7 +40,7 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     """
     axis = FrameAxis(panels.first.key_axis, look.profile_width, look, bars=True)
     keys, bottom = axis.places, panels.border("bottom", look)
-    key = frame_axis(alt.X("key:O"), axis, f"Key {axis.axis.name}", bottom)
+    key = frame_axis(alt.X, "key:O", axis, f"Key {axis.axis.name}", bottom)
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
     base = alt.Chart(width=look.profile_width, height=look.profile_height, view=ground)
     base = base.encode(x=key, y=_value_axis(panels, look))
@@ -66,17 +66,15 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     inset = shorten_float(2 / look.unit, 6)
     corner = look.profile_width - inset, inset, "top", look.profile_title
     size = look.profile_width, look.profile_height
-    words = absent_marks(panels, [panels.field], size, look)
-    dots = [] if dense else [points]
     panel = alt.layer(
         bars.properties(name=BARS),
         *([] if look.shared_values else [_value_ends(panels, look)]),
         *draw_over([axis], size, panels.field, panels.marks, panels.first),
         *draw_bands([axis], size, panels.field),
         line.properties(name=LINE),
-        *dots,
+        *([] if dense else [points]),
         *panels.inside_labels(*corner, look),
-        *words,
+        *absent_marks(panels, [panels.field], size, look),
     )
     scales = {} if look.shared_values else {"y": "independent"}
     chart = panels.facet(panel, look, look.profile_title, **scales)

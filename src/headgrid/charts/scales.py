@@ -50,13 +50,6 @@ class Palette:
     colors: tuple[str, ...] = field(repr=False)
     diverging: bool
 
-    def rgb(self, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-        """Return the colours at positions from 0 to 1, shape (..., 3)."""
-        stops = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in self.colors])
-        at = np.linspace(0.0, 1.0, len(stops))
-        channels = [np.interp(positions, at, stops[:, channel]) for channel in range(3)]
-        return np.floor(np.stack(channels, axis=-1) + 0.5).astype(np.uint8)
-
 
 _PALETTES = {
     name: Palette(name, tuple(f"#{color}" for color in colors.split()), name != "viridis")
@@ -120,7 +113,10 @@ class ColorScale(Card):
 
     def colors(self) -> npt.NDArray[np.uint8]:
         """Return the colour of each palette step, shape (256, 3)."""
-        return self.palette.rgb(np.arange(STEPS) / (STEPS - 1))
+        stops = np.array([list(bytes.fromhex(color[1:])) for color in self.palette.colors])
+        at, positions = np.linspace(0.0, 1.0, len(stops)), np.arange(STEPS) / (STEPS - 1)
+        channels = [np.interp(positions, at, channel) for channel in stops.T]
+        return np.floor(np.stack(channels, axis=-1) + 0.5).astype(np.uint8)
 
     def dark_beyond(self) -> tuple[float, float]:
         """Return the values below and above which colours are dark, and what is on them is white.

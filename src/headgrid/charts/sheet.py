@@ -23,7 +23,7 @@ from headgrid.charts.axes import (
     unseen_key,
 )
 from headgrid.charts.bands import draw_bands, tell_segments
-from headgrid.charts.frames import FrameAxis, draw_over, tell_gaps, tell_pairs, tell_span
+from headgrid.charts.frames import draw_over, tell_gaps, tell_pairs, tell_span
 from headgrid.charts.grids import Grid
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.labels import tell_places
@@ -31,6 +31,7 @@ from headgrid.charts.panels import (
     CELLS,
     Panels,
     absent_marks,
+    map_axes,
     map_marks,
     map_size,
     panel_frame,
@@ -261,12 +262,10 @@ class _Sheet:
 
     def _draw_over(self, where: str) -> list[Any]:
         """Return white bands that break each map in the gaps of its frames, and the key of grey."""
-        look, (width, height) = self.look, self.size
-        x = FrameAxis(self.first.key_axis, width, look, pixels=MAX_PIXELS)
-        y = FrameAxis(self.first.query_axis, height, look, upwards=True, pixels=MAX_PIXELS)
-        marks: list[Any] = draw_over([x, y], self.size, "head", (), self.first)
-        marks += draw_bands([x, y], self.size, "head", named=False)
-        marks += [unseen_key("head", look)] if self.panels.unseen else []
+        axes = map_axes(self.first, self.look, MAX_PIXELS)
+        marks: list[Any] = draw_over(axes, self.size, "head", (), self.first)
+        marks += draw_bands(axes, self.size, "head", named=False)
+        marks += [unseen_key("head", self.look)] if self.panels.unseen else []
         for mark in marks:
             mark.transform[0].groupby = ["layer", "head"]
             mark.transform.insert(0, alt.FilterTransform(filter=where))
