@@ -106,8 +106,8 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     if options.title is not None or not look.own_title:
         panels = _name_runs(panels, a, b, look)  # which the figure's own title would tell
     chart, records = _draw(panels, change, scales, look, vectors, below=below)
-    layers = sorted({a.layer_index, b.layer_index})
-    which = f"Layer {layers[0]}" if len(layers) == 1 else f"Layers {a.layer_index} and {layers[-1]}"
+    layers = dict.fromkeys((a.layer_index, b.layer_index))
+    which = f"Layer{'s' * (len(layers) > 1)} {' and '.join(map(str, layers))}"
     own = f"{which}: Comparison of 2D Attention Maps", f"A: {_name(a)}. B: {_name(b)}"
     meta = {"figure": "comparison", "statistic": a.statistic, "a": _name(a), "b": _name(b)}
     of_change = {"difference_range": scales[1].meta["color_range"], "difference_rule": rule}
@@ -171,16 +171,27 @@ def _draw(
 ) -> tuple[alt.FacetChart, Records]:
     """Draw every visible pair as a rectangle, or every map as one image."""
     (a, _), (b, _) = panels.heads[:2]
+    length, keys = _beside(panels, look), list[Any]()
+    if below:
+        key = 8 * look.bar_label if panels.unseen else 0
+        width = map_size(panels.first, look)[0] + look.map_column_gap
+        length = (panels.columns * width - look.map_column_gap - key) / 2 - 2 * look.bar_label
+        keys = [unseen_key(panels.field, look)] if panels.unseen else []
+    for key_mark in keys:
+        key_mark.encoding.shape["legend"]["orient"] = "bottom"
+    (low, high), others = a.value_range, b.value_range
+    ends = (min(low, others[0]), max(high, others[1])), change.value_range
     # Two channels have two scales, and of two fields they have a colour bar each.
-    color, fill = alt.Color("color:Q"), alt.Fill("change:Q")
-    values = {"color": _color(color, scales[0], panels, look, a, b, below=below)}
-    changes = {"fill": _color(fill, scales[1], panels, look, change, below=below)}
-    keys: list[Any] = [unseen_key(panels.field, look)] if below and panels.unseen else []
-    for key in keys:
-        key.encoding.shape["legend"]["orient"] = "bottom"
-    both = [
-        (scales[0], values, "color", "<", CELLS),
-        (scales[1], changes, "change", "==", f"difference_{CELLS}"),
+    channels = alt.Color("color:Q"), alt.Fill("change:Q")
+    color, fill = (
+        color_channel(channel, scale, STATISTICS[name].title, of, length, look, below=below)
+        for channel, scale, name, of in zip(
+            channels, scales, (a.statistic, change.statistic), ends, strict=True
+        )
+    )
+    both: list[tuple[ColorScale, dict[str, Any], str, str, str]] = [
+        (scales[0], {"color": color}, "color", "<", CELLS),
+        (scales[1], {"fill": fill}, "change", "==", f"difference_{CELLS}"),
     ]
     size = min(look.map_title, 9 / look.unit)
     known = f"&&isValid(datum.{a.statistic})" if panels.absent else ""
@@ -206,25 +217,6 @@ def _beside(panels: Panels, look: Look) -> float:
     """Return the length of each of two color bars over each other, beside the panels."""
     total = panels.bar_length(map_size(panels.first, look)[1], look)
     return (min(total, look.bar_length) - 4 * look.bar_title) / 2
-
-
-def _color(
-    channel: Any,
-    scale: ColorScale,
-    panels: Panels,
-    look: Look,
-    *shown: Capture,
-    below: bool,
-) -> Any:
-    """Give a channel its scale and bar; two bars that find no room beside the panels lie below."""
-    half, width = _beside(panels, look), map_size(panels.first, look)[0] + look.map_column_gap
-    if below:
-        key = 8 * look.bar_label if panels.unseen else 0
-        half = (panels.columns * width - look.map_column_gap - key) / 2 - 2 * look.bar_label
-    lows, highs = zip(*(part.value_range for part in shown), strict=True)
-    title = STATISTICS[shown[0].statistic].title
-    ends = min(lows), max(highs)
-    return color_channel(channel, scale, title, ends, half, look, below=below)
 
 
 def _name(capture: Capture) -> str:
