@@ -104,10 +104,8 @@ class FrameAxis:
     @property
     def gaps(self) -> list[tuple[float, float]]:
         """Start and end of each gap, in units from the left or the top."""
-        step, known = self.step, set(self.frames)
-        places = self.places[::-1] if self.upwards else self.places
-        numbers = [number for number, place in enumerate(places) if place not in known]
-        return [(shorten_float(n * step, 6), shorten_float((n + 1) * step, 6)) for n in numbers]
+        known, places = set(self.frames), self.places[:: -1 if self.upwards else 1]
+        return [self.span(place, place + 1) for place in places if place not in known]
 
     def lines(self, marks: Sequence[int | str], capture: Capture) -> list[float]:
         """Return where marks are, in units from the left or the top."""

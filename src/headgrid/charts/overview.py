@@ -297,12 +297,8 @@ def expect_values(summary: pd.DataFrame, name: str, statistic: str, key_name: st
 
 def _with_margins(summary: pd.DataFrame) -> pd.DataFrame:
     """Add the means over layers: of each head, and of the layers' means."""
-    margins = (
-        summary.groupby(["set", "head"], dropna=False, sort=False)
-        .agg(mean=("mean", "mean"), runs=("runs", "max"))
-        .reset_index()
-    )
-    margins["layer"], margins["std"] = pd.NA, np.nan
+    heads = summary.groupby(["set", "head"], dropna=False, sort=False, as_index=False)
+    margins = heads.agg({"mean": "mean", "runs": "max"}).assign(layer=None, std=np.nan)
     margins = margins[summary.columns].astype(summary.dtypes)
     return pd.concat([summary, margins], ignore_index=True)
 

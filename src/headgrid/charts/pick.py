@@ -206,11 +206,8 @@ def draw_pick(
 ) -> alt.TopLevelMixin:
     """Draw chosen heads with options that are built already."""
     captures = list({id(capture): capture for capture, _ in heads}.values())
-    expect_alike(
-        captures,
-        "captures of one figure to share it; draw them separately",
-        ["statistic", *AXES],
-    )
+    purpose = "captures of one figure to share it; draw them separately"
+    expect_alike(captures, purpose, ["statistic", *AXES])
     first, statistic = captures[0], captures[0].statistic
     columns = min(options.columns, len(heads))
     panels = Panels(tuple(heads), [], columns, marks=options.marks)

@@ -96,10 +96,8 @@ def fit_grid(options: FigureOptions, panels: Panels, *, shared: bool = False) ->
     """Return the look of a grid of profiles, its columns apart by what stands between them."""
     columns = min(panels.columns, len(panels.heads))
     look = fit_profiles(options, columns, panels.first.key_axis)
-    if options.value_axis is None:
-        shared = shared or look.shared_values
-    else:
-        shared = options.value_axis == "shared"
+    shared = shared or look.shared_values
+    shared = shared if options.value_axis is None else options.value_axis == "shared"
     gap = profile_gap(panels, replace(look, shared_values=shared))
     look = fit_profiles(options, columns, panels.first.key_axis, gap)
     return replace(look, shared_values=shared)
@@ -154,12 +152,11 @@ def _value_axis(panels: Panels, look: Look, field: str = "") -> Any:
         "grid": True,
         "tickCount": own if len({*counts}) > 1 else counts[0],
         "labelOverlap": False,
+        "labelExpr": label,
         **show_where(left if look.shared_values else "", label, panels.extent),
     }
     if left and not look.shared_values:
         settings["titleOpacity"] = {"expr": f"{left}?1:0"}
-    if not (left and look.shared_values):
-        settings["labelExpr"] = label
     if panels.extent is None and not look.border_axes:
         settings["minExtent"] = _LEAST_EXTENT
     return alt.Y(

@@ -145,11 +145,8 @@ def draw_sheet(
         raise CaptureError("there is no capture for the sheet, expected at least one")
     for capture in shown:
         capture.head_matrix(0)  # says what is missing
-    expect_alike(
-        shown,
-        "captures of one sheet to share it; draw them separately",
-        ["statistic", "num_heads", *AXES],
-    )
+    purpose = "captures of one sheet to share it; draw them separately"
+    expect_alike(shown, purpose, ["statistic", "num_heads", *AXES])
     rows = tuple(layers) if layers is not None else expected_layers(captures)
     look, gap, points = _fit(options, shown[0], rows)
     maps = _Sheet(shown, rows, find_scale(shown, options), look, gap)
@@ -311,9 +308,8 @@ class _Sheet:
         ground, size = alt.ViewBackground(stroke=None), self.look.bar_label
         panel = alt.layer(*layers).properties(width=width, height=height, view=ground)
         upright: dict[str, Any] = {"labelAngle": 0, "labelAlign": "left", "labelBaseline": "middle"}
-        row = alt.Header(
-            title=None, labelExpr="'Layer ' + datum.value", labelFontSize=size, **upright
-        )
+        upright |= {"title": None, "labelFontSize": size}
+        row = alt.Header(labelExpr="'Layer ' + datum.value", **upright)
         room = width + self.whole(self.column_gap) - 2
         number = f"{self.first.num_heads - 1}"
         fitting = (w for w in ("Head ", "H") if len(w + number) * 0.6 * size <= room)
@@ -329,7 +325,7 @@ class _Sheet:
         ends = f"s {self.layers[0]}-{self.layers[-1]}" if several else f" {self.layers[0]}"
         runs = {capture.run for capture in self.captures}
         of = f" ({shorten_text(self.first.run, 40)})" if len(runs) == 1 and self.first.run else ""
-        queries, keys = map(tell_span, (self.first.query_axis, self.first.key_axis))
+        queries, keys = tell_span(self.first.query_axis), tell_span(self.first.key_axis)
         axes = f"Query {queries} (upwards), Key {keys} (to the right)"
         return [f"Layer{ends}: 2D Attention Maps (All Heads){of}", axes]
 
