@@ -141,10 +141,9 @@ _LOOKS = {"default": Look(), "paper": _PAPER}
 _FAMILIES = {"sans": FONT_FAMILY, "serif": SERIF_FAMILY}
 
 
-def find_look(options: FigureOptions, panel: float | None = None) -> Look:
-    """Return the look that is asked for, without regard to the width; panels of so many points."""
-    look = replace(_LOOKS[options.theme], family=_FAMILIES[options.font])
-    return look if panel is None else replace(look, map_panel=panel)
+def find_look(options: FigureOptions) -> Look:
+    """Return the look that is asked for, without regard to the width."""
+    return replace(_LOOKS[options.theme], family=_FAMILIES[options.font])
 
 
 def restore_look(stored: Mapping[str, Any]) -> Look:
@@ -167,14 +166,14 @@ def fit_maps(
     options: FigureOptions,
     columns: int,
     capture: Capture,
-    panel: float | None = None,
     *,
     vectors: bool = False,
+    share: float = 1,
 ) -> Look:
-    """Return the look of a capture's maps, in the figure's width or else of that size."""
+    """Return the look of a capture's maps, in the figure's width or of a share of the usual one."""
     axis = capture.key_axis
-    look = _make_room(find_look(options, panel), capture.query_axis, axis, options.sums)
-    look = replace(look, vectors=vectors)
+    look = _make_room(find_look(options), capture.query_axis, axis, options.sums)
+    look = replace(look, vectors=vectors, map_panel=share * look.map_panel)
     count = len(frame_places(axis.numbers))
     count = count if vectors else count_pixels(count)
     words = room_beside(capture.query_axis, look.tick_label)
@@ -199,8 +198,6 @@ def _make_room(look: Look, query: Axis | None, key: Axis, sums: bool = False) ->
     room = shorten_float(_SEGMENTS * look.tick_label, 4)
     over, beside = (room if axis and axis.parts else 0 for axis in (key, query))
     beside += sums_room(look) if sums else 0
-    if not over and not beside:
-        return look
     return replace(
         look,
         header_padding=look.header_padding + over,
@@ -231,12 +228,12 @@ def fit_profiles(options: FigureOptions, columns: int, axis: Axis, gap: float = 
     """Return the look of a grid of profiles of the wanted width, so far apart at least."""
     look = _make_room(find_look(options), None, axis)
     look = replace(look, profile_column_gap=max(look.profile_column_gap, gap))
-    if options.points is None:
-        return _lower(look, axis, look.profile_width / len(axis.numbers))
-    fixed = look.left_room + (columns - 1) * look.profile_column_gap + 2 * look.padding
-    width = panel_width(options.points, fixed, columns)
-    height = shorten_float(look.profile_height * min(1.0, width / look.profile_width), 6)
-    look = replace(look, profile_width=shorten_float(width, 6), profile_height=height)
+    width = look.profile_width
+    if options.points is not None:
+        fixed = look.left_room + (columns - 1) * look.profile_column_gap + 2 * look.padding
+        width = panel_width(options.points, fixed, columns)
+        height = shorten_float(look.profile_height * min(1.0, width / look.profile_width), 6)
+        look = replace(look, profile_width=shorten_float(width, 6), profile_height=height)
     return _lower(look, axis, width / len(axis.numbers))
 
 

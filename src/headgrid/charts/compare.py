@@ -15,7 +15,7 @@ import numpy as np
 from headgrid.capture.model import Capture, expect_capture
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import Look, color_channel, find_look, fit_maps, unseen_key
+from headgrid.charts.axes import Look, color_channel, fit_maps, unseen_key
 from headgrid.charts.frames import tell_pairs
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import (
@@ -96,13 +96,12 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     panels = _find_panels((a, b, shown), options)
     cells = a.num_visible + b.num_visible + change.num_visible
     vectors = as_vectors(f"{a.source}: the comparison", a, cells, options.cells)
-    size = find_look(options).map_panel / 2
-    look = fit_maps(options, panels.columns, a, size, vectors=vectors)
+    look = fit_maps(options, panels.columns, a, vectors=vectors, share=0.5)
     below = _beside(panels, look) < 9 * look.bar_title  # what the title of a bar needs
     if below and options.points is not None:
         wider = options.points + (look.bar_offset + look.bar_thickness + look.bar_room) * look.unit
         wide = replace(options, width=wider)
-        look = fit_maps(wide, panels.columns, a, size, vectors=vectors)
+        look = fit_maps(wide, panels.columns, a, vectors=vectors, share=0.5)
     if options.title is not None or not look.own_title:
         panels = _name_runs(panels, a, b, look)  # which the figure's own title would tell
     chart, records = _draw(panels, change, scales, look, vectors, below=below)
@@ -179,16 +178,13 @@ def _draw(
         keys = [unseen_key(panels.field, look)] if panels.unseen else []
     for key_mark in keys:
         key_mark.encoding.shape["legend"]["orient"] = "bottom"
-    (low, high), others = a.value_range, b.value_range
-    ends = (min(low, others[0]), max(high, others[1])), change.value_range
+    lows, highs = zip(a.value_range, b.value_range, strict=True)
+    titles = [STATISTICS[part.statistic].title for part in (a, change)]
+    bar: Any = {"length": length, "look": look, "below": below}
     # Two channels have two scales, and of two fields they have a colour bar each.
-    channels = alt.Color("color:Q"), alt.Fill("change:Q")
-    color, fill = (
-        color_channel(channel, scale, STATISTICS[name].title, of, length, look, below=below)
-        for channel, scale, name, of in zip(
-            channels, scales, (a.statistic, change.statistic), ends, strict=True
-        )
-    )
+    color, fill = alt.Color("color:Q"), alt.Fill("change:Q")
+    color = color_channel(color, scales[0], titles[0], (min(lows), max(highs)), **bar)
+    fill = color_channel(fill, scales[1], titles[1], change.value_range, **bar)
     both: list[tuple[ColorScale, dict[str, Any], str, str, str]] = [
         (scales[0], {"color": color}, "color", "<", CELLS),
         (scales[1], {"fill": fill}, "change", "==", f"difference_{CELLS}"),

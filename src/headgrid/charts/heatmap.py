@@ -297,14 +297,12 @@ def _finish(
 
 
 def _count_zeros(capture: Capture, heads: Sequence[int]) -> str:
-    """Return the sentence that names values without a magnitude."""
     zeros = sum(int(np.count_nonzero(capture.head_matrix(head) == 0)) for head in heads)
     verb = "has" if zeros == 1 else "have"
     return f"{count_noun(zeros, 'value')} of 0 {verb} the color of the lowest." if zeros else ""
 
 
 def _describe_tiles(capture: Capture) -> str:
-    """Return the sentence that says how cells became pixels."""
     rows, columns = pool_factor(len(capture.query_frames)), pool_factor(len(capture.key_frames))
     if rows == columns == 1:
         return "Each head is an image, one pixel a cell."

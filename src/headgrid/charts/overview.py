@@ -161,7 +161,6 @@ class _Matrix:
         return cell_of(len(self.heads) + 1.3, len(self.layers) + 1.3, self.look, self.width)
 
     def draw(self) -> alt.LayerChart | alt.FacetChart:
-        """Return the panel."""
         (width, height), known = self._cell, f"isValid(datum.{self.name})"
         rest: Any = (self.look, [_MEAN])
         x = axis_of(alt.X("column:N"), self.heads, width, *rest, offset=apart_gap(height))

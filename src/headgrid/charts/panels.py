@@ -84,12 +84,7 @@ class Panels:
     @property
     def value_sketch(self) -> QuantileSketch:
         """Sketch of the visible values of the heads that are shown."""
-        values = (
-            capture.last_block_rows[head]
-            if capture.full_frame_attention is None
-            else capture.head_matrix(head)
-            for capture, head in self.heads
-        )
+        values = (capture.head_matrix(head) for capture, head in self.heads)
         return reduce(QuantileSketch.merge, map(QuantileSketch.of, values))
 
     @cached_property

@@ -320,7 +320,6 @@ class _Sheet:
         return Grid(spec=panel, facet=facet, data=alt.InlineData(values=[]))
 
     def title(self) -> list[str]:
-        """Return the title's lines."""
         several = len(self.layers) > 1
         ends = f"s {self.layers[0]}-{self.layers[-1]}" if several else f" {self.layers[0]}"
         runs = {capture.run for capture in self.captures}
@@ -330,7 +329,6 @@ class _Sheet:
         return [f"Layer{ends}: 2D Attention Maps (All Heads){of}", axes]
 
     def caption(self, vectors: bool, description: str) -> str:
-        """Return the sentences that say what is drawn."""
         saturated = sum(count_saturated(capture, self.scale.range) for capture in self.captures)
         queries, keys = self.first.query_axis, self.first.key_axis
         counts = [len(keys.numbers), len(queries.numbers)]
@@ -362,8 +360,9 @@ def _fit(
 
     A sheet for a paper is no higher than a page; what a wanted width leaves is then in the gaps.
     """
-    look = replace(find_look(options, _PANEL), tick_size=2, header_padding=4, tick_label=6)
-    look, paper = replace(look, border_axes=False), look.theme == "paper"
+    look = replace(find_look(options), map_panel=_PANEL, border_axes=False)
+    look = replace(look, tick_size=2, header_padding=4, tick_label=6)
+    paper = look.theme == "paper"
     count, high = (
         count_pixels(len(frame_places(frames, MAX_PIXELS)), MAX_PIXELS)
         for frames in (capture.key_frames, capture.query_frames)
