@@ -205,7 +205,7 @@ def draw_pick(
     heads: Sequence[tuple[Capture, int]], figure: PickFigure, options: FigureOptions
 ) -> alt.TopLevelMixin:
     """Draw chosen heads with options that are built already."""
-    captures = list({id(capture): capture for capture, _ in heads}.values())
+    captures = list(dict.fromkeys(capture for capture, _ in heads))
     purpose = "captures of one figure to share it; draw them separately"
     expect_alike(captures, purpose, ["statistic", *AXES])
     first, statistic = captures[0], captures[0].statistic
@@ -289,15 +289,11 @@ def _name_panels(
     width += 0 if look.inside_labels else gap - size / 2
     shown = [(capture.run, capture.layer_index, head) for capture, head in panels.heads]
     several = len({run for run, *_ in shown}) > 1
-    runs = [shorten_text(run, 24) if several else "" for run, *_ in shown]
-    named = [(run, f"L{n} H{h}") for run, (_, n, h) in zip(runs, shown, strict=True)]
+    named = [(shorten_text(run, 24) if several else "", n, h) for run, n, h in shown]
     forms = [
-        [
-            f"{run and f'{run}, '}Layer {n}, Head {h}"
-            for run, (_, n, h) in zip(runs, shown, strict=True)
-        ],
-        [f"{run and f'{run} '}{name}" for run, name in named],
-        [name for _, name in named],
+        [f"{run and f'{run}, '}Layer {n}, Head {h}" for run, n, h in named],
+        [f"{run and f'{run} '}L{n} H{h}" for run, n, h in named],
+        [f"L{n} H{h}" for _, n, h in named],
     ]
     labels = [
         [f"{letter}{name}" for letter, name in zip(letters, names, strict=True)]

@@ -54,13 +54,8 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     # A mitre would overshoot the points of a sharp turn.
     pen: dict[str, Any] = {"color": INK, "strokeWidth": look.line_width, "strokeJoin": "round"}
     line = base.mark_line(**pen, aria=False, invalid="break-paths-filter-domains")
-    points = (
-        base.mark_point(
-            filled=True, color=INK, size=look.point_size, opacity=1, aria=False, invalid="filter"
-        )
-        .encode(tooltip=tooltip)
-        .properties(name=POINTS)
-    )
+    dot: dict[str, Any] = {"color": INK, "size": look.point_size, "opacity": 1, "aria": False}
+    points = base.mark_point(**dot, filled=True, invalid="filter").encode(tooltip=tooltip)
     # Beyond two keys a point of width the dots would only blacken the line.
     dense = len(keys) > 2 * look.profile_width * look.unit
     inset = shorten_float(2 / look.unit, 6)
@@ -72,7 +67,7 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
         *draw_over([axis], size, panels.field, panels.marks, panels.first),
         *draw_bands([axis], size, panels.field),
         line.properties(name=LINE),
-        *([] if dense else [points]),
+        *([] if dense else [points.properties(name=POINTS)]),
         *panels.inside_labels(*corner, look),
         *absent_marks(panels, [panels.field], size, look),
     )
