@@ -321,9 +321,8 @@ def _own_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> di
         words = {-1: "\u2212max", 0: "0", 1: "max"}
         shown |= {n: text for n, text in words.items() if low <= n <= high}
     elif scale.is_log:
-        whole = range(
-            math.floor(high), math.ceil(low) - 1, -max(1, math.ceil((high - low) / count))
-        )
+        step = max(1, math.ceil((high - low) / count))
+        whole = range(math.floor(high), math.ceil(low) - 1, -step)
         shown |= {n: _write_decade(n) for n in whole}
         below, above = saturates(values, scale.range)
         if below:  # the foot of the bar stands for all that is less

@@ -164,7 +164,7 @@ def frame_axis(
         tile = tile.scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
         return tile.axis(**settings, labelFlush=False, title=title)
     gaps: dict[str, Any] = {"paddingInner": 0, "paddingOuter": 0}
-    if axis.bars:  # without them, Vega-Lite would take points
+    if axis.bars:  # for the line over them Vega-Lite would take points
         gaps = {"paddingInner": 0.2, "paddingOuter": 0.1, "type": "band"}
     band = channel(field, title=title)
     return band.scale(domain=places[::-1] if axis.upwards else places, **gaps).axis(**settings)

@@ -120,16 +120,12 @@ class Panels:
         """Return fields that say what a panel shows, where its number is not that of the head."""
         if self.fields is not None or self.field == "head":
             return self.fields or {}
-        listed: dict[str, list[Any]] = {
-            "run:O": [shorten_text(capture.run) for capture, _ in self.heads],
-            "layer:O": [capture.layer_index for capture, _ in self.heads],
-            "head:O": [head for _, head in self.heads],
-        }
-        return {
-            name: f"{json.dumps(values)}[datum.{self.field}]"
-            for name, values in listed.items()
-            if name != "run:O" or any(values)
-        }
+        runs = [shorten_text(capture.run) for capture, _ in self.heads]
+        listed: dict[str, list[Any]] = {"run:O": runs} if any(runs) else {}
+        listed["layer:O"] = [capture.layer_index for capture, _ in self.heads]
+        listed["head:O"] = [head for _, head in self.heads]
+        field = f"[datum.{self.field}]"
+        return {name: f"{json.dumps(values)}{field}" for name, values in listed.items()}
 
     def tooltip(self, *fields: str) -> list[alt.Tooltip]:
         """Return the fields of a tooltip: what the panel shows, then these sides and the value."""
@@ -197,20 +193,15 @@ class Panels:
         """Return labels at the right of the panels: text over a halo of the paper's white."""
         if not look.inside_labels:
             return []
-        base = (
-            alt.Chart()
-            .transform_aggregate(groupby=[self.field])
-            .transform_calculate(label=f"{json.dumps(list(self.names))}[datum.{self.field}]")
-            .encode(text=alt.Text("label:N"), x=alt.XValue(x), y=alt.YValue(y))
-        )
+        name = f"{json.dumps(list(self.names))}[datum.{self.field}]"
+        base = alt.Chart().transform_aggregate(groupby=[self.field]).transform_calculate(label=name)
+        base = base.encode(text=alt.Text("label:N"), x=alt.XValue(x), y=alt.YValue(y))
         text: dict[str, Any] = {"align": "right", "baseline": baseline, "fontSize": size}
         text |= {"fontWeight": "bold", "aria": False}
         width = shorten_float(2 / look.unit, 6)
         halo = base.mark_text(**text, fill="white", stroke="white", strokeWidth=width)
-        return [
-            halo.properties(name=HALO),
-            base.mark_text(**text, fill=INK).properties(name=LABELS),
-        ]
+        labels = base.mark_text(**text, fill=INK).properties(name=LABELS)
+        return [halo.properties(name=HALO), labels]
 
 
 def facet_panels(
@@ -244,11 +235,9 @@ def draw_maps(
         chart = panels.unfold(panels.facet_maps([marks], look, has_key=legend), ["query"], scale)
         return chart, pair_records(panels)
     # An image has no colour channel; the frame carries the scale, and its legend.
-    frame = (
-        panel_frame(width, height, [panels.field], look)
-        .transform_calculate(color=repr(scale.range.low))
-        .encode(fill=color, fillOpacity=alt.FillOpacityValue(0))
-    )
+    frame = panel_frame(width, height, [panels.field], look)
+    frame = frame.transform_calculate(color=repr(scale.range.low))
+    frame = frame.encode(fill=color, fillOpacity=alt.FillOpacityValue(0))
     chart = panels.facet_maps([marks], look, frame, has_key=legend)
     return chart, tile_records(panels, scale.of_panel)
 
@@ -276,10 +265,9 @@ def panel_frame(
 ) -> Any:
     """Return a frame around a panel, outside it: a view's own would lie under the cells."""
     out = shorten_float(look.frame_width / 2)
-    body = {"filled": False} if fill is None else {"fill": fill}
-    frame = alt.Chart(name=FRAME).mark_rect(
-        **body, stroke=INK, strokeWidth=look.frame_width, aria=False
-    )
+    body: dict[str, Any] = {"filled": False} if fill is None else {"fill": fill}
+    body |= {"stroke": INK, "strokeWidth": look.frame_width, "aria": False}
+    frame = alt.Chart(name=FRAME).mark_rect(**body)
     return frame.transform_aggregate(groupby=list(groupby)).encode(
         x=alt.XValue(-out),
         x2=alt.X2Value(width + out),

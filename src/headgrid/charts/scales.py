@@ -205,6 +205,9 @@ def palette_for(statistic: str, name: str) -> Palette:
 def match_scale(scale: Mapping[str, Any], expression: str, field: str) -> ColorScale | None:
     """Return the scale whose colours a channel's scale and a field's expression describe."""
     domain, colors = scale["domain"], scale["range"]
+    ours = {"domain": domain, "range": colors, "interpolate": "rgb", "clamp": True}
+    if scale != {**ours, "type": "linear"}:
+        return None
     low, high, rule = float(domain[0]), float(domain[-1]), "fixed"
     if "LN10" in expression:
         low, high, rule = 10.0**low, 10.0**high, "log"
@@ -212,13 +215,8 @@ def match_scale(scale: Mapping[str, Any], expression: str, field: str) -> ColorS
     own_units = (tuple(json.loads(units[1])), units[2]) if units else ((), "")
     for palette in _PALETTES.values():
         found = ColorScale(ColorRange(low, high, rule), palette, *own_units)
-        own = {"interpolate": "rgb", "clamp": True, "type": "linear"}
-        own |= {"domain": domain, "range": colors}
-        if (
-            scale == own
-            and expression == found.expression(field)
-            and found.stops == [*zip(domain, colors, strict=True)]
-        ):
+        stops = [*zip(domain, colors, strict=True)]
+        if expression == found.expression(field) and found.stops == stops:
             return found
     return None
 
