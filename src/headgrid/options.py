@@ -258,9 +258,8 @@ def read_length(name: str, value: object) -> float:
     """
     points = math.nan
     if isinstance(value, str):
-        found = _LENGTH.fullmatch(value)
-        if found and (found[2].lower() or "pt") in UNITS:
-            points = float(found[1]) * UNITS[found[2].lower() or "pt"]
+        if found := _LENGTH.fullmatch(value):
+            points = float(found[1]) * UNITS.get(found[2].lower() or "pt", math.nan)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         with suppress(OverflowError):  # of a whole number with hundreds of digits
             points = float(value)

@@ -44,11 +44,8 @@ def draw_bands(
             lines += f"M0 {at:g}h{width:g}" if axis.upwards else f"M{at:g} 0v{height:g}"
         for _, start, end in spans:
             first, last = start + 0.5, end - 0.5
-            brackets += (
-                f"M{width + off + beside:g} {first:g}V{last:g}"
-                if axis.upwards
-                else f"M{first:g} {-off:g}H{last:g}"
-            )
+            right = f"M{width + off + beside:g} {first:g}V{last:g}"
+            brackets += right if axis.upwards else f"M{first:g} {-off:g}H{last:g}"
         if named and spans:
             names.append(_draw_names(spans, axis, width, by, beside))
     if not brackets:
