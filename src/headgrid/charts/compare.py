@@ -171,13 +171,13 @@ def _draw(
     """Draw every visible pair as a rectangle, or every map as one image."""
     (a, _), (b, _) = panels.heads[:2]
     length, keys = _beside(panels, look), list[Any]()
+    if below and panels.unseen:
+        keys = [unseen_key(panels.field, look)]
+        keys[0].encoding.shape["legend"]["orient"] = "bottom"
     if below:
-        key = 8 * look.bar_label if panels.unseen else 0
+        room = 8 * look.bar_label if keys else 0
         width = map_size(panels.first, look)[0] + look.map_column_gap
-        length = (panels.columns * width - look.map_column_gap - key) / 2 - 2 * look.bar_label
-        keys = [unseen_key(panels.field, look)] if panels.unseen else []
-    for key_mark in keys:
-        key_mark.encoding.shape["legend"]["orient"] = "bottom"
+        length = (panels.columns * width - look.map_column_gap - room) / 2 - 2 * look.bar_label
     lows, highs = zip(a.value_range, b.value_range, strict=True)
     titles = [STATISTICS[part.statistic].title for part in (a, change)]
     bar: Any = {"length": length, "look": look, "below": below}

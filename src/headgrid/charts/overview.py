@@ -338,7 +338,7 @@ def finish_summary(
     columns |= {"role": table["role"]} if "role" in table else {}
     for column, value in ((name, "mean"), ("std", "std")):
         columns[column] = round_values(table[value].to_numpy())
-    chart: alt.FacetChart = finish_sets(
+    chart = finish_sets(
         panel,
         table["set"],
         columns,
@@ -348,9 +348,8 @@ def finish_summary(
         caption=f"{measure} ({describe_measure(name, key_name)}){caption}",
         meta=meta,
     )
-    return chart.transform_calculate(
-        column=f"isValid(datum.head)?''+datum.head:'{_MEAN}'"
-    ).transform_calculate(row=f"isValid(datum.layer)?''+datum.layer:'{_MEAN}'")
+    place = "isValid(datum.{0})?''+datum.{0}:'{1}'".format
+    return chart.transform_calculate(column=place("head", _MEAN), row=place("layer", _MEAN))
 
 
 def finish_sets(

@@ -23,7 +23,7 @@ from headgrid.charts.axes import (
     unseen_key,
 )
 from headgrid.charts.bands import draw_bands, tell_segments
-from headgrid.charts.frames import draw_over, tell_gaps, tell_pairs, tell_span
+from headgrid.charts.frames import FrameAxis, draw_over, tell_gaps, tell_pairs, tell_span
 from headgrid.charts.grids import Grid
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.labels import tell_places
@@ -201,13 +201,11 @@ class _Sheet:
     @property
     def cell(self) -> int:
         """Width of a cell in whole units."""
-        return self.size[0] // count_pixels(len(self.places[0]), MAX_PIXELS)
+        return self.size[0] // count_pixels(len(self.axes[0].places), MAX_PIXELS)
 
     @cached_property
-    def places(self) -> tuple[list[int], list[int]]:
-        """What stands along x and y: the frames, and a blank in each gap."""
-        x, y = self.first.key_frames, self.first.query_frames
-        return frame_places(x, MAX_PIXELS), frame_places(y, MAX_PIXELS)
+    def axes(self) -> tuple[FrameAxis, FrameAxis]:
+        return map_axes(self.first, self.look, MAX_PIXELS)
 
     def whole(self, points: float) -> float:
         """Return a gap between maps: whole cells, so that the finishing stage can join rows."""
@@ -216,7 +214,7 @@ class _Sheet:
 
     def draw(self, *, vectors: bool) -> tuple[alt.FacetChart, Records]:
         """Draw every visible pair as a rectangle, or every map as one image."""
-        panels, look, keys = self.panels, self.look, self.places[0]
+        panels, look, keys = self.panels, self.look, self.axes[0].places
         statistic, index = panels.statistic, ["layer", "head", "query"]
         known = f"isValid(datum.{statistic})" if vectors else "!datum.missing"
         absent = [(panels.heads[n][0].layer_index, panels.heads[n][1]) for n in panels.absent]
@@ -259,9 +257,8 @@ class _Sheet:
 
     def _draw_over(self, where: str) -> list[Any]:
         """Return white bands that break each map in the gaps of its frames, and the key of grey."""
-        axes = map_axes(self.first, self.look, MAX_PIXELS)
-        marks: list[Any] = draw_over(axes, self.size, "head", (), self.first)
-        marks += draw_bands(axes, self.size, "head", named=False)
+        marks: list[Any] = draw_over(self.axes, self.size, "head", (), self.first)
+        marks += draw_bands(self.axes, self.size, "head", named=False)
         marks += [unseen_key("head", self.look)] if self.panels.unseen else []
         for mark in marks:
             mark.transform[0].groupby = ["layer", "head"]
@@ -275,10 +272,10 @@ class _Sheet:
         """
         encoding: Any = marks.encoding
         heads, layers = [*range(self.first.num_heads)], [*self.layers[::-1]]
-        axes = ("head", heads, self.first.key_frames), ("layer", layers, self.first.query_frames)
-        for upright, (field, maps, frames) in enumerate(axes):
+        fields = ("head", heads, self.first.key_frames), ("layer", layers, self.first.query_frames)
+        for upright, (field, maps, frames) in enumerate(fields):
             channel, step = (encoding.x, encoding.y)[upright], self._label_step(frames, upright)
-            ends = [0, len(self.places[upright]) - 1]
+            ends = [0, len(self.axes[upright].places) - 1]
             ends = [frames[0], frames[-1]] if vectors else ends
             values = [*dict.fromkeys(ends)] if step else []
             axis = {**dict(channel["axis"]), "values": values, "title": None, "labelFlush": False}
@@ -347,7 +344,7 @@ class _Sheet:
             caption += f"{pixel} and shows the value of largest magnitude."
         caption += f" Keys: {tell_places(keys, keys.numbers)}." if keys.labels else ""
         told = tell_gaps(query=queries, key=keys) or tell_segments(self.first)
-        if [*map(len, self.places)] == counts:  # there is no room for a band
+        if [len(axis.places) for axis in self.axes] == counts:  # there is no room for a band
             told = told.replace("Axes are broken", "Frames are left out, without a break")
         missing = ", ".join(map(str, self.missing))
         return f"{caption} {told}".rstrip() + (f" Missing layers: {missing}." if missing else "")
