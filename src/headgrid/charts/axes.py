@@ -285,23 +285,22 @@ def color_channel(
     """
     length = min(max(length, _SHORTEST_BAR * look.bar_label), look.bar_length)
     count = max(1, min(_COLORBAR_TICKS, int(length / (2.2 * look.bar_label))))
+    side = "bottom" if below else "right"
     legend: dict[str, Any] = {
         "title": fit_title(title, length, look.bar_title),
-        "orient": "right",
+        "orient": side,
         "gradientLength": length,
-        "titleOrient": "right",
+        "titleOrient": side,
         "tickCount": count,
         **(_own_ticks(scale, count, values) or _value_ticks(scale, count, values)),
     }
-    if isinstance(legend["title"], list):  # the lines grow towards the labels
-        legend["titlePadding"] = 5 + 1.2 * look.bar_title * (len(legend["title"]) - 1)
     if below:
-        legend |= {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
-        legend |= {"titleAnchor": "middle", "titlePadding": 2}
+        legend |= {"direction": "horizontal", "titleAnchor": "middle", "titlePadding": 2}
+    elif isinstance(legend["title"], list):  # the lines grow towards the labels
+        legend["titlePadding"] = 5 + 1.2 * look.bar_title * (len(legend["title"]) - 1)
     domain, colors = (list(part) for part in zip(*scale.stops, strict=True))
-    return channel.scale(
-        domain=domain, range=colors, interpolate="rgb", clamp=True, type="linear"
-    ).legend(alt.Legend(**legend))
+    ours: dict[str, Any] = {"interpolate": "rgb", "clamp": True, "type": "linear"}
+    return channel.scale(domain=domain, range=colors, **ours).legend(alt.Legend(**legend))
 
 
 def role_channel(channel: Any, names: Sequence[str], look: Look, **key: Any) -> Any:
