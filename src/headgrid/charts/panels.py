@@ -137,12 +137,10 @@ class Panels:
 
     def facet(self, panel: Any, look: Look, size: float, **scales: Any) -> alt.FacetChart:
         """Facet a panel, each with its own axes and with its name, of that size, over it."""
-        if look.inside_labels:
-            # Vega-Lite ignores `labels: false` for facets that wrap.
+        label = self.label or f"{json.dumps(list(self.names))}[datum.value]"
+        header = alt.Header(title=None, labelExpr=label, labelFontSize=size)
+        if look.inside_labels:  # Vega-Lite ignores `labels: false` for facets that wrap
             header = alt.Header(title=None, labelExpr="''", labelFontSize=0, labelPadding=0)
-        else:
-            label = self.label or f"{json.dumps(list(self.names))}[datum.value]"
-            header = alt.Header(title=None, labelExpr=label, labelFontSize=size)
         return facet_panels(panel, self.field, header, self.columns, **scales)
 
     def unfold(
