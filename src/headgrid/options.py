@@ -155,9 +155,7 @@ class FigureOptions:
                 f"columns is {show_value(self.columns)}, expected a whole number, at least 1"
             )
         for name, choices in _CHOICES.items():
-            found = getattr(self, name)
-            if not (isinstance(found, str) and found in choices):
-                check_choice(name, found, choices)
+            check_choice(name, getattr(self, name), choices)
         if self.width is not None:
             object.__setattr__(self, "width", read_length("width", self.width))
         if self.value_axis is not None:
@@ -174,11 +172,6 @@ class FigureOptions:
     def points(self) -> float | None:
         """The wanted width in points."""
         return None if self.width is None else float(self.width)
-
-
-def fill_title(template: str, *, layer: int | str, run: str, prompt: str) -> str:
-    """Return a checked template with its fields filled in."""
-    return template.format(layer=layer, run=run, prompt=prompt)
 
 
 def _check_template(template: object) -> None:
@@ -265,9 +258,8 @@ def read_length(name: str, value: object) -> float:
     """
     points = math.nan
     if isinstance(value, str):
-        found = _LENGTH.fullmatch(value)
-        if found and (found[2].lower() or "pt") in UNITS:
-            points = float(found[1]) * UNITS[found[2].lower() or "pt"]
+        if found := _LENGTH.fullmatch(value):
+            points = float(found[1]) * UNITS.get(found[2].lower() or "pt", math.nan)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         with suppress(OverflowError):  # of a whole number with hundreds of digits
             points = float(value)

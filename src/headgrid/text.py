@@ -89,11 +89,10 @@ def fit_title(text: str, length: float, size: float) -> str | list[str]:
     ('Attention Logits', ['Attention', 'Logits'])
     """
     longest = max(map(count_columns, text.split()), default=1)
-    columns = max(longest, int(length / (_LETTER * size)))
-    lines = wrap_text(text, columns)
-    while columns > longest and max(map(measure_text, lines)) * size > length:
-        columns -= 1
+    for columns in range(max(longest, int(length / (_LETTER * size))), longest - 1, -1):
         lines = wrap_text(text, columns)
+        if max(map(measure_text, lines)) * size <= length:
+            break
     return text if len(lines) == 1 else lines
 
 

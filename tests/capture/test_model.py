@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import headgrid
 from headgrid import Capture, CaptureError, load_capture, save_capture
-from headgrid.charts.heatmap import sink_titles
+from headgrid.charts.profiles import sink_texts
 from synthetic import block_capture, waves
 
 FULL, LAST = "full_frame_attention", "last_block_frame_attention"
@@ -294,7 +294,7 @@ def test_a_signalling_nan_is_a_frame_that_was_not_recorded():
     assert capture.num_visible == 8
     assert np.isnan(headgrid.sink_scores(capture)).all()  # two visible keys are too few
     nothing = Capture.from_array(np.ones((2, 3, 3)), last_block=np.full((2, 3), np.nan))
-    assert sink_titles(nothing) == ["H0 (sink=n/a)", "H1 (sink=n/a)"]
+    assert sink_texts(nothing) == ["n/a", "n/a"]
 
 
 def test_a_capture_is_validated_whatever_way_it_is_made():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import headgrid
-from headgrid import Capture, FigureOptions, budget_table
+from headgrid import Capture, FigureOptions, budget_curves, budget_table
 from headgrid.charts.budgets import draw_dropped, draw_smallest
 from headgrid.render.convert import render
 from headgrid.tables.budgets import drop_table, smallest_budgets
@@ -52,7 +52,7 @@ def test_curves_stand_at_the_means_of_the_table_and_titles_tell_the_smallest_cac
     capture = masses(blocks=(2, 2, 3), run="a")
     table = budget_table(capture)
     small = smallest_budgets(table[table["policy"] == "sink+recent"])
-    drawing = drawn(headgrid.budget_curves(capture))
+    drawing = drawn(budget_curves(capture))
     for head in range(3):
         sizes = small.loc[small["head"] == head, "frames"].tolist()
         curves = read_curves(drawing, f"H{head} ({', '.join(map(str, sizes))})")
@@ -64,10 +64,15 @@ def test_curves_stand_at_the_means_of_the_table_and_titles_tell_the_smallest_cac
     assert "Mean over 3 Blocks; in Parentheses the Smallest for 90, 95, 99 %" in texts
 
 
+def test_curves_are_of_one_capture():
+    with pytest.raises(headgrid.CaptureError, match="found list, expected one Capture"):
+        budget_curves([masses()])
+
+
 def test_a_head_without_a_value_says_so_and_long_curves_are_thinned():
     mass = np.full((2, 600, 600), 1 / 600)
     mass[1] = np.nan
-    chart = headgrid.budget_curves(Capture.from_array(mass, statistic="mass", key_name="Token"))
+    chart = budget_curves(Capture.from_array(mass, statistic="mass", key_name="Token"))
     drawing = drawn(chart)
     texts = [text.content for text in drawing.texts]
     assert texts.count("not recorded") == 1

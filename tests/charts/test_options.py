@@ -2,8 +2,8 @@ import dataclasses
 
 import pytest
 
-from headgrid import ColorRange, FigureOptions, OptionError
-from headgrid.options import fill_title, read_length
+from headgrid import Capture, ColorRange, FigureOptions, OptionError, perhead
+from headgrid.options import read_length
 
 
 def test_options_are_frozen():
@@ -45,8 +45,9 @@ def test_other_values_are_refused_with_what_was_expected(field, value, message):
 
 
 def test_a_template_is_filled_once():
-    text = fill_title("{layer}|{run}|{prompt}|{{x}}", layer=3, run="r", prompt="{layer}")
-    assert text == "3|r|{layer}|{x}"
+    capture = Capture.from_array(last_block=[[1.0]], layer=3, run="r", prompt="{layer}")
+    spec = perhead(capture, title="{layer}|{run}|{prompt}|{{x}}").to_dict()
+    assert spec["title"]["text"][0] == "3|r|{layer}|{x}"
 
 
 HUGE = 10**5000

@@ -73,9 +73,11 @@ def test_text_in_any_script_stays_readable_and_lone_surrogates_are_escaped():
     assert json.loads(text.encode("utf-8"))["title"] == "a\ud800"
 
 
-def test_the_name_of_the_records_placeholder_may_occur_in_text():
+def test_only_the_records_of_the_whole_are_a_line_each():
+    inner = {"data": {"format": {"values": []}, "values": []}}
     for name in ("a", "zzz"):
-        spec = {name: "headgrid-records-5b1f0c", "data": {"values": [{"a": 1}]}, "mark": "bar"}
+        data = {"format": {"values": [3]}, "values": [{"a": 1}]}
+        spec = {name: '\n "data": {\n  "values": [', "data": data, "hconcat": [inner]}
         assert json.loads(to_json(spec)) == spec
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgrid import Capture, heatmap, perhead, pick, to_spec
-from headgrid.charts.heatmap import sink_titles
+from headgrid.charts.profiles import sink_texts
 from headgrid.text import clean_text, count_columns, wrap_text
 from synthetic import block_capture, waves
 
@@ -60,24 +60,24 @@ def test_a_title_of_several_captures_lists_layers_and_runs_and_keeps_a_shared_pr
 
 
 @pytest.mark.parametrize(
-    ("rows", "titles"),
+    ("rows", "scores"),
     [
         (
             [[5.0, 1.0, 2.0, 9.0], [1.001, 1.003, 1.003, 4.0]],
-            ["H0 (sink=3.50)", "H1 (sink=0.00)"],  # no negative zero
+            ["3.50", "0.00"],  # no negative zero
         ),
-        ([[1.0, 2.0]], ["H0 (sink=n/a)"]),
-        ([[3e-5, 1e-5, 1e-5, 1e-5]], ["H0 (sink=2.0e\u22125)"]),
-        ([[3e20, 1e20, 1e20, 1e20]], ["H0 (sink=2.0e+20)"]),
+        ([[1.0, 2.0]], ["n/a"]),
+        ([[3e-5, 1e-5, 1e-5, 1e-5]], ["2.0e\u22125"]),
+        ([[3e20, 1e20, 1e20, 1e20]], ["2.0e+20"]),
     ],
 )
-def test_panel_titles_hold_sink_scores_that_are_short_and_never_rounded_to_nothing(rows, titles):
-    assert sink_titles(Capture.from_array(last_block=rows)) == titles
+def test_sink_scores_in_titles_are_short_and_never_rounded_to_nothing(rows, scores):
+    assert sink_texts(Capture.from_array(last_block=rows)) == scores
 
 
 def test_last_rows_without_a_value_have_no_score_and_no_warning():
     capture = Capture.from_array(waves(2, 3, 3), last_block=np.full((2, 3), np.nan))
-    assert sink_titles(capture) == ["H0 (sink=n/a)", "H1 (sink=n/a)"]
+    assert sink_texts(capture) == ["n/a", "n/a"]
     assert "6 of 6 pairs are unseen" in caption_of(perhead(capture))
 
 

@@ -110,7 +110,7 @@ def test_every_cell_colour_maps_back_to_its_value_within_one_step(name):
     capture, drawing = capture_named(name), drawing_of(name, "heatmap")
     color_range = resolve_color_range("symmetric", [capture])
     scale = ColorScale(color_range, palette_for(capture.statistic, "rdbu"))
-    table = scale.palette.rgb(np.arange(256) / 255).astype(int)
+    table = scale.colors().astype(int)
     low, high = color_range.low, color_range.high
     panels = panels_of(drawing, "heatmap", capture)
     for head, panel in enumerate(panels):

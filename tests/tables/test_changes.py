@@ -98,6 +98,11 @@ def test_cells_have_the_colours_of_their_own_scale_and_a_titled_bar_for_each(pai
     assert {"Head 2: A", "Head 2: B", "Head 2: B − A"} <= set(texts)
 
 
+def test_the_title_names_both_layers_in_the_order_of_a_and_b(pair):
+    title = headgrid.to_spec(compare(*pair[::-1]), validate=False)["title"]["text"]
+    assert title[0].startswith("Layers 4 and 0: ")
+
+
 def test_large_maps_become_images_and_equal_captures_have_a_white_difference():
     a = Capture.from_array(waves(3, 150, 150))
     spec = headgrid.to_spec(compare(a, a), validate=False)

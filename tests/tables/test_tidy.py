@@ -76,6 +76,8 @@ def test_a_capture_without_a_full_matrix_has_no_pairs():
 def test_no_capture_is_an_error(table):
     with pytest.raises(CaptureError, match="there is no capture, expected at least one"):
         table([])
+    with pytest.raises(CaptureError, match="found str, expected one Capture"):
+        table("layer3.pt")
 
 
 @settings(deadline=None, max_examples=40)

@@ -72,10 +72,8 @@ class Look:
     label_padding: float = 2
     header_padding: float = 5
     tick_size: float = 3
-    tick_width: float = 0.8
-    frame_width: float = 0.8
+    frame_width: float = 0.8  # of frames, ticks and grid
     line_width: float = 1
-    grid_width: float = 0.8  # no wider than the frame, which hides its ends
     point_size: float = 5  # an area, as Vega has it
     map_panel: float = 216
     map_row_gap: float = 60
@@ -123,10 +121,8 @@ _PAPER = Look(
     label_padding=1.5,
     header_padding=2,
     tick_size=2,
-    tick_width=0.4,
     frame_width=0.4,
     line_width=0.6,
-    grid_width=0.4,
     point_size=1.4,
     map_panel=84,
     map_row_gap=6,
@@ -145,10 +141,9 @@ _LOOKS = {"default": Look(), "paper": _PAPER}
 _FAMILIES = {"sans": FONT_FAMILY, "serif": SERIF_FAMILY}
 
 
-def find_look(options: FigureOptions, panel: float | None = None) -> Look:
-    """Return the look that is asked for, without regard to the width; panels of so many points."""
-    look = replace(_LOOKS[options.theme], family=_FAMILIES[options.font])
-    return look if panel is None else replace(look, map_panel=panel)
+def find_look(options: FigureOptions) -> Look:
+    """Return the look that is asked for, without regard to the width."""
+    return replace(_LOOKS[options.theme], family=_FAMILIES[options.font])
 
 
 def restore_look(stored: Mapping[str, Any]) -> Look:
@@ -171,14 +166,14 @@ def fit_maps(
     options: FigureOptions,
     columns: int,
     capture: Capture,
-    panel: float | None = None,
     *,
     vectors: bool = False,
+    share: float = 1,
 ) -> Look:
-    """Return the look of a capture's maps, in the figure's width or else of that size."""
+    """Return the look of a capture's maps, in the figure's width or of a share of the usual one."""
     axis = capture.key_axis
-    look = _make_room(find_look(options, panel), capture.query_axis, axis, options.sums)
-    look = replace(look, vectors=vectors)
+    look = _make_room(find_look(options), capture.query_axis, axis, options.sums)
+    look = replace(look, vectors=vectors, map_panel=share * look.map_panel)
     count = len(frame_places(axis.numbers))
     count = count if vectors else count_pixels(count)
     words = room_beside(capture.query_axis, look.tick_label)
@@ -203,8 +198,6 @@ def _make_room(look: Look, query: Axis | None, key: Axis, sums: bool = False) ->
     room = shorten_float(_SEGMENTS * look.tick_label, 4)
     over, beside = (room if axis and axis.parts else 0 for axis in (key, query))
     beside += sums_room(look) if sums else 0
-    if not over and not beside:
-        return look
     return replace(
         look,
         header_padding=look.header_padding + over,
@@ -235,12 +228,12 @@ def fit_profiles(options: FigureOptions, columns: int, axis: Axis, gap: float = 
     """Return the look of a grid of profiles of the wanted width, so far apart at least."""
     look = _make_room(find_look(options), None, axis)
     look = replace(look, profile_column_gap=max(look.profile_column_gap, gap))
-    if options.points is None:
-        return _lower(look, axis, look.profile_width / len(axis.numbers))
-    fixed = look.left_room + (columns - 1) * look.profile_column_gap + 2 * look.padding
-    width = panel_width(options.points, fixed, columns)
-    height = shorten_float(look.profile_height * min(1.0, width / look.profile_width), 6)
-    look = replace(look, profile_width=shorten_float(width, 6), profile_height=height)
+    width = look.profile_width
+    if options.points is not None:
+        fixed = look.left_room + (columns - 1) * look.profile_column_gap + 2 * look.padding
+        width = panel_width(options.points, fixed, columns)
+        height = shorten_float(look.profile_height * min(1.0, width / look.profile_width), 6)
+        look = replace(look, profile_width=shorten_float(width, 6), profile_height=height)
     return _lower(look, axis, width / len(axis.numbers))
 
 
@@ -283,24 +276,31 @@ def color_channel(
     values: tuple[float, float],
     length: float,
     look: Look,
+    *,
+    below: bool = False,
 ) -> Any:
-    """Give a channel the colour scale, with a bar that says where values, from to, saturate."""
+    """Give a channel the colour scale, with a bar that says where values, from to, saturate.
+
+    It stands at the right of the panels, or lies below them.
+    """
     length = min(max(length, _SHORTEST_BAR * look.bar_label), look.bar_length)
     count = max(1, min(_COLORBAR_TICKS, int(length / (2.2 * look.bar_label))))
+    side = "bottom" if below else "right"
     legend: dict[str, Any] = {
         "title": fit_title(title, length, look.bar_title),
-        "orient": "right",
+        "orient": side,
         "gradientLength": length,
-        "titleOrient": "right",
+        "titleOrient": side,
         "tickCount": count,
         **(_own_ticks(scale, count, values) or _value_ticks(scale, count, values)),
     }
-    if isinstance(legend["title"], list):  # the lines grow towards the labels
+    if below:
+        legend |= {"direction": "horizontal", "titleAnchor": "middle", "titlePadding": 2}
+    elif isinstance(legend["title"], list):  # the lines grow towards the labels
         legend["titlePadding"] = 5 + 1.2 * look.bar_title * (len(legend["title"]) - 1)
     domain, colors = (list(part) for part in zip(*scale.stops, strict=True))
-    return channel.scale(
-        domain=domain, range=colors, interpolate="rgb", clamp=True, type="linear"
-    ).legend(alt.Legend(**legend))
+    ours: dict[str, Any] = {"interpolate": "rgb", "clamp": True, "type": "linear"}
+    return channel.scale(domain=domain, range=colors, **ours).legend(alt.Legend(**legend))
 
 
 def role_channel(channel: Any, names: Sequence[str], look: Look, **key: Any) -> Any:
@@ -320,9 +320,8 @@ def _own_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> di
         words = {-1: "\u2212max", 0: "0", 1: "max"}
         shown |= {n: text for n, text in words.items() if low <= n <= high}
     elif scale.is_log:
-        whole = range(
-            math.floor(high), math.ceil(low) - 1, -max(1, math.ceil((high - low) / count))
-        )
+        step = max(1, math.ceil((high - low) / count))
+        whole = range(math.floor(high), math.ceil(low) - 1, -step)
         shown |= {n: _write_decade(n) for n in whole}
         below, above = saturates(values, scale.range)
         if below:  # the foot of the bar stands for all that is less
@@ -342,23 +341,18 @@ def _write_decade(power: float) -> str:
 
 
 def _value_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> dict[str, Any]:
+    """Return the ticks of a bar that says at its ends that values beyond have the same colour."""
     low, high = scale.range.low, scale.range.high
     ticks = value_ticks(low, high, count)
     signs = zip((low, high), saturates(values, scale.range), "\u2264\u2265", strict=True)
-    ends = {end: f"{sign}\u2009" for end, beyond, sign in signs if beyond}
-    return _mark_ends(ends, ticks, scale) if ends else {"labelExpr": short_label(ticks)}
-
-
-def _mark_ends(
-    ends: Mapping[float, str], ticks: Sequence[float], scale: ColorScale
-) -> dict[str, Any]:
-    """Let a colour bar say at its ends that values beyond them have the same colour."""
-    low, high = scale.range.low, scale.range.high
+    ends = {end: sign for end, beyond, sign in signs if beyond}
+    if not ends:
+        return {"labelExpr": short_label(ticks)}
     step = ticks[1] - ticks[0] if len(ticks) > 1 else high - low
     kept = [tick for tick in ticks if all(abs(tick - end) > 0.6 * step for end in ends)]
     label = plain_label(ticks)
     for end, sign in ends.items():
-        shown = json.dumps(f"{sign}{write_number(end, '.3g')}", ensure_ascii=False)
+        shown = json.dumps(f"{sign}\u2009{write_number(end, '.3g')}", ensure_ascii=False)
         label = f"datum.value{'<=' if end == low else '>='}{end!r}?{shown}:{label}"
     # An end must not give way to another label.
     return {"values": sorted([*kept, *ends]), "labelExpr": label, "labelOverlap": False}
@@ -382,7 +376,7 @@ def unseen_key(by: str, look: Look) -> Any:
     """Return an invisible mark whose legend, below the colour bar, says what grey means."""
     size = shorten_float((0.9 * look.bar_label) ** 2, 6)
     legend = alt.Legend(title=None, orient="right", symbolSize=size, labelOffset=look.tick_size)
-    legend.symbolStrokeWidth = look.tick_width
+    legend.symbolStrokeWidth = look.frame_width
     mark = alt.Chart(name=KEY).mark_point(fill=UNSEEN_COLOR, stroke=INK, opacity=0, aria=False)
     mark = mark.transform_aggregate(groupby=[by]).transform_calculate(grey="'not seen'")
     scale = alt.Scale(domain=["not seen"], range=["square"])

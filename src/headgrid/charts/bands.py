@@ -44,11 +44,8 @@ def draw_bands(
             lines += f"M0 {at:g}h{width:g}" if axis.upwards else f"M{at:g} 0v{height:g}"
         for _, start, end in spans:
             first, last = start + 0.5, end - 0.5
-            brackets += (
-                f"M{width + off + beside:g} {first:g}V{last:g}"
-                if axis.upwards
-                else f"M{first:g} {-off:g}H{last:g}"
-            )
+            right = f"M{width + off + beside:g} {first:g}V{last:g}"
+            brackets += right if axis.upwards else f"M{first:g} {-off:g}H{last:g}"
         if named and spans:
             names.append(_draw_names(spans, axis, width, by, beside))
     if not brackets:
@@ -75,13 +72,11 @@ def _draw_names(
     middles = [shorten_float((start + end) / 2, 6) for _, start, end in spans]
     base = _spread(json.dumps(texts), middles, by)
     off = shorten_float(_NAME * size + (beside if axis.upwards else 0), 4)
-    along: dict[str, Any] = {"scale": None, "axis": None}
+    place: dict[str, Any] = {"x": alt.X("at:Q", scale=None, axis=None), "y": alt.YValue(-off)}
     if axis.upwards:
-        mark = base.mark_text(angle=90, fontSize=size, fill=INK, aria=False)
-        place = {"x": alt.XValue(width + off), "y": alt.Y("at:Q", **along)}
-    else:
-        mark = base.mark_text(fontSize=size, fill=INK, aria=False)
-        place = {"x": alt.X("at:Q", **along), "y": alt.YValue(-off)}
+        place = {"x": alt.XValue(width + off), "y": alt.Y("at:Q", scale=None, axis=None)}
+    upright: dict[str, Any] = {"angle": 90} if axis.upwards else {}
+    mark = base.mark_text(**upright, fontSize=size, fill=INK, aria=False)
     return mark.encode(text=alt.Text("name:N"), **place)
 
 

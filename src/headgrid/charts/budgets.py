@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from headgrid.capture.axis import FRAME, Axis
-from headgrid.capture.model import Capture
+from headgrid.capture.model import Capture, expect_capture
 from headgrid.charts.axes import INK, Look, find_look, fit_profiles, role_channel, show_where
 from headgrid.charts.frames import FrameAxis, draw_path
 from headgrid.charts.heatmap import draw_heatmap
@@ -49,6 +49,7 @@ def budget_curves(
     [0.5, 0.9, 1.0, 0.5, 0.9, 1.0]
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
+    expect_capture(capture)
     table = budget_table(capture, sink=sink)
     small = smallest_budgets(table[table["policy"] == POLICIES[0]])
     sizes = small.groupby("head")["frames"].agg(lambda found: ", ".join(map(str, found)))

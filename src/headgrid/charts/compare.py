@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from copy import copy
+from dataclasses import fields, replace
 from pathlib import PurePath
-from typing import Any, cast
+from typing import Any
 
 import altair as alt
 import numpy as np
 
 from headgrid.capture.model import Capture, expect_capture
-from headgrid.capture.quantiles import QuantileSketch
 from headgrid.capture.schema import Array
 from headgrid.capture.statistic import STATISTICS
-from headgrid.charts.axes import Look, color_channel, find_look, fit_maps, unseen_key
+from headgrid.charts.axes import Look, color_channel, fit_maps, unseen_key
 from headgrid.charts.frames import tell_pairs
 from headgrid.charts.heatmap import as_vectors
 from headgrid.charts.panels import (
@@ -24,13 +23,12 @@ from headgrid.charts.panels import (
     Panels,
     map_marks,
     map_size,
-    mark_absent,
     pair_records,
     scale_mark,
+    tile_records,
 )
 from headgrid.charts.scales import ColorScale, find_scale
 from headgrid.charts.spec import Records, finish_chart, write_title
-from headgrid.charts.tiles import head_tile
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.tables.changes import expect_comparable
 from headgrid.text import shorten_text
@@ -90,26 +88,25 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         expect_capture(capture)
         capture.head_matrix(0)  # says what is missing
     expect_comparable(a, b)
-    change = _Change.of(a, b)
+    change = _Change(a, b)
     rule: ColorChoice = "quantile" if options.color_range == "quantile" else "symmetric"
     scales = [find_scale([a, b], options), find_scale([change], replace(options, color_range=rule))]
-    # The table of all panels has one column of values.
-    shown = replace(change, statistic=a.statistic)
-    panels = _find_panels((a, b, cast(Capture, shown)), options)
+    shown = copy(change)
+    vars(shown)["statistic"] = a.statistic  # the table of all panels has one column of values
+    panels = _find_panels((a, b, shown), options)
     cells = a.num_visible + b.num_visible + change.num_visible
     vectors = as_vectors(f"{a.source}: the comparison", a, cells, options.cells)
-    size = find_look(options).map_panel / 2
-    look = fit_maps(options, panels.columns, a, size, vectors=vectors)
+    look = fit_maps(options, panels.columns, a, vectors=vectors, share=0.5)
     below = _beside(panels, look) < 9 * look.bar_title  # what the title of a bar needs
     if below and options.points is not None:
         wider = options.points + (look.bar_offset + look.bar_thickness + look.bar_room) * look.unit
         wide = replace(options, width=wider)
-        look = fit_maps(wide, panels.columns, a, size, vectors=vectors)
+        look = fit_maps(wide, panels.columns, a, vectors=vectors, share=0.5)
     if options.title is not None or not look.own_title:
         panels = _name_runs(panels, a, b, look)  # which the figure's own title would tell
     chart, records = _draw(panels, change, scales, look, vectors, below=below)
-    layers = sorted({a.layer_index, b.layer_index})
-    which = f"Layer {layers[0]}" if len(layers) == 1 else f"Layers {a.layer_index} and {layers[-1]}"
+    layers = dict.fromkeys((a.layer_index, b.layer_index))
+    which = f"Layer{'s' * (len(layers) > 1)} {' and '.join(map(str, layers))}"
     own = f"{which}: Comparison of 2D Attention Maps", f"A: {_name(a)}. B: {_name(b)}"
     meta = {"figure": "comparison", "statistic": a.statistic, "a": _name(a), "b": _name(b)}
     of_change = {"difference_range": scales[1].meta["color_range"], "difference_rule": rule}
@@ -128,51 +125,16 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Change:
-    """B - A as what a panel reads of a capture, head by head: a large one is never held whole."""
+class _Change(Capture):
+    """B - A, each head's matrix made as it is read: a large one is never held whole."""
 
-    a: Capture
-    b: Capture
-    statistic: str
-    extents: Sequence[tuple[float, float, int]] = ()  # smallest, largest, number; of each head
-
-    @classmethod
-    def of(cls, a: Capture, b: Capture) -> _Change:
-        """Return the difference of two captures that go together."""
-        change, extents = cls(a, b, f"{STATISTICS[a.statistic].base}_difference"), []
-        for matrix in map(change.head_matrix, range(a.num_heads)):
-            low, high = np.nanmin(matrix, initial=np.inf), np.nanmax(matrix, initial=-np.inf)
-            extents.append((float(low), float(high), int(np.count_nonzero(matrix == matrix))))
-        return replace(change, extents=extents)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.b, name)  # frames, layer and run
+    def __init__(self, a: Capture, b: Capture) -> None:
+        own = {"_pair": (a, b), "statistic": f"{STATISTICS[a.statistic].base}_difference"}
+        vars(self).update({field.name: vars(b)[field.name] for field in fields(b)} | own)
 
     def head_matrix(self, head: int) -> Array:
-        """Return one head's differences, NaN where one of the two is unseen."""
-        return self.b.head_matrix(head).astype(np.float64) - self.a.head_matrix(head)
-
-    def head_range(self, head: int) -> tuple[float, float]:
-        """Return the smallest and the largest difference of one head."""
-        return self.extents[head][:2]
-
-    @property
-    def value_range(self) -> tuple[float, float]:
-        """Smallest and largest difference."""
-        lows, highs, _ = zip(*self.extents, strict=True)
-        return min(lows), max(highs)
-
-    @property
-    def num_visible(self) -> int:
-        """Number of triples that both captures have seen."""
-        return sum(count for _, _, count in self.extents)
-
-    @property
-    def value_sketch(self) -> QuantileSketch:
-        """Sketch of the differences."""
-        sketches = (QuantileSketch.of(self.head_matrix(n)) for n in range(self.b.num_heads))
-        return reduce(QuantileSketch.merge, sketches)
+        a, b = vars(self)["_pair"]
+        return np.asarray(b.head_matrix(head).astype(np.float64) - a.head_matrix(head))
 
 
 def _find_panels(parts: Sequence[Capture], options: FigureOptions) -> Panels:
@@ -207,17 +169,25 @@ def _draw(
     below: bool,
 ) -> tuple[alt.FacetChart, Records]:
     """Draw every visible pair as a rectangle, or every map as one image."""
-    a, b = change.a, change.b
+    (a, _), (b, _) = panels.heads[:2]
+    length, keys = _beside(panels, look), list[Any]()
+    if below and panels.unseen:
+        keys = [unseen_key(panels.field, look)]
+        keys[0].encoding.shape["legend"]["orient"] = "bottom"
+    if below:
+        room = 8 * look.bar_label if keys else 0
+        width = map_size(panels.first, look)[0] + look.map_column_gap
+        length = (panels.columns * width - look.map_column_gap - room) / 2 - 2 * look.bar_label
+    lows, highs = zip(a.value_range, b.value_range, strict=True)
+    titles = [STATISTICS[part.statistic].title for part in (a, change)]
+    bar: Any = {"length": length, "look": look, "below": below}
     # Two channels have two scales, and of two fields they have a colour bar each.
     color, fill = alt.Color("color:Q"), alt.Fill("change:Q")
-    values = {"color": _color(color, scales[0], panels, look, a, b, below=below)}
-    changes = {"fill": _color(fill, scales[1], panels, look, change, below=below)}
-    keys: list[Any] = [unseen_key(panels.field, look)] if below and panels.unseen else []
-    for key in keys:
-        key.encoding.shape["legend"]["orient"] = "bottom"
-    both = [
-        (scales[0], values, "color", "<", CELLS),
-        (scales[1], changes, "change", "==", f"difference_{CELLS}"),
+    color = color_channel(color, scales[0], titles[0], (min(lows), max(highs)), **bar)
+    fill = color_channel(fill, scales[1], titles[1], change.value_range, **bar)
+    both: list[tuple[ColorScale, dict[str, Any], str, str, str]] = [
+        (scales[0], {"color": color}, "color", "<", CELLS),
+        (scales[1], {"fill": fill}, "change", "==", f"difference_{CELLS}"),
     ]
     size = min(look.map_title, 9 / look.unit)
     known = f"&&isValid(datum.{a.statistic})" if panels.absent else ""
@@ -234,42 +204,15 @@ def _draw(
     bars = [
         scale_mark(scale, "datum.panel==0", field, **channel) for scale, channel, field, *_ in both
     ]
-    records: Records = [
-        {"panel": number, "tile": head_tile(capture, head, scales[number % 3 == 2])}
-        for number, (capture, head) in enumerate(panels.heads)
-    ]
     tiles = map_marks(panels, look, vectors=False)
     chart = panels.facet_maps([*bars, tiles, *keys], look, size=size, has_key=not below)
-    return chart, mark_absent(records, panels)
+    return chart, tile_records(panels, lambda number: scales[number % 3 == 2])
 
 
 def _beside(panels: Panels, look: Look) -> float:
     """Return the length of each of two color bars over each other, beside the panels."""
     total = panels.bar_length(map_size(panels.first, look)[1], look)
     return (min(total, look.bar_length) - 4 * look.bar_title) / 2
-
-
-def _color(
-    channel: Any,
-    scale: ColorScale,
-    panels: Panels,
-    look: Look,
-    *shown: Capture | _Change,
-    below: bool,
-) -> Any:
-    """Give a channel its scale and bar; two bars that find no room beside the panels lie below."""
-    half, width = _beside(panels, look), map_size(panels.first, look)[0] + look.map_column_gap
-    if below:
-        key = 8 * look.bar_label if panels.unseen else 0
-        half = (panels.columns * width - look.map_column_gap - key) / 2 - 2 * look.bar_label
-    lows, highs = zip(*(part.value_range for part in shown), strict=True)
-    title = STATISTICS[shown[0].statistic].title
-    color = color_channel(channel, scale, title, (min(lows), max(highs)), half, look)
-    lying = {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
-    for name, value in {**lying, "titleAnchor": "middle", "titlePadding": 2}.items():
-        if below:
-            color["legend"][name] = value
-    return color
 
 
 def _name(capture: Capture) -> str:

@@ -104,10 +104,8 @@ class FrameAxis:
     @property
     def gaps(self) -> list[tuple[float, float]]:
         """Start and end of each gap, in units from the left or the top."""
-        step, known = self.step, set(self.frames)
-        places = self.places[::-1] if self.upwards else self.places
-        numbers = [number for number, place in enumerate(places) if place not in known]
-        return [(shorten_float(n * step, 6), shorten_float((n + 1) * step, 6)) for n in numbers]
+        known, places = set(self.frames), self.places[:: -1 if self.upwards else 1]
+        return [self.span(place, place + 1) for place in places if place not in known]
 
     def lines(self, marks: Sequence[int | str], capture: Capture) -> list[float]:
         """Return where marks are, in units from the left or the top."""
@@ -135,56 +133,41 @@ class FrameAxis:
 
 def frame_axis(
     channel: Any,
+    field: str,
     axis: FrameAxis,
-    title: str | list[str],
+    title: str | list[str] | None,
     shown: str = "",
     *,
     extent: float | None = None,
 ) -> Any:
-    """Give a channel an axis of frames: a band for each, ticks at some, a grid behind bars.
+    """Return a channel with an axis of frames, ticks at some of them, a grid behind bars.
 
-    ``shown`` is the expression of the panels that have ticks, labels and title; all where empty.
+    Of a field, each frame has a band; without one, a tile lies in the middle of an axis that
+    counts frames from 0, whatever their numbers. ``shown`` is the expression of the panels that
+    have ticks, labels and title; all where empty.
     """
-    places, bars = axis.places, axis.bars
-    gaps: dict[str, Any] = {"paddingInner": 0.2 if bars else 0, "paddingOuter": 0.1 if bars else 0}
-    gaps |= {"type": "band"} if bars else {}  # without bars, Vega-Lite would take points
-    label, own = "datum.label", {}
-    if axis.axis.labels is not None:
-        label = label_expression(axis.axis, {frame: frame for frame in axis.ticks})
-        own = {"labelExpr": label}
-    return (
-        channel.title(None if shown == NOWHERE else title)
-        .scale(domain=places[::-1] if axis.upwards else places, **gaps)
-        .axis(**_axis(axis, axis.ticks), **{**own, **show_where(shown, label, extent)})
-    )
-
-
-def tile_axis(
-    channel: Any,
-    axis: FrameAxis,
-    title: str | list[str],
-    shown: str = "",
-    *,
-    extent: float | None = None,
-) -> Any:
-    """Place a tile in the middle of an axis that counts frames from 0, whatever their numbers."""
-    pool, places = pool_factor(len(axis.frames), axis.pixels), axis.places
-    end = -(-len(places) // pool) * pool
-    ticks = {places.index(frame): frame for frame in axis.ticks}
-    label = label_expression(axis.axis, ticks)
-    text = {"title": None if shown == NOWHERE else title, "labelExpr": label}
-    text |= show_where(shown, label, extent)
-    return (
-        channel(datum=(end - 1) / 2, type="quantitative")
-        .scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
-        .axis(**_axis(axis, [*ticks]), labelFlush=False, **text)
-    )
-
-
-def _axis(axis: FrameAxis, ticks: list[int]) -> dict[str, Any]:
-    plain = {"grid": axis.bars, "values": ticks, "labelAngle": 0, "labelOverlap": False}
-    upright = {"labelAngle": -90, "labelAlign": "right", "labelBaseline": "middle"}
-    return {**plain, **(upright if axis.upright_labels else {}), "zindex": 0}
+    places, ticks = axis.places, {frame: frame for frame in axis.ticks}
+    if not field:
+        ticks = {places.index(frame): frame for frame in ticks}
+    title = None if shown == NOWHERE else title
+    own = field and axis.axis.labels is None
+    label = "datum.label" if own else label_expression(axis.axis, ticks)
+    settings: dict[str, Any] = {"grid": axis.bars, "values": [*ticks], "labelAngle": 0}
+    if axis.upright_labels:
+        settings |= {"labelAngle": -90, "labelAlign": "right", "labelBaseline": "middle"}
+    settings |= {"labelOverlap": False, "zindex": 0} | ({} if own else {"labelExpr": label})
+    settings |= show_where(shown, label, extent)
+    if not field:
+        pool = pool_factor(len(axis.frames), axis.pixels)
+        end = -(-len(places) // pool) * pool
+        tile = channel(datum=(end - 1) / 2, type="quantitative")
+        tile = tile.scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
+        return tile.axis(**settings, labelFlush=False, title=title)
+    gaps: dict[str, Any] = {"paddingInner": 0, "paddingOuter": 0}
+    if axis.bars:  # for the line over them Vega-Lite would take points
+        gaps = {"paddingInner": 0.2, "paddingOuter": 0.1, "type": "band"}
+    band = channel(field, title=title)
+    return band.scale(domain=places[::-1] if axis.upwards else places, **gaps).axis(**settings)
 
 
 def span_frames(frames: Sequence[int]) -> str:

@@ -123,9 +123,8 @@ def _complete(spec: Spec, chart: Any, parts: Sequence[Any]) -> None:
     chosen = chart.config
     if not isinstance(chosen, dict):
         chosen = {} if chosen is alt.Undefined else chosen.to_dict()
-    spec["config"] = _overlay(
-        _overlay(spec.get("config") or {}, configure(restore_look(stored))), chosen
-    )
+    config = _overlay(spec.get("config") or {}, configure(restore_look(stored)))
+    spec["config"] = _overlay(config, chosen)
     meta = spec.get("usermeta")
     spec["usermeta"] = {**(meta if isinstance(meta, dict) else {}), "headgrid": stored}
 

@@ -20,7 +20,7 @@ from headgrid.charts.labels import tell_places
 from headgrid.charts.panels import Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles, fit_grid, sink_texts
 from headgrid.charts.scales import MAX_PIXELS, ColorScale, count_saturated, find_scale, pool_factor
-from headgrid.charts.spec import finish_chart, write_title
+from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.errors import HeadgridWarning, OptionError, RenderError
 from headgrid.options import (
     CellsName,
@@ -165,32 +165,24 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     width = columns * (map_size(capture, look)[0] + 60) + 60
     saturated = 0 if scale.units else count_saturated(capture, scale.range, heads)
     total = len(heads) * len(capture.query_frames) * len(capture.key_frames)
-    return finish_chart(
-        chart,
-        records,
-        look,
-        title=_title(options, look, own, frames, capture, width),
-        caption=_caption(
-            capture,
-            options,
-            f"{tell_pairs(capture)}. Color range {scale.text}; {saturated:,} of {visible:,} values "
-            f"saturate; {total - visible:,} of {total:,} pairs are unseen.",
-            tell_gaps(query=capture.query_axis, key=capture.key_axis),
-            tell_segments(capture),
-            "Numbers at the right: sums over the keys that are shown." if options.sums else "",
-            ranges or (_count_zeros(capture, heads) if scale.is_log else ""),
-            "" if vectors else _describe_tiles(capture),
-        ),
-        spacing={"row": look.map_row_gap, "column": look.map_column_gap},
-        meta={**_describe("heatmap", capture), **scale.meta},
-        width=options.points,
+    told = (
+        f"{tell_pairs(capture)}. Color range {scale.text}; {saturated:,} of {visible:,} values "
+        f"saturate; {total - visible:,} of {total:,} pairs are unseen.",
+        tell_gaps(query=capture.query_axis, key=capture.key_axis),
+        tell_segments(capture),
+        "Numbers at the right: sums over the keys that are shown." if options.sums else "",
+        ranges or (_count_zeros(capture, heads) if scale.is_log else ""),
+        "" if vectors else _describe_tiles(capture),
     )
+    meta, gaps = {"figure": "heatmap", **scale.meta}, (look.map_row_gap, look.map_column_gap)
+    return _finish(chart, records, look, capture, options, (own, frames), width, told, meta, gaps)
 
 
 def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     """Draw the per-head grid with options that are built already."""
     expect_capture(capture)
-    panels = _find_panels(capture, options, sink_titles(capture))
+    names = [f"H{head} (sink={score})" for head, score in enumerate(sink_texts(capture))]
+    panels = _find_panels(capture, options, names)
     heads = [head for _, head in panels.heads]
     look = fit_grid(options, panels)
     room, scores = look.profile_width, ""
@@ -202,27 +194,19 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     which = "" if options.heads is None else f" ({_name_heads(options)})"
     own = f"Layer {capture.layer_index}: Per-Head Attention Distribution{which}"
     key, frames = capture.key_axis, tell_places(capture.query_axis, capture.last_block_query_frames)
-    gaps = tell_gaps(key=key)
-    told = f", Key {tell_span(key)}" if gaps else ""
+    broken = tell_gaps(key=key)
+    span = f", Key {tell_span(key)}" if broken else ""
     rows = capture.last_block_rows[heads]
     axis = VALUE_AXES["shared" if look.shared_values else "independent"]
     caption = (
         f"mean over query {frames} by key {key.noun}. {axis}; sink = value at key {key.noun} "
-        f"{key.tell(0)} minus the "
-        f"mean over the middle keys; {int(np.isnan(rows).sum()):,} of {rows.size:,} pairs are "
-        "unseen."
+        f"{key.tell(0)} minus the mean over the middle keys; {int(np.isnan(rows).sum()):,} of "
+        f"{rows.size:,} pairs are unseen."
     )
+    title, told = (own, f"Query: {frames}{span}"), (caption, broken, scores, tell_segments(capture))
     width = min(options.columns, len(heads)) * (look.profile_width + 46) + 10
-    return finish_chart(
-        chart,
-        records,
-        look,
-        title=_title(options, look, own, f"Query: {frames}{told}", capture, width),
-        caption=_caption(capture, options, caption, gaps, scores, tell_segments(capture)),
-        spacing={"row": look.profile_row_gap, "column": look.profile_column_gap},
-        meta=_describe("perhead", capture),
-        width=options.points,
-    )
+    meta, gaps = {"figure": "perhead"}, (look.profile_row_gap, look.profile_column_gap)
+    return _finish(chart, records, look, capture, options, title, width, told, meta, gaps)
 
 
 def as_vectors(
@@ -276,52 +260,49 @@ def _name_heads(options: FigureOptions) -> str:
     return f"Head{'' if len(heads) == 1 else 's'} {shorten_list(heads, 12)}"
 
 
-def sink_titles(capture: Capture) -> list[str]:
-    """Return the panel titles of the per-head grid, such as ``H0 (sink=7.14)``."""
-    return [f"H{head} (sink={score})" for head, score in enumerate(sink_texts(capture))]
-
-
-def _title(
-    options: FigureOptions, look: Look, own: str, frames: str, capture: Capture, width: float
-) -> list[str]:
-    """Return the title of a figure so many points wide, the frames in the last line."""
+def _finish(
+    chart: alt.FacetChart,
+    records: Records,
+    look: Look,
+    capture: Capture,
+    options: FigureOptions,
+    title: tuple[str, str],
+    width: float,
+    told: Sequence[str],
+    meta: dict[str, Any],
+    gaps: tuple[float, float],
+) -> alt.FacetChart:
+    """Finish a figure of one capture, so many points wide: ``title`` is its own and the frames."""
     # Bold Arial of 14 points: 8.1 points a column on average, measured on prose.
-    lines = write_title(options, look, [own], [capture], max(24, int(width / 8.1)))
-    return [*lines, frames] if lines else []
-
-
-def _caption(capture: Capture, options: FigureOptions, *sentences: str) -> str:
+    lines = write_title(options, look, title[:1], [capture], max(24, int(width / 8.1)))
     statistic = STATISTICS[capture.statistic]
     meaning = f" ({statistic.meaning})" if statistic.meaning else ""
-    run = f"{shorten_text(capture.run)}, " if capture.run else ""
+    run, prompt = shorten_text(capture.run), shorten_text(capture.prompt)
     heads = count_noun(capture.num_heads, "head")
     if options.heads is not None:
         heads = f"{_name_heads(options).lower()} of {capture.num_heads}"
-    prompt = f"Prompt: {shorten_text(capture.prompt)}" if capture.prompt.strip() else ""
-    told = " ".join(filter(None, (*sentences, prompt)))
-    return f"{run}layer {capture.layer_index}: {statistic.title}{meaning}, {heads}, {told}"
-
-
-def _describe(figure: str, capture: Capture) -> dict[str, Any]:
-    """Return what ``usermeta`` says of the figure of one capture."""
-    return {
-        "figure": figure,
-        "statistic": capture.statistic,
-        "layer": capture.layer_index,
-        "run": shorten_text(capture.run),
-        "prompt": shorten_text(capture.prompt),
-    }
+    sentences = " ".join(filter(None, (*told, prompt and f"Prompt: {prompt}")))
+    own = {"statistic": capture.statistic, "layer": capture.layer_index}
+    return finish_chart(
+        chart,
+        records,
+        look,
+        title=[*lines, title[1]] if lines else [],
+        caption=f"{run}{run and ', '}layer {capture.layer_index}: {statistic.title}{meaning}, "
+        f"{heads}, {sentences}",
+        spacing={"row": gaps[0], "column": gaps[1]},
+        meta={**own, "run": run, "prompt": prompt, **meta},
+        width=options.points,
+    )
 
 
 def _count_zeros(capture: Capture, heads: Sequence[int]) -> str:
-    """Return the sentence that names values without a magnitude."""
     zeros = sum(int(np.count_nonzero(capture.head_matrix(head) == 0)) for head in heads)
     verb = "has" if zeros == 1 else "have"
     return f"{count_noun(zeros, 'value')} of 0 {verb} the color of the lowest." if zeros else ""
 
 
 def _describe_tiles(capture: Capture) -> str:
-    """Return the sentence that says how cells became pixels."""
     rows, columns = pool_factor(len(capture.query_frames)), pool_factor(len(capture.key_frames))
     if rows == columns == 1:
         return "Each head is an image, one pixel a cell."

@@ -85,10 +85,9 @@ def room_beside(axis: Axis, size: float) -> float:
 
 def label_expression(axis: Axis, ticks: Mapping[int, int]) -> str:
     """Return the Vega expression of the label of each tick, by the frame that stands there."""
-    if axis.labels is None:
-        return f"{json.dumps({str(tick): frame for tick, frame in ticks.items()})}[datum.value]"
-    texts = dict(zip(axis.numbers, short_labels(axis), strict=True))
-    return f"{json.dumps({str(tick): texts[frame] for tick, frame in ticks.items()})}[datum.value]"
+    texts = {} if axis.labels is None else dict(zip(axis.numbers, short_labels(axis), strict=True))
+    shown = {str(tick): texts.get(frame, frame) for tick, frame in ticks.items()}
+    return f"{json.dumps(shown)}[datum.value]"
 
 
 def whole_labels(axis: Axis, field: str) -> str:

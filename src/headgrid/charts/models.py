@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
 from typing import Any, Literal
 
 import altair as alt
@@ -153,12 +152,9 @@ def _name_outliers(records: Records, dots: npt.NDArray[Any], size: float, letter
 
 def _draw_roles(table: pd.DataFrame, names: list[str], options: FigureOptions) -> _Drawn:
     look = find_look(options)
-    roles = [shorten_text(str(role), 40) for role in table["role_a"].cat.categories]
-    counts = table.groupby(["role_a", "role_b"], observed=False).size().tolist()
-    records: Records = [
-        {"panel": 0, "from": a, "to": b, "heads": count}
-        for (a, b), count in zip(product(roles, roles), counts, strict=True)
-    ]
+    roles = [*table["role_a"].cat.categories]
+    counts = table.groupby(["role_a", "role_b"], observed=False).size().rename_axis(["from", "to"])
+    records: Any = counts.reset_index(name="heads").assign(panel=0).to_dict("records")
     size = set_width(options, table.assign(set="")) or 54 * len(roles)
     up, across = (fit_title(f"Role in {name}", size, look.axis_title) for name in names)
     axis = alt.Axis(ticks=False, labelAngle=0, labelOverlap=False, labelLimit=size / len(roles))
@@ -171,7 +167,7 @@ def _draw_roles(table: pd.DataFrame, names: list[str], options: FigureOptions) -
         cells.encode(fillOpacity=alt.FillOpacity("heads:Q", scale=pale, legend=None)),
         base.mark_text(fontSize=look.bar_title, aria=False).encode(text="heads:Q"),
     )
-    changed, whole = sum(r["heads"] for r in records if r["from"] != r["to"]), sum(counts)
+    changed, whole = sum(r["heads"] for r in records if r["from"] != r["to"]), counts.sum()
     caption = (
         f"Number of heads by role in {names[0]} (rows) and in {names[1]} (columns): {changed} of "
         f"{whole} change; {len(table) - whole} more have no role in one of the two."

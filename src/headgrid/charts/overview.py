@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from headgrid.charts import axes
 from headgrid.charts.axes import INK, UNSEEN_COLOR, Look, color_channel, find_look, panel_width
 from headgrid.charts.panels import CELLS, facet_panels
 from headgrid.charts.scales import ColorScale, find_scale
-from headgrid.charts.spec import Records, finish_chart, write_title
+from headgrid.charts.spec import finish_chart, write_title
 from headgrid.errors import CaptureError, check_choice
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey, expect_survey
@@ -161,7 +161,6 @@ class _Matrix:
         return cell_of(len(self.heads) + 1.3, len(self.layers) + 1.3, self.look, self.width)
 
     def draw(self) -> alt.LayerChart | alt.FacetChart:
-        """Return the panel."""
         (width, height), known = self._cell, f"isValid(datum.{self.name})"
         rest: Any = (self.look, [_MEAN])
         x = axis_of(alt.X("column:N"), self.heads, width, *rest, offset=apart_gap(height))
@@ -204,13 +203,10 @@ class _Matrix:
     def _color(self, across: float, down: float) -> Any:
         """Return the color channel, its bar beside the cells or below those of all sets."""
         gaps = (self.sets - 1) * (SET_GAP + self.look.left_room)
-        color, length = alt.Color("color:Q"), self.sets * across + gaps if self.width else down
-        color = color_channel(color, self.scale, self.title, self.values, length, self.look)
+        length, below = self.sets * across + gaps if self.width else down, bool(self.width)
+        bar: Any = (self.scale, self.title, self.values, length, self.look)
+        color = color_channel(alt.Color("color:Q"), *bar, below=below)
         color["legend"]["offset"] = self.look.bar_offset + apart_gap(self._cell[0])
-        if self.width:
-            below = {"orient": "bottom", "direction": "horizontal", "titleOrient": "bottom"}
-            for name, value in {**below, "titleAnchor": "middle", "titlePadding": 2}.items():
-                color["legend"][name] = value
         return color
 
     def _numbers(self, base: alt.Chart, known: str, apart: dict[str, Any]) -> list[alt.Chart]:
@@ -300,12 +296,8 @@ def expect_values(summary: pd.DataFrame, name: str, statistic: str, key_name: st
 
 def _with_margins(summary: pd.DataFrame) -> pd.DataFrame:
     """Add the means over layers: of each head, and of the layers' means."""
-    margins = (
-        summary.groupby(["set", "head"], dropna=False, sort=False)
-        .agg(mean=("mean", "mean"), runs=("runs", "max"))
-        .reset_index()
-    )
-    margins["layer"], margins["std"] = pd.NA, np.nan
+    heads = summary.groupby(["set", "head"], dropna=False, sort=False, as_index=False)
+    margins = heads.agg({"mean": "mean", "runs": "max"}).assign(layer=None, std=np.nan)
     margins = margins[summary.columns].astype(summary.dtypes)
     return pd.concat([summary, margins], ignore_index=True)
 
@@ -334,27 +326,61 @@ def finish_summary(
     layers: Sequence[int],
     caption: str,
 ) -> alt.FacetChart:
-    """Put a panel for each set side by side, each under its name, and finish the figure."""
-    look, name = find_look(options), meta["measure"]
+    """Finish a figure of a measure, as far as its panel and the start of its caption differ."""
+    name = meta["measure"]
     measure = measure_title(name, meta["statistic"], key_name)
-    sets = list(dict.fromkeys(table["set"]))
-    chart: alt.FacetChart = (
-        facet_sets(panel, sets, look)
-        .transform_calculate(column=f"isValid(datum.head)?''+datum.head:'{_MEAN}'")
-        .transform_calculate(row=f"isValid(datum.layer)?''+datum.layer:'{_MEAN}'")
-    )
     least, most = int(table["runs"].min()), int(table["runs"].max())
     runs = f"{most}" if least == most else f"{least} to {most}"
     found = {int(layer) for layer in table.loc[table["runs"].notna(), "layer"].dropna()}
     missing = ", ".join(str(n) for n in expected_layers([*layers, *found]) if n not in found)
     caption += f" Missing layers: {missing}." if missing else ""
-    own = [f"{measure} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])]
+    columns: dict[str, Any] = {key: table[key] for key in ("layer", "head", "runs")}
+    columns |= {"role": table["role"]} if "role" in table else {}
+    for column, value in ((name, "mean"), ("std", "std")):
+        columns[column] = round_values(table[value].to_numpy())
+    chart = finish_sets(
+        panel,
+        table["set"],
+        columns,
+        options,
+        own=[f"{measure} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])],
+        layers=layers,
+        caption=f"{measure} ({describe_measure(name, key_name)}){caption}",
+        meta=meta,
+    )
+    place = "isValid(datum.{0})?''+datum.{0}:'{1}'".format
+    return chart.transform_calculate(column=place("head", _MEAN), row=place("layer", _MEAN))
+
+
+def finish_sets(
+    panel: Any,
+    sets: pd.Series,
+    columns: Mapping[str, Any],
+    options: FigureOptions,
+    *,
+    own: Sequence[str],
+    layers: Sequence[int],
+    caption: str,
+    meta: Mapping[str, Any],
+) -> alt.FacetChart:
+    """Put a panel for each set side by side, with the rows of a table; a row has its ``sets``.
+
+    What is missing is in no record, so that it is not valid.
+    """
+    look, sets = find_look(options), sets.map(str)
+    codes, names = pd.factorize(sets)
+    shown = {"panel": codes, "set": sets.map(lambda text: shorten_text(text) or None), **columns}
+    rows = zip(*(pd.Series(values).tolist() for values in shown.values()), strict=True)
+    records = [
+        {key: value for key, value in zip(shown, row, strict=True) if not pd.isna(value)}
+        for row in rows
+    ]
     return finish_chart(
-        chart,
-        _records(table, name),
+        facet_sets(panel, list(names), look),
+        records,
         look,
         title=write_title(options, look, own, [], 70, layers),
-        caption=f"{measure} ({describe_measure(name, key_name)}){caption}",
+        caption=caption,
         spacing=SET_GAP + look.left_room,
         meta=meta,
         width=options.points,
@@ -369,21 +395,3 @@ def facet_sets(panel: Any, sets: Sequence[str], look: Look) -> alt.FacetChart:
     size = look.map_title if any(names) else 0
     header = alt.Header(title=None, labelExpr=label, labelFontSize=size, **bare)
     return facet_panels(panel, "panel", header, len(sets))
-
-
-def _records(table: pd.DataFrame, name: str) -> Records:
-    """Return one record a row; a number that is missing is left out, so that it is not valid."""
-    sets = table["set"].map(str)
-    columns = {
-        "panel": sets.map(list(dict.fromkeys(sets)).index),
-        "set": sets.map(lambda text: shorten_text(text) or None),
-        **{key: table[key] for key in ("layer", "head", "runs")},
-        name: round_values(table["mean"].to_numpy()),
-        "std": round_values(table["std"].to_numpy()),
-        **({"role": table["role"]} if "role" in table else {}),
-    }
-    rows = zip(*(pd.Series(values).tolist() for values in columns.values()), strict=True)
-    return [
-        {key: value for key, value in zip(columns, row, strict=True) if not pd.isna(value)}
-        for row in rows
-    ]

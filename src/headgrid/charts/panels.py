@@ -6,7 +6,7 @@ A grid reads one tidy table, as records that `headgrid.charts.records` makes of 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from typing import Any
@@ -26,7 +26,7 @@ from headgrid.charts.axes import (
     unseen_key,
 )
 from headgrid.charts.bands import draw_bands, draw_sums
-from headgrid.charts.frames import FrameAxis, draw_over, frame_axis, tile_axis
+from headgrid.charts.frames import FrameAxis, draw_over, frame_axis
 from headgrid.charts.grids import Grid
 from headgrid.charts.labels import whole_labels
 from headgrid.charts.records import nest, unfold
@@ -84,12 +84,7 @@ class Panels:
     @property
     def value_sketch(self) -> QuantileSketch:
         """Sketch of the visible values of the heads that are shown."""
-        values = (
-            capture.last_block_rows[head]
-            if capture.full_frame_attention is None
-            else capture.head_matrix(head)
-            for capture, head in self.heads
-        )
+        values = (capture.head_matrix(head) for capture, head in self.heads)
         return reduce(QuantileSketch.merge, map(QuantileSketch.of, values))
 
     @cached_property
@@ -125,16 +120,12 @@ class Panels:
         """Return fields that say what a panel shows, where its number is not that of the head."""
         if self.fields is not None or self.field == "head":
             return self.fields or {}
-        listed: dict[str, list[Any]] = {
-            "run:O": [shorten_text(capture.run) for capture, _ in self.heads],
-            "layer:O": [capture.layer_index for capture, _ in self.heads],
-            "head:O": [head for _, head in self.heads],
-        }
-        return {
-            name: f"{json.dumps(values)}[datum.{self.field}]"
-            for name, values in listed.items()
-            if name != "run:O" or any(values)
-        }
+        runs = [shorten_text(capture.run) for capture, _ in self.heads]
+        listed: dict[str, list[Any]] = {"run:O": runs} if any(runs) else {}
+        listed["layer:O"] = [capture.layer_index for capture, _ in self.heads]
+        listed["head:O"] = [head for _, head in self.heads]
+        field = f"[datum.{self.field}]"
+        return {name: f"{json.dumps(values)}{field}" for name, values in listed.items()}
 
     def tooltip(self, *fields: str) -> list[alt.Tooltip]:
         """Return the fields of a tooltip: what the panel shows, then these sides and the value."""
@@ -146,12 +137,10 @@ class Panels:
 
     def facet(self, panel: Any, look: Look, size: float, **scales: Any) -> alt.FacetChart:
         """Facet a panel, each with its own axes and with its name, of that size, over it."""
-        if look.inside_labels:
-            # Vega-Lite ignores `labels: false` for facets that wrap.
+        label = self.label or f"{json.dumps(list(self.names))}[datum.value]"
+        header = alt.Header(title=None, labelExpr=label, labelFontSize=size)
+        if look.inside_labels:  # Vega-Lite ignores `labels: false` for facets that wrap
             header = alt.Header(title=None, labelExpr="''", labelFontSize=0, labelPadding=0)
-        else:
-            label = self.label or f"{json.dumps(list(self.names))}[datum.value]"
-            header = alt.Header(title=None, labelExpr=label, labelFontSize=size)
         return facet_panels(panel, self.field, header, self.columns, **scales)
 
     def unfold(
@@ -187,12 +176,11 @@ class Panels:
         labels = self.inside_labels(width - inset, height - inset, "bottom", look.map_title, look)
         labels += absent_marks(self, [self.field], (width, height), look)
         frame = frame or panel_frame(width, height, [self.field], look)
-        across = FrameAxis(self.first.key_axis, width, look)
-        upright = FrameAxis(self.first.query_axis, height, look, upwards=True)
-        over = draw_over([across, upright], (width, height), self.field, self.marks, self.first)
+        axes = map_axes(self.first, look)
+        over = draw_over(axes, (width, height), self.field, self.marks, self.first)
         beside = sums_room(look) if self.sums else 0
-        over += draw_bands([across, upright], (width, height), self.field, beside=beside)
-        over += [draw_sums(upright, self.heads, width, self.field)] if self.sums else []
+        over += draw_bands(axes, (width, height), self.field, beside=beside)
+        over += [draw_sums(axes[1], self.heads, width, self.field)] if self.sums else []
         key = [unseen_key(self.field, look)] if has_key and self.unseen else []
         panel = alt.layer(frame, *layers, *over, *labels, *key, width=width, height=height)
         return self.facet(panel, look, size or look.map_title)
@@ -203,20 +191,15 @@ class Panels:
         """Return labels at the right of the panels: text over a halo of the paper's white."""
         if not look.inside_labels:
             return []
-        base = (
-            alt.Chart()
-            .transform_aggregate(groupby=[self.field])
-            .transform_calculate(label=f"{json.dumps(list(self.names))}[datum.{self.field}]")
-            .encode(text=alt.Text("label:N"), x=alt.XValue(x), y=alt.YValue(y))
-        )
+        name = f"{json.dumps(list(self.names))}[datum.{self.field}]"
+        base = alt.Chart().transform_aggregate(groupby=[self.field]).transform_calculate(label=name)
+        base = base.encode(text=alt.Text("label:N"), x=alt.XValue(x), y=alt.YValue(y))
         text: dict[str, Any] = {"align": "right", "baseline": baseline, "fontSize": size}
         text |= {"fontWeight": "bold", "aria": False}
         width = shorten_float(2 / look.unit, 6)
         halo = base.mark_text(**text, fill="white", stroke="white", strokeWidth=width)
-        return [
-            halo.properties(name=HALO),
-            base.mark_text(**text, fill=INK).properties(name=LABELS),
-        ]
+        labels = base.mark_text(**text, fill=INK).properties(name=LABELS)
+        return [halo.properties(name=HALO), labels]
 
 
 def facet_panels(
@@ -250,17 +233,11 @@ def draw_maps(
         chart = panels.unfold(panels.facet_maps([marks], look, has_key=legend), ["query"], scale)
         return chart, pair_records(panels)
     # An image has no colour channel; the frame carries the scale, and its legend.
-    frame = (
-        panel_frame(width, height, [panels.field], look)
-        .transform_calculate(color=repr(scale.range.low))
-        .encode(fill=color, fillOpacity=alt.FillOpacityValue(0))
-    )
-    records: Records = [
-        {panels.field: number, "tile": head_tile(owner, head, scale.of_panel(number))}
-        for number, (owner, head) in enumerate(panels.heads)
-    ]
+    frame = panel_frame(width, height, [panels.field], look)
+    frame = frame.transform_calculate(color=repr(scale.range.low))
+    frame = frame.encode(fill=color, fillOpacity=alt.FillOpacityValue(0))
     chart = panels.facet_maps([marks], look, frame, has_key=legend)
-    return chart, mark_absent(records, panels)
+    return chart, tile_records(panels, scale.of_panel)
 
 
 def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -271,15 +248,24 @@ def map_size(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[in
     return width, height
 
 
+def map_axes(capture: Capture, look: Look, pixels: int = MAX_PIXELS) -> tuple[FrameAxis, FrameAxis]:
+    """Return the axes of a map, to the right and upwards; a small map has no room for words."""
+    width, height = map_size(capture, look, pixels)
+    key, query = capture.key_axis, capture.query_axis
+    if pixels < MAX_PIXELS:
+        key, query = replace(key, labels=None), replace(query, labels=None)
+    upright = FrameAxis(query, height, look, upwards=True, pixels=pixels)
+    return FrameAxis(key, width, look, pixels=pixels), upright
+
+
 def panel_frame(
     width: float, height: float, groupby: Sequence[str], look: Look, fill: str | None = None
 ) -> Any:
     """Return a frame around a panel, outside it: a view's own would lie under the cells."""
     out = shorten_float(look.frame_width / 2)
-    body = {"filled": False} if fill is None else {"fill": fill}
-    frame = alt.Chart(name=FRAME).mark_rect(
-        **body, stroke=INK, strokeWidth=look.frame_width, aria=False
-    )
+    body: dict[str, Any] = {"filled": False} if fill is None else {"fill": fill}
+    body |= {"stroke": INK, "strokeWidth": look.frame_width, "aria": False}
+    frame = alt.Chart(name=FRAME).mark_rect(**body)
     return frame.transform_aggregate(groupby=list(groupby)).encode(
         x=alt.XValue(-out),
         x2=alt.X2Value(width + out),
@@ -292,24 +278,17 @@ def map_marks(
     panels: Panels, look: Look, *, vectors: bool, name: str = CELLS, pixels: int = MAX_PIXELS
 ) -> Any:
     """Return a map's cells, still without colour, or its image of field ``tile``, on its axes."""
-    keys, queries = panels.first.key_axis, panels.first.query_axis
-    if pixels < MAX_PIXELS:  # a small map has no room for words
-        keys, queries = replace(keys, labels=None), replace(queries, labels=None)
-    width, height = map_size(panels.first, look, pixels)
-    title = fit_title(f"Query {queries.name}", height, look.axis_title)
+    across, upright = map_axes(panels.first, look, pixels)
+    title = fit_title(f"Query {upright.axis.name}", upright.length, look.axis_title)
     bottom, left = panels.border("bottom", look), panels.border("left", look)
+    fields = ("key:O", "query:O") if vectors else ("", "")
+    x = frame_axis(alt.X, fields[0], across, f"Key {across.axis.name}", bottom)
+    y = frame_axis(alt.Y, fields[1], upright, title, left, extent=panels.extent)
     ground = alt.ViewBackground(fill=UNSEEN_COLOR, stroke=None)
-    across = FrameAxis(keys, width, look, pixels=pixels)
-    upright = FrameAxis(queries, height, look, upwards=True, pixels=pixels)
     if vectors:
-        x = frame_axis(alt.X("key:O"), across, f"Key {keys.name}", bottom)
-        y = frame_axis(alt.Y("query:O"), upright, title, left, extent=panels.extent)
         return alt.Chart(name=name, view=ground).mark_rect(aria=False).encode(x=x, y=y)
-    x = tile_axis(alt.X, across, f"Key {keys.name}", bottom)
-    y = tile_axis(alt.Y, upright, title, left, extent=panels.extent)
-    marks = alt.Chart(name=TILES, view=ground).mark_image(
-        width=width, height=height, aspect=False, smooth=False, aria=False
-    )
+    size: dict[str, Any] = {"width": across.length, "height": upright.length, "aspect": False}
+    marks = alt.Chart(name=TILES, view=ground).mark_image(**size, smooth=False, aria=False)
     return marks.encode(x=x, y=y, url=alt.Url("tile:N"))
 
 
@@ -323,6 +302,15 @@ def pair_records(panels: Panels) -> Records:
     """Return the visible pairs of all panels, one record a row of a matrix."""
     table, keys = panel_pairs(panels.heads, panels.field), frame_places(panels.first.key_frames)
     records = nest(table, panels.statistic, keys, [panels.field, "query"], panels.absent)
+    return mark_absent(records, panels)
+
+
+def tile_records(panels: Panels, scale_of: Callable[[int], ColorScale]) -> Records:
+    """Return the image of each panel, on the scale of its number."""
+    records: Records = [
+        {panels.field: number, "tile": head_tile(capture, head, scale_of(number))}
+        for number, (capture, head) in enumerate(panels.heads)
+    ]
     return mark_absent(records, panels)
 
 

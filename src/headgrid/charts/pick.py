@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import altair as alt
 
 from headgrid.capture.form import AXES, expect_alike
-from headgrid.capture.model import Capture, expect_capture
+from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import Look, fit_maps
 from headgrid.charts.bands import tell_segments
@@ -39,6 +39,7 @@ from headgrid.options import (
     ThemeName,
     ValueAxisName,
 )
+from headgrid.tables.stats import each_capture
 from headgrid.text import measure_text, shorten_list, shorten_text
 
 PickFigure = Literal["heatmap", "perhead", "both"]
@@ -134,9 +135,7 @@ def pick(
     ['(a) layer 3, head 1, sink n/a', '(b) layer 3, head 0, sink n/a']
     """
     check_choice("figure", figure, PICK_FIGURES)
-    listed = [captures] if isinstance(captures, Capture) else list(captures)
-    for capture in listed:
-        expect_capture(capture)
+    listed = list(each_capture(captures))
     if not listed:
         raise CaptureError("there is no capture to pick from, expected at least one")
     sources = [Source(c.run, c.layer_index, lambda c=c: c) for c in listed]  # type: ignore[misc]
@@ -206,14 +205,12 @@ def draw_pick(
     heads: Sequence[tuple[Capture, int]], figure: PickFigure, options: FigureOptions
 ) -> alt.TopLevelMixin:
     """Draw chosen heads with options that are built already."""
-    captures = list({id(capture): capture for capture, _ in heads}.values())
-    expect_alike(
-        captures,
-        "captures of one figure to share it; draw them separately",
-        ["statistic", *AXES],
-    )
+    captures = list(dict.fromkeys(capture for capture, _ in heads))
+    purpose = "captures of one figure to share it; draw them separately"
+    expect_alike(captures, purpose, ["statistic", *AXES])
     first, statistic = captures[0], captures[0].statistic
     columns = min(options.columns, len(heads))
+    panels = Panels(tuple(heads), [], columns, marks=options.marks)
     letters = [f"({_letter(n)}) " for n in range(len(heads))] if len(heads) > 1 else [""]
     listed = [
         f"{letter}{f'{shorten_text(capture.run, 60)}, ' if capture.run else ''}"
@@ -226,9 +223,8 @@ def draw_pick(
     records: Records | None
     spacing: Any
     if figure == "perhead":
-        look = fit_grid(options, Panels(tuple(heads), [], columns), shared=True)
-        panels = _name_panels(heads, columns, letters, look)
-        panels = replace(panels, marks=options.marks)
+        look = fit_grid(options, panels, shared=True)
+        panels = _name_panels(panels, letters, look)
         chart, records = draw_profiles(panels, look)
         spacing = {"row": look.profile_row_gap, "column": look.profile_column_gap}
     else:
@@ -236,9 +232,8 @@ def draw_pick(
         vectors = as_vectors(f"{first.source}: the figure", first, count, options.cells)
         look = fit_maps(options, columns, first, vectors=vectors)
         look = replace(look, shared_values=options.value_axis != "independent")
-        scale = find_scale([Panels(tuple(heads), [], columns)], options, heads, "panel")
-        panels = _name_panels(heads, columns, letters, look, scale)
-        panels = replace(panels, marks=options.marks)
+        scale = find_scale([panels], options, heads, "panel")
+        panels = _name_panels(panels, letters, look, scale)
         meta |= scale.meta
         of = "Color range" if scale.units else "One color range for all maps,"
         caption += f" {of} {scale.text}."
@@ -284,11 +279,7 @@ def _draw_pairs(
 
 
 def _name_panels(
-    heads: Sequence[tuple[Capture, int]],
-    columns: int,
-    letters: list[str],
-    look: Look,
-    scale: ColorScale | None = None,
+    panels: Panels, letters: list[str], look: Look, scale: ColorScale | None = None
 ) -> Panels:
     """Return the panels with the longest names that fit: of maps, where there is a scale."""
     width, size, gap = look.map_panel, look.map_title, min(look.map_column_gap, 2 * look.bar_offset)
@@ -296,30 +287,25 @@ def _name_panels(
         width, size = look.profile_width, look.profile_title
         gap = min(look.profile_column_gap, 2 * look.padding)
     width += 0 if look.inside_labels else gap - size / 2
-    several = len({capture.run for capture, _ in heads}) > 1
-    runs = [shorten_text(capture.run, 24) if several else "" for capture, _ in heads]
-    shown = [(capture.layer_index, head) for capture, head in heads]
+    shown = [(capture.run, capture.layer_index, head) for capture, head in panels.heads]
+    several = len({run for run, *_ in shown}) > 1
+    named = [(shorten_text(run, 24) if several else "", n, h) for run, n, h in shown]
     forms = [
-        [
-            f"{run and f'{run}, '}Layer {n}, Head {h}"
-            for run, (n, h) in zip(runs, shown, strict=True)
-        ],
-        [f"{run and f'{run} '}L{n} H{h}" for run, (n, h) in zip(runs, shown, strict=True)],
-        [f"L{n} H{h}" for n, h in shown],
+        [f"{run and f'{run}, '}Layer {n}, Head {h}" for run, n, h in named],
+        [f"{run and f'{run} '}L{n} H{h}" for run, n, h in named],
+        [f"L{n} H{h}" for _, n, h in named],
     ]
-    different = len({(capture.run, capture.layer_index, head) for capture, head in heads})
     labels = [
         [f"{letter}{name}" for letter, name in zip(letters, names, strict=True)]
         for names in forms
-        if len({*names}) == different  # else some would read alike
+        if len({*names}) == len({*shown})  # else some would read alike
     ]
     last = [letter.strip() or name for letter, name in zip(letters, forms[-1], strict=True)]
     if scale is not None:
-        absent = Panels(tuple(heads), [], columns).absent
-        last, *labels = (scale.names(names, absent) for names in (last, *labels))
+        last, *labels = (scale.names(names, panels.absent) for names in (last, *labels))
     # Bold type of names takes 3 % more, of prose 10 %.
     fitting = (names for names in labels if max(map(measure_text, names)) * 1.1 * size <= width)
-    return Panels(tuple(heads), next(fitting, last), columns)  # one form for all panels
+    return replace(panels, names=next(fitting, last))  # one form for all panels
 
 
 def _letter(number: int) -> str:

@@ -40,7 +40,7 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     """
     axis = FrameAxis(panels.first.key_axis, look.profile_width, look, bars=True)
     keys, bottom = axis.places, panels.border("bottom", look)
-    key = frame_axis(alt.X("key:O"), axis, f"Key {axis.axis.name}", bottom)
+    key = frame_axis(alt.X, "key:O", axis, f"Key {axis.axis.name}", bottom)
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
     base = alt.Chart(width=look.profile_width, height=look.profile_height, view=ground)
     base = base.encode(x=key, y=_value_axis(panels, look))
@@ -54,29 +54,22 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     # A mitre would overshoot the points of a sharp turn.
     pen: dict[str, Any] = {"color": INK, "strokeWidth": look.line_width, "strokeJoin": "round"}
     line = base.mark_line(**pen, aria=False, invalid="break-paths-filter-domains")
-    points = (
-        base.mark_point(
-            filled=True, color=INK, size=look.point_size, opacity=1, aria=False, invalid="filter"
-        )
-        .encode(tooltip=tooltip)
-        .properties(name=POINTS)
-    )
+    dot: dict[str, Any] = {"color": INK, "size": look.point_size, "opacity": 1, "aria": False}
+    points = base.mark_point(**dot, filled=True, invalid="filter").encode(tooltip=tooltip)
     # Beyond two keys a point of width the dots would only blacken the line.
     dense = len(keys) > 2 * look.profile_width * look.unit
     inset = shorten_float(2 / look.unit, 6)
     corner = look.profile_width - inset, inset, "top", look.profile_title
     size = look.profile_width, look.profile_height
-    words = absent_marks(panels, [panels.field], size, look)
-    dots = [] if dense else [points]
     panel = alt.layer(
         bars.properties(name=BARS),
         *([] if look.shared_values else [_value_ends(panels, look)]),
         *draw_over([axis], size, panels.field, panels.marks, panels.first),
         *draw_bands([axis], size, panels.field),
         line.properties(name=LINE),
-        *dots,
+        *([] if dense else [points.properties(name=POINTS)]),
         *panels.inside_labels(*corner, look),
-        *words,
+        *absent_marks(panels, [panels.field], size, look),
     )
     scales = {} if look.shared_values else {"y": "independent"}
     chart = panels.facet(panel, look, look.profile_title, **scales)
@@ -98,10 +91,8 @@ def fit_grid(options: FigureOptions, panels: Panels, *, shared: bool = False) ->
     """Return the look of a grid of profiles, its columns apart by what stands between them."""
     columns = min(panels.columns, len(panels.heads))
     look = fit_profiles(options, columns, panels.first.key_axis)
-    if options.value_axis is None:
-        shared = shared or look.shared_values
-    else:
-        shared = options.value_axis == "shared"
+    shared = shared or look.shared_values
+    shared = shared if options.value_axis is None else options.value_axis == "shared"
     gap = profile_gap(panels, replace(look, shared_values=shared))
     look = fit_profiles(options, columns, panels.first.key_axis, gap)
     return replace(look, shared_values=shared)
@@ -146,7 +137,7 @@ def _value_ends(panels: Panels, look: Look) -> Any:
 def _value_axis(panels: Panels, look: Look, field: str = "") -> Any:
     left, label = panels.border("left", look), plain_label(_ticks(panels, look))
     scale: dict[str, Any] = {"zero": False, "nice": False}
-    limits = _axis_limits(panels, look)
+    limits = value_limits(panels, look)
     if look.shared_values:
         scale["domain"] = list(limits[0])
     none = () if look.shared_values else panels.absent  # no scale is made up for these
@@ -156,12 +147,11 @@ def _value_axis(panels: Panels, look: Look, field: str = "") -> Any:
         "grid": True,
         "tickCount": own if len({*counts}) > 1 else counts[0],
         "labelOverlap": False,
+        "labelExpr": label,
         **show_where(left if look.shared_values else "", label, panels.extent),
     }
     if left and not look.shared_values:
         settings["titleOpacity"] = {"expr": f"{left}?1:0"}
-    if not (left and look.shared_values):
-        settings["labelExpr"] = label
     if panels.extent is None and not look.border_axes:
         settings["minExtent"] = _LEAST_EXTENT
     return alt.Y(
@@ -183,14 +173,10 @@ def _tick_count(ends: tuple[float, float], look: Look) -> int:
     return next((n for n in counts if len(value_ticks(*ends, n)) > 1), fitting)
 
 
-def _axis_limits(panels: Panels, look: Look) -> list[tuple[float, float]]:
-    """Return the ends of the value axes, of grids over each other too."""
-    shared = look.shared_values and panels.value_domain
-    return [shared] if shared else value_limits(panels, look)
-
-
 def value_limits(panels: Panels, look: Look) -> list[tuple[float, float]]:
     """Return the ends of each profile's value axis; one pair for all where they share it."""
+    if look.shared_values and panels.value_domain:  # with grids over and under this one
+        return [panels.value_domain]
     rows = np.stack([capture.last_block_rows[head] for capture, head in panels.heads])
     rows = rows.astype(np.float64)  # the room around them may be beyond float32
     lows, highs = np.nanmin(rows, axis=1, initial=0.0), np.nanmax(rows, axis=1, initial=0.0)
@@ -217,7 +203,7 @@ def _pad(low: float, high: float, look: Look) -> tuple[float, float]:
 
 def _ticks(panels: Panels, look: Look) -> list[float]:
     """Return the values that Vega will label on the value axes of all panels."""
-    limits = _axis_limits(panels, look)
+    limits = value_limits(panels, look)
     return [tick for ends in limits for tick in value_ticks(*ends, _tick_count(ends, look))]
 
 

@@ -54,7 +54,7 @@ def unfold(
     *,
     keep_unseen: bool = False,
 ) -> alt.FacetChart:
-    """Turn the arrays of `nest` back into a row a value; in a matrix, of what is seen."""
+    """Let a chart turn the arrays of `nest` into rows again; in a matrix, of what is seen."""
     first = keys[0]
     if list(keys) == list(range(first, first + len(keys))):
         number = f"datum.position{first - 1:+d}".removesuffix("+0")
@@ -69,6 +69,5 @@ def unfold(
     ]
     if "query" in index and not keep_unseen:
         steps.append(alt.FilterTransform(filter=f"isValid(datum.{statistic})"))
-    unfolded = chart.copy(deep=False)
-    unfolded.transform = steps if chart.transform is alt.Undefined else [*chart.transform, *steps]
-    return unfolded
+    chart.transform = steps
+    return chart

@@ -9,8 +9,7 @@ import pandas as pd
 
 from headgrid.capture.form import expected_layers
 from headgrid.charts.axes import UNSEEN_COLOR, Look, find_look, role_channel
-from headgrid.charts.overview import SET_GAP, apart_gap, axis_of, cell_of, facet_sets, set_width
-from headgrid.charts.spec import finish_chart, write_title
+from headgrid.charts.overview import apart_gap, axis_of, cell_of, finish_sets, set_width
 from headgrid.options import FigureOptions, FontName, ThemeName
 from headgrid.survey.roles import role_votes
 from headgrid.text import shorten_text
@@ -57,25 +56,20 @@ def role_map(
     layers, runs = [*expected_layers(map(int, votes["layer"]))], int(votes["runs"].max())
     own = ["Roles of Heads by Layer", *([f"Vote of {runs} Runs"] if runs > 1 else [])]
     rule = f", by {shorten_text(votes['rule'].iloc[0], 80)}" if "rule" in votes else ""
-    sets = list(dict.fromkeys(votes["set"]))
-    shown: Any = votes[["layer", "head", "role", "runs"]].assign(
-        panel=votes["set"].map(sets.index),
-        set=votes["set"].map(lambda name: shorten_text(name) or None),
-        row=votes["layer"].astype(str),
-        column=votes["head"].astype(str),
-        share=votes["share"].round(6),
-    )
-    return finish_chart(
-        facet_sets(_draw_panel(votes, layers, look, set_width(options, votes)), sets, look),
-        [row.dropna().to_dict() for _, row in shown.iterrows()],
-        look,
-        title=write_title(options, look, own, [], 70, layers),
+    columns = {name: votes[name] for name in ("layer", "head", "role", "runs")}
+    columns |= {"row": votes["layer"].astype(str), "column": votes["head"].astype(str)}
+    columns |= {"share": votes["share"].round(6)}
+    return finish_sets(
+        _draw_panel(votes, layers, look, set_width(options, votes)),
+        votes["set"],
+        columns,
+        options,
+        own=own,
+        layers=layers,
         caption=f"Roles of heads{rule} ({', '.join(f'{name} {n}' for name, n in counts.items())}), "
         "layer x head. Color: the role that most runs give, paler where fewer give it. The columns "
         "at the right count the heads of a layer; grey cells have no role, blank ones no capture.",
-        spacing=SET_GAP + look.left_room,
         meta={"figure": "roles", "roles": counts},
-        width=options.points,
     )
 
 

@@ -49,13 +49,6 @@ class Palette:
     colors: tuple[str, ...] = field(repr=False)
     diverging: bool
 
-    def rgb(self, positions: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
-        """Return the colours at positions from 0 to 1, shape (..., 3)."""
-        stops = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in self.colors])
-        at = np.linspace(0.0, 1.0, len(stops))
-        channels = [np.interp(positions, at, stops[:, channel]) for channel in range(3)]
-        return np.floor(np.stack(channels, axis=-1) + 0.5).astype(np.uint8)
-
 
 _PALETTES = {
     name: Palette(name, tuple(f"#{color}" for color in colors.split()), name != "viridis")
@@ -119,7 +112,10 @@ class ColorScale:
 
     def colors(self) -> npt.NDArray[np.uint8]:
         """Return the colour of each palette step, shape (256, 3)."""
-        return self.palette.rgb(np.arange(STEPS) / (STEPS - 1))
+        stops = np.array([list(bytes.fromhex(color[1:])) for color in self.palette.colors])
+        at, positions = np.linspace(0.0, 1.0, len(stops)), np.arange(STEPS) / (STEPS - 1)
+        channels = [np.interp(positions, at, channel) for channel in stops.T]
+        return np.floor(np.stack(channels, axis=-1) + 0.5).astype(np.uint8)
 
     def dark_beyond(self) -> tuple[float, float]:
         """Return the values below and above which colours are dark, and what is on them is white.
@@ -208,6 +204,9 @@ def palette_for(statistic: str, name: str) -> Palette:
 def match_scale(scale: Mapping[str, Any], expression: str, field: str) -> ColorScale | None:
     """Return the scale whose colours a channel's scale and a field's expression describe."""
     domain, colors = scale["domain"], scale["range"]
+    ours = {"domain": domain, "range": colors, "interpolate": "rgb", "clamp": True}
+    if scale != {**ours, "type": "linear"}:
+        return None
     low, high, rule = float(domain[0]), float(domain[-1]), "fixed"
     if "LN10" in expression:
         low, high, rule = 10.0**low, 10.0**high, "log"
@@ -215,13 +214,8 @@ def match_scale(scale: Mapping[str, Any], expression: str, field: str) -> ColorS
     own_units = (tuple(json.loads(units[1])), units[2]) if units else ((), "")
     for palette in _PALETTES.values():
         found = ColorScale(ColorRange(low, high, rule), palette, *own_units)
-        own = {"interpolate": "rgb", "clamp": True, "type": "linear"}
-        own |= {"domain": domain, "range": colors}
-        if (
-            scale == own
-            and expression == found.expression(field)
-            and found.stops == [*zip(domain, colors, strict=True)]
-        ):
+        stops = [*zip(domain, colors, strict=True)]
+        if expression == found.expression(field) and found.stops == stops:
             return found
     return None
 
@@ -238,19 +232,14 @@ def find_scale(
     scales of their own.
     """
     first, rule = values[0], options.color_range
-    palette, (low, high) = palette_for(first.statistic, options.palette), first.value_range
+    palette = palette_for(first.statistic, options.palette)
     if rule == "head" and heads:
         ranges = [capture.head_range(head) for capture, head in heads]
         sizes = [max(-low, high) if low <= high else 0.0 for low, high in ranges]
         units = tuple(shorten_float(s) if s > SMALLEST_SPAN else 1.0 for s in sizes)
         share = ColorRange(-1.0 if palette.diverging else 0.0, 1.0, "head")
         return ColorScale(share, palette, units, by)
-    alone = len(values) == 1 and isinstance(rule, str) and rule not in ("log", "head")
-    if alone and (rule == "symmetric" or low > high):
-        ends = (low, high) if low <= high else (0.0, 0.0)  # nothing was recorded
-        found = ColorRange.around_zero(*ends, palette.diverging, str(rule))
-    else:
-        found = resolve_color_range(rule, values)
+    found = resolve_color_range(rule, values)
     if found.rule == "log" and not (found.low > 0 and not palette.diverging):
         raise OptionError(
             f"color range is {found.low:g} to {found.high:g} by magnitude, expected numbers above "

@@ -12,7 +12,7 @@ from typing import Any
 import altair as alt
 
 from headgrid.capture.form import AXES, expect_alike, expected_layers
-from headgrid.capture.model import Capture, expect_capture
+from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.charts.axes import (
     UNSEEN_COLOR,
@@ -31,6 +31,7 @@ from headgrid.charts.panels import (
     CELLS,
     Panels,
     absent_marks,
+    map_axes,
     map_marks,
     map_size,
     panel_frame,
@@ -51,6 +52,7 @@ from headgrid.charts.tiles import head_tile
 from headgrid.errors import CaptureError, OptionError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
+from headgrid.tables.stats import each_capture
 from headgrid.tables.tidy import panel_pairs
 from headgrid.text import shorten_text
 
@@ -117,9 +119,7 @@ def sheet(
         of_set = {layer: c for (owner, layer), c in source.captures.items() if owner == name}
         where = f"set {shorten_text(name)}" if len(source.sets) > 1 else source.description
         return draw_sheet(of_set, options, layers=source.layers, description=where)
-    captures = list(source)
-    for capture in captures:
-        expect_capture(capture)
+    captures = list(each_capture(source))
     by_layer = {capture.layer_index: capture for capture in captures}
     if len(by_layer) < len(captures):
         raise CaptureError(
@@ -145,11 +145,8 @@ def draw_sheet(
         raise CaptureError("there is no capture for the sheet, expected at least one")
     for capture in shown:
         capture.head_matrix(0)  # says what is missing
-    expect_alike(
-        shown,
-        "captures of one sheet to share it; draw them separately",
-        ["statistic", "num_heads", *AXES],
-    )
+    purpose = "captures of one sheet to share it; draw them separately"
+    expect_alike(shown, purpose, ["statistic", "num_heads", *AXES])
     rows = tuple(layers) if layers is not None else expected_layers(captures)
     look, gap, points = _fit(options, shown[0], rows)
     maps = _Sheet(shown, rows, find_scale(shown, options), look, gap)
@@ -204,13 +201,11 @@ class _Sheet:
     @property
     def cell(self) -> int:
         """Width of a cell in whole units."""
-        return self.size[0] // count_pixels(len(self.places[0]), MAX_PIXELS)
+        return self.size[0] // count_pixels(len(self.axes[0].places), MAX_PIXELS)
 
     @cached_property
-    def places(self) -> tuple[list[int], list[int]]:
-        """What stands along x and y: the frames, and a blank in each gap."""
-        x, y = self.first.key_frames, self.first.query_frames
-        return frame_places(x, MAX_PIXELS), frame_places(y, MAX_PIXELS)
+    def axes(self) -> tuple[FrameAxis, FrameAxis]:
+        return map_axes(self.first, self.look, MAX_PIXELS)
 
     def whole(self, points: float) -> float:
         """Return a gap between maps: whole cells, so that the finishing stage can join rows."""
@@ -219,7 +214,7 @@ class _Sheet:
 
     def draw(self, *, vectors: bool) -> tuple[alt.FacetChart, Records]:
         """Draw every visible pair as a rectangle, or every map as one image."""
-        panels, look, keys = self.panels, self.look, self.places[0]
+        panels, look, keys = self.panels, self.look, self.axes[0].places
         statistic, index = panels.statistic, ["layer", "head", "query"]
         known = f"isValid(datum.{statistic})" if vectors else "!datum.missing"
         absent = [(panels.heads[n][0].layer_index, panels.heads[n][1]) for n in panels.absent]
@@ -262,12 +257,9 @@ class _Sheet:
 
     def _draw_over(self, where: str) -> list[Any]:
         """Return white bands that break each map in the gaps of its frames, and the key of grey."""
-        look, (width, height) = self.look, self.size
-        x = FrameAxis(self.first.key_axis, width, look, pixels=MAX_PIXELS)
-        y = FrameAxis(self.first.query_axis, height, look, upwards=True, pixels=MAX_PIXELS)
-        marks: list[Any] = draw_over([x, y], self.size, "head", (), self.first)
-        marks += draw_bands([x, y], self.size, "head", named=False)
-        marks += [unseen_key("head", look)] if self.panels.unseen else []
+        marks: list[Any] = draw_over(self.axes, self.size, "head", (), self.first)
+        marks += draw_bands(self.axes, self.size, "head", named=False)
+        marks += [unseen_key("head", self.look)] if self.panels.unseen else []
         for mark in marks:
             mark.transform[0].groupby = ["layer", "head"]
             mark.transform.insert(0, alt.FilterTransform(filter=where))
@@ -280,10 +272,10 @@ class _Sheet:
         """
         encoding: Any = marks.encoding
         heads, layers = [*range(self.first.num_heads)], [*self.layers[::-1]]
-        axes = ("head", heads, self.first.key_frames), ("layer", layers, self.first.query_frames)
-        for upright, (field, maps, frames) in enumerate(axes):
+        fields = ("head", heads, self.first.key_frames), ("layer", layers, self.first.query_frames)
+        for upright, (field, maps, frames) in enumerate(fields):
             channel, step = (encoding.x, encoding.y)[upright], self._label_step(frames, upright)
-            ends = [0, len(self.places[upright]) - 1]
+            ends = [0, len(self.axes[upright].places) - 1]
             ends = [frames[0], frames[-1]] if vectors else ends
             values = [*dict.fromkeys(ends)] if step else []
             axis = {**dict(channel["axis"]), "values": values, "title": None, "labelFlush": False}
@@ -313,9 +305,8 @@ class _Sheet:
         ground, size = alt.ViewBackground(stroke=None), self.look.bar_label
         panel = alt.layer(*layers).properties(width=width, height=height, view=ground)
         upright: dict[str, Any] = {"labelAngle": 0, "labelAlign": "left", "labelBaseline": "middle"}
-        row = alt.Header(
-            title=None, labelExpr="'Layer ' + datum.value", labelFontSize=size, **upright
-        )
+        upright |= {"title": None, "labelFontSize": size}
+        row = alt.Header(labelExpr="'Layer ' + datum.value", **upright)
         room = width + self.whole(self.column_gap) - 2
         number = f"{self.first.num_heads - 1}"
         fitting = (w for w in ("Head ", "H") if len(w + number) * 0.6 * size <= room)
@@ -326,17 +317,15 @@ class _Sheet:
         return Grid(spec=panel, facet=facet, data=alt.InlineData(values=[]))
 
     def title(self) -> list[str]:
-        """Return the title's lines."""
         several = len(self.layers) > 1
         ends = f"s {self.layers[0]}-{self.layers[-1]}" if several else f" {self.layers[0]}"
         runs = {capture.run for capture in self.captures}
         of = f" ({shorten_text(self.first.run, 40)})" if len(runs) == 1 and self.first.run else ""
-        queries, keys = map(tell_span, (self.first.query_axis, self.first.key_axis))
+        queries, keys = tell_span(self.first.query_axis), tell_span(self.first.key_axis)
         axes = f"Query {queries} (upwards), Key {keys} (to the right)"
         return [f"Layer{ends}: 2D Attention Maps (All Heads){of}", axes]
 
     def caption(self, vectors: bool, description: str) -> str:
-        """Return the sentences that say what is drawn."""
         saturated = sum(count_saturated(capture, self.scale.range) for capture in self.captures)
         queries, keys = self.first.query_axis, self.first.key_axis
         counts = [len(keys.numbers), len(queries.numbers)]
@@ -355,7 +344,7 @@ class _Sheet:
             caption += f"{pixel} and shows the value of largest magnitude."
         caption += f" Keys: {tell_places(keys, keys.numbers)}." if keys.labels else ""
         told = tell_gaps(query=queries, key=keys) or tell_segments(self.first)
-        if [*map(len, self.places)] == counts:  # there is no room for a band
+        if [len(axis.places) for axis in self.axes] == counts:  # there is no room for a band
             told = told.replace("Axes are broken", "Frames are left out, without a break")
         missing = ", ".join(map(str, self.missing))
         return f"{caption} {told}".rstrip() + (f" Missing layers: {missing}." if missing else "")
@@ -368,8 +357,9 @@ def _fit(
 
     A sheet for a paper is no higher than a page; what a wanted width leaves is then in the gaps.
     """
-    look = replace(find_look(options, _PANEL), tick_size=2, header_padding=4, tick_label=6)
-    look, paper = replace(look, border_axes=False), look.theme == "paper"
+    look = replace(find_look(options), map_panel=_PANEL, border_axes=False)
+    look = replace(look, tick_size=2, header_padding=4, tick_label=6)
+    paper = look.theme == "paper"
     count, high = (
         count_pixels(len(frame_places(frames, MAX_PIXELS)), MAX_PIXELS)
         for frames in (capture.key_frames, capture.query_frames)

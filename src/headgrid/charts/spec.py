@@ -12,7 +12,7 @@ import altair as alt
 from headgrid.capture.model import Capture
 from headgrid.charts.axes import INK, Look, store_look
 from headgrid.errors import RenderError
-from headgrid.options import FigureOptions, fill_title
+from headgrid.options import FigureOptions
 from headgrid.text import shorten_list, shorten_text, wrap_text
 
 Spec: TypeAlias = dict[str, Any]
@@ -45,9 +45,9 @@ def configure(look: Look) -> dict[str, Any]:
         "legend": {
             "gradientThickness": look.bar_thickness,
             "gradientStrokeColor": INK,
-            "gradientStrokeWidth": look.tick_width,
-            "gradientLabelOffset": look.tick_size
-            + look.label_padding,  # finished figures have ticks
+            "gradientStrokeWidth": look.frame_width,
+            # Finished figures have ticks.
+            "gradientLabelOffset": look.tick_size + look.label_padding,
             "labelFontSize": look.bar_label,
             "titleFontSize": look.bar_title,
             "titleFontWeight": "normal",
@@ -64,12 +64,12 @@ def configure(look: Look) -> dict[str, Any]:
             "translate": 0,
             "gridColor": "#b0b0b0",
             "gridOpacity": 0.3,
-            "gridWidth": look.grid_width,
+            "gridWidth": look.frame_width,  # which hides its ends
             "labelFontSize": look.tick_label,
             "labelPadding": look.label_padding,
             "tickColor": INK,
             "tickSize": look.tick_size,
-            "tickWidth": look.tick_width,
+            "tickWidth": look.frame_width,
             "titleFontSize": look.axis_title,
             "titleFontWeight": "normal",
             "titlePadding": look.title_padding,
@@ -135,7 +135,7 @@ def write_title(
     prompts = {capture.prompt for capture in captures}
     prompt = prompts.pop() if len(prompts) == 1 else ""
     layer, run = shorten_list(numbers), shorten_list(runs)
-    return wrap_text(fill_title(options.title, layer=layer, run=run, prompt=prompt), columns)
+    return wrap_text(options.title.format(layer=layer, run=run, prompt=prompt), columns)
 
 
 def check_depth(spec: Any) -> None:
@@ -224,16 +224,13 @@ def to_json(chart: ChartLike | Mapping[str, Any]) -> str:
     try:
         if not isinstance(records, list):
             return _dump(spec, indent=1) + "\n"
-        # It stands for the records while the outline is written, and in no title.
-        stand_in = "headgrid-records-5b1f0c"
-        rest = _dump({**spec, "data": {**data, "values": None}})
-        while stand_in in rest:
-            stand_in += "-"
-        outline = _dump({**spec, "data": {**data, "values": stand_in}}, indent=1)
+        outline = _dump({**spec, "data": {**data, "values": []}}, indent=1)
         lines = ",\n".join(f"   {_dump(record)}" for record in records)
     except (TypeError, ValueError, RecursionError) as error:
         raise _unwritable(error) from None
-    return outline.replace(f'"{stand_in}"', f"[\n{lines}\n  ]", 1) + "\n"
+    before, start, rest = outline.partition('\n "data": {')  # no text of JSON's has a line end
+    place = '\n  "values": ['
+    return before + start + rest.replace(place, f"{place}\n{lines}\n  ", 1) + "\n"
 
 
 def _unwritable(error: Exception) -> RenderError:

@@ -62,9 +62,9 @@ def head_tile(capture: Capture, head: int, scale: ColorScale, pixels: int = MAX_
         indexed[~unseen] = index
         image = Image.fromarray(indexed)
         image.putpalette(scale.colors()[used].tobytes() + b"\0\0\0")
-        image.save(packed, "PNG", **how, transparency=len(used))
+        how["transparency"] = len(used)
     else:
         alpha = np.where(unseen, 0, 255).astype(np.uint8)
         image = Image.fromarray(np.dstack([scale.colors()[steps], alpha]))
-        image.save(packed, "PNG", **how)
+    image.save(packed, "PNG", **how)
     return "data:image/png;base64," + base64.b64encode(packed.getvalue()).decode("ascii")

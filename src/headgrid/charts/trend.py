@@ -89,10 +89,9 @@ def draw_trend(
     """Draw the trend of a summary; see `draw_overview` for the parameters."""
     expect_values(summary, name, statistic, key_name)
     layers = sorted(int(layer) for layer in summary["layer"].unique())
-    look, width = find_look(options), set_width(options, summary)
     domain = _value_domain(summary, signed=measure_diverges(name, statistic))
     measure = measure_title(name, statistic, key_name)
-    panel = _trend_panel(summary, name, measure, domain, look, width)
+    panel = _trend_panel(summary, layers, name, measure, domain, options)
     band = "band: one standard deviation over runs of the mean over heads, to both sides"
     spread = band if summary["std"].notna().any() else "no spread, as there is one run"
     return finish_summary(
@@ -137,15 +136,15 @@ def _value_domain(summary: pd.DataFrame, *, signed: bool) -> tuple[float, float]
 
 def _trend_panel(
     summary: pd.DataFrame,
+    layers: list[int],
     name: str,
     measure: str,
     domain: tuple[float, float],
-    look: Look,
-    wanted: float | None,
+    options: FigureOptions,
 ) -> alt.LayerChart | alt.FacetChart:
-    width = wanted or (180 if look.border_axes else 480)
+    look = find_look(options)
+    width = set_width(options, summary) or (180 if look.border_axes else 480)
     height = min(width * 0.6, 270)
-    layers = sorted(int(layer) for layer in summary["layer"].unique())
     apart = _apart(summary)
     alone = len(apart) == len(layers)  # then there is no line to draw
     count = layers[-1] - layers[0] + 1
@@ -161,47 +160,32 @@ def _trend_panel(
     spread = ", \u00b1 1 standard deviation over runs" if summary["std"].notna().any() else ""
     names = [f"mean over heads{spread}", "each head"]
     color = _key(names, look, width, dots=alone)
-    of_layer = "!isValid(datum.head)"
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)
     base = alt.Chart(width=width, height=height, view=ground)
     tooltip = ["set:N", "layer:O", f"{name}:Q", "std:Q", "runs:Q"]
     grey: dict[str, Any] = {"opacity": _OPACITY, "aria": False}
-    thin = 0.8 * look.line_width
-    dots = f"isValid(datum.head)&&indexof({apart},datum.layer)>=0"
-    kinds = [
-        (base.mark_line(**grey, strokeWidth=thin), "isValid(datum.head)"),
-        (base.mark_point(**grey, size=_DOT), dots),
-    ]
-    faint = [
-        mark.transform_filter(where).encode(
-            x=x, y=y, color=color, detail="head:N", tooltip=["head:O", *tooltip]
-        )
-        for mark, where in kinds[alone : 2 if apart else 1]
-    ]
+    faint, of_head = [], "isValid(datum.head)"
+    if not alone:
+        thin = base.mark_line(**grey, strokeWidth=0.8 * look.line_width)
+        faint.append(thin.transform_filter(of_head))
+    if apart:
+        dots = base.mark_point(**grey, size=_DOT)
+        faint.append(dots.transform_filter(f"{of_head}&&indexof({apart},datum.layer)>=0"))
+    shown: Any = {"color": color, "detail": "head:N", "tooltip": ["head:O", *tooltip]}
+    faint = [mark.encode(x=x, y=y, **shown) for mark in faint]
     faint[0].name = FAINT
+    means = base.transform_filter(f"!{of_head}").encode(x=x)
     low = f"max({domain[0]!r},datum.{name}-datum.std)"  # a mass has no band below zero
-    band = (
-        base.mark_area(color=BAR_COLOR, opacity=0.25, aria=False)
-        .transform_filter(of_layer)
-        .transform_calculate(low=low, high=f"datum.{name}+datum.std")
-        .encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q")
-    )
-    line = (
-        base.mark_line(strokeWidth=2 * look.line_width, aria=False)
-        .transform_filter(of_layer)
-        .encode(x=x, y=y, color=color)
-        .properties(name=LINE)
-    )
-    points = (
-        base.mark_point(filled=True, color=BAR_COLOR, opacity=1, size=_MEAN_DOT * look.line_width)
-        .transform_filter(of_layer)
-        .encode(x=x, y=y, tooltip=tooltip)
-    )
-    zero = (
-        base.mark_rule(color=INK, strokeWidth=0.5 * look.line_width, aria=False)
-        .transform_aggregate(groupby=["panel"])
-        .encode(y=alt.datum(0))
-    )
+    band = means.mark_area(color=BAR_COLOR, opacity=0.25, aria=False)
+    band = band.transform_calculate(low=low, high=f"datum.{name}+datum.std")
+    band = band.encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    line = means.mark_line(strokeWidth=2 * look.line_width, aria=False)
+    line = line.encode(y=y, color=color).properties(name=LINE)
+    point: Any = {"filled": True, "color": BAR_COLOR, "opacity": 1}
+    points = means.mark_point(**point, size=_MEAN_DOT * look.line_width)
+    points = points.encode(y=y, tooltip=tooltip)
+    zero = base.mark_rule(color=INK, strokeWidth=0.5 * look.line_width, aria=False)
+    zero = zero.transform_aggregate(groupby=["panel"]).encode(y=alt.datum(0))
     inside = [zero] if domain[0] < 0 < domain[1] else []
     inside += [band] if spread else []
     told = f"{json.dumps(names)}[isValid(datum.head)?1:0]"

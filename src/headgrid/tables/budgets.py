@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.capture.model import Capture, expect_capture
+from headgrid.capture.model import Capture
 from headgrid.errors import CaptureError, OptionError, show_value
+from headgrid.tables.stats import each_capture
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,8 +53,7 @@ def budget_table(captures: Capture | Iterable[Capture], *, sink: int = 1) -> pd.
     if isinstance(sink, bool) or not isinstance(sink, (int, np.integer)) or sink < 0:
         raise OptionError(f"sink is {show_value(sink)}, expected a whole number, 0 or more")
     places, parts = [], []
-    for capture in [captures] if isinstance(captures, Capture) else captures:
-        expect_capture(capture)
+    for capture in each_capture(captures):
         for head in range(capture.num_heads):
             for policy, shares in zip(POLICIES, _keep(capture, head, sink), strict=True):
                 places.append((capture.run, capture.layer_index, head, policy, len(shares)))

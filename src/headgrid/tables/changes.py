@@ -101,10 +101,9 @@ def change_table(a: Capture, b: Capture, *, top: int | None = 20) -> pd.DataFram
         values = {"a": was[at], "b": now[at], "difference": now[at] - was[at]}
         frames = {"query": queries[at[0]], "key": keys[at[1]]}
         part = pd.DataFrame({"head": head, **frames, **values})
-        # The first of equal ones stay, and come first.
-        parts.append(
-            part if top is None else part.loc[part["difference"].abs().nlargest(top).index]
-        )
+        if top is not None:  # the first of equal ones stay, and come first
+            part = part.loc[part["difference"].abs().nlargest(top).index]
+        parts.append(part)
     table = pd.concat(parts, ignore_index=True)
     order = np.argsort(-table["difference"].abs().to_numpy(), kind="stable")[:top]
     table = table.iloc[order].reset_index(drop=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -46,7 +45,8 @@ class Measure:
     sign: Literal["two", "one", "statistic"] = "statistic"
 
 
-_MEASURES = {
+#: Every measure, in the order of the columns.
+MEASURES = {
     "first": Measure("First Key", "value of the last-block row at key frame 0"),
     "mid": Measure(
         "Middle Keys", "mean of the last-block row without its first and last visible key"
@@ -95,9 +95,6 @@ _MEASURES = {
         "Dominant Period", "strongest period of the last-block row along keys", "frames", "one"
     ),
 }
-
-#: Every measure, in the order of the columns.
-MEASURES = MappingProxyType(_MEASURES)
 
 #: Measures that count keys: whole numbers in a table.
 COUNTS = tuple(name for name in MEASURES if name.endswith("_band_keys"))

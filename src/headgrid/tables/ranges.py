@@ -97,8 +97,8 @@ def resolve_color_range(
             # A bucket's centre may lie below its values: the largest must not saturate for that.
             if 0 < magnitude * (1 + RELATIVE_ERROR) < high:
                 high = magnitude
-        low = -high if signed else max(min(low, 0.0), -high)
-    elif signed:
+        return ColorRange.around_zero(max(low, -high), high, signed, checked)
+    if signed:
         low, high = min(low, 0.0), max(high, 0.0)
     if not high - low > SMALLEST_SPAN:  # one value everywhere
         low, high = (-1.0 if signed else 0.0), (high if high > SMALLEST_SPAN else 1.0)
@@ -133,10 +133,9 @@ def _look_through(
             "color range is 'head', expected one range for all that the figure shows; heatmap and "
             "pick (headgrid render, headgrid pick) draw maps on a scale for each head"
         )
-    ends: list[float] = []
-    signed, sketch = True, None
+    ends, signed, sketch = list[float](), True, None
     for capture in captures:
-        ends += capture.value_range
+        ends += filter(math.isfinite, capture.value_range)  # where anything was recorded
         signed = STATISTICS[capture.statistic].signed
         if rule == "log" and signed:
             raise OptionError(

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture.axis import Axis, Segment
-from headgrid.capture.model import Capture, expect_capture
+from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError
+from headgrid.tables.stats import each_capture
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,10 +51,8 @@ def segment_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    listed = [captures] if isinstance(captures, Capture) else list(captures)
-    rows = []
+    listed, rows = list(each_capture(captures)), []
     for capture in listed:
-        expect_capture(capture)
         if not capture.query_axis.parts and not capture.key_axis.parts:
             raise CaptureError(
                 f"{capture.source}: has no segments, expected named parts of its axes; give them "

@@ -78,11 +78,18 @@ def layer_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     import pandas as pd
 
     rows = []
-    for capture in [captures] if isinstance(captures, Capture) else captures:
+    for capture in each_capture(captures):
         means = [pairs_mean(pairs) for pairs in diagonal_and_first_key(capture)]
         rows.append((capture.run, capture.layer_index, *means, capture.num_visible))
     columns = ["run", "layer", "diagonal_mean", "first_key_mean", "visible"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def each_capture(captures: Capture | Iterable[Capture]) -> Iterator[Capture]:
+    """Yield the captures, of one or of many; refuse what is none."""
+    for capture in [captures] if isinstance(captures, Capture) else captures:
+        expect_capture(capture)
+        yield capture
 
 
 def head_table(
@@ -94,8 +101,7 @@ def head_table(
     import pandas as pd
 
     parts = []
-    for capture in [captures] if isinstance(captures, Capture) else captures:
-        expect_capture(capture)
+    for capture in each_capture(captures):
         heads = {"layer": capture.layer_index, "head": np.arange(capture.num_heads)}
         part = {"run": capture.run, **heads, **measure(capture)}
         parts.append(pd.DataFrame(part, columns=columns))

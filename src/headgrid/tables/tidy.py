@@ -16,6 +16,7 @@ import pandas as pd
 from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture
 from headgrid.errors import CaptureError
+from headgrid.tables.stats import each_capture
 
 #: Significant digits of a value in a table. A step of the 256-step palette is
 #: coarser than the fourth digit, and float16, as most captures are, has hardly more.
@@ -127,7 +128,7 @@ def round_values(values: npt.NDArray[Any], digits: int = DIGITS) -> npt.NDArray[
 
 
 def _heads_of(captures: Capture | Iterable[Capture]) -> list[tuple[Capture, int]]:
-    listed = [captures] if isinstance(captures, Capture) else list(captures)
+    listed = list(each_capture(captures))
     if not listed:
         raise CaptureError("there is no capture, expected at least one")
     return [(capture, head) for capture in listed for head in range(capture.num_heads)]
