@@ -6,6 +6,8 @@ file of prompts and goes to another folder.
 """
 
 import importlib
+import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from recorder_brute import all_logits, assert_exact, equal_frames, mean_by_frame
 from headgrid import load_capture
 from headgrid.cli.record import record as command
 from headgrid.recorder import RecordError, record
+from places import ROOT
 
 FOLDER = Path(__file__).parent / "self_forcing"
 TOKENS, LAYERS, HEADS, FRAMES = 24, 3, 2, 12
@@ -81,6 +84,18 @@ def test_the_script_is_recorded_without_a_word_about_it(tmp_path: Path, tap: lis
         "; prompt 'an eagle'; ran too and was not recorded: WanTextEncoder (4 layers), Sequential "
         "(1 layer)"
     )
+
+
+def test_the_command_of_the_readme_works_as_it_stands(tmp_path: Path, tap: list[Any]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```bash\n(headgrid record .*?)^```", readme, re.M | re.S)
+    (tmp_path / "prompts.txt").write_text("an eagle\n")
+    (tmp_path / "inference.py").symlink_to(FOLDER / "inference.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        result = CliRunner().invoke(command, shlex.split(block.replace("\\\n", " "))[2:])
+    assert result.exit_code == 0, result.output
+    assert_exact(load(tmp_path / "captures"), matrices(tap), 1e-6)
 
 
 def test_two_prompts_are_two_runs_each_with_its_own(tmp_path: Path, tap: list[Any]) -> None:

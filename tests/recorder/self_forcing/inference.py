@@ -8,7 +8,9 @@ import torch
 from pipeline import CausalInferencePipeline
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--data_path")
+for name in ("--config_path", "--checkpoint_path", "--data_path"):
+    parser.add_argument(name)
+parser.add_argument("--use_ema", action="store_true")
 parser.add_argument("--output_folder")
 parser.add_argument("--num_output_frames", type=int, default=12)
 parser.add_argument("--local_attn_size", type=int, default=-1)
