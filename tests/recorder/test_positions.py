@@ -218,8 +218,15 @@ def test_an_error_that_the_model_swallows_is_raised_at_the_end() -> None:
                 toy.generate(model)
 
     model = build()
-    with pytest.raises(RecordError, match="no whole frames"), record(model, tokens_per_frame=5):
+    with (
+        pytest.raises(RecordError, match="no whole frames"),
+        pytest.warns(
+            HeadgridWarning, match="nothing more is recorded, as .* no whole frames"
+        ) as told,
+        record(model, tokens_per_frame=5),
+    ):
         run()
+    assert len(told) == 1
 
 
 class Plain(nn.Module):
