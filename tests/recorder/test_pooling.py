@@ -11,7 +11,7 @@ from recorder_brute import all_logits, equal_frames, largest_difference, mean_by
 
 from headgrid.recorder.place.segments import Segments
 from headgrid.recorder.read.call import AttentionCall
-from headgrid.recorder.sum.logits import sum_band, sum_logits
+from headgrid.recorder.sum.logits import pool_sums, sum_band, sum_logits
 
 TOKENS, QUERY_FRAMES, KEY_FRAMES, HEADS, DIM = 390, 2, 9, 2, 64
 
@@ -61,6 +61,27 @@ def test_mean_logits_equal_brute_force_where_bfloat16_sums_would_not(dtype: torc
     frames = Segments.equal(TOKENS)
     assert largest_difference(pooled_logits(q, k, frames, frames), expected) < 5e-5
     assert largest_difference(accumulated_in_bfloat16(q, k), expected) > 5e-5
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tokens=st.integers(1, 300),
+    order=st.permutations(range(3)),
+    step=st.integers(1, 2),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+)
+def test_frames_of_any_size_in_any_layout_are_summed(
+    tokens: int, order: list[int], step: int, dtype: torch.dtype
+) -> None:
+    shape = torch.Size([2, 3 * tokens + 1, 4 * step])  # of heads, tokens and features
+    back = [order.index(axis) for axis in range(3)]
+    generator = torch.Generator().manual_seed(tokens)
+    x = torch.randn([shape[axis] for axis in order], generator=generator).permute(back)
+    x = x.to(dtype)[None, ..., ::step]
+    slices = Segments.equal(tokens).slice_frames(((0, x.shape[2]),))
+    ends = zip(slices.starts, slices.stops, strict=True)
+    expected = torch.stack([x[:, :, start:stop].double().sum(2) for start, stop in ends], dim=2)
+    assert (pool_sums(x, slices) - expected).abs().max() < 1e-6 * tokens
 
 
 def test_ragged_segments_with_grouped_heads_are_exact() -> None:
