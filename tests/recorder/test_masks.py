@@ -41,6 +41,7 @@ MASKS: dict[str, tuple[dict[str, Any], torch.Tensor]] = {
     "flag": ({"is_causal": True}, SEEN),
     "boolean": ({"attn_mask": SEEN}, SEEN),
     "numbers": ({"attn_mask": torch.where(SEEN, 0.0, -torch.inf)}, SEEN),
+    "ten thousand": ({"attn_mask": torch.where(SEEN, 0.0, -1e4).bfloat16().float()}, SEEN),
     "minimum": ({"attn_mask": torch.where(SEEN, 0.0, torch.finfo(torch.float32).min)}, SEEN),
     "sliding window": (
         {"attn_mask": SEEN & ~causal(LENGTH, LENGTH, -8)},

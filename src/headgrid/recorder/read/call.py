@@ -10,9 +10,9 @@ import torch
 
 from headgrid.errors import RecordError
 
-#: A sum added to a logit at or below this hides the pair: libraries write
-#: -10000, -1e9, the dtype's minimum or -inf to mean "do not attend".
-HIDING_BIAS = -1e4
+#: A sum added to a logit at or below this hides the pair: libraries write -10000 (which is
+#: -9984 in bfloat16), -1e9, the dtype's minimum or -inf to mean "do not attend".
+HIDING_BIAS = -9e3
 
 
 @dataclass(frozen=True, eq=False)
