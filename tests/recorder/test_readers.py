@@ -366,6 +366,24 @@ def test_the_fused_encoder_layer_equals_the_plain_one(norm_first: bool) -> None:
     assert_exact(fused.captures, expected, 1e-5)
 
 
+def test_the_fused_encoder_layer_hides_wherever_a_mask_has_a_number() -> None:
+    layer = nn.TransformerEncoderLayer(16, HEADS, 32, batch_first=True).eval()
+    x = torch.randn(1, LENGTH, 16)
+    mask = torch.zeros(LENGTH, LENGTH)
+    mask[:, :TOKENS] = 0.5
+    with torch.no_grad(), record(layer, tokens_per_frame=TOKENS, forwards="first") as recording:
+        assert torch.equal(layer(x, src_mask=mask), layer(x, src_mask=mask.bool()))
+    assert np.isnan(recording.captures[0].full_frame_attention[:, :, 0]).all()
+
+
+def test_a_sequence_without_a_batch_may_have_padding() -> None:
+    module, x = nn.MultiheadAttention(16, HEADS).eval(), torch.randn(LENGTH, 16)
+    with torch.no_grad(), record(module, tokens_per_frame=TOKENS) as recording:
+        module(x, x, x, key_padding_mask=torch.arange(LENGTH) < TOKENS)
+    hidden = np.isnan(recording.captures[0].full_frame_attention)
+    assert hidden[:, :, 0].all() and not hidden[:, :, 1:].any()
+
+
 MODULE = types.SimpleNamespace(is_causal=True)
 
 

@@ -108,6 +108,7 @@ def read_multihead(
         )
     if query.ndim == 2:
         query, key = query[None], key[None]
+        key_padding_mask = None if key_padding_mask is None else key_padding_mask[None]
     elif not self.batch_first:
         query, key = query.transpose(0, 1), key.transpose(0, 1)
     weights = self.q_proj_weight, self.k_proj_weight
@@ -155,6 +156,7 @@ def read_encoder_layer(src: torch.Tensor, *arguments: Any) -> AttentionCall:
     if norm_first:
         tokens = torch.nn.functional.layer_norm(src, (dim,), norm_weight, norm_bias, eps)
     mask, kind = (*arguments[17:19], None, None)[:2]
+    mask = None if mask is None else mask.bool()  # as the fused layer does with numbers
     if kind == 2 and mask is not None and mask.ndim == 3:
         mask = mask[:, None]
     masks: tuple[Any, Any] = (None, mask) if kind == 1 else (mask, None)  # 1 is padding
