@@ -80,6 +80,27 @@ def test_masks_may_differ_between_batch_elements() -> None:
         assert largest_difference(capture.full_frame_attention, expected) < 1e-6
 
 
+def test_masks_of_several_batch_axes_are_those_of_each_element() -> None:
+    q, k = (part.unflatten(0, (2, 2)) for part in tensors(batch=4))
+    seen = torch.ones(2, 1, 1, 1, LENGTH, dtype=torch.bool)
+    seen[1, ..., :TOKENS] = False
+    for mask, expected in ((seen, [0, 0, 1, 1]), (seen[:, 0], [0, 1, 0, 1])):
+        with record(tokens_per_frame=TOKENS, batch="all") as recording:
+            F.scaled_dot_product_attention(q, k, k, attn_mask=mask)
+        hidden = [np.isnan(c.full_frame_attention[:, :, 0]).all() for c in recording.captures]
+        assert hidden == expected
+
+
+def test_a_mask_of_another_shape_is_an_error() -> None:
+    def read(query: Any, key: Any, value: Any, attn_mask: Any) -> AttentionCall:
+        return AttentionCall(query, key, scale=1.0, mask=attn_mask)
+
+    q, k = tensors()
+    functions = {"torch.nn.functional.scaled_dot_product_attention": read}
+    with pytest.raises(RecordError, match=r"mask that is \(24, 24\) after reading, expected one"):
+        recorded(q, k, {"functions": functions}, attn_mask=SEEN)
+
+
 def test_a_mask_that_cuts_frames_is_an_error_that_says_what_to_pass() -> None:
     q, k = tensors()
     seen = torch.ones(LENGTH, LENGTH, dtype=torch.bool)

@@ -85,6 +85,8 @@ def _read_heads_first(
     function: str = "scaled_dot_product_attention",
 ) -> AttentionCall:
     """Read (..., heads, tokens, dim); a batch of one is broadcast, as torch does."""
+    if attn_mask is not None and query.ndim > 4 and attn_mask.ndim > 3:
+        attn_mask = attn_mask.expand(*query.shape[:-3], *attn_mask.shape[-3:])
     query, key = (
         part[(None,) * (4 - part.ndim)] if part.ndim < 4 else part.flatten(0, -4)
         for part in (query, key)
