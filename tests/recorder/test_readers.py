@@ -190,6 +190,9 @@ CALLS = {
     "numbers": case(XFORMERS, Q, K, K, attn_bias=ADDED, expected=(Q, K, CAUSAL)),
     "blocks": case(XFORMERS, Q, K, K, BlockDiagonalCausalMask(), expected=(Q, K, CAUSAL)),
     "groups": case(XFORMERS, Q.unflatten(2, (2, 2)), PAIR, PAIR, p=0.1, expected=(Q, GROUPED)),
+    "groups of different keys": case(
+        XFORMERS, *(part.unflatten(2, (2, 2)) for part in (Q, K, K)), expected=(Q, K)
+    ),
     "padding": case(WAN, LONG_Q, LONG_K, LONG_K, **LENGTHS, expected=UNPADDED),
     "scaled": case(WAN, Q, K, K, q_scale=2.0, expected=(2 * Q, K)),
     "sage": case(SAGE, *FIRST, sm_scale=1.0, expected=(Q * DIM**0.5, K)),

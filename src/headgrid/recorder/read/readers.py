@@ -234,12 +234,11 @@ def _read_flash_cache(
     return _cut(call, [q.shape[1]] * batch, ends)
 
 
-def _xformers_axes(tokens: torch.Tensor, *, expanded: bool) -> torch.Tensor:
+def _xformers_axes(tokens: torch.Tensor) -> torch.Tensor:
     if tokens.ndim == 3:  # (batch * heads, tokens, dim)
         return tokens[None]
-    if tokens.ndim == 5:
-        # Keys are expanded over the heads of a group, so one of them stands for all.
-        return (tokens[:, :, :, 0] if expanded else tokens.flatten(2, 3)).transpose(1, 2)
+    if tokens.ndim == 5:  # keys may be expanded over the heads of a group: one stands for all
+        return (tokens.flatten(2, 3) if tokens.stride(3) else tokens[:, :, :, 0]).transpose(1, 2)
     return tokens.transpose(1, 2)
 
 
@@ -257,8 +256,8 @@ def _read_xformers(
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim), also without heads, or with groups of them."""
     call = AttentionCall(
-        _xformers_axes(query, expanded=False),
-        _xformers_axes(key, expanded=True),
+        _xformers_axes(query),
+        _xformers_axes(key),
         scale=scale_or_default(scale, query),
         function="memory_efficient_attention",
     )
