@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from recorder_brute import all_logits, causal, equal_frames, largest_difference, mean_by_frame
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from headgrid.recorder import AttentionCall, RecordError, record
 
@@ -137,6 +137,17 @@ def test_flex_masks_and_additive_score_functions_are_read() -> None:
     logits = all_logits(q, k)[0] + 0.5 * torch.arange(2)[:, None, None]
     expected = mean_by_frame(logits, SPANS, SPANS, block_causal())
     assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
+
+
+def test_a_block_mask_without_a_function_is_an_error() -> None:
+    q, k = (part.repeat_interleave(32, 2) for part in tensors())
+    full = create_block_mask(lambda b, h, i, j: j <= i, 1, 1, 32 * LENGTH, 32 * LENGTH, "cpu")
+    blocks = BlockMask.from_kv_blocks(full.full_kv_num_blocks, full.full_kv_indices)
+    with (
+        pytest.raises(RecordError, match="no mask_mod, .* pass mask_mod= to BlockMask.from_kv_blo"),
+        record(tokens_per_frame=32 * TOKENS),
+    ):
+        flex_attention(q, k, k, block_mask=blocks)
 
 
 def test_a_mask_may_differ_between_heads() -> None:

@@ -98,7 +98,7 @@ def _read_heads_first(
         scale=scale_or_default(scale, query),
         upper=0 if is_causal else None,
         mask=as_mask(attn_mask),
-        mask_function=None if block_mask is None else block_mask.mask_mod,
+        mask_function=split_mask(block_mask)[1],
         score_function=score_mod,
         function=function,
     )
@@ -124,7 +124,16 @@ def _read_heads_last(
 
 def split_mask(mask: Any) -> tuple[torch.Tensor | None, Callable[..., Any] | None]:
     """Return a mask as a tensor, or as the function of a flex_attention block mask."""
-    return (None, mask.mask_mod) if hasattr(mask, "mask_mod") else (mask, None)
+    if not hasattr(mask, "mask_mod"):
+        return mask, None
+    hides_nothing = getattr(mask.mask_mod, "__name__", "") == "noop_mask"
+    if hides_nothing and not bool(mask.to_dense().all()):
+        raise RecordError(
+            "flex_attention was called with a block mask that leaves blocks out and has no "
+            "mask_mod, which flex_attention obeys only where it is compiled, and it is not while "
+            "headgrid records; pass mask_mod= to BlockMask.from_kv_blocks"
+        )
+    return None, mask.mask_mod
 
 
 def _read_flash(
