@@ -413,6 +413,27 @@ def test_transformers_flash_attention_is_aligned_to_the_end(
     assert torch.allclose(rows[0][seen], all_logits(q, k, 0.5)[0, 0][seen].float(), atol=1e-5)
 
 
+def test_a_registered_function_is_read_by_what_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    interface = pytest.importorskip("transformers.modeling_utils").AttentionInterface
+
+    def attend_all(module: Any, query: Any, key: Any, value: Any, mask: Any = None) -> Any:
+        return nn.functional.scaled_dot_product_attention(query, key, value), None
+
+    monkeypatch.setitem(interface._global_mapping, "mine", attend_all)
+    q, k = Q.transpose(1, 2), K.transpose(1, 2)
+    with record(tokens_per_frame=TOKENS) as recording:
+        interface._global_mapping["mine"](MODULE, q, k, k)
+    found = recording.captures[0].full_frame_attention
+    assert largest_difference(found, matrix_of(Q, K)) < 1e-6
+
+
+def test_sdpa_of_transformers_has_no_sinks() -> None:
+    q, sinks = Q.transpose(1, 2), torch.ones(HEADS)
+    for name, expected in (("sdpa", None), ("eager", sinks)):
+        call = read_transformers(name, MODULE, q, q, q, s_aux=sinks)
+        assert call.sink_logits is expected
+
+
 def test_a_paged_cache_of_transformers_and_packed_sequences_are_errors() -> None:
     q = tokens_first().transpose(1, 2)
     places = torch.arange(LENGTH)[None] % TOKENS

@@ -45,7 +45,7 @@ def read_transformers(
     for word, given in others.items():
         if _CHANGES_LOGITS.search(word) and not is_off(given):
             raise TypeError(f"got an unexpected keyword argument {word!r}")
-    if cache is not None or name.startswith("paged|"):
+    if cache is not None or "paged" in name:
         raise RecordError(
             f"transformers' {name} attention was called with a paged cache (continuous batching), "
             "expected one sequence a batch row; use model.generate or model(...)"
@@ -75,8 +75,8 @@ def read_transformers(
         from_end=flash,
         mask=join_masks(position_bias, mask),
         mask_function=function,
-        softcap=softcap,
-        sink_logits=s_aux,
+        softcap=softcap if name != "sdpa" else None,  # it has neither
+        sink_logits=s_aux if name != "sdpa" else None,
         function=f"transformers {name} attention",
     )
 
