@@ -277,6 +277,13 @@ ERRORS = {
     "called causally with 8 query and 12 key tokens, expected as many": case(
         SAGE, FIRST[0][:, :, 4:], *FIRST[1:], "HND", True
     ),
+    "dispatch_attention_fn was called causally with 8 query and 12 key tokens, expected": case(
+        "diffusers.models.attention_dispatch.dispatch_attention_fn",
+        Q[:, TOKENS:],
+        K,
+        K,
+        is_causal=True,
+    ),
     "unexpected keyword argument 'softmax_bias'": case(
         "diffusers.models.attention_dispatch.dispatch_attention_fn",
         Q,
@@ -311,6 +318,23 @@ def test_causal_flash_attention_is_aligned_to_the_last_tokens(attend: Any) -> No
     expected = mean_by_frame(logits, SPANS[:2], SPANS, causal(2 * TOKENS, LENGTH, TOKENS))
     assert largest_difference(capture.full_frame_attention[:, 1:], expected) < 1e-6
     assert np.isnan(capture.full_frame_attention[:, 0]).all()
+
+
+def test_attention_of_wan_without_flash_attention_is_read_by_what_torch_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def attend(q: Any, k: Any, v: Any, k_lens: Any = None, q_scale: Any = None) -> Any:
+        parts = (part.transpose(1, 2) for part in (q, k, v))
+        return nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2)
+
+    module: Any = types.ModuleType("wan.modules.attention")
+    module.attention = attend
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with record(tokens_per_frame=TOKENS, statistic="mass") as recording:
+        module.attention(Q, K, K, k_lens=torch.tensor([2 * TOKENS]), q_scale=2.0)
+    weights = all_logits(Q.transpose(1, 2), K.transpose(1, 2))[0].softmax(2)
+    expected = TOKENS * mean_by_frame(weights, SPANS, SPANS)
+    assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
 
 
 def test_diffusers_old_attention_scores_are_read() -> None:

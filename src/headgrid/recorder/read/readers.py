@@ -113,6 +113,8 @@ def _read_heads_last(
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim)."""
     more |= {k: v for k, v in (attention_kwargs or {}).items() if k != "return_lse"}
+    if more.get("is_causal"):
+        _check_square("dispatch_attention_fn", query.shape[1], key.shape[1])
     mask, function = split_mask(attn_mask)
     if mask is not None and mask.ndim == 2 and mask.shape == (query.shape[0], key.shape[1]):
         mask = mask[:, None, None]
@@ -136,6 +138,15 @@ def split_mask(mask: Any) -> tuple[torch.Tensor | None, Callable[..., Any] | Non
     return None, mask.mask_mod
 
 
+def _check_square(function: str, queries: int, keys: int) -> None:
+    """Refuse a causal call of a function that is not known to count from either end."""
+    if queries != keys:
+        raise RecordError(
+            f"{function} was called causally with {queries} query and {keys} key tokens, "
+            "expected as many; pass functions={path: reader} that says which a query sees"
+        )
+
+
 def _read_flash(
     q: torch.Tensor,
     k: torch.Tensor,
@@ -152,11 +163,8 @@ def _read_flash(
     """Read (batch, tokens, heads, dim), or "HND"; causal from the last tokens."""
     if tensor_layout != "NHD":
         q, k = q.transpose(1, 2), k.transpose(1, 2)
-    if causal and square and q.shape[1] != k.shape[1]:
-        raise RecordError(
-            f"{function} was called causally with {q.shape[1]} query and {k.shape[1]} key tokens, "
-            "expected as many; pass functions={path: reader} that says which a query sees"
-        )
+    if causal and square:
+        _check_square(function, q.shape[1], k.shape[1])
     left, right = (-1 if side is None else side for side in window_size)
     return AttentionCall(
         q.transpose(1, 2),

@@ -87,7 +87,7 @@ KNOWN: Mapping[str, Mapping[str, Reader]] = {
     "spas_sage_attn": _SPARGE,
     "xformers.ops.fmha": {"memory_efficient_attention": _XFORMERS},
     "xformers.ops": {"memory_efficient_attention": _XFORMERS},
-    "wan.modules.attention": {"attention": _WAN, "flash_attention": _WAN},
+    "wan.modules.attention": {"flash_attention": _WAN},  # `attention` calls it, or torch's
 }
 
 _REGISTRY = "transformers.modeling_utils"
