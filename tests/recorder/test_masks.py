@@ -144,7 +144,9 @@ def test_a_block_mask_without_a_function_is_an_error() -> None:
     full = create_block_mask(lambda b, h, i, j: j <= i, 1, 1, 32 * LENGTH, 32 * LENGTH, "cpu")
     blocks = BlockMask.from_kv_blocks(full.full_kv_num_blocks, full.full_kv_indices)
     with (
-        pytest.raises(RecordError, match="no mask_mod, .* pass mask_mod= to BlockMask.from_kv_blo"),
+        pytest.raises(
+            RecordError, match=r"no mask_mod, .* pass mask_mod= to BlockMask.from_kv_blo"
+        ),
         record(tokens_per_frame=32 * TOKENS),
     ):
         flex_attention(q, k, k, block_mask=blocks)

@@ -408,7 +408,9 @@ def test_a_sequence_without_a_batch_may_have_padding() -> None:
     with torch.no_grad(), record(module, tokens_per_frame=TOKENS) as recording:
         module(x, x, x, key_padding_mask=torch.arange(LENGTH) < TOKENS)
     hidden = np.isnan(recording.captures[0].full_frame_attention)
-    assert hidden[:, :, 0].all() and not hidden[:, :, 1:].any()
+    assert (
+        hidden.all(axis=(0, 1)).tolist() == hidden.any(axis=(0, 1)).tolist() == [True, False, False]
+    )
 
 
 MODULE = types.SimpleNamespace(is_causal=True)
@@ -435,6 +437,25 @@ def test_transformers_flash_attention_is_aligned_to_the_end(
     rows = softmax.score_rows(call, k[0, 0], torch.arange(5), 0, 0)
     assert torch.equal(rows[0] > -torch.inf, seen)
     assert torch.allclose(rows[0][seen], all_logits(q, k, 0.5)[0, 0][seen].float(), atol=1e-5)
+
+
+def test_the_window_of_transformers_reaches_as_far_as_its_version_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "modeling_flash_attention_utils"
+    module = pytest.importorskip(f"transformers.{name}")
+    q = Q.transpose(1, 2)
+
+    def reach() -> Any:
+        call = read_transformers("flash_attention_2", MODULE, q, q, q, sliding_window=5)
+        return call.lower, call.upper
+
+    assert reach() == (-4, 0)
+    older: Any = lambda *sizes, sliding_window, **_: {"window_size": (sliding_window,) * 2}  # noqa: E731
+    monkeypatch.setattr(module, "_process_flash_attention_kwargs", older)
+    assert reach() == (-5, 0)
+    monkeypatch.delattr(module, "_process_flash_attention_kwargs")
+    assert reach() == (-5, 0)
 
 
 def test_a_registered_function_is_read_by_what_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:

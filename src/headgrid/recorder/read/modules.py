@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,13 +67,14 @@ def read_transformers(
         mask = mask.bool()[:, None, None, -key.shape[2] :]
     elif mask is not None:
         mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
-    window = sliding_window if flash and sliding_window and key.shape[2] > sliding_window else None
+    cut = flash and sliding_window and key.shape[2] > sliding_window
+    reach = _find_reach(sliding_window) if cut and sliding_window else None
     return AttentionCall(
         query,
         key,
         scale=scale_or_default(scaling, query),
-        lower=None if window is None else -(window - 1),
-        upper=0 if causal else None if window is None else window - 1,
+        lower=None if reach is None else -reach,
+        upper=0 if causal else reach,
         from_end=flash,
         mask=join_masks(position_bias, mask),
         mask_function=function,
@@ -79,6 +82,18 @@ def read_transformers(
         sink_logits=s_aux if name != "sdpa" else None,
         function=f"transformers {name} attention",
     )
+
+
+def _find_reach(window: int) -> int:
+    """Ask transformers how far a window reaches to each side: in versions, one token differs."""
+    loaded = sys.modules.get("transformers.modeling_flash_attention_utils")
+    if loaded is None:
+        return window - 1
+    process = getattr(loaded, "_process_flash_attention_kwargs", None)
+    if process is None:  # before 4.55
+        return window
+    asked = {"sliding_window": window, "supports_mapping": defaultdict(lambda: True)}
+    return int(process(1, window + 1, True, **asked)["window_size"][0])
 
 
 def _is_causal(name: str, module: Any, query: torch.Tensor, mask: Any, stated: bool | None) -> bool:
