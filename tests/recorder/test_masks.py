@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from recorder_brute import all_logits, causal, equal_frames, largest_difference, mean_by_frame
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from headgrid.recorder import AttentionCall, RecordError, record
@@ -47,6 +48,7 @@ MASKS: dict[str, tuple[dict[str, Any], torch.Tensor]] = {
         {"attn_mask": SEEN & ~causal(LENGTH, LENGTH, -8)},
         SEEN & ~causal(LENGTH, LENGTH, -8),
     ),
+    "bias of torch": ({"attn_mask": causal_lower_right(LENGTH, LENGTH)}, SEEN),
     "frames": ({"attn_mask": block_causal()}, block_causal()),
 }
 

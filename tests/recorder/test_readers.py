@@ -439,6 +439,14 @@ def test_transformers_flash_attention_is_aligned_to_the_end(
     assert torch.allclose(rows[0][seen], all_logits(q, k, 0.5)[0, 0][seen].float(), atol=1e-5)
 
 
+def test_flash_attention_of_transformers_leaves_out_what_a_static_cache_does_not_hold() -> None:
+    q, k = Q[:, :5].transpose(1, 2), K.transpose(1, 2)
+    held = torch.ones(1, 8, dtype=torch.long)
+    call = read_transformers("flash_attention_2", MODULE, q, k, k, held)
+    rows = softmax.score_rows(call, call.key[0, 0].float(), torch.arange(5), 0, 0)
+    assert torch.equal(rows[0] > -torch.inf, causal(5, 8, 3))
+
+
 def test_the_window_of_transformers_reaches_as_far_as_its_version_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -64,6 +64,7 @@ def read_transformers(
     causal = _is_causal(name, module, query, attention_mask, is_causal)
     mask, function = split_mask(attention_mask)
     if mask is not None and flash:
+        key = key[:, :, : mask.shape[1]]  # a static cache is longer than what it holds
         mask = mask.bool()[:, None, None, -key.shape[2] :]
     elif mask is not None:
         mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]

@@ -85,6 +85,8 @@ def _read_heads_first(
     function: str = "scaled_dot_product_attention",
 ) -> AttentionCall:
     """Read (..., heads, tokens, dim); a batch of one is broadcast, as torch does."""
+    if hasattr(attn_mask, "_materialize"):  # a CausalBias of torch, whose memory holds nothing
+        attn_mask = attn_mask._materialize()
     if attn_mask is not None and query.ndim > 4 and attn_mask.ndim > 3:
         attn_mask = attn_mask.expand(*query.shape[:-3], *attn_mask.shape[-3:])
     query, key = (
