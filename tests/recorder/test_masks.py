@@ -147,7 +147,7 @@ def test_a_block_mask_without_a_function_is_an_error() -> None:
     blocks = BlockMask.from_kv_blocks(full.full_kv_num_blocks, full.full_kv_indices)
     with (
         pytest.raises(
-            RecordError, match=r"no mask_mod, .* pass mask_mod= to BlockMask.from_kv_blo"
+            RecordError, match=r"no mask_mod, which only .* pass mask_mod= to BlockMask.from_kv_blo"
         ),
         record(tokens_per_frame=32 * TOKENS),
     ):

@@ -59,9 +59,8 @@ def _divide(matrix: Matrix, path: str) -> tuple[Array, Array]:
     if not np.isfinite(total[seen]).all():
         query, key = np.argwhere(seen & ~np.isfinite(total))[0, 2:]
         raise RecordError(
-            f"{path}: the queries or keys of query frame {query} and key frame {key} hold NaN or "
-            "infinity, expected numbers; run the model in bfloat16 or float32, or pass segments "
-            "that leave padding out"
+            f"{path}: query frame {query} or key frame {key} hold NaN or infinity, expected "
+            "numbers; run the model in float32, or pass segments that leave padding out"
         )
     if matrix.statistic == "max_logit":
         return np.where(seen, total, np.nan), errors

@@ -104,16 +104,12 @@ def check_call(call: AttentionCall) -> AttentionCall:
             "size, one head size, and query heads that are a multiple of the key heads; pass "
             "functions={path: reader} with a reader that fits this layout"
         )
-    mask, full = call.mask, (*query.shape[:3], key.shape[2])
-    if mask is not None and not (
-        mask.ndim == 4
-        and (mask.shape[3] == 1 or mask.shape[3] >= full[3])
-        and all(size in (1, whole) for size, whole in zip(mask.shape[:3], full, strict=False))
-    ):
+    full = (*query.shape[:3], key.shape[2])
+    mask = full if call.mask is None else tuple(call.mask[..., : full[3]].shape)
+    if len(mask) != 4 or any(size not in (1, most) for size, most in zip(mask, full, strict=True)):
         raise RecordError(
-            f"{call.function} was called with a mask that is {tuple(mask.shape)} after reading, "
-            f"expected one that broadcasts to {full} (batch, heads, queries, keys); pass "
-            "functions={path: reader} with a reader that fits it"
+            f"{call.function} was called with a mask that is {mask} after reading, expected one "
+            f"that broadcasts to {full}; pass functions={{path: reader}} with a reader that fits it"
         )
     return call
 

@@ -68,8 +68,8 @@ def read_transformers(
         mask = mask.bool()[:, None, None, -key.shape[2] :]
     elif mask is not None:
         mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
-    cut = flash and sliding_window and key.shape[2] > sliding_window
-    reach = _find_reach(sliding_window) if cut and sliding_window else None
+    window = sliding_window if flash and sliding_window and key.shape[2] > sliding_window else None
+    reach = None if window is None else _find_reach(window)
     return AttentionCall(
         query,
         key,
@@ -88,11 +88,9 @@ def read_transformers(
 def _find_reach(window: int) -> int:
     """Ask transformers how far a window reaches to each side: in versions, one token differs."""
     loaded = sys.modules.get("transformers.modeling_flash_attention_utils")
-    if loaded is None:
-        return window - 1
     process = getattr(loaded, "_process_flash_attention_kwargs", None)
     if process is None:  # before 4.55
-        return window
+        return window if loaded else window - 1
     asked = {"sliding_window": window, "supports_mapping": defaultdict(lambda: True)}
     return int(process(1, window + 1, True, **asked)["window_size"][0])
 

@@ -77,7 +77,7 @@ def join_masks(*masks: torch.Tensor | None) -> torch.Tensor | None:
 def _read_heads_first(
     query: torch.Tensor,
     key: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
+    attn_mask: Any = None,
     is_causal: bool = False,
     scale: float | None = None,
     score_mod: Callable[..., Any] | None = None,
@@ -115,8 +115,8 @@ def _read_heads_last(
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim)."""
     more |= {k: v for k, v in (attention_kwargs or {}).items() if k != "return_lse"}
-    if more.get("is_causal"):
-        _check_square("dispatch_attention_fn", query.shape[1], key.shape[1])
+    if more.get("is_causal"):  # from which end depends on the backend
+        _check_square("dispatch_attention_fn", query, key)
     mask, function = split_mask(attn_mask)
     if mask is not None and mask.ndim == 2 and mask.shape == (query.shape[0], key.shape[1]):
         mask = mask[:, None, None]
@@ -130,21 +130,18 @@ def split_mask(mask: Any) -> tuple[torch.Tensor | None, Callable[..., Any] | Non
     """Return a mask as a tensor, or as the function of a flex_attention block mask."""
     if not hasattr(mask, "mask_mod"):
         return mask, None
-    hides_nothing = getattr(mask.mask_mod, "__name__", "") == "noop_mask"
-    if hides_nothing and not bool(mask.to_dense().all()):
+    if getattr(mask.mask_mod, "__name__", "") == "noop_mask" and not mask.to_dense().all():
         raise RecordError(
-            "flex_attention was called with a block mask that leaves blocks out and has no "
-            "mask_mod, which flex_attention obeys only where it is compiled, and it is not while "
-            "headgrid records; pass mask_mod= to BlockMask.from_kv_blocks"
+            "flex_attention was called with a block mask that leaves blocks out but has no mask_mod"
+            ", which only compiled code obeys; pass mask_mod= to BlockMask.from_kv_blocks"
         )
     return None, mask.mask_mod
 
 
-def _check_square(function: str, queries: int, keys: int) -> None:
-    """Refuse a causal call of a function that is not known to count from either end."""
-    if queries != keys:
+def _check_square(function: str, q: torch.Tensor, k: torch.Tensor) -> None:
+    if q.shape[1] != k.shape[1]:
         raise RecordError(
-            f"{function} was called causally with {queries} query and {keys} key tokens, "
+            f"{function} was called causally with {q.shape[1]} query and {k.shape[1]} key tokens, "
             "expected as many; pass functions={path: reader} that says which a query sees"
         )
 
@@ -166,7 +163,7 @@ def _read_flash(
     if tensor_layout != "NHD":
         q, k = q.transpose(1, 2), k.transpose(1, 2)
     if causal and square:
-        _check_square(function, q.shape[1], k.shape[1])
+        _check_square(function, q, k)
     left, right = (-1 if side is None else side for side in window_size)
     return AttentionCall(
         q.transpose(1, 2),

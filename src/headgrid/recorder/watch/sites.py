@@ -122,17 +122,16 @@ def _module_of(frame: Any) -> tuple[torch.nn.Module, Mapping[str, Any]] | None:
     return (module, given) if isinstance(module, torch.nn.Module) else None
 
 
-#: Those of all modules of a model, by id.
-MODULE_PATHS: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]]
-MODULE_PATHS = weakref.WeakKeyDictionary()
+#: Those of all modules of a model, by id; and of modules in no part of it.
+PATHS: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = weakref.WeakKeyDictionary()
 _STRAYS: weakref.WeakKeyDictionary[torch.nn.Module, Any] = weakref.WeakKeyDictionary()
 
 
 def module_path(root: torch.nn.Module, module: torch.nn.Module) -> str:
     """Return the dotted path of a module inside a model, without compile, DDP, FSDP wrappers."""
-    known = MODULE_PATHS.get(root)
+    known = PATHS.get(root)
     if known is None or (id(module) not in known and module not in _STRAYS.get(root, ())):
-        known = MODULE_PATHS[root] = {
+        known = PATHS[root] = {
             id(part): ".".join(word for word in name.split(".") if word not in _WRAPPERS)
             for name, part in root.named_modules()
         }
@@ -146,7 +145,7 @@ def _name_stray(root: torch.nn.Module, module: torch.nn.Module) -> str:
     if module not in names:
         free = (f"{type(module).__name__}.{n}" for n in count())
         names[module] = next(name for name in free if name not in names.values())
-    return names[module]
+    return str(names[module])
 
 
 def sibling_paths(root: torch.nn.Module, path: str) -> list[str]:
@@ -156,9 +155,7 @@ def sibling_paths(root: torch.nn.Module, path: str) -> list[str]:
     """
     numbered = re.compile(r"\d+".join(map(re.escape, _NUMBER.split(path))))
     module_path(root, root)
-    return [
-        other for other in dict.fromkeys(MODULE_PATHS[root].values()) if numbered.fullmatch(other)
-    ]
+    return [other for other in dict.fromkeys(PATHS[root].values()) if numbered.fullmatch(other)]
 
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:
