@@ -280,6 +280,21 @@ def test_modules_that_are_in_no_part_of_the_model_are_layers_of_their_own() -> N
     assert paths == ["Attention.0", "Attention.1", "Attention.2"]
 
 
+@pytest.mark.parametrize("forwards", ["first", "last", "mean", "all"])
+def test_heads_one_by_one_are_no_forwards_of_a_block(forwards: str) -> None:
+    class OneByOne(Attention):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([self.attend(x[:, [head]]) for head in range(2)], dim=1)
+
+    model = nn.Sequential(OneByOne(), OneByOne())
+    error = contextlib.nullcontext()
+    if forwards != "all":
+        error = pytest.raises(RecordError, match="0: the same queries came several times in a row")
+    with torch.no_grad(), error, record(model, tokens_per_frame=4, forwards=forwards) as recording:
+        model(X)
+    assert forwards != "all" or len(recording.captures) == 4
+
+
 def test_a_model_may_change_between_recordings() -> None:
     model = nn.Sequential(Attention(), Attention())
     model[1].weight.data *= 3

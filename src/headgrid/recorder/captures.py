@@ -30,7 +30,7 @@ def build_captures(layers: Sequence[LayerRecord], seen: str) -> list[Capture]:
     ``seen`` ends the messages: the attention calls of the run.
     """
     for layer in layers:
-        layer.finish()
+        layer.finish(alone=len(layers) == 1)
     for layer in layers:
         if layer.options.shard in ("queries", "heads"):
             layer.merge_processes()
