@@ -37,7 +37,6 @@ from headgrid.recorder.watch.sites import CallSite
 from headgrid.recorder.watch.statements import find_prompt, find_time
 from headgrid.text import shorten_list
 
-#: Counts the calls of all layers.
 _turns = count()
 
 #: Where queries and keys lie: those of the whole call, and those of this process.
@@ -360,10 +359,9 @@ class LayerRecord:
         """Complete the matrices, by forward (all under 0 unless ``forwards`` is "all")."""
         if self.in_a_row and not alone and self.options.forwards in ("first", "last", "mean"):
             raise RecordError(
-                f"{self.path}: the same queries came several times in a row (heads or batch "
-                "elements one by one, or two attentions in one module?), which are no forwards of "
-                "a block; pass functions={path: reader} to name the function around them, or "
-                "forwards='all', or the number of one of them"
+                f"{self.path}: the same queries came several times in a row (heads one by one, or "
+                "two attentions in a module?), which are no forwards of a block; pass functions= "
+                "to name the function around them, forwards='all', or the number of one of them"
             )
         self.fingerprints.check_deferred(self.path)
         self._check_repeats()

@@ -272,8 +272,7 @@ def _read_xformers(
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim), also without heads, or with groups of them."""
     call = AttentionCall(
-        _xformers_axes(query),
-        _xformers_axes(key),
+        *map(_xformers_axes, (query, key)),
         scale=scale_or_default(scale, query),
         function="memory_efficient_attention",
     )

@@ -135,17 +135,11 @@ def module_path(root: torch.nn.Module, module: torch.nn.Module) -> str:
             id(part): ".".join(word for word in name.split(".") if word not in _WRAPPERS)
             for name, part in root.named_modules()
         }
-    path = known.get(id(module))
-    return _name_stray(root, module) if path is None else path
-
-
-def _name_stray(root: torch.nn.Module, module: torch.nn.Module) -> str:
-    """Return ``Class.0``, ... of a module in no part of a model: one in a plain list, say."""
-    names = _STRAYS.setdefault(root, weakref.WeakKeyDictionary())
-    if module not in names:
-        free = (f"{type(module).__name__}.{n}" for n in count())
-        names[module] = next(name for name in free if name not in names.values())
-    return str(names[module])
+    if id(module) in known:
+        return known[id(module)]
+    names = _STRAYS.setdefault(root, weakref.WeakKeyDictionary())  # in a plain list, say
+    free = (f"{type(module).__name__}.{n}" for n in count())
+    return str(names.setdefault(module, next(one for one in free if one not in names.values())))
 
 
 def sibling_paths(root: torch.nn.Module, path: str) -> list[str]:
