@@ -272,7 +272,8 @@ def _read_xformers(
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim), also without heads, or with groups of them."""
     call = AttentionCall(
-        *map(_xformers_axes, (query, key)),
+        _xformers_axes(query),
+        _xformers_axes(key),
         scale=scale_or_default(scale, query),
         function="memory_efficient_attention",
     )
