@@ -93,6 +93,19 @@ def test_masks_of_several_batch_axes_are_those_of_each_element() -> None:
         assert hidden == expected
 
 
+def test_the_function_of_a_mask_counts_all_tokens_of_a_packed_batch() -> None:
+    def read(query: Any, key: Any, value: Any) -> AttentionCall:
+        half = LENGTH // 2
+        parts = ((0, half, 0, half), (half, LENGTH, half, LENGTH))
+        sees: Any = lambda b, h, i, j: j >= half + TOKENS  # noqa: E731
+        return AttentionCall(query, key, 1.0, mask_function=sees, sequences=parts, packed=True)
+
+    q, k = tensors()
+    functions = {"torch.nn.functional.scaled_dot_product_attention": read}
+    found = recorded(q, k, {"functions": functions, "batch": 1})
+    assert np.isnan(found).all(axis=(0, 1)).tolist() == [True, False]
+
+
 def test_a_mask_of_another_shape_is_an_error() -> None:
     def read(query: Any, key: Any, value: Any, attn_mask: Any) -> AttentionCall:
         return AttentionCall(query, key, scale=1.0, mask=attn_mask)

@@ -136,7 +136,7 @@ def choose_batch(call: AttentionCall, batch: int | str | None) -> AttentionCall:
 
 
 def _take_element(call: AttentionCall, index: int) -> AttentionCall:
-    row = 0 if call.packed else index
+    row, q0, k0 = 0 if call.packed else index, 0, 0
     query, key = call.query[row : row + 1], call.key[row : row + 1]
     mask = call.mask
     if mask is not None and mask.shape[0] > 1:
@@ -151,20 +151,21 @@ def _take_element(call: AttentionCall, index: int) -> AttentionCall:
         query=query,
         key=key,
         mask=mask,
-        mask_function=_fix_batch(call.mask_function, row, 0),
-        score_function=_fix_batch(call.score_function, row, 1),
+        mask_function=_shift(call.mask_function, 0, row, q0, k0),
+        score_function=_shift(call.score_function, 1, row, q0, k0),
         sequences=None,
         packed=False,
     )
 
 
-def _fix_batch(function: Callable[..., Any] | None, row: int, place: int) -> Any:
-    """Return the function of a mask with the batch index of the element that was chosen."""
-    if function is None or row == 0:
+def _shift(function: Callable[..., Any] | None, place: int, row: int, q0: int, k0: int) -> Any:
+    """Return the function of a mask with the batch and token indices of the chosen element."""
+    if function is None or row == q0 == k0 == 0:
         return function
 
     def of_chosen_element(*arguments: Any) -> Any:
-        return function(*arguments[:place], arguments[place] + row, *arguments[place + 1 :])
+        batch, head, query, key = arguments[place:]
+        return function(*arguments[:place], batch + row, head, query + q0, key + k0)
 
     return of_chosen_element
 
