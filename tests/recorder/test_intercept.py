@@ -264,6 +264,49 @@ def test_wrappers_are_left_out_of_module_paths() -> None:
         assert [c.metadata["module_path"] for c in recording.captures] == ["0", "1"]
 
 
+def test_modules_that_are_in_no_part_of_the_model_are_layers_of_their_own() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = [Attention() for _ in range(3)]
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return [layer(x) for layer in self.layers]
+
+    model = Hidden()
+    with torch.no_grad(), record(model, tokens_per_frame=4, forwards="last") as recording:
+        model(X)
+    paths = [capture.metadata["module_path"] for capture in recording.captures]
+    assert paths == ["Attention.0", "Attention.1", "Attention.2"]
+
+
+@pytest.mark.parametrize("forwards", ["first", "last", "mean", "all"])
+def test_heads_one_by_one_are_no_forwards_of_a_block(forwards: str) -> None:
+    class OneByOne(Attention):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([self.attend(x[:, [head]]) for head in range(2)], dim=1)
+
+    model = nn.Sequential(OneByOne(), OneByOne())
+    error = contextlib.nullcontext()
+    if forwards != "all":
+        error = pytest.raises(RecordError, match="0: the same queries came several times in a row")
+    with torch.no_grad(), error, record(model, tokens_per_frame=4, forwards=forwards) as recording:
+        model(X)
+    assert forwards != "all" or len(recording.captures) == 4
+
+
+def test_a_model_may_change_between_recordings() -> None:
+    model = nn.Sequential(Attention(), Attention())
+    model[1].weight.data *= 3
+    found = []
+    for _ in range(2):
+        with torch.no_grad(), record(model, tokens_per_frame=4) as recording:
+            model(X)
+        found.append(recording.captures[0].full_frame_attention)
+        model[0], model[1] = model[1], model[0]
+    assert np.allclose(found[1], 9 * found[0])
+
+
 def test_a_recording_holds_on_to_neither_model_nor_tensors() -> None:
     model = Attention()
     with record(model, tokens_per_frame=4) as recording:

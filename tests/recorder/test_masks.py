@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from recorder_brute import all_logits, causal, equal_frames, largest_difference, mean_by_frame
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.bias import causal_lower_right
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from headgrid.recorder import AttentionCall, RecordError, record
 
@@ -41,11 +42,13 @@ MASKS: dict[str, tuple[dict[str, Any], torch.Tensor]] = {
     "flag": ({"is_causal": True}, SEEN),
     "boolean": ({"attn_mask": SEEN}, SEEN),
     "numbers": ({"attn_mask": torch.where(SEEN, 0.0, -torch.inf)}, SEEN),
+    "ten thousand": ({"attn_mask": torch.where(SEEN, 0.0, -1e4).bfloat16().float()}, SEEN),
     "minimum": ({"attn_mask": torch.where(SEEN, 0.0, torch.finfo(torch.float32).min)}, SEEN),
     "sliding window": (
         {"attn_mask": SEEN & ~causal(LENGTH, LENGTH, -8)},
         SEEN & ~causal(LENGTH, LENGTH, -8),
     ),
+    "bias of torch": ({"attn_mask": causal_lower_right(LENGTH, LENGTH)}, SEEN),
     "frames": ({"attn_mask": block_causal()}, block_causal()),
 }
 
@@ -77,6 +80,40 @@ def test_masks_may_differ_between_batch_elements() -> None:
         wide = seen[element, 0].expand(LENGTH, LENGTH)
         expected = mean_by_frame(all_logits(q, k)[element], SPANS, SPANS, wide)
         assert largest_difference(capture.full_frame_attention, expected) < 1e-6
+
+
+def test_masks_of_several_batch_axes_are_those_of_each_element() -> None:
+    q, k = (part.unflatten(0, (2, 2)) for part in tensors(batch=4))
+    seen = torch.ones(2, 1, 1, 1, LENGTH, dtype=torch.bool)
+    seen[1, ..., :TOKENS] = False
+    for mask, expected in ((seen, [0, 0, 1, 1]), (seen[:, 0], [0, 1, 0, 1])):
+        with record(tokens_per_frame=TOKENS, batch="all") as recording:
+            F.scaled_dot_product_attention(q, k, k, attn_mask=mask)
+        hidden = [np.isnan(c.full_frame_attention[:, :, 0]).all() for c in recording.captures]
+        assert hidden == expected
+
+
+def test_the_function_of_a_mask_counts_all_tokens_of_a_packed_batch() -> None:
+    def read(query: Any, key: Any, value: Any) -> AttentionCall:
+        half = LENGTH // 2
+        parts = ((0, half, 0, half), (half, LENGTH, half, LENGTH))
+        sees: Any = lambda b, h, i, j: j >= half + TOKENS  # noqa: E731
+        return AttentionCall(query, key, 1.0, mask_function=sees, sequences=parts, packed=True)
+
+    q, k = tensors()
+    functions = {"torch.nn.functional.scaled_dot_product_attention": read}
+    found = recorded(q, k, {"functions": functions, "batch": 1})
+    assert np.isnan(found).all(axis=(0, 1)).tolist() == [True, False]
+
+
+def test_a_mask_of_another_shape_is_an_error() -> None:
+    def read(query: Any, key: Any, value: Any, attn_mask: Any) -> AttentionCall:
+        return AttentionCall(query, key, scale=1.0, mask=attn_mask)
+
+    q, k = tensors()
+    functions = {"torch.nn.functional.scaled_dot_product_attention": read}
+    with pytest.raises(RecordError, match=r"mask that is \(24, 24\) after reading, expected one"):
+        recorded(q, k, {"functions": functions}, attn_mask=SEEN)
 
 
 def test_a_mask_that_cuts_frames_is_an_error_that_says_what_to_pass() -> None:
@@ -115,6 +152,19 @@ def test_flex_masks_and_additive_score_functions_are_read() -> None:
     logits = all_logits(q, k)[0] + 0.5 * torch.arange(2)[:, None, None]
     expected = mean_by_frame(logits, SPANS, SPANS, block_causal())
     assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
+
+
+def test_a_block_mask_without_a_function_is_an_error() -> None:
+    q, k = (part.repeat_interleave(32, 2) for part in tensors())
+    full = create_block_mask(lambda b, h, i, j: j <= i, 1, 1, 32 * LENGTH, 32 * LENGTH, "cpu")
+    blocks = BlockMask.from_kv_blocks(full.full_kv_num_blocks, full.full_kv_indices)
+    with (
+        pytest.raises(
+            RecordError, match=r"no mask_mod, which only .* pass mask_mod= to BlockMask.from_kv_blo"
+        ),
+        record(tokens_per_frame=32 * TOKENS),
+    ):
+        flex_attention(q, k, k, block_mask=blocks)
 
 
 def test_a_mask_may_differ_between_heads() -> None:

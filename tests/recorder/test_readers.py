@@ -190,6 +190,9 @@ CALLS = {
     "numbers": case(XFORMERS, Q, K, K, attn_bias=ADDED, expected=(Q, K, CAUSAL)),
     "blocks": case(XFORMERS, Q, K, K, BlockDiagonalCausalMask(), expected=(Q, K, CAUSAL)),
     "groups": case(XFORMERS, Q.unflatten(2, (2, 2)), PAIR, PAIR, p=0.1, expected=(Q, GROUPED)),
+    "groups of different keys": case(
+        XFORMERS, *(part.unflatten(2, (2, 2)) for part in (Q, K, K)), expected=(Q, K)
+    ),
     "padding": case(WAN, LONG_Q, LONG_K, LONG_K, **LENGTHS, expected=UNPADDED),
     "scaled": case(WAN, Q, K, K, q_scale=2.0, expected=(2 * Q, K)),
     "sage": case(SAGE, *FIRST, sm_scale=1.0, expected=(Q * DIM**0.5, K)),
@@ -274,6 +277,13 @@ ERRORS = {
     "called causally with 8 query and 12 key tokens, expected as many": case(
         SAGE, FIRST[0][:, :, 4:], *FIRST[1:], "HND", True
     ),
+    "dispatch_attention_fn was called causally with 8 query and 12 key tokens, expected": case(
+        "diffusers.models.attention_dispatch.dispatch_attention_fn",
+        Q[:, TOKENS:],
+        K,
+        K,
+        is_causal=True,
+    ),
     "unexpected keyword argument 'softmax_bias'": case(
         "diffusers.models.attention_dispatch.dispatch_attention_fn",
         Q,
@@ -308,6 +318,23 @@ def test_causal_flash_attention_is_aligned_to_the_last_tokens(attend: Any) -> No
     expected = mean_by_frame(logits, SPANS[:2], SPANS, causal(2 * TOKENS, LENGTH, TOKENS))
     assert largest_difference(capture.full_frame_attention[:, 1:], expected) < 1e-6
     assert np.isnan(capture.full_frame_attention[:, 0]).all()
+
+
+def test_attention_of_wan_without_flash_attention_is_read_by_what_torch_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def attend(q: Any, k: Any, v: Any, k_lens: Any = None, q_scale: Any = None) -> Any:
+        parts = (part.transpose(1, 2) for part in (q, k, v))
+        return nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2)
+
+    module: Any = types.ModuleType("wan.modules.attention")
+    module.attention = attend
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    with record(tokens_per_frame=TOKENS, statistic="mass") as recording:
+        module.attention(Q, K, K, k_lens=torch.tensor([2 * TOKENS]), q_scale=2.0)
+    weights = all_logits(Q.transpose(1, 2), K.transpose(1, 2))[0].softmax(2)
+    expected = TOKENS * mean_by_frame(weights, SPANS, SPANS)
+    assert largest_difference(recording.captures[0].full_frame_attention, expected) < 1e-6
 
 
 def test_diffusers_old_attention_scores_are_read() -> None:
@@ -366,6 +393,26 @@ def test_the_fused_encoder_layer_equals_the_plain_one(norm_first: bool) -> None:
     assert_exact(fused.captures, expected, 1e-5)
 
 
+def test_the_fused_encoder_layer_hides_wherever_a_mask_has_a_number() -> None:
+    layer = nn.TransformerEncoderLayer(16, HEADS, 32, batch_first=True).eval()
+    x = torch.randn(1, LENGTH, 16)
+    mask = torch.zeros(LENGTH, LENGTH)
+    mask[:, :TOKENS] = 0.5
+    with torch.no_grad(), record(layer, tokens_per_frame=TOKENS, forwards="first") as recording:
+        assert torch.equal(layer(x, src_mask=mask), layer(x, src_mask=mask.bool()))
+    assert np.isnan(recording.captures[0].full_frame_attention[:, :, 0]).all()
+
+
+def test_a_sequence_without_a_batch_may_have_padding() -> None:
+    module, x = nn.MultiheadAttention(16, HEADS).eval(), torch.randn(LENGTH, 16)
+    with torch.no_grad(), record(module, tokens_per_frame=TOKENS) as recording:
+        module(x, x, x, key_padding_mask=torch.arange(LENGTH) < TOKENS)
+    hidden = np.isnan(recording.captures[0].full_frame_attention)
+    assert (
+        hidden.all(axis=(0, 1)).tolist() == hidden.any(axis=(0, 1)).tolist() == [True, False, False]
+    )
+
+
 MODULE = types.SimpleNamespace(is_causal=True)
 
 
@@ -390,6 +437,35 @@ def test_transformers_flash_attention_is_aligned_to_the_end(
     rows = softmax.score_rows(call, k[0, 0], torch.arange(5), 0, 0)
     assert torch.equal(rows[0] > -torch.inf, seen)
     assert torch.allclose(rows[0][seen], all_logits(q, k, 0.5)[0, 0][seen].float(), atol=1e-5)
+
+
+def test_flash_attention_of_transformers_leaves_out_what_a_static_cache_does_not_hold() -> None:
+    q, k = Q[:, :5].transpose(1, 2), K.transpose(1, 2)
+    held = torch.ones(1, 8, dtype=torch.long)
+    call = read_transformers("flash_attention_2", MODULE, q, k, k, held)
+    rows = softmax.score_rows(call, call.key[0, 0].float(), torch.arange(5), 0, 0)
+    assert torch.equal(rows[0] > -torch.inf, causal(5, 8, 3))
+
+
+def test_a_registered_function_is_read_by_what_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    interface = pytest.importorskip("transformers.modeling_utils").AttentionInterface
+
+    def attend_all(module: Any, query: Any, key: Any, value: Any, mask: Any = None) -> Any:
+        return nn.functional.scaled_dot_product_attention(query, key, value), None
+
+    monkeypatch.setitem(interface._global_mapping, "mine", attend_all)
+    q, k = Q.transpose(1, 2), K.transpose(1, 2)
+    with record(tokens_per_frame=TOKENS) as recording:
+        interface._global_mapping["mine"](MODULE, q, k, k)
+    found = recording.captures[0].full_frame_attention
+    assert largest_difference(found, matrix_of(Q, K)) < 1e-6
+
+
+def test_sdpa_of_transformers_has_no_sinks() -> None:
+    q, sinks = Q.transpose(1, 2), torch.ones(HEADS)
+    for name, expected in (("sdpa", None), ("eager", sinks)):
+        call = read_transformers(name, MODULE, q, q, q, s_aux=sinks)
+        assert call.sink_logits is expected
 
 
 def test_a_paged_cache_of_transformers_and_packed_sequences_are_errors() -> None:

@@ -186,7 +186,11 @@ def test_the_model_may_be_given_as_what_holds_it(tap: list[Any], how: str) -> No
         ),
         (["--prompts", "prompts.txt"], 2, "holds {prompt} or {prompt_file}"),
         (["--tokens-per-frame", "20"], 1, "frames; the model states 24 tokens (grid_sizes"),
-        (["--batch", "1"], 1, "batch is 1, but flash_attention was called with a batch of 1"),
+        (
+            ["--batch", "1"],
+            1,
+            "batch is 1, but scaled_dot_product_attention was called with a",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_before_the_videos_are_made(

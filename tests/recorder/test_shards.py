@@ -56,7 +56,7 @@ def own_part(rank: int, shard: str, masked: bool) -> tuple[Any, ...]:
         return q[:, 2 * rank : 2 * rank + 2], k[:, rank : rank + 1], seen
     if shard == "queries":
         return q[:, :, rows], k, None if seen is None else seen[rows]
-    return q[:, :, rows], k[:, :, rows], seen
+    return q[:, :, rows], k[:, :, rows], None if seen is None else seen[rows, rows]
 
 
 #: What is cut, the statistic, and whether a token-causal mask is given.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from recorder_brute import all_logits, causal
 
-from headgrid.recorder import record
+from headgrid.recorder import RecordError, record
 from headgrid.recorder.place.segments import Segments
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum import softmax
@@ -58,6 +58,18 @@ def test_every_statistic_is_exact(statistic: str, is_causal: bool) -> None:
     assert np.abs(all_logits(*tensors()).numpy()).max() > 25
     found = recorded(statistic, is_causal).full_frame_attention
     np.testing.assert_allclose(found, expected(statistic, is_causal), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("statistic", ["logit", "mass", "entropy", "max_logit"])
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_a_query_that_is_no_number_is_an_error(statistic: str, number: float) -> None:
+    q = torch.ones(1, 2, 6, 4)
+    q[0, 1, 4, 2] = number
+    with (
+        pytest.raises(RecordError, match="query frame 1 or key frame 0 hold NaN or infinity"),
+        record(tokens_per_frame=3, statistic=statistic),
+    ):
+        F.scaled_dot_product_attention(q, q.nan_to_num(0, 0), q)
 
 
 def test_mass_in_bfloat16_sums_to_one() -> None:

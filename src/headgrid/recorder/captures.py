@@ -30,7 +30,7 @@ def build_captures(layers: Sequence[LayerRecord], seen: str) -> list[Capture]:
     ``seen`` ends the messages: the attention calls of the run.
     """
     for layer in layers:
-        layer.finish()
+        layer.finish(alone=len(layers) == 1)
     for layer in layers:
         if layer.options.shard in ("queries", "heads"):
             layer.merge_processes()
@@ -39,7 +39,7 @@ def build_captures(layers: Sequence[LayerRecord], seen: str) -> list[Capture]:
     captures: list[Capture] = []
     for layer in layers:
         for number, matrix in sorted(layer.matrices.items()):
-            values, errors = _divide(matrix)
+            values, errors = _divide(matrix, layer.path)
             forward = number if layer.options.forwards == "all" else None
             if layer.options.batch != "all":
                 captures.append(_make_capture(layer, *_mean(values, errors), forward))
@@ -49,13 +49,19 @@ def build_captures(layers: Sequence[LayerRecord], seen: str) -> list[Capture]:
     return sorted(captures, key=lambda capture: (capture.run, capture.layer_index))
 
 
-def _divide(matrix: Matrix) -> tuple[Array, Array]:
+def _divide(matrix: Matrix, path: str) -> tuple[Array, Array]:
     """Return means (batch, heads, query, key), NaN where nothing was seen, and their errors."""
     assert matrix.total is not None
     rows, columns = matrix.used
     total = matrix.total[:, :, :rows, :columns].cpu().numpy()
     count = np.broadcast_to(matrix.count[:, :, :rows, :columns], total.shape)
     errors, seen = np.zeros((len(total), 1, 1, 1)), count > 0
+    if not np.isfinite(total[seen]).all():
+        query, key = np.argwhere(seen & ~np.isfinite(total))[0, 2:]
+        raise RecordError(
+            f"{path}: query frame {query} or key frame {key} hold NaN or infinity, expected "
+            "numbers; run the model in float32, or pass segments that leave padding out"
+        )
     if matrix.statistic == "max_logit":
         return np.where(seen, total, np.nan), errors
     divisor = count

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ from headgrid.recorder.watch.sites import CallSite
 from headgrid.recorder.watch.statements import find_prompt, find_time
 from headgrid.text import shorten_list
 
+_turns = count()
+
 #: Where queries and keys lie: those of the whole call, and those of this process.
 Places = list[tuple[Spans, Spans]]
 
@@ -57,6 +60,8 @@ class LayerRecord:
     layers: int = 1  # of the model that are recorded
     first: bool = False  # of the model's layers: it looks at the time steps for all
     calls: int = 0
+    turn: int = -1  # of the latest call, among those of all layers
+    in_a_row: bool = False  # whether a block came again before any other layer was called
     seen: dict[Spans, int] = field(default_factory=dict)
     newest: Spans = ()
     positions: dict[Spans, dict[str, int]] = field(default_factory=dict)
@@ -109,6 +114,8 @@ class LayerRecord:
 
         def commit() -> None:
             self.calls += 1
+            before, self.turn = self.turn, next(_turns)
+            self.in_a_row |= block in self.seen and self.turn == before + 1
             if block not in self.seen:
                 self.covered = join_spans(sorted([*self.covered, *block]))
             self.seen[block] = forward + 1
@@ -348,8 +355,14 @@ class LayerRecord:
     def _add(self, number: int, sums: PairSums) -> None:
         self.matrices.setdefault(number, Matrix(self.options.statistic)).add(sums)
 
-    def finish(self) -> None:
+    def finish(self, alone: bool) -> None:
         """Complete the matrices, by forward (all under 0 unless ``forwards`` is "all")."""
+        if self.in_a_row and not alone and self.options.forwards in ("first", "last", "mean"):
+            raise RecordError(
+                f"{self.path}: the same queries came several times in a row (heads one by one, or "
+                "two attentions in a module?), which are no forwards of a block; pass functions= "
+                "to name the function around them, forwards='all', or the number of one of them"
+            )
         self.fingerprints.check_deferred(self.path)
         self._check_repeats()
         for sums in self.latest.values():

@@ -10,9 +10,9 @@ import torch
 
 from headgrid.errors import RecordError
 
-#: A sum added to a logit at or below this hides the pair: libraries write
-#: -10000, -1e9, the dtype's minimum or -inf to mean "do not attend".
-HIDING_BIAS = -1e4
+#: A sum added to a logit at or below this hides the pair: libraries write -10000 (which is
+#: -9984 in bfloat16), -1e9, the dtype's minimum or -inf to mean "do not attend".
+HIDING_BIAS = -9e3
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +104,13 @@ def check_call(call: AttentionCall) -> AttentionCall:
             "size, one head size, and query heads that are a multiple of the key heads; pass "
             "functions={path: reader} with a reader that fits this layout"
         )
+    full = (*query.shape[:3], key.shape[2])
+    mask = full if call.mask is None else tuple(call.mask[..., : full[3]].shape)
+    if len(mask) != 4 or any(size not in (1, most) for size, most in zip(mask, full, strict=True)):
+        raise RecordError(
+            f"{call.function} was called with a mask that is {mask} after reading, expected one "
+            f"that broadcasts to {full}; pass functions={{path: reader}} with a reader that fits it"
+        )
     return call
 
 
@@ -129,7 +136,7 @@ def choose_batch(call: AttentionCall, batch: int | str | None) -> AttentionCall:
 
 
 def _take_element(call: AttentionCall, index: int) -> AttentionCall:
-    row = 0 if call.packed else index
+    row, q0, k0 = 0 if call.packed else index, 0, 0
     query, key = call.query[row : row + 1], call.key[row : row + 1]
     mask = call.mask
     if mask is not None and mask.shape[0] > 1:
@@ -144,20 +151,21 @@ def _take_element(call: AttentionCall, index: int) -> AttentionCall:
         query=query,
         key=key,
         mask=mask,
-        mask_function=_fix_batch(call.mask_function, row, 0),
-        score_function=_fix_batch(call.score_function, row, 1),
+        mask_function=_shift(call.mask_function, 0, row, q0, k0),
+        score_function=_shift(call.score_function, 1, row, q0, k0),
         sequences=None,
         packed=False,
     )
 
 
-def _fix_batch(function: Callable[..., Any] | None, row: int, place: int) -> Any:
-    """Return the function of a mask with the batch index of the element that was chosen."""
-    if function is None or row == 0:
+def _shift(function: Callable[..., Any] | None, place: int, row: int, q0: int, k0: int) -> Any:
+    """Return the function of a mask with the batch and token indices of the chosen element."""
+    if function is None or row == q0 == k0 == 0:
         return function
 
     def of_chosen_element(*arguments: Any) -> Any:
-        return function(*arguments[:place], arguments[place] + row, *arguments[place + 1 :])
+        batch, head, query, key = arguments[place:]
+        return function(*arguments[:place], batch + row, head, query + q0, key + k0)
 
     return of_chosen_element
 

@@ -45,7 +45,7 @@ def read_transformers(
     for word, given in others.items():
         if _CHANGES_LOGITS.search(word) and not is_off(given):
             raise TypeError(f"got an unexpected keyword argument {word!r}")
-    if cache is not None or name.startswith("paged|"):
+    if cache is not None or "paged" in name:
         raise RecordError(
             f"transformers' {name} attention was called with a paged cache (continuous batching), "
             "expected one sequence a batch row; use model.generate or model(...)"
@@ -62,6 +62,7 @@ def read_transformers(
     causal = _is_causal(name, module, query, attention_mask, is_causal)
     mask, function = split_mask(attention_mask)
     if mask is not None and flash:
+        key = key[:, :, : mask.shape[1]]  # a static cache is longer than what it holds
         mask = mask.bool()[:, None, None, -key.shape[2] :]
     elif mask is not None:
         mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
@@ -75,8 +76,8 @@ def read_transformers(
         from_end=flash,
         mask=join_masks(position_bias, mask),
         mask_function=function,
-        softcap=softcap,
-        sink_logits=s_aux,
+        softcap=softcap if name != "sdpa" else None,  # it has neither
+        sink_logits=s_aux if name != "sdpa" else None,
         function=f"transformers {name} attention",
     )
 
@@ -108,6 +109,7 @@ def read_multihead(
         )
     if query.ndim == 2:
         query, key = query[None], key[None]
+        key_padding_mask = None if key_padding_mask is None else key_padding_mask[None]
     elif not self.batch_first:
         query, key = query.transpose(0, 1), key.transpose(0, 1)
     weights = self.q_proj_weight, self.k_proj_weight
@@ -155,6 +157,7 @@ def read_encoder_layer(src: torch.Tensor, *arguments: Any) -> AttentionCall:
     if norm_first:
         tokens = torch.nn.functional.layer_norm(src, (dim,), norm_weight, norm_bias, eps)
     mask, kind = (*arguments[17:19], None, None)[:2]
+    mask = None if mask is None else mask.bool()  # as the fused layer does with numbers
     if kind == 2 and mask is not None and mask.ndim == 3:
         mask = mask[:, None]
     masks: tuple[Any, Any] = (None, mask) if kind == 1 else (mask, None)  # 1 is padding

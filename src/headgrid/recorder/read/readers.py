@@ -77,7 +77,7 @@ def join_masks(*masks: torch.Tensor | None) -> torch.Tensor | None:
 def _read_heads_first(
     query: torch.Tensor,
     key: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
+    attn_mask: Any = None,
     is_causal: bool = False,
     scale: float | None = None,
     score_mod: Callable[..., Any] | None = None,
@@ -85,6 +85,10 @@ def _read_heads_first(
     function: str = "scaled_dot_product_attention",
 ) -> AttentionCall:
     """Read (..., heads, tokens, dim); a batch of one is broadcast, as torch does."""
+    if hasattr(attn_mask, "_materialize"):  # a CausalBias of torch, whose memory holds nothing
+        attn_mask = attn_mask._materialize()
+    if attn_mask is not None and query.ndim > 4 and attn_mask.ndim > 3:
+        attn_mask = attn_mask.expand(*query.shape[:-3], *attn_mask.shape[-3:])
     query, key = (
         part[(None,) * (4 - part.ndim)] if part.ndim < 4 else part.flatten(0, -4)
         for part in (query, key)
@@ -96,7 +100,7 @@ def _read_heads_first(
         scale=scale_or_default(scale, query),
         upper=0 if is_causal else None,
         mask=as_mask(attn_mask),
-        mask_function=None if block_mask is None else block_mask.mask_mod,
+        mask_function=split_mask(block_mask)[1],
         score_function=score_mod,
         function=function,
     )
@@ -111,6 +115,8 @@ def _read_heads_last(
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim)."""
     more |= {k: v for k, v in (attention_kwargs or {}).items() if k != "return_lse"}
+    if more.get("is_causal"):  # from which end depends on the backend
+        _check_square("dispatch_attention_fn", query, key)
     mask, function = split_mask(attn_mask)
     if mask is not None and mask.ndim == 2 and mask.shape == (query.shape[0], key.shape[1]):
         mask = mask[:, None, None]
@@ -122,7 +128,22 @@ def _read_heads_last(
 
 def split_mask(mask: Any) -> tuple[torch.Tensor | None, Callable[..., Any] | None]:
     """Return a mask as a tensor, or as the function of a flex_attention block mask."""
-    return (None, mask.mask_mod) if hasattr(mask, "mask_mod") else (mask, None)
+    if not hasattr(mask, "mask_mod"):
+        return mask, None
+    if getattr(mask.mask_mod, "__name__", "") == "noop_mask" and not mask.to_dense().all():
+        raise RecordError(
+            "flex_attention was called with a block mask that leaves blocks out but has no mask_mod"
+            ", which only compiled code obeys; pass mask_mod= to BlockMask.from_kv_blocks"
+        )
+    return None, mask.mask_mod
+
+
+def _check_square(function: str, q: torch.Tensor, k: torch.Tensor) -> None:
+    if q.shape[1] != k.shape[1]:
+        raise RecordError(
+            f"{function} was called causally with {q.shape[1]} query and {k.shape[1]} key tokens, "
+            "expected as many; pass functions={path: reader} that says which a query sees"
+        )
 
 
 def _read_flash(
@@ -141,11 +162,8 @@ def _read_flash(
     """Read (batch, tokens, heads, dim), or "HND"; causal from the last tokens."""
     if tensor_layout != "NHD":
         q, k = q.transpose(1, 2), k.transpose(1, 2)
-    if causal and square and q.shape[1] != k.shape[1]:
-        raise RecordError(
-            f"{function} was called causally with {q.shape[1]} query and {k.shape[1]} key tokens, "
-            "expected as many; pass functions={path: reader} that says which a query sees"
-        )
+    if causal and square:
+        _check_square(function, q, k)
     left, right = (-1 if side is None else side for side in window_size)
     return AttentionCall(
         q.transpose(1, 2),
@@ -232,12 +250,11 @@ def _read_flash_cache(
     return _cut(call, [q.shape[1]] * batch, ends)
 
 
-def _xformers_axes(tokens: torch.Tensor, *, expanded: bool) -> torch.Tensor:
+def _xformers_axes(tokens: torch.Tensor) -> torch.Tensor:
     if tokens.ndim == 3:  # (batch * heads, tokens, dim)
         return tokens[None]
-    if tokens.ndim == 5:
-        # Keys are expanded over the heads of a group, so one of them stands for all.
-        return (tokens[:, :, :, 0] if expanded else tokens.flatten(2, 3)).transpose(1, 2)
+    if tokens.ndim == 5:  # keys may be expanded over the heads of a group: one stands for all
+        return (tokens.flatten(2, 3) if tokens.stride(3) else tokens[:, :, :, 0]).transpose(1, 2)
     return tokens.transpose(1, 2)
 
 
@@ -255,8 +272,8 @@ def _read_xformers(
 ) -> AttentionCall:
     """Read (batch, tokens, heads, dim), also without heads, or with groups of them."""
     call = AttentionCall(
-        _xformers_axes(query, expanded=False),
-        _xformers_axes(key, expanded=True),
+        _xformers_axes(query),
+        _xformers_axes(key),
         scale=scale_or_default(scale, query),
         function="memory_efficient_attention",
     )

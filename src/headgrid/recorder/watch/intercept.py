@@ -25,6 +25,7 @@ import torch
 from headgrid.errors import RecordError
 from headgrid.recorder.read.call import AttentionCall, check_call
 from headgrid.recorder.read.readers import Reader
+from headgrid.recorder.watch.sites import PATHS
 from headgrid.recorder.watch.targets import Target, find_targets, touches_target
 
 Commit = Callable[[], None]
@@ -288,6 +289,7 @@ def observe(observer: Observer, extra: Mapping[str, Reader]) -> Iterator[None]:
     """Show every attention call to an observer while the block runs."""
     opened = (observer, extra)
     with _lock:
+        PATHS.clear()  # models may have changed since the last recording
         _observers.append(opened)
         if len(_observers) == 1:
             sys.meta_path.insert(0, _watcher)

@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -121,17 +122,24 @@ def _module_of(frame: Any) -> tuple[torch.nn.Module, Mapping[str, Any]] | None:
     return (module, given) if isinstance(module, torch.nn.Module) else None
 
 
-_PATHS: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = weakref.WeakKeyDictionary()
+#: Those of all modules of a model, by id; and of modules in no part of it.
+PATHS: weakref.WeakKeyDictionary[torch.nn.Module, dict[int, str]] = weakref.WeakKeyDictionary()
+_STRAYS: weakref.WeakKeyDictionary[torch.nn.Module, Any] = weakref.WeakKeyDictionary()
 
 
 def module_path(root: torch.nn.Module, module: torch.nn.Module) -> str:
     """Return the dotted path of a module inside a model, without compile, DDP, FSDP wrappers."""
-    if id(module) not in _PATHS.get(root, {}):
-        _PATHS[root] = {
+    known = PATHS.get(root)
+    if known is None or (id(module) not in known and module not in _STRAYS.get(root, ())):
+        known = PATHS[root] = {
             id(part): ".".join(word for word in name.split(".") if word not in _WRAPPERS)
             for name, part in root.named_modules()
         }
-    return _PATHS[root].get(id(module), type(module).__name__)
+    if id(module) in known:
+        return known[id(module)]
+    names = _STRAYS.setdefault(root, weakref.WeakKeyDictionary())  # in a plain list, say
+    free = (f"{type(module).__name__}.{n}" for n in count())
+    return str(names.setdefault(module, next(one for one in free if one not in names.values())))
 
 
 def sibling_paths(root: torch.nn.Module, path: str) -> list[str]:
@@ -141,7 +149,7 @@ def sibling_paths(root: torch.nn.Module, path: str) -> list[str]:
     """
     numbered = re.compile(r"\d+".join(map(re.escape, _NUMBER.split(path))))
     module_path(root, root)
-    return [other for other in dict.fromkeys(_PATHS[root].values()) if numbered.fullmatch(other)]
+    return [other for other in dict.fromkeys(PATHS[root].values()) if numbered.fullmatch(other)]
 
 
 def unwrap(model: torch.nn.Module) -> torch.nn.Module:

@@ -6,6 +6,7 @@ Only modules that are in `sys.modules` are looked at: nothing is imported.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -86,11 +87,13 @@ KNOWN: Mapping[str, Mapping[str, Reader]] = {
     "spas_sage_attn": _SPARGE,
     "xformers.ops.fmha": {"memory_efficient_attention": _XFORMERS},
     "xformers.ops": {"memory_efficient_attention": _XFORMERS},
-    "wan.modules.attention": {"attention": _WAN, "flash_attention": _WAN},
+    "wan.modules.attention": {"flash_attention": _WAN},  # `attention` calls it, or torch's
 }
 
 _REGISTRY = "transformers.modeling_utils"
 _EAGER = "eager_attention_forward"
+#: Functions of other names are the user's own, or wrap one of these: read by what they call.
+_REGISTERED = re.compile(r"^(sdpa|flex_attention|flash_attention_\d)$|paged")
 
 
 def find_targets(extra: Mapping[str, Reader]) -> list[Target]:
@@ -110,7 +113,7 @@ def _iterate(extra: Mapping[str, Reader]) -> Iterator[Target]:
                 yield replace(target, reader=_by_name(target.original, reader))
     interface = getattr(sys.modules.get(_REGISTRY), "AttentionInterface", None)
     registered = dict(getattr(interface, "_global_mapping", {}))
-    named = [(f"transformers {name}", name, function) for name, function in registered.items()]
+    named = [(f"transformers {n}", n, f) for n, f in registered.items() if _REGISTERED.search(n)]
     for name, loaded in list(sys.modules.items()):
         eager = getattr(loaded, "__dict__", {}).get(_EAGER)
         named.append((f"{name}.{_EAGER}", "eager", eager))
