@@ -447,6 +447,27 @@ def test_flash_attention_of_transformers_leaves_out_what_a_static_cache_does_not
     assert torch.equal(rows[0] > -torch.inf, causal(5, 8, 3))
 
 
+def test_the_window_of_transformers_reaches_as_far_as_its_version_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "modeling_flash_attention_utils"
+    module = pytest.importorskip(f"transformers.{name}")
+    q = Q.transpose(1, 2)
+
+    def reach() -> Any:
+        call = read_transformers("flash_attention_2", MODULE, q, q, q, sliding_window=5)
+        return call.lower, call.upper
+
+    def older(*sizes: Any, sliding_window: int, **others: Any) -> Any:
+        return {"window_size": (sliding_window,) * 2}
+
+    assert reach() == (-4, 0)
+    monkeypatch.setattr(module, "_process_flash_attention_kwargs", older)
+    assert reach() == (-5, 0)
+    monkeypatch.delattr(module, "_process_flash_attention_kwargs")
+    assert reach() == (-5, 0)
+
+
 def test_a_registered_function_is_read_by_what_it_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     interface = pytest.importorskip("transformers.modeling_utils").AttentionInterface
 

@@ -82,7 +82,7 @@ def _functions(values: tuple[str, ...]) -> dict[str, str]:
     for value in values:
         if "=" not in value:
             raise click.BadParameter(
-                f"{value!r}, expected PATH=READER (wan.modules.attention.attention=wan)"
+                f"{value!r}, expected PATH=READER (my_model.attention.attention=heads_last)"
             )
     return dict(value.split("=", 1) for value in values)
 

@@ -134,21 +134,32 @@ class ModelRecord:
 
     def _prepare_layer(
         self, site: CallSite, root: torch.nn.Module, path: str, call: AttentionCall
-    ) -> Callable[[], None] | None:
+    ) -> Callable[[], None]:
         if not self.numbers:
             self._begin(root, site, call)
             self._siblings = sibling_paths(root, path)
         number = self._number_layer(path)
-        turn = self._turns[path] = self._turns.get(path, -1) + 1
-        stream = self.options.stream
+        turn, stream, forwards = self._turns.get(path, 0), self.options.stream, []
         if stream is not None and path == next(iter(self.numbers)):
             sizes = call.query.shape[2], call.key.shape[2]
-            self._forwards.append((find_time(site), (*sizes, site.positions())))
-        if not self.options.wants(number, path) or stream not in (None, "both", turn % 2):
-            return None
+            forwards.append((find_time(site), (*sizes, site.positions())))
+        wanted = self.options.wants(number, path) and stream in (None, "both", turn % 2)
+        own = 0 if stream is None else turn % 2
+        enter = self._enter_layer(number, path, own, site, call) if wanted else None
+
+        def commit() -> None:
+            self._turns[path] = turn + 1  # of calls that ran: one that failed may come again
+            self._forwards += forwards
+            if enter is not None:
+                enter()
+
+        return commit
+
+    def _enter_layer(
+        self, number: int, path: str, stream: int, site: CallSite, call: AttentionCall
+    ) -> Callable[[], None]:
         chosen = choose_batch(call, self.options.batch)
-        key = (path, 0 if stream is None else turn % 2)
-        runs = self._layers.setdefault(key, {})
+        runs = self._layers.setdefault((path, stream), {})
         last = self._latest.get(threading.get_ident())
         counted = isinstance(self.options.query_position, Counted)  # and would count on
         if counted and self._run in runs and runs[self._run].has_other_prompt():

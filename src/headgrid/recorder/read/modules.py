@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,12 +69,13 @@ def read_transformers(
     elif mask is not None:
         mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
     window = sliding_window if flash and sliding_window and key.shape[2] > sliding_window else None
+    reach = None if window is None else _find_reach(window)
     return AttentionCall(
         query,
         key,
         scale=scale_or_default(scaling, query),
-        lower=None if window is None else -(window - 1),
-        upper=0 if causal else None if window is None else window - 1,
+        lower=None if reach is None else -reach,
+        upper=0 if causal else reach,
         from_end=flash,
         mask=join_masks(position_bias, mask),
         mask_function=function,
@@ -80,6 +83,16 @@ def read_transformers(
         sink_logits=s_aux if name != "sdpa" else None,
         function=f"transformers {name} attention",
     )
+
+
+def _find_reach(window: int) -> int:
+    """Ask transformers how far a window reaches to each side: in versions, one token differs."""
+    loaded = sys.modules.get("transformers.modeling_flash_attention_utils")
+    process = getattr(loaded, "_process_flash_attention_kwargs", None)
+    if process is None:  # before 4.55
+        return window if loaded else window - 1
+    asked = {"sliding_window": window, "supports_mapping": defaultdict(lambda: True)}
+    return int(process(1, window + 1, True, **asked)["window_size"][0])
 
 
 def _is_causal(name: str, module: Any, query: torch.Tensor, mask: Any, stated: bool | None) -> bool:
