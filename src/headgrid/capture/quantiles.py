@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from headgrid.errors import OptionError
 from headgrid.text import count_noun
 
 #: Bits of the mantissa that tell buckets apart. float16 has 10 and bfloat16 7:
@@ -84,6 +85,8 @@ class QuantileSketch:
         straight lines between them. Each value stands at the centre of its bucket, so the result
         is off by at most `RELATIVE_ERROR` times the larger magnitude of the two neighbours.
         """
+        if not 0 <= q <= 1:
+            raise OptionError(f"quantile is {q}, expected a share from 0 to 1, as in 0.99")
         count = self.count
         if not count:
             return float("nan")
