@@ -69,7 +69,6 @@ def test_merging_in_any_order_gives_the_sketch_of_all_values_at_once(parts, rand
 def test_nan_is_left_out_and_zeros_of_both_signs_are_one_value():
     nothing = QuantileSketch.of([np.nan])
     assert np.isnan(nothing.quantile(0.5))
-    assert repr(nothing) == "<QuantileSketch of 0 values>"
     sketch = QuantileSketch.of([[np.nan, 0.0], [-0.0, 5.0]])
     assert sketch.count == 3
     assert sketch.counts.tolist() == [2, 1]

@@ -1,21 +1,13 @@
 """Captures of one layer over runs -> captures of their mean and standard deviation.
 
-Means and sums of squared deviations are kept in float64, cell by cell, and over
-visible cells only, so that a cell that one run did not record counts fewer
-values. They are merged by the pairwise update of Chan, Golub and LeVeque (1983),
-of which Welford's (1962) is the case of one new value:
+Means and sums of squared deviations are kept in float64, cell by cell, over the runs that recorded
+a cell, and merged by the pairwise update of Chan, T. F., Golub, G. H., LeVeque, R. J. (1983),
+Algorithms for computing the sample variance, The American Statistician 37(3), 242-247:
 
     n = n_a + n_b,  d = mean_b - mean_a
     mean = mean_a + d n_b / n,  m2 = m2_a + m2_b + d^2 n_a n_b / n
 
 The same merges in the same order give the same bits.
-
-References
-----------
-Welford, B. P. (1962). Note on a method for calculating corrected sums of
-squares and products. Technometrics 4(3), 419-420.
-Chan, T. F., Golub, G. H., LeVeque, R. J. (1983). Algorithms for computing the
-sample variance: analysis and recommendations. The American Statistician 37(3), 242-247.
 """
 
 from __future__ import annotations
