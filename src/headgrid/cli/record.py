@@ -223,7 +223,7 @@ def _record(
             except BaseException:
                 # Cut queries and heads are put together by all processes; the others may go on.
                 if prompts is None and options["shard"] in (None, "sequence"):
-                    with contextlib.suppress(HeadgridError):  # it is the other error that is told
+                    with contextlib.suppress(Exception):  # it is the other error that is told
                         recording.finish(ended=False)
                         _save(recording, output / apart)
                 raise
