@@ -48,6 +48,8 @@ def test_closing_cancels_what_has_not_begun():
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert [future.cancelled() for future in executor.futures] == [False, True, True]
+    _, call = next(submit_in_order(executor, str, ["never"], window=1))
+    assert call.cancelled()  # and whoever waits for it is told, where others cancel it
 
 
 def end_process_if(item):

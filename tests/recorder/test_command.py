@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from recorder_brute import assert_exact
 
@@ -299,6 +300,34 @@ def test_runs_that_had_ended_when_a_script_failed_are_written(tmp_path: Path) ->
     assert result.exit_code == 1
     assert "only runs that had ended are written" in result.output
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["run_000", "run_001"]
+
+
+def test_the_error_of_a_script_is_told_where_its_device_gives_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompts.py").write_text(PROMPTS)
+    monkeypatch.setattr("headgrid.recorder.model.build_captures", lambda *_: 1 / 0)
+    options = ("--tokens-per-frame", 3, "--forwards", "last", "-o", tmp_path / "out", "--")
+    result = invoke(*options, tmp_path / "prompts.py", "die", "seventh", 2, 1, 1)
+    assert "prompts.py failed; only runs that had ended are written" in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_a_process_that_fails_does_not_wait_for_those_that_share_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prompts.py").write_text(PROMPTS)
+    join = f"file://{tmp_path}/join"
+    torch.distributed.init_process_group("gloo", init_method=join, rank=0, world_size=1)
+    asked: list[Any] = []
+    monkeypatch.setattr(torch.distributed, "all_gather_object", lambda *of, **_: asked.append(of))
+    options = ("--tokens-per-frame", 3, "--forwards", "last", "--shard", "queries", "-o")
+    try:
+        out = tmp_path / "out"
+        result = invoke(*options, out, "--", tmp_path / "prompts.py", "die", "seventh", 2, 1, 1)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert (result.exit_code, out.exists(), asked) == (1, False, [])
 
 
 def test_processes_that_share_no_model_write_apart(

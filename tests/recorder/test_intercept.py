@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention as imported_before
 from torch.utils.checkpoint import checkpoint
 
+from headgrid.errors import HeadgridWarning
 from headgrid.recorder import RecordError, record
 from headgrid.recorder.watch.intercept import _observers, _patches
 
@@ -153,6 +154,20 @@ def test_a_call_that_fails_or_is_for_shapes_only_is_not_recorded() -> None:
         F.scaled_dot_product_attention(*(X.to("meta"),) * 3)
         F.scaled_dot_product_attention(X, X, X)
     assert recording.captures[0].metadata["calls"] == 1
+
+
+def test_a_run_whose_first_call_fails_is_left_out() -> None:
+    def generate(value: torch.Tensor) -> None:
+        for keys in (4, 8):
+            kept = X[:, :, :keys]
+            F.scaled_dot_product_attention(kept[:, :, keys - 4 :], kept, value[:, :, :keys])
+
+    told = pytest.warns(HeadgridWarning, match="run_001 is left out: no attention call ran to its")
+    with told, record(tokens_per_frame=4) as recording:
+        generate(X)
+        with pytest.raises(RuntimeError, match="dtype"):
+            generate(X.double())
+    assert [capture.run for capture in recording.captures] == ["run_000"]
 
 
 def test_several_recorders_each_see_a_call_and_close_in_any_order() -> None:

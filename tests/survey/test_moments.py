@@ -134,7 +134,7 @@ def test_a_single_run_is_kept_in_its_own_dtype(dtype):
     capture = run_captures(1, dtype=dtype)[0]
     moments = CaptureMoments.of(capture)
     assert moments.runs == 1
-    assert moments.full is None
+    assert moments.cells is None
     assert np.shares_memory(moments.single.full_frame_attention, capture.full_frame_attention)
     mean = moments.mean_capture()
     assert mean.full_frame_attention.dtype == dtype

@@ -12,7 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -188,9 +188,12 @@ def run_jobs(
             waiting.append(job)
     draw = partial(draw_job, figures=plan.figures, root=plan.folder, renderer=renderer)
     threads = ThreadPoolExecutor(1 if renderer is None else _HERE)
-    with threads if executor is None else nullcontext(executor) as where:
-        window = _HERE if executor is None else _WINDOW
-        for job, future in submit_in_order(where, draw, waiting, window=window):
+    window = _HERE if executor is None else _WINDOW
+    with (
+        threads if executor is None else nullcontext(executor) as where,
+        closing(submit_in_order(where, draw, waiting, window=window)) as calls,
+    ):
+        for job, future in calls:
             try:
                 for path, content in zip(job.paths, future.result(), strict=True):
                     write_bytes(path, content)

@@ -134,11 +134,29 @@ def _products(
     survey: Survey, target: Target, executor: Executor | None
 ) -> Iterator[tuple[str, Callable[[Path], Iterator[Path]]]]:
     """Yield what is made, and what writes its files below a folder, each when it is whole."""
+    from headgrid.charts.overview import draw_overview
+    from headgrid.charts.trend import draw_trend
+
+    def figure(name: str, draw: Callable[..., Any], *given: Any, **named: Any) -> tuple[str, Any]:
+        return name, partial(write_figure, name, partial(draw, *given, **named), target, executor)
+
     yield "statistics", partial(_write_tables, survey, target.statistics)
     if any(size > 1 for size in survey.num_runs_of.values()):
         yield "maps", partial(_write_maps, survey)
-    for name, draw in _charts(survey, target):
-        yield name, partial(write_figure, name, draw, target, executor)
+    # The values of a measure are not those of the sheet.
+    options = replace(target.options, color_range="symmetric")
+    named: Any = {"description": survey.description, "key_name": survey.form.key_name}
+    for name in target.statistics:
+        if _has_values(survey, name):
+            end = "" if name == target.statistics[0] else f"_{name}"
+            values = survey.summary(name), name, survey.statistic, options
+            yield figure(f"overview{end}", draw_overview, *values, layers=survey.layers, **named)
+            yield figure(f"trend{end}", draw_trend, *values, **named)
+    if survey.form.has_matrix:
+        if len(survey.sets) == 1 or STATISTICS[survey.statistic].has_mean:
+            yield figure("sheet", _draw_sheet, survey, None, target.options)
+        for set in survey.sets if len(survey.sets) > 1 else ():
+            yield figure(f"sheet/{set or '-'}", _draw_sheet, survey, set, target.options)
 
 
 def _write_tables(survey: Survey, names: Sequence[str], folder: Path) -> Iterator[Path]:
@@ -173,27 +191,6 @@ def _write_maps(survey: Survey, folder: Path) -> Iterator[Path]:
         deviation = survey.deviation(set, layer)
         if deviation is not None:
             yield save_capture(deviation, folder / "deviation" / name)
-
-
-def _charts(survey: Survey, target: Target) -> Iterator[tuple[str, Callable[[], Any]]]:
-    """Yield the name of each figure, and what draws it."""
-    from headgrid.charts.overview import draw_overview
-    from headgrid.charts.trend import draw_trend
-
-    # The values of a measure are not those of the sheet.
-    options = replace(target.options, color_range="symmetric")
-    named: Any = {"description": survey.description, "key_name": survey.form.key_name}
-    for name in target.statistics:
-        if _has_values(survey, name):
-            end = "" if name == target.statistics[0] else f"_{name}"
-            values = survey.summary(name), name, survey.statistic, options
-            yield f"overview{end}", partial(draw_overview, *values, layers=survey.layers, **named)
-            yield f"trend{end}", partial(draw_trend, *values, **named)
-    if survey.form.has_matrix:
-        if len(survey.sets) == 1 or STATISTICS[survey.statistic].has_mean:
-            yield "sheet", partial(_draw_sheet, survey, None, target.options)
-        for set in survey.sets if len(survey.sets) > 1 else ():
-            yield f"sheet/{set or '-'}", partial(_draw_sheet, survey, set, target.options)
 
 
 def _has_values(survey: Survey, name: str) -> bool:

@@ -1,10 +1,7 @@
 """The package's own data -> a folder of synthetic captures to draw.
 
-Block-causal logits of 21 frames in blocks of 3 and 12 heads, made by
-``examples/make_demo_captures.py``: sink, recent, diagonal, periodic, uniform
-and other shapes that a reader recognises. Nothing of it was recorded from a model.
-
-A second folder holds one layer of all-MiniLM-L6-v2 (Apache-2.0), recorded by
+Logits of 21 frames in blocks of 3 and 12 heads, made by ``examples/make_demo_captures.py`` and not
+recorded from a model. A second folder holds one layer of all-MiniLM-L6-v2 (Apache-2.0), recorded by
 ``examples/make_real_demo.py``: 12 heads, 20 sentences as frames.
 """
 

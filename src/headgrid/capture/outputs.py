@@ -44,8 +44,8 @@ def read_bare(array: Array, *, source: str, layer: int | None, run: str) -> Capt
         )
     given: dict[str, Any] = dict.fromkeys(schema.KEYS - {"is_logits"})
     given |= {"layer_index": layer, "statistic": "logit", "source": source, "run": run}
-    given |= {FULL: fit_array(array, FULL, 3), "metadata": {}, "warnings": ()}
-    full = schema.read_fields(given)[FULL]  # of a checked shape: what follows takes its time
+    given[FULL] = fit_array(array, FULL, 3)
+    full: Any = schema.read_array(given, FULL)
     sums, is_causal, is_signed = _look(full)
     taken = "logits, as some value is negative or some row does not sum to 1"
     if _are_one(sums) and not is_signed:

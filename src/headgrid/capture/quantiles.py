@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.text import count_noun
+from headgrid.errors import OptionError
 
 #: Bits of the mantissa that tell buckets apart. float16 has 10 and bfloat16 7:
 #: their values (but the tiniest) are centres of buckets, and lose nothing.
@@ -37,10 +37,9 @@ class QuantileSketch:
     """How many values fell into each of a fixed set of narrow buckets.
 
     A bucket holds the float64 numbers that agree in sign, exponent and, rounded to the nearest,
-    in the first 11 bits of the mantissa: 2048 buckets from each power of two to the next. Zero
-    has a bucket of its own (which magnitudes below 2**-1034 share). Only buckets that hold a value
-    are stored, by their increasing numbers: attention between 1e-6 and 100 can fill 110,000 of
-    them, 1.3 MB, and one capture fills a few thousand.
+    in the first 11 bits of the mantissa; that of zero also magnitudes below 2**-1034. Only buckets
+    that hold a value are stored, by their increasing numbers: of attention between 1e-6 and 100 up
+    to 110,000, 1.3 MB, of one capture a few thousand.
     """
 
     buckets: npt.NDArray[np.int32]
@@ -84,6 +83,8 @@ class QuantileSketch:
         straight lines between them. Each value stands at the centre of its bucket, so the result
         is off by at most `RELATIVE_ERROR` times the larger magnitude of the two neighbours.
         """
+        if not 0 <= q <= 1:
+            raise OptionError(f"quantile is {q}, expected a share from 0 to 1, as in 0.99")
         count = self.count
         if not count:
             return float("nan")
@@ -93,13 +94,6 @@ class QuantileSketch:
         at = np.searchsorted(np.cumsum(self.counts), ranks, side="right")
         low, high = (float(value) for value in _centers(self.buckets[at]))
         return low + (high - low) * (position - rank)
-
-    def __repr__(self) -> str:
-        values = count_noun(self.count, "value")
-        if not self.count:
-            return f"<QuantileSketch of {values}>"
-        low, high = _centers(self.buckets[[0, -1]])
-        return f"<QuantileSketch of {values} from {low:.4g} to {high:.4g}>"
 
 
 def _count_buckets(values: npt.NDArray[Any]) -> QuantileSketch:

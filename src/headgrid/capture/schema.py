@@ -51,18 +51,6 @@ class Blocks(NamedTuple):
     frames: Frames
     sizes: Frames
 
-    def attendable(self, query_frames: Frames, key_frames: Frames) -> npt.NDArray[np.bool_]:
-        """Return the mask [query, key] of pairs that a model can attend: up to a block's end."""
-        ends = np.zeros(len(self.frames), dtype=np.int64)
-        ends[: sum(self.sizes)] = np.repeat(np.cumsum(self.sizes), self.sizes)
-        queries, keys = (np.searchsorted(self.frames, axis) for axis in (query_frames, key_frames))
-        return np.asarray(keys[None, :] < ends[queries][:, None])
-
-    def last(self) -> Frames:
-        """Return the frame numbers of the last block."""
-        end = sum(self.sizes)
-        return self.frames[end - self.sizes[-1] : end]
-
 
 def as_array(value: Any) -> Array:
     """Return a numpy view of an array or a torch tensor (bfloat16 and smaller as float32)."""
@@ -310,7 +298,9 @@ def _fit_last(
 ) -> Frames:
     """Return the frames of the last rows, by default the last block's that are queries."""
     if frames is None:
-        frames = blocks.last() if blocks else queries[-1:]
+        frames = queries[-1:]
+        if blocks is not None:
+            frames = blocks.frames[: sum(blocks.sizes)][-blocks.sizes[-1] :]
         if given[FULL] is not None:
             recorded = {*queries}
             frames = tuple(frame for frame in frames if frame in recorded) or queries[-1:]

@@ -20,11 +20,16 @@ _MAX_VALUE = 1e300
 
 
 def attendable_by(capture: Capture, query_frames: Frames) -> npt.NDArray[np.bool_]:
-    """Return the mask [query, key] of the pairs that the model can attend, recorded or not."""
+    """Return the mask [query, key] of the pairs that the model can attend: up to a block's end."""
     blocks: Blocks | None = vars(capture)["_blocks"]
     if blocks is None:
         return np.ones((len(query_frames), len(capture.key_frames)), dtype=bool)
-    return blocks.attendable(query_frames, capture.key_frames)
+    ends = np.zeros(len(blocks.frames), dtype=np.int64)
+    ends[: sum(blocks.sizes)] = np.repeat(np.cumsum(blocks.sizes), blocks.sizes)
+    queries, keys = (
+        np.searchsorted(blocks.frames, axis) for axis in (query_frames, capture.key_frames)
+    )
+    return np.asarray(keys[None, :] < ends[queries][:, None])
 
 
 def hide(values: Array, attendable: npt.NDArray[np.bool_]) -> Array:

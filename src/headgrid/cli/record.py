@@ -221,8 +221,9 @@ def _record(
             try:
                 _run_script(name, filled, module=is_module)
             except BaseException:
-                if prompts is None:
-                    with contextlib.suppress(HeadgridError):  # it is the other error that is told
+                # Cut queries and heads are put together by all processes; the others may go on.
+                if prompts is None and options["shard"] in (None, "sequence"):
+                    with contextlib.suppress(Exception):  # it is the other error that is told
                         recording.finish(ended=False)
                         _save(recording, output / apart)
                 raise

@@ -239,6 +239,8 @@ class ModelRecord:
 
     def _find_cut(self, run: int) -> str:
         """Return in what a run was cut short, as by an error that its script caught, or ""."""
+        if not any(run in runs and runs[run].calls for runs in self._layers.values()):
+            return f"no attention call ran to its end; {self.list_sites()}"
         latest = self.options.forwards in ("last", "mean")
         alike: dict[tuple[str, int], tuple[str, list[int]]] = {}
         for (path, stream), runs in self._layers.items():

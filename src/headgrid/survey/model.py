@@ -358,16 +358,13 @@ def _lock(rows: Array) -> Array:
 def icc_oneway(count: npt.ArrayLike, mean: npt.ArrayLike, std: npt.ArrayLike) -> float:
     """Return the intraclass correlation ICC(1,1): one-way random effects, single scores.
 
-    The share of all variance that is between targets, here heads, rather than between runs of
-    one head. With the mean squares between targets (BMS) and within them (WMS) of a one-way
-    analysis of variance over ``a`` targets with ``n_i`` runs, ``N`` scores in all,
+    Of arrays (targets,), here heads: number of runs, their mean, their standard deviation of the
+    sample. The share of all variance that is between targets: with the mean squares between (BMS)
+    and within (WMS) of ``a`` targets with ``n_i`` runs, ``N`` scores in all,
 
-        ICC(1,1) = (BMS - WMS) / (BMS + (k0 - 1) WMS)
-        k0 = (N - sum(n_i^2) / N) / (a - 1)
+        ICC(1,1) = (BMS - WMS) / (BMS + (k0 - 1) WMS),  k0 = (N - sum(n_i^2) / N) / (a - 1)
 
-    where ``k0`` is the number of runs if every target has the same. Each array has shape
-    (targets,): number of runs, their mean, and their standard deviation of the sample. NaN for
-    fewer than two targets, where no target has two runs, and where nothing varies.
+    NaN for fewer than two targets, where no target has two runs, and where nothing varies.
 
     From Shrout, P. E., Fleiss, J. L. (1979), Intraclass correlations: uses in assessing rater
     reliability, Psychological Bulletin 86(2), 420-428; ``k0`` from Donner, A. (1986), A review

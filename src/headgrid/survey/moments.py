@@ -1,21 +1,13 @@
 """Captures of one layer over runs -> captures of their mean and standard deviation.
 
-Means and sums of squared deviations are kept in float64, cell by cell, and over
-visible cells only, so that a cell that one run did not record counts fewer
-values. They are merged by the pairwise update of Chan, Golub and LeVeque (1983),
-of which Welford's (1962) is the case of one new value:
+Means and sums of squared deviations are kept in float64, cell by cell, over the runs that recorded
+a cell, and merged by the pairwise update of Chan, T. F., Golub, G. H., LeVeque, R. J. (1983),
+Algorithms for computing the sample variance, The American Statistician 37(3), 242-247:
 
     n = n_a + n_b,  d = mean_b - mean_a
     mean = mean_a + d n_b / n,  m2 = m2_a + m2_b + d^2 n_a n_b / n
 
 The same merges in the same order give the same bits.
-
-References
-----------
-Welford, B. P. (1962). Note on a method for calculating corrected sums of
-squares and products. Technometrics 4(3), 419-420.
-Chan, T. F., Golub, G. H., LeVeque, R. J. (1983). Algorithms for computing the
-sample variance: analysis and recommendations. The American Statistician 37(3), 242-247.
 """
 
 from __future__ import annotations
@@ -44,7 +36,7 @@ class Moments:
     @classmethod
     def of(cls, values: npt.ArrayLike) -> Moments:
         """Return the moments of one value an element; NaN counts as none."""
-        mean = np.array(values, dtype=np.float64)
+        mean = np.asarray(values, dtype=np.float64)
         return cls((~np.isnan(mean)).astype(np.int64), mean, np.zeros_like(mean))
 
     def merge(self, other: Moments) -> Moments:
@@ -80,10 +72,8 @@ class CaptureMoments:
     runs: int = 1
     #: The run's capture, without its metadata, where there is only one.
     single: Capture | None = None
-    #: Shape (heads, query, key); None for a single run, and without a full matrix.
-    full: Moments | None = None
-    #: Shape (heads, key), of the last block's rows; None for a single run.
-    rows: Moments | None = None
+    #: Shape (heads, query + 1, key), the last block's rows below the full matrix, if there is one.
+    cells: Moments | None = None
 
     @classmethod
     def of(cls, capture: Capture) -> CaptureMoments:
@@ -102,13 +92,10 @@ class CaptureMoments:
                 f"{names} hold {self.form.statistic} of several runs, which has no mean over runs; "
                 "survey the captures that they were made of"
             )
-        (full, rows), (other_full, other_rows) = self._moments(), other._moments()
-        if full is not None and other_full is not None:
-            full = full.merge(other_full)
+        form, runs = self.form.meet(other.form), self.runs + other.runs
         prompt = self.prompt if self.prompt == other.prompt else ""
-        runs, rows = self.runs + other.runs, rows.merge(other_rows)
-        form = self.form.meet(other.form)
-        return CaptureMoments(form, self.layer, prompt, runs, full=full, rows=rows)
+        cells = self._find_cells().merge(other._find_cells())
+        return CaptureMoments(form, self.layer, prompt, runs, cells=cells)
 
     def mean_capture(self) -> Capture:
         """Return the mean of each cell over the runs that recorded it (NaN: none did).
@@ -118,34 +105,35 @@ class CaptureMoments:
         """
         if (one := self.single) is not None:
             return self._capture("mean", one.full_frame_attention, one.last_block_frame_attention)
-        full, rows = self._moments()
-        return self._capture("mean", None if full is None else full.mean, rows.mean)
+        mean = self._find_cells().mean
+        return self._capture("mean", mean[:, :-1], mean[:, -1])
 
     def deviation_capture(self) -> Capture:
         """Return the standard deviation of each cell over several runs, ``logit_std`` and so on.
 
         In float64, of the sample; NaN where fewer than two runs recorded a cell.
         """
-        full, rows = self._moments()
-        return self._capture("deviation", None if full is None else full.std, rows.std)
+        std = self._find_cells().std
+        return self._capture("deviation", std[:, :-1], std[:, -1])
 
-    def _moments(self) -> tuple[Moments | None, Moments]:
-        """Return the moments of the full matrix and of the rows."""
-        if self.single is None:
-            assert self.rows is not None
-            return self.full, self.rows
-        matrix = self.single.full_frame_attention
-        rows = Moments.of(self.single.last_block_rows)
-        if matrix is None:
-            return None, rows
-        return Moments.of(np.where(self.single.attendable, matrix, matrix.dtype.type(np.nan))), rows
+    def _find_cells(self) -> Moments:
+        if (one := self.single) is None:
+            assert self.cells is not None
+            return self.cells
+        if (matrix := one.full_frame_attention) is None:
+            return Moments.of(one.last_block_rows[:, None])
+        heads, queries, keys = matrix.shape
+        cells = np.full((heads, queries + 1, keys), np.nan)
+        np.copyto(cells[:, :-1], matrix, where=one.attendable)
+        cells[:, -1] = one.last_block_rows
+        return Moments.of(cells)
 
     def _capture(self, what: str, full: npt.NDArray[Any] | None, rows: npt.NDArray[Any]) -> Capture:
         base = STATISTICS[self.form.statistic].base
         data = {
             "layer_index": self.layer,
             **{name: getattr(self.form, name) for name in (*LIST_KEYS, *AXIS_KEYS)},
-            FULL: full,
+            FULL: full if self.form.has_matrix else None,
             LAST: rows,
             "statistic": f"{base}_{'mean' if what == 'mean' else 'std'}",
             "prompt": self.prompt,
