@@ -274,10 +274,8 @@ def measure_table(
 def _mean_of_each(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the mean of each row, NaN left out; NaN for a row without a value."""
     seen = ~np.isnan(rows)
-    counts = seen.sum(axis=1)
-    means = np.full(len(rows), np.nan)
-    np.divide(np.where(seen, rows, 0.0).sum(axis=1), counts, out=means, where=counts > 0)
-    return means
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(seen, rows, 0.0).sum(axis=1) / seen.sum(axis=1))
 
 
 def _band_measures(
