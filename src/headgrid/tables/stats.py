@@ -87,7 +87,7 @@ def layer_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
 
 def each_capture(captures: Capture | Iterable[Capture]) -> Iterator[Capture]:
     """Yield the captures, of one or of many; refuse what is none."""
-    for capture in [captures] if isinstance(captures, Capture) else captures:
+    for capture in captures if isinstance(captures, Iterable) else [captures]:
         expect_capture(capture)
         yield capture
 
