@@ -59,8 +59,7 @@ class ColorRange(Card):
     low, high : float
         In the unit of the statistic, ``low < high``.
     rule : str
-        ``"symmetric"``, ``"shared"``, ``"quantile"``, ``"minmax"``, ``"log"`` (colors by
-        magnitude), ``"head"`` (shares of each head's largest), or ``"fixed"`` for numbers.
+        A rule of `FigureOptions`, or ``"fixed"`` for numbers; of ``"head"``, ends are shares.
 
     Examples
     --------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -262,13 +263,9 @@ def measure_table(
      layer  head statistic  first  sink
          3     0     logit    5.0   3.5
     """
-
-    def measure(capture: Capture) -> dict[str, object]:
-        measured = measure_heads(capture, recent_keys=recent_keys)
-        return {"set": "", "statistic": capture.statistic, **measured}
-
     columns = ["set", "run", "layer", "head", "statistic", *MEASURES]
-    return head_table(captures, columns, measure).astype(dict.fromkeys(COUNTS, "int64"))
+    table = head_table(captures, columns, partial(measure_heads, recent_keys=recent_keys))
+    return table.astype(dict.fromkeys(COUNTS, "int64"))
 
 
 def _mean_of_each(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
