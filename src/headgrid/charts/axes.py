@@ -279,10 +279,7 @@ def color_channel(
     *,
     below: bool = False,
 ) -> Any:
-    """Give a channel the colour scale, with a bar that says where values, from to, saturate.
-
-    It stands at the right of the panels, or lies below them.
-    """
+    """Give a channel the colour scale, and a bar that says where values, from to, saturate."""
     length = min(max(length, _SHORTEST_BAR * look.bar_label), look.bar_length)
     count = max(1, min(_COLORBAR_TICKS, int(length / (2.2 * look.bar_label))))
     side = "bottom" if below else "right"

@@ -1,7 +1,4 @@
-"""Heads of captures, in order -> a grid of their maps, facetted by panel.
-
-A grid reads one tidy table, as records that `headgrid.charts.records` makes of it.
-"""
+"""Heads of captures, in order -> a grid of their maps, facetted by panel."""
 
 from __future__ import annotations
 

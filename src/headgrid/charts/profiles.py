@@ -34,10 +34,7 @@ _THINNEST = 1.5
 
 
 def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
-    """Draw the last-block row of each panel as bars with a line; see `draw_maps`.
-
-    Value axes are independent, or one for all where the look says so.
-    """
+    """Draw the last-block row of each panel as bars with a line; add its data."""
     axis = FrameAxis(panels.first.key_axis, look.profile_width, look, bars=True)
     keys, bottom = axis.places, panels.border("bottom", look)
     key = frame_axis(alt.X, "key:O", axis, f"Key {axis.axis.name}", bottom)

@@ -106,11 +106,6 @@ def measure_heads(capture: Capture, *, recent_keys: int = RECENT_KEYS) -> Column
 
     NaN where there is no such value, as without a full matrix for means over it; of
     ``recent_keys``, at least 1, see `measure_table`.
-
-    >>> row = [9.0, 1.0, -2.0, 1.0, 2.0, 3.0, 4.0]
-    >>> measures = measure_heads(Capture.from_array(last_block=[row]))
-    >>> {name: float(measures[name][0]) for name in ("sink_band", "middle_band", "recent_band")}
-    {'sink_band': 9.0, 'middle_band': -0.5, 'recent_band': 2.5}
     """
     if isinstance(recent_keys, bool) or not isinstance(recent_keys, int) or recent_keys < 1:
         raise OptionError(
@@ -179,9 +174,7 @@ def _find(name: str) -> Measure:
 
 
 def measure_title(name: str, statistic: str, key_name: str = FRAME) -> str:
-    """Return the title of an axis or a colour bar that shows a measure of a statistic.
-
-    ``key_name`` is what a key is called.
+    """Return the title of a measure of a statistic along keys that are called ``key_name``.
 
     >>> measure_title("sink", "logit"), measure_title("period", "logit", "Patch")
     ('Sink Score (logits)', 'Dominant Period (patches)')

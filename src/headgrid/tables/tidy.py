@@ -1,8 +1,4 @@
-"""Captures -> long-form DataFrames, one row a visible value; the one place that rounds.
-
-The value column is named by the capture's statistic (`logit`, `mass`, ...), and
-query and key are frame numbers. Unseen pairs have no row.
-"""
+"""Captures -> long-form DataFrames, one row a visible value; the one place that rounds."""
 
 from __future__ import annotations
 
