@@ -152,10 +152,11 @@ def draw_dropped(capture: Capture, cache: tuple[int, int], options: FigureOption
 def _outline(mask: Any, across: FrameAxis, upright: FrameAxis) -> str:
     """Return the path around the pairs of a mask [query, key], in units of their panel."""
     path = ""
-    for query, row in zip(upright.frames, mask, strict=True):
+    queries, keys = upright.axis.numbers, across.axis.numbers
+    for query, row in zip(queries, mask, strict=True):
         top, bottom = upright.span(query, query + 1)
         ends = np.flatnonzero(np.diff(row, prepend=False, append=False))
         for start, end in ends.reshape(-1, 2):
-            left, right = across.span(across.frames[start], across.frames[end - 1] + 1)
+            left, right = across.span(keys[start], keys[end - 1] + 1)
             path += f"M{left:g} {top:g}H{right:g}V{bottom:g}H{left:g}Z"
     return path

@@ -38,15 +38,10 @@ class FrameAxis:
     bars: bool = False
     pixels: int = MAX_PIXELS
 
-    @property
-    def frames(self) -> tuple[int, ...]:
-        """The numbers of what stands there."""
-        return self.axis.numbers
-
     @cached_property
     def places(self) -> list[int]:
         """The frames, and a number between them for each gap."""
-        return frame_places(self.frames, self.pixels)
+        return frame_places(self.axis.numbers, self.pixels)
 
     @cached_property
     def step(self) -> float:
@@ -57,7 +52,7 @@ class FrameAxis:
     @property
     def ticks(self) -> list[int]:
         """The frames that have a tick: all of up to 12, else ends of runs and some between."""
-        frames, place = self.frames, {frame: n for n, frame in enumerate(self.places)}
+        frames, place = self.axis.numbers, {frame: n for n, frame in enumerate(self.places)}
 
         def fit(a: int, b: int) -> bool:
             letters = 1.0 if self.upwards or self.upright_labels else 0.28 * len(f"{a}{b}") + 0.23
@@ -104,12 +99,13 @@ class FrameAxis:
     @property
     def gaps(self) -> list[tuple[float, float]]:
         """Start and end of each gap, in units from the left or the top."""
-        known, places = set(self.frames), self.places[:: -1 if self.upwards else 1]
+        known, places = set(self.axis.numbers), self.places[:: -1 if self.upwards else 1]
         return [self.span(place, place + 1) for place in places if place not in known]
 
     def lines(self, marks: Sequence[int | str], capture: Capture) -> list[float]:
         """Return where marks are, in units from the left or the top."""
         frames, at = sorted({*capture.query_frames, *capture.key_frames}), []
+        known = {*self.axis.numbers}
         if unknown := [mark for mark in marks if mark not in (*frames, BLOCKS)]:
             raise OptionError(
                 f"{capture.source}: marks has {unknown[0]}, which is no frame, expected "
@@ -123,9 +119,9 @@ class FrameAxis:
         ends = np.cumsum(capture.block_sizes or ()).tolist() if BLOCKS in marks else []
         starts = {frames[end] for end in ends if end < len(frames)}
         for number, place in enumerate(self.places):
-            if number and place in starts and self.places[number - 1] in self.frames:
+            if number and place in starts and self.places[number - 1] in known:
                 at.append(float(number))
-            if place in marks and place in self.frames:
+            if place in marks and place in known:
                 at.append(number + 0.5)
         places = (number * self.step for number in at)
         return [shorten_float(self.length - x if self.upwards else x, 6) for x in places]
@@ -158,8 +154,7 @@ def frame_axis(
     settings |= {"labelOverlap": False, "zindex": 0} | ({} if own else {"labelExpr": label})
     settings |= show_where(shown, label, extent)
     if not field:
-        pool = pool_factor(len(axis.frames), axis.pixels)
-        end = -(-len(places) // pool) * pool
+        end = round(axis.length / axis.step)  # whole pools of places
         tile = channel(datum=(end - 1) / 2, type="quantitative")
         tile = tile.scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
         return tile.axis(**settings, labelFlush=False, title=title)
