@@ -53,40 +53,31 @@ class FrameAxis:
     def ticks(self) -> list[int]:
         """The frames that have a tick: all of up to 12, else ends of runs and some between."""
         frames, place = self.axis.numbers, {frame: n for n, frame in enumerate(self.places)}
+        upright, words = self.upwards or self.upright_labels, self.axis.labels is not None
 
         def fit(a: int, b: int) -> bool:
-            letters = 1.0 if self.upwards or self.upright_labels else 0.28 * len(f"{a}{b}") + 0.23
-            room = letters * self.look.tick_label
-            if self.axis.labels is not None:  # more than so many words are not looked up by eye
+            room = (1.0 if upright else 0.28 * len(f"{a}{b}") + 0.23) * self.look.tick_label
+            if words:  # more than so many are not looked up by eye
                 room = max(room, self.length / _MOST_WORDS)
             return room <= 1.0001 * abs(place[a] - place[b]) * self.step
 
-        if self.axis.labels is not None:
-            chosen = [frames[0]]
-            for frame in frames[1:] if self.upwards or self.upright_labels else ():
-                if fit(chosen[-1], frame):
-                    chosen.append(frame)
-            return chosen if self.upwards or self.upright_labels else [*frames]
-        few = len(frames) <= 12
-        if few and all(map(fit, frames, frames[1:])):
+        few, chosen = len(frames) <= 12, list[int]()
+        if (words and not upright) or (few and not words and all(map(fit, frames, frames[1:]))):
             return [*frames]
         runs = frame_runs(frames) if len(place) > len(frames) else [frames]
         ends = [frames[0], frames[-1], *(run[n] for n in (0, -1) for run in runs)]
         regular = [range(0, len(run), 2) if few else frame_ticks(len(run)) for run in runs]
         inner = [run[n] for run, ticks in zip(runs, regular, strict=True) for n in ticks]
-        chosen = []
-        for frame in (*ends, *inner):
-            if all(fit(frame, other) for other in chosen):
+        for frame in frames if words else (*ends, *inner):
+            if all(fit(frame, other) for other in reversed(chosen)):
                 chosen.append(frame)
         return sorted(chosen)
 
     @cached_property
     def upright_labels(self) -> bool:
         """Whether labels below the panel stand upright, as they have no room side by side."""
-        size = self.look.tick_label
-        return not (
-            self.upwards or self.axis.labels is None or lies_flat(self.axis, size, self.step)
-        )
+        axis, size = self.axis, self.look.tick_label
+        return not (self.upwards or axis.labels is None or lies_flat(axis, size, self.step))
 
     def span(self, start: int, stop: int) -> tuple[float, float]:
         """Return where the frames from one to (without) another lie, from the left or the top."""
