@@ -25,18 +25,13 @@ FontName = Literal["sans", "serif"]
 ValueAxisName = Literal["independent", "shared"]
 #: Whole numbers, or text as on the command line: ``"0,3,7-9"``.
 Numbers: TypeAlias = str | Sequence[int]
-PALETTES: tuple[str, ...] = get_args(PaletteName)
 COLOR_RULES: tuple[str, ...] = get_args(ColorRule)
 FIGURES: tuple[str, ...] = get_args(FigureName)
 FORMATS: tuple[str, ...] = get_args(FormatName)
 EMBEDS: tuple[str, ...] = get_args(EmbedName)
-CELLS: tuple[str, ...] = get_args(CellsName)
-THEMES: tuple[str, ...] = get_args(ThemeName)
-FONTS: tuple[str, ...] = get_args(FontName)
-VALUE_AXES: tuple[str, ...] = get_args(ValueAxisName)
 #: What `FigureOptions.marks` has for the borders between blocks.
 BLOCKS = "blocks"
-_CHOICES = {"palette": PALETTES, "cells": CELLS, "theme": THEMES, "font": FONTS}
+_CHOICES = {"palette": PaletteName, "cells": CellsName, "theme": ThemeName, "font": FontName}
 #: What goes into SVG and HTML for each, so that text looks the same where it is opened.
 FONT_FAMILY = "Arial, DejaVu Sans, Helvetica, sans-serif"
 SERIF_FAMILY = "Times New Roman, DejaVu Serif, Times, serif"
@@ -64,8 +59,7 @@ class ColorRange(Card):
     low, high : float
         In the unit of the statistic, ``low < high``.
     rule : str
-        ``"symmetric"``, ``"shared"``, ``"quantile"``, ``"minmax"``, ``"log"`` (colors by
-        magnitude), ``"head"`` (shares of each head's largest), or ``"fixed"`` for numbers.
+        A rule of `FigureOptions`, or ``"fixed"`` for numbers; of ``"head"``, ends are shares.
 
     Examples
     --------
@@ -155,11 +149,11 @@ class FigureOptions:
                 f"columns is {show_value(self.columns)}, expected a whole number, at least 1"
             )
         for name, choices in _CHOICES.items():
-            check_choice(name, getattr(self, name), choices)
+            check_choice(name, getattr(self, name), get_args(choices))
         if self.width is not None:
             object.__setattr__(self, "width", read_length("width", self.width))
         if self.value_axis is not None:
-            check_choice("value axis", self.value_axis, VALUE_AXES)
+            check_choice("value axis", self.value_axis, get_args(ValueAxisName))
         if self.heads is not None:
             object.__setattr__(self, "heads", read_numbers("heads", self.heads))
         marks = read_numbers("marks", self.marks, (BLOCKS,)) if self.marks else ()

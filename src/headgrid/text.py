@@ -63,11 +63,8 @@ def wrap_text(text: str, width: int, lines: int = 4) -> list[str]:
     >>> wrap_text("one two three four", 8, lines=2)
     ['one two', 'three…']
     """
-    wrapped: list[str] = []
-    for paragraph in clean_text(text[: 64 * width * lines]).split("\n"):
-        wrapped += _wrap_paragraph(paragraph, width)
-        if len(wrapped) > lines:
-            break
+    paragraphs = clean_text(text[: 64 * width * lines]).split("\n")
+    wrapped = [line for paragraph in paragraphs for line in _wrap_paragraph(paragraph, width)]
     while len(wrapped) > 1 and not wrapped[-1]:
         wrapped.pop()
     if len(wrapped) <= lines:

@@ -126,3 +126,4 @@ def test_wide_characters_count_two_columns_and_what_is_cut_is_marked():
     assert wrap_text("注意力可视化", 6) == ["注意力", "可视化"]
     assert wrap_text("one two three four", 8, lines=2)[-1].endswith("…")
     assert wrap_text("one two", 8) == ["one two"]
+    assert wrap_text("one\n\n\n\n\ntwo", 8)[-1] == "…"

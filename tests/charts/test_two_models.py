@@ -1,5 +1,6 @@
 """Figures of two models, read back from the picture."""
 
+import io
 from itertools import combinations, product
 
 import numpy as np
@@ -144,8 +145,11 @@ def test_the_matrix_counts_heads_by_role_in_a_down_and_in_b_across(options):
     }
     own = {("Anchor", "Anchor"): 1, ("Anchor", "Veil"): 2, ("Wave", "Wave"): 2}
     assert found == {pair: own.get(pair, 0) for pair in product(across, across)}
-    description = headgrid.compare_heads(changes, "role_changes").description
-    assert "2 of 5 change; 1 more have no role" in description
+    back = pd.read_csv(io.StringIO(changes.to_csv(index=False)))
+    charts = [headgrid.compare_heads(roles, "role_changes") for roles in (changes, back)]
+    assert all("2 of 5 change; 1 more have no role" in chart.description for chart in charts)
+    counts = [{(r["from"], r["to"]): r["heads"] for r in chart.data.values} for chart in charts]
+    assert counts[0] == counts[1]
 
 
 def test_another_table_or_option_is_refused():
@@ -154,6 +158,9 @@ def test_another_table_or_option_is_refused():
         headgrid.compare_heads(pd.concat([both, both]))
     with pytest.raises(OptionError, match="expected one of role_changes"):
         headgrid.compare_heads(both, "role_changes")
+    for table_of in (both.drop(columns="runs_b"), both[:0], [both]):
+        with pytest.raises(OptionError, match="expected one of compare_models"):
+            headgrid.compare_heads(table_of)
     with pytest.raises(OptionError, match="did you mean 'scatter'"):
         headgrid.compare_heads(both, "scater")
     with pytest.raises(OptionError, match="expected two, of A and B"):

@@ -58,7 +58,7 @@ def random_capture(seed, layer, shape, gaps, statistic):
     shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
     gaps=st.sampled_from([0.0, 0.3, 0.95]),
     color_range=st.sampled_from(RANGES),
-    palette=st.sampled_from(headgrid.options.PALETTES),
+    palette=st.sampled_from(["rdbu", "custom"]),
     theme=st.sampled_from(["default", "paper"]),
 )
 def test_the_drawing_is_byte_for_byte_as_vega_draws_it(

@@ -78,6 +78,8 @@ def test_no_capture_is_an_error(table):
         table([])
     with pytest.raises(CaptureError, match="found str, expected one Capture"):
         table("layer3.pt")
+    with pytest.raises(CaptureError, match="found NoneType, expected one Capture"):
+        table(None)
 
 
 @settings(deadline=None, max_examples=40)

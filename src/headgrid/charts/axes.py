@@ -48,8 +48,8 @@ class Look:
     whole, and all other lengths are divided by it, so that text keeps its size in points.
     """
 
-    family: str = FONT_FAMILY
     theme: str = "default"
+    font: str = "sans"
     border_axes: bool = False  # axes stand at the border of the grid only
     inside_labels: bool = False  # a panel's label stands inside it, not over it
     shared_values: bool = False  # all profiles have one value axis
@@ -138,28 +138,26 @@ _PAPER = Look(
 )
 
 _LOOKS = {"default": Look(), "paper": _PAPER}
-_FAMILIES = {"sans": FONT_FAMILY, "serif": SERIF_FAMILY}
+FAMILIES = {"sans": FONT_FAMILY, "serif": SERIF_FAMILY}
 
 
 def find_look(options: FigureOptions) -> Look:
     """Return the look that is asked for, without regard to the width."""
-    return replace(_LOOKS[options.theme], family=_FAMILIES[options.font])
+    return replace(_LOOKS[options.theme], font=options.font)
 
 
 def restore_look(stored: Mapping[str, Any]) -> Look:
     """Return the look that `store_look` has described, as far as a configuration needs it."""
     look = _LOOKS.get(str(stored.get("theme")), Look())
-    look = replace(look, family=_FAMILIES.get(str(stored.get("font")), look.family))
-    unit = stored.get("unit", 1.0)
+    font, unit = str(stored.get("font")), stored.get("unit", 1.0)
+    look = replace(look, font=font if font in FAMILIES else look.font)
     return look.divided(float(unit)) if isinstance(unit, (int, float)) and unit > 0 else look
 
 
 def store_look(look: Look) -> dict[str, Any]:
     """Return what ``usermeta`` says of a look: nothing of the usual one."""
-    font = next(name for name, family in _FAMILIES.items() if family == look.family)
-    stored = {"theme": look.theme, "font": font, "unit": look.unit}
-    usual = {"theme": "default", "font": "sans", "unit": 1.0}
-    return {name: value for name, value in stored.items() if value != usual[name]}
+    stored = {name: getattr(look, name) for name in ("theme", "font", "unit")}
+    return {name: value for name, value in stored.items() if value != getattr(Look, name)}
 
 
 def fit_maps(
@@ -279,10 +277,7 @@ def color_channel(
     *,
     below: bool = False,
 ) -> Any:
-    """Give a channel the colour scale, with a bar that says where values, from to, saturate.
-
-    It stands at the right of the panels, or lies below them.
-    """
+    """Give a channel the colour scale, and a bar that says where values, from to, saturate."""
     length = min(max(length, _SHORTEST_BAR * look.bar_label), look.bar_length)
     count = max(1, min(_COLORBAR_TICKS, int(length / (2.2 * look.bar_label))))
     side = "bottom" if below else "right"

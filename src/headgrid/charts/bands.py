@@ -89,7 +89,7 @@ def _spread(texts: str, places: Sequence[float], by: str) -> alt.Chart:
 
 def draw_sums(axis: FrameAxis, heads: Sequence[tuple[Capture, int]], width: float, by: str) -> Any:
     """Return the sum over the keys that a map shows, at the right of each row with a tick."""
-    rows = np.searchsorted(axis.frames, axis.ticks)
+    rows = np.searchsorted(axis.axis.numbers, axis.ticks)
     sums = [np.nansum(capture.head_matrix(head)[rows], axis=1) for capture, head in heads]
     texts = [[f"{value:.2f}" for value in row.tolist()] for row in sums]
     middles = [shorten_float(sum(axis.span(tick, tick + 1)) / 2, 6) for tick in axis.ticks]

@@ -16,7 +16,7 @@ from headgrid.charts.axes import INK, Look, find_look, fit_profiles, role_channe
 from headgrid.charts.frames import FrameAxis, draw_path
 from headgrid.charts.heatmap import draw_heatmap
 from headgrid.charts.overview import draw_overview
-from headgrid.charts.panels import CELLS, ENDS, LINE, TILES, Panels, absent_marks
+from headgrid.charts.panels import CELLS, ENDS, LINE, TILES, Panels
 from headgrid.charts.spec import finish_chart, write_title
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.tables.budgets import POLICIES, budget_table, drop_table, rank_keys, smallest_budgets
@@ -91,14 +91,12 @@ def _draw_panel(panels: Panels, look: Look) -> Any:
     band = curves.mark_area(opacity=0.2, aria=False).transform_calculate(**ends)
     told = ["head:O", "policy:N", "frames:Q", "mean:Q", "std:Q", "least:Q"]
     points = curves.mark_point(opacity=0, aria=False).properties(name=ENDS)
-    inset = shorten_float(2 / look.unit, 6)
-    corner = size[0] - inset, size[1] - 2 * inset, "bottom", look.profile_title
+    lift = shorten_float(2 / look.unit, 6)  # over the line at zero
     return alt.layer(
         band.encode(y=alt.Y("low:Q", title="Mass Kept"), y2="high:Q"),
         curves.mark_line(strokeWidth=1.5 * look.line_width, aria=False).properties(name=LINE),
         points.encode(tooltip=told),  # in a page; no drawing has them
-        *panels.inside_labels(*corner, look),
-        *absent_marks(panels, ["head"], size, look),
+        *panels.words(size, "bottom", look.profile_title, look, lift=lift),
     ).transform_calculate(absent="!isValid(datum.mean)")
 
 
@@ -154,10 +152,11 @@ def draw_dropped(capture: Capture, cache: tuple[int, int], options: FigureOption
 def _outline(mask: Any, across: FrameAxis, upright: FrameAxis) -> str:
     """Return the path around the pairs of a mask [query, key], in units of their panel."""
     path = ""
-    for query, row in zip(upright.frames, mask, strict=True):
+    queries, keys = upright.axis.numbers, across.axis.numbers
+    for query, row in zip(queries, mask, strict=True):
         top, bottom = upright.span(query, query + 1)
         ends = np.flatnonzero(np.diff(row, prepend=False, append=False))
         for start, end in ends.reshape(-1, 2):
-            left, right = across.span(across.frames[start], across.frames[end - 1] + 1)
+            left, right = across.span(keys[start], keys[end - 1] + 1)
             path += f"M{left:g} {top:g}H{right:g}V{bottom:g}H{left:g}Z"
     return path

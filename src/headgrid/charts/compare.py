@@ -199,13 +199,13 @@ def _draw(
             .encode(**channel, tooltip=panels.tooltip("query", "key"))
             for scale, channel, field, sign, name in both
         ]
-        chart = panels.facet_maps([*layers, *keys], look, size=size, has_key=not below)
+        chart = panels.facet_maps([*layers, *keys], look, letters=size, has_key=not below)
         return panels.unfold(chart, ["query"]), pair_records(panels)
     bars = [
         scale_mark(scale, "datum.panel==0", field, **channel) for scale, channel, field, *_ in both
     ]
     tiles = map_marks(panels, look, vectors=False)
-    chart = panels.facet_maps([*bars, tiles, *keys], look, size=size, has_key=not below)
+    chart = panels.facet_maps([*bars, tiles, *keys], look, letters=size, has_key=not below)
     return chart, tile_records(panels, lambda number: scales[number % 3 == 2])
 
 

@@ -38,15 +38,10 @@ class FrameAxis:
     bars: bool = False
     pixels: int = MAX_PIXELS
 
-    @property
-    def frames(self) -> tuple[int, ...]:
-        """The numbers of what stands there."""
-        return self.axis.numbers
-
     @cached_property
     def places(self) -> list[int]:
         """The frames, and a number between them for each gap."""
-        return frame_places(self.frames, self.pixels)
+        return frame_places(self.axis.numbers, self.pixels)
 
     @cached_property
     def step(self) -> float:
@@ -57,41 +52,32 @@ class FrameAxis:
     @property
     def ticks(self) -> list[int]:
         """The frames that have a tick: all of up to 12, else ends of runs and some between."""
-        frames, place = self.frames, {frame: n for n, frame in enumerate(self.places)}
+        frames, place = self.axis.numbers, {frame: n for n, frame in enumerate(self.places)}
+        upright, words = self.upwards or self.upright_labels, self.axis.labels is not None
 
         def fit(a: int, b: int) -> bool:
-            letters = 1.0 if self.upwards or self.upright_labels else 0.28 * len(f"{a}{b}") + 0.23
-            room = letters * self.look.tick_label
-            if self.axis.labels is not None:  # more than so many words are not looked up by eye
+            room = (1.0 if upright else 0.28 * len(f"{a}{b}") + 0.23) * self.look.tick_label
+            if words:  # more than so many are not looked up by eye
                 room = max(room, self.length / _MOST_WORDS)
             return room <= 1.0001 * abs(place[a] - place[b]) * self.step
 
-        if self.axis.labels is not None:
-            chosen = [frames[0]]
-            for frame in frames[1:] if self.upwards or self.upright_labels else ():
-                if fit(chosen[-1], frame):
-                    chosen.append(frame)
-            return chosen if self.upwards or self.upright_labels else [*frames]
-        few = len(frames) <= 12
-        if few and all(map(fit, frames, frames[1:])):
+        few, chosen = len(frames) <= 12, list[int]()
+        if (words and not upright) or (few and not words and all(map(fit, frames, frames[1:]))):
             return [*frames]
         runs = frame_runs(frames) if len(place) > len(frames) else [frames]
         ends = [frames[0], frames[-1], *(run[n] for n in (0, -1) for run in runs)]
         regular = [range(0, len(run), 2) if few else frame_ticks(len(run)) for run in runs]
         inner = [run[n] for run, ticks in zip(runs, regular, strict=True) for n in ticks]
-        chosen = []
-        for frame in (*ends, *inner):
-            if all(fit(frame, other) for other in chosen):
+        for frame in frames if words else (*ends, *inner):
+            if all(fit(frame, other) for other in reversed(chosen)):
                 chosen.append(frame)
         return sorted(chosen)
 
     @cached_property
     def upright_labels(self) -> bool:
         """Whether labels below the panel stand upright, as they have no room side by side."""
-        size = self.look.tick_label
-        return not (
-            self.upwards or self.axis.labels is None or lies_flat(self.axis, size, self.step)
-        )
+        axis, size = self.axis, self.look.tick_label
+        return not (self.upwards or axis.labels is None or lies_flat(axis, size, self.step))
 
     def span(self, start: int, stop: int) -> tuple[float, float]:
         """Return where the frames from one to (without) another lie, from the left or the top."""
@@ -104,12 +90,13 @@ class FrameAxis:
     @property
     def gaps(self) -> list[tuple[float, float]]:
         """Start and end of each gap, in units from the left or the top."""
-        known, places = set(self.frames), self.places[:: -1 if self.upwards else 1]
+        known, places = set(self.axis.numbers), self.places[:: -1 if self.upwards else 1]
         return [self.span(place, place + 1) for place in places if place not in known]
 
     def lines(self, marks: Sequence[int | str], capture: Capture) -> list[float]:
         """Return where marks are, in units from the left or the top."""
         frames, at = sorted({*capture.query_frames, *capture.key_frames}), []
+        known = {*self.axis.numbers}
         if unknown := [mark for mark in marks if mark not in (*frames, BLOCKS)]:
             raise OptionError(
                 f"{capture.source}: marks has {unknown[0]}, which is no frame, expected "
@@ -123,9 +110,9 @@ class FrameAxis:
         ends = np.cumsum(capture.block_sizes or ()).tolist() if BLOCKS in marks else []
         starts = {frames[end] for end in ends if end < len(frames)}
         for number, place in enumerate(self.places):
-            if number and place in starts and self.places[number - 1] in self.frames:
+            if number and place in starts and self.places[number - 1] in known:
                 at.append(float(number))
-            if place in marks and place in self.frames:
+            if place in marks and place in known:
                 at.append(number + 0.5)
         places = (number * self.step for number in at)
         return [shorten_float(self.length - x if self.upwards else x, 6) for x in places]
@@ -158,8 +145,7 @@ def frame_axis(
     settings |= {"labelOverlap": False, "zindex": 0} | ({} if own else {"labelExpr": label})
     settings |= show_where(shown, label, extent)
     if not field:
-        pool = pool_factor(len(axis.frames), axis.pixels)
-        end = -(-len(places) // pool) * pool
+        end = round(axis.length / axis.step)  # whole pools of places
         tile = channel(datum=(end - 1) / 2, type="quantitative")
         tile = tile.scale(domain=[-0.5, end - 0.5], nice=False, zero=False)
         return tile.axis(**settings, labelFlush=False, title=title)

@@ -37,21 +37,18 @@ def shorten_label(text: str, room: float = _LONGEST) -> str:
     """Return as much of a text as has so much room, in heights of its letters."""
     if _measure(text) <= room:
         return text
-    widths = itertools.accumulate(map(_width, text), initial=1.0)  # of the ellipsis
+    widths = itertools.accumulate(map(_measure, text), initial=1.0)  # of the ellipsis
     return text[: max(0, sum(width <= room for width in widths) - 1)] + "…"
 
 
-@lru_cache(maxsize=2**14)
+@lru_cache(maxsize=2**15)
 def _measure(text: str) -> float:
-    return sum(map(_width, text))
-
-
-@lru_cache(maxsize=2**14)
-def _width(letter: str) -> float:
-    """Return the width of a letter, of other scripts and of signs what the wide ones take."""
-    if letter < "\u0530" or unicodedata.category(letter)[0] == "M":
-        return measure_text(letter)
-    return max(measure_text(letter), 0.75 if letter < "\u2000" else 1.0)
+    """Return the width of a text, letters of other scripts and signs as wide as the wide ones."""
+    if len(text) != 1:
+        return sum(map(_measure, text))
+    if text < "\u0530" or unicodedata.category(text)[0] == "M":
+        return measure_text(text)
+    return max(measure_text(text), 0.75 if text < "\u2000" else 1.0)
 
 
 def _show(label: str) -> str:

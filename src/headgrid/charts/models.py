@@ -18,11 +18,13 @@ from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.errors import OptionError, check_choice, show_value
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.pairs import OUTLIER
+from headgrid.survey.roles import expect_roles
 from headgrid.tables.measures import describe_measure, measure_title
 from headgrid.tables.tidy import round_values
 from headgrid.text import fit_title, measure_text, shorten_float, shorten_text
 
 _MOST_NAMES, _DOT, _HEAD = 12, 20, ["layer", "head"]
+_NUMBERS = ("a", "b", "runs_a", "runs_b", "difference", "outlier", "measure", "statistic")
 _Drawn = tuple[Any, Records, str, str]  # panel, records, the figure's own title, caption
 
 
@@ -71,9 +73,12 @@ def compare_heads(
     if isinstance(names, str) or len(names) != 2:
         raise OptionError(f"names is {show_value(names)}, expected two, of A and B")
     roles, labels = figure == "role_changes", [shorten_text(name, 40) for name in names]
-    if ("role_a" if roles else "difference") not in table or table.duplicated(_HEAD).any():
+    needed = {*_HEAD, *(("role_a", "role_b") if roles else _NUMBERS)}
+    found = [*getattr(table, "columns", ())]
+    if not needed <= {*found} or table.empty or table.duplicated(_HEAD).any():
         expected = f"of {'role_changes' if roles else 'compare_models'}, a row a head"
-        raise OptionError(f"the table has {', '.join(map(str, table))}, expected one {expected}")
+        told = ", ".join(map(str, found)) or "no columns"
+        raise OptionError(f"the table has {told}, expected one {expected}")
     if figure == "difference":
         return _draw_map(table, labels, options)
     look, draw = find_look(options), _draw_roles if roles else _draw_scatter
@@ -152,8 +157,10 @@ def _name_outliers(records: Records, dots: npt.NDArray[Any], size: float, letter
 
 def _draw_roles(table: pd.DataFrame, names: list[str], options: FigureOptions) -> _Drawn:
     look = find_look(options)
-    roles = [*table["role_a"].cat.categories]
-    counts = table.groupby(["role_a", "role_b"], observed=False).size().rename_axis(["from", "to"])
+    models = {"from": "role_a", "to": "role_b"}
+    parts = [table[_HEAD].assign(set=of, role=table[name]) for of, name in models.items()]
+    both = expect_roles(pd.concat(parts)).set_index([*_HEAD, "set"])["role"].unstack()
+    roles, counts = [*both["to"].cat.categories], both.groupby([*models], observed=False).size()
     records: Any = counts.reset_index(name="heads").assign(panel=0).to_dict("records")
     size = set_width(options, table.assign(set="")) or 54 * len(roles)
     up, across = (fit_title(f"Role in {name}", size, look.axis_title) for name in names)

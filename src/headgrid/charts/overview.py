@@ -334,14 +334,11 @@ def finish_summary(
     found = {int(layer) for layer in table.loc[table["runs"].notna(), "layer"].dropna()}
     missing = ", ".join(str(n) for n in expected_layers([*layers, *found]) if n not in found)
     caption += f" Missing layers: {missing}." if missing else ""
-    columns: dict[str, Any] = {key: table[key] for key in ("layer", "head", "runs")}
-    columns |= {"role": table["role"]} if "role" in table else {}
-    for column, value in ((name, "mean"), ("std", "std")):
-        columns[column] = round_values(table[value].to_numpy())
+    named = {name: "mean", "std": "std"}.items()
+    values = {column: round_values(table[of].to_numpy()) for column, of in named}
     chart = finish_sets(
         panel,
-        table["set"],
-        columns,
+        table.filter(["set", "layer", "head", "runs", "role"]).assign(**values),
         options,
         own=[f"{measure} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])],
         layers=layers,
@@ -354,8 +351,7 @@ def finish_summary(
 
 def finish_sets(
     panel: Any,
-    sets: pd.Series,
-    columns: Mapping[str, Any],
+    table: pd.DataFrame,
     options: FigureOptions,
     *,
     own: Sequence[str],
@@ -363,17 +359,16 @@ def finish_sets(
     caption: str,
     meta: Mapping[str, Any],
 ) -> alt.FacetChart:
-    """Put a panel for each set side by side, with the rows of a table; a row has its ``sets``.
+    """Put a panel for each set of a table side by side, with its rows as records.
 
     What is missing is in no record, so that it is not valid.
     """
-    look, sets = find_look(options), sets.map(str)
+    look, sets = find_look(options), table["set"].map(str)
     codes, names = pd.factorize(sets)
-    shown = {"panel": codes, "set": sets.map(lambda text: shorten_text(text) or None), **columns}
-    rows = zip(*(pd.Series(values).tolist() for values in shown.values()), strict=True)
+    shown = table.assign(panel=codes, set=sets.map(lambda text: shorten_text(text) or None))
     records = [
-        {key: value for key, value in zip(shown, row, strict=True) if not pd.isna(value)}
-        for row in rows
+        {str(name): value for name, value in row.items() if not pd.isna(value)}
+        for row in shown.to_dict("records")
     ]
     return finish_chart(
         facet_sets(panel, list(names), look),

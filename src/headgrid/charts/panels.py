@@ -1,7 +1,4 @@
-"""Heads of captures, in order -> a grid of their maps, facetted by panel.
-
-A grid reads one tidy table, as records that `headgrid.charts.records` makes of it.
-"""
+"""Heads of captures, in order -> a grid of their maps, facetted by panel."""
 
 from __future__ import annotations
 
@@ -165,41 +162,40 @@ class Panels:
         layers: Sequence[Any],
         look: Look,
         frame: alt.Chart | None = None,
-        size: float | None = None,
+        letters: float | None = None,
         *,
         has_key: bool = True,
     ) -> alt.FacetChart:
         """Facet the layers of a map, within a frame and with its name; say once what grey means."""
-        width, height = map_size(self.first, look)
-        inset = shorten_float(2 / look.unit, 6)
+        width, height = size = map_size(self.first, look)
         # Labels stand at the bottom right: a causal map has no data there.
-        labels = self.inside_labels(width - inset, height - inset, "bottom", look.map_title, look)
-        labels += absent_marks(self, [self.field], (width, height), look)
+        words = self.words(size, "bottom", look.map_title, look)
         frame = frame or panel_frame(width, height, [self.field], look)
-        axes = map_axes(self.first, look)
-        over = draw_over(axes, (width, height), self.field, self.marks, self.first)
-        beside = sums_room(look) if self.sums else 0
-        over += draw_bands(axes, (width, height), self.field, beside=beside)
+        axes, beside = map_axes(self.first, look), sums_room(look) if self.sums else 0
+        over = draw_over(axes, size, self.field, self.marks, self.first)
+        over += draw_bands(axes, size, self.field, beside=beside)
         over += [draw_sums(axes[1], self.heads, width, self.field)] if self.sums else []
         key = [unseen_key(self.field, look)] if has_key and self.unseen else []
-        panel = alt.layer(frame, *layers, *over, *labels, *key, width=width, height=height)
-        return self.facet(panel, look, size or look.map_title)
+        panel = alt.layer(frame, *layers, *over, *words, *key, width=width, height=height)
+        return self.facet(panel, look, letters or look.map_title)
 
-    def inside_labels(
-        self, x: float, y: float, baseline: str, size: float, look: Look
+    def words(
+        self, size: tuple[float, float], baseline: str, letters: float, look: Look, lift: float = 0
     ) -> list[alt.Chart]:
-        """Return labels at the right of the panels: text over a halo of the paper's white."""
+        """Return what is written in a panel: its label, over a white halo, and what is absent."""
+        absent = absent_marks(self, [self.field], size, look)
         if not look.inside_labels:
-            return []
+            return absent
+        inset = shorten_float(2 / look.unit, 6)
+        x, y = size[0] - inset, inset if baseline == "top" else size[1] - inset - lift
         name = f"{json.dumps(list(self.names))}[datum.{self.field}]"
         base = alt.Chart().transform_aggregate(groupby=[self.field]).transform_calculate(label=name)
         base = base.encode(text=alt.Text("label:N"), x=alt.XValue(x), y=alt.YValue(y))
-        text: dict[str, Any] = {"align": "right", "baseline": baseline, "fontSize": size}
+        text: dict[str, Any] = {"align": "right", "baseline": baseline, "fontSize": letters}
         text |= {"fontWeight": "bold", "aria": False}
-        width = shorten_float(2 / look.unit, 6)
-        halo = base.mark_text(**text, fill="white", stroke="white", strokeWidth=width)
-        labels = base.mark_text(**text, fill=INK).properties(name=LABELS)
-        return [halo.properties(name=HALO), labels]
+        halo = base.mark_text(**text, fill="white", stroke="white", strokeWidth=inset)
+        label = base.mark_text(**text, fill=INK).properties(name=LABELS)
+        return [halo.properties(name=HALO), label, *absent]
 
 
 def facet_panels(

@@ -16,7 +16,7 @@ from headgrid.charts.axes import INK, Look, fit_profiles, label_gap, plain_label
 from headgrid.charts.bands import draw_bands
 from headgrid.charts.frames import FrameAxis, draw_over, frame_axis
 from headgrid.charts.labels import room_beside
-from headgrid.charts.panels import BARS, ENDS, LINE, POINTS, Panels, absent_marks, mark_absent
+from headgrid.charts.panels import BARS, ENDS, LINE, POINTS, Panels, mark_absent
 from headgrid.charts.records import nest
 from headgrid.charts.scales import value_ticks
 from headgrid.charts.spec import Records
@@ -34,10 +34,7 @@ _THINNEST = 1.5
 
 
 def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
-    """Draw the last-block row of each panel as bars with a line; see `draw_maps`.
-
-    Value axes are independent, or one for all where the look says so.
-    """
+    """Draw the last-block row of each panel as bars with a line; add its data."""
     axis = FrameAxis(panels.first.key_axis, look.profile_width, look, bars=True)
     keys, bottom = axis.places, panels.border("bottom", look)
     key = frame_axis(alt.X, "key:O", axis, f"Key {axis.axis.name}", bottom)
@@ -58,8 +55,6 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
     points = base.mark_point(**dot, filled=True, invalid="filter").encode(tooltip=tooltip)
     # Beyond two keys a point of width the dots would only blacken the line.
     dense = len(keys) > 2 * look.profile_width * look.unit
-    inset = shorten_float(2 / look.unit, 6)
-    corner = look.profile_width - inset, inset, "top", look.profile_title
     size = look.profile_width, look.profile_height
     panel = alt.layer(
         bars.properties(name=BARS),
@@ -68,8 +63,7 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
         *draw_bands([axis], size, panels.field),
         line.properties(name=LINE),
         *([] if dense else [points.properties(name=POINTS)]),
-        *panels.inside_labels(*corner, look),
-        *absent_marks(panels, [panels.field], size, look),
+        *panels.words(size, "top", look.profile_title, look),
     )
     scales = {} if look.shared_values else {"y": "independent"}
     chart = panels.facet(panel, look, look.profile_title, **scales)

@@ -56,13 +56,11 @@ def role_map(
     layers, runs = [*expected_layers(map(int, votes["layer"]))], int(votes["runs"].max())
     own = ["Roles of Heads by Layer", *([f"Vote of {runs} Runs"] if runs > 1 else [])]
     rule = f", by {shorten_text(votes['rule'].iloc[0], 80)}" if "rule" in votes else ""
-    columns = {name: votes[name] for name in ("layer", "head", "role", "runs")}
-    columns |= {"row": votes["layer"].astype(str), "column": votes["head"].astype(str)}
-    columns |= {"share": votes["share"].round(6)}
+    places = {"row": votes["layer"].astype(str), "column": votes["head"].astype(str)}
+    shown = votes[["set", "layer", "head", "role", "runs"]]
     return finish_sets(
         _draw_panel(votes, layers, look, set_width(options, votes)),
-        votes["set"],
-        columns,
+        shown.assign(share=votes["share"].round(6), **places),
         options,
         own=own,
         layers=layers,

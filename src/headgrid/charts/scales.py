@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.errors import OptionError, check_choice
-from headgrid.options import PALETTES, SMALLEST_SPAN, ColorRange, FigureOptions
+from headgrid.errors import OptionError
+from headgrid.options import SMALLEST_SPAN, ColorRange, FigureOptions
 from headgrid.tables.ranges import Ranged, resolve_color_range
 from headgrid.text import shorten_float, write_number
 
@@ -197,7 +197,6 @@ class ColorScale:
 
 def palette_for(statistic: str, name: str) -> Palette:
     """Return the palette of a statistic: the named one where values have two signs, or viridis."""
-    check_choice("palette", name, PALETTES)
     return _PALETTES[name if STATISTICS[statistic].signed else "viridis"]
 
 
@@ -256,13 +255,10 @@ def frame_ticks(count: int) -> list[int]:
     where sinks are, never does.
     """
     base = 5 if count <= 30 else 10 if count <= 60 else 20
-    steps = (m * 10**e for e in range(1, 19) for m in (1, 2, 5))
-    for step in (base, *(s for s in steps if s > base)):
-        ticks = [t for t in range(0, count - 1, step) if not t or count - 1 - t >= step / 2]
-        ticks.append(count - 1)
-        if len(ticks) <= 8:
-            return ticks
-    raise AssertionError(count)
+    steps = [base, *(m * 10**e for e in range(1, 19) for m in (1, 2, 5) if m * 10**e > base)]
+    last = count - 1
+    ticks = ([t for t in range(0, last, step) if not t or last - t >= step / 2] for step in steps)
+    return next([*regular, last] for regular in ticks if len(regular) < 8)
 
 
 def frame_runs(frames: Sequence[int]) -> list[list[int]]:

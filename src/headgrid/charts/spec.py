@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 import altair as alt
 
 from headgrid.capture.model import Capture
-from headgrid.charts.axes import INK, Look, store_look
+from headgrid.charts.axes import FAMILIES, INK, Look, store_look
 from headgrid.errors import RenderError
 from headgrid.options import FigureOptions
 from headgrid.text import shorten_list, shorten_text, wrap_text
@@ -37,7 +37,7 @@ def configure(look: Look) -> dict[str, Any]:
     """Return the configuration of a chart with a look."""
     ink = {"labelColor": INK, "titleColor": INK, "labelLimit": 0, "titleLimit": 0}
     return {
-        "font": look.family,
+        "font": FAMILIES[look.font],
         "background": "white",
         "padding": look.padding,
         "title": {"fontSize": look.figure_title, "fontWeight": "bold", "color": INK, "limit": 0},

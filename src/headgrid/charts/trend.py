@@ -193,10 +193,7 @@ def _trend_panel(
 
 
 def _key(names: list[str], look: Look, width: float, *, dots: bool) -> alt.Color:
-    """Return the colours of the mean and of the heads, with a key over the panels that says so.
-
-    Its symbols are those of the panels: lines, or dots where there are no lines.
-    """
+    """Return the colours of mean and heads, with a key over the panels, of lines or else dots."""
     length = 0.48 * look.bar_label * len("".join(names)) + 50
     legend = alt.Legend(
         title=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -105,11 +106,6 @@ def measure_heads(capture: Capture, *, recent_keys: int = RECENT_KEYS) -> Column
 
     NaN where there is no such value, as without a full matrix for means over it; of
     ``recent_keys``, at least 1, see `measure_table`.
-
-    >>> row = [9.0, 1.0, -2.0, 1.0, 2.0, 3.0, 4.0]
-    >>> measures = measure_heads(Capture.from_array(last_block=[row]))
-    >>> {name: float(measures[name][0]) for name in ("sink_band", "middle_band", "recent_band")}
-    {'sink_band': 9.0, 'middle_band': -0.5, 'recent_band': 2.5}
     """
     if isinstance(recent_keys, bool) or not isinstance(recent_keys, int) or recent_keys < 1:
         raise OptionError(
@@ -178,9 +174,7 @@ def _find(name: str) -> Measure:
 
 
 def measure_title(name: str, statistic: str, key_name: str = FRAME) -> str:
-    """Return the title of an axis or a colour bar that shows a measure of a statistic.
-
-    ``key_name`` is what a key is called.
+    """Return the title of a measure of a statistic along keys that are called ``key_name``.
 
     >>> measure_title("sink", "logit"), measure_title("period", "logit", "Patch")
     ('Sink Score (logits)', 'Dominant Period (patches)')
@@ -262,22 +256,16 @@ def measure_table(
      layer  head statistic  first  sink
          3     0     logit    5.0   3.5
     """
-
-    def measure(capture: Capture) -> dict[str, object]:
-        measured = measure_heads(capture, recent_keys=recent_keys)
-        return {"set": "", "statistic": capture.statistic, **measured}
-
     columns = ["set", "run", "layer", "head", "statistic", *MEASURES]
-    return head_table(captures, columns, measure).astype(dict.fromkeys(COUNTS, "int64"))
+    table = head_table(captures, columns, partial(measure_heads, recent_keys=recent_keys))
+    return table.astype(dict.fromkeys(COUNTS, "int64"))
 
 
 def _mean_of_each(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the mean of each row, NaN left out; NaN for a row without a value."""
     seen = ~np.isnan(rows)
-    counts = seen.sum(axis=1)
-    means = np.full(len(rows), np.nan)
-    np.divide(np.where(seen, rows, 0.0).sum(axis=1), counts, out=means, where=counts > 0)
-    return means
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(seen, rows, 0.0).sum(axis=1) / seen.sum(axis=1))
 
 
 def _band_measures(

@@ -45,11 +45,11 @@ def resolve_color_range(
     rule : {"symmetric", "shared", "minmax", "quantile", "log"} or (low, high) or ColorRange
         ``symmetric`` and ``shared`` take the largest magnitude of a visible
         value, of one capture or of all; ``minmax`` the smallest and the largest
-        value, and zero; ``quantile`` the 1 % and the 99 % quantile of all
-        visible values of all captures together, whichever is larger in
-        magnitude for both sides. ``log``, of statistics without sign, takes whole
-        decades from the smallest value above 0 to the largest value, at most seven. A
-        range that is resolved already passes through.
+        value, and zero; ``quantile`` the 1 % and the 99 % quantile (exact to a share of
+        2**-12 of their magnitude) of all visible values of all captures together,
+        whichever is larger in magnitude for both sides. ``log``, of statistics without
+        sign, takes whole decades from the smallest value above 0 to the largest value, at
+        most seven. A range that is resolved already passes through.
     captures : iterable of Capture
         What the rule is applied to; read once, and none is kept.
 
@@ -66,11 +66,6 @@ def resolve_color_range(
     OptionError
         For an unknown rule, with the choices and the near miss; for ``log`` of a statistic
         with two signs; for ``head``, which is not one range.
-
-    Notes
-    -----
-    The quantiles are pooled, never those of one capture combined with those of
-    another, and exact to a share of 2**-12 of their magnitude.
 
     Examples
     --------

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture.axis import Axis, Segment
+from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError
@@ -52,16 +53,12 @@ def segment_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
     import pandas as pd
 
     listed, rows = list(each_capture(captures)), []
+    expect_alike(listed, "one statistic; handle them separately", ["statistic"])
     for capture in listed:
         if not capture.query_axis.parts and not capture.key_axis.parts:
             raise CaptureError(
                 f"{capture.source}: has no segments, expected named parts of its axes; give them "
                 "with capture.with_segments({'text': (0, 226), 'video': (226, None)})"
-            )
-        if capture.statistic != listed[0].statistic:
-            raise CaptureError(
-                f"{capture.source}: holds {capture.statistic}, and {listed[0].source} "
-                f"{listed[0].statistic}, expected one statistic; handle them separately"
             )
         for head in range(capture.num_heads):
             place = (capture.run, capture.layer_index, head)

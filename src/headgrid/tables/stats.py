@@ -87,7 +87,7 @@ def layer_statistics(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
 
 def each_capture(captures: Capture | Iterable[Capture]) -> Iterator[Capture]:
     """Yield the captures, of one or of many; refuse what is none."""
-    for capture in [captures] if isinstance(captures, Capture) else captures:
+    for capture in captures if isinstance(captures, Iterable) else [captures]:
         expect_capture(capture)
         yield capture
 
@@ -97,14 +97,14 @@ def head_table(
     columns: list[str],
     measure: Callable[[Capture], Mapping[str, object]],
 ) -> pd.DataFrame:
-    """Return a row a head: its run, layer and number, and what is measured of each capture."""
+    """Return a row a head: columns of its place, its statistic, and what is measured of it."""
     import pandas as pd
 
     parts = []
     for capture in each_capture(captures):
-        heads = {"layer": capture.layer_index, "head": np.arange(capture.num_heads)}
-        part = {"run": capture.run, **heads, **measure(capture)}
-        parts.append(pd.DataFrame(part, columns=columns))
+        place = {"set": "", "run": capture.run, "layer": capture.layer_index}
+        place |= {"head": np.arange(capture.num_heads), "statistic": capture.statistic}
+        parts.append(pd.DataFrame({**place, **measure(capture)}, columns=columns))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 

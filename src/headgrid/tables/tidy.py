@@ -1,8 +1,4 @@
-"""Captures -> long-form DataFrames, one row a visible value; the one place that rounds.
-
-The value column is named by the capture's statistic (`logit`, `mass`, ...), and
-query and key are frame numbers. Unseen pairs have no row.
-"""
+"""Captures -> long-form DataFrames, one row a visible value; the one place that rounds."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ import pandas as pd
 
 from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture
+from headgrid.capture.schema import Array
 from headgrid.errors import CaptureError
 from headgrid.tables.stats import each_capture
 
@@ -22,8 +19,6 @@ from headgrid.tables.stats import each_capture
 #: coarser than the fourth digit, and float16, as most captures are, has hardly more.
 DIGITS = 4
 _SMALLEST = 1e-290
-
-_Columns = dict[str, npt.NDArray[Any]]
 
 
 def pair_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
@@ -97,12 +92,12 @@ def panel_pairs(panels: Sequence[tuple[Capture, int]], field: str = "panel") -> 
          0          7     1      0    0    2.0
          1          7     0      0    0    1.0
     """
-    return _table(panels, field, _pairs)
+    return _table(panels, field, lambda capture, head: capture.head_matrix(head))
 
 
 def panel_profiles(panels: Sequence[tuple[Capture, int]], field: str = "panel") -> pd.DataFrame:
     """Return every visible key of the last-block row of chosen heads; see `panel_pairs`."""
-    return _table(panels, field, _profile)
+    return _table(panels, field, lambda capture, head: capture.last_block_rows[head])
 
 
 def round_values(values: npt.NDArray[Any], digits: int = DIGITS) -> npt.NDArray[np.float64]:
@@ -135,43 +130,30 @@ def _heads_of(captures: Capture | Iterable[Capture]) -> list[tuple[Capture, int]
 
 
 def _table(
-    panels: Sequence[tuple[Capture, int]], field: str, read: Callable[[Capture, int], _Columns]
+    panels: Sequence[tuple[Capture, int]], field: str, read: Callable[[Capture, int], Array]
 ) -> pd.DataFrame:
+    """Return what is visible in an array of each panel, [query, key] or [key], as rows."""
     captures, heads = zip(*panels, strict=True)
     if len({capture.statistic for capture in captures}) > 1:
         expect_alike(captures, "one statistic; handle them separately", ["statistic"])
-    parts = [read(capture, head) for capture, head in panels]
-    same: dict[str, Any] = {} if field == "head" else {field: range(len(panels))}
-    same |= {
+    places, values = [], []
+    for capture, head in panels:
+        found = read(capture, head)
+        places.append(np.nonzero(~np.isnan(found)))
+        values.append(round_values(found[places[-1]]))
+    columns: dict[str, Any] = {} if field == "head" else {field: range(len(panels))}
+    columns |= {
         "run": np.array([capture.run for capture in captures], dtype=object),
         "layer": [capture.layer_index for capture in captures],
         "head": heads,
     }
-    counts = [len(part[captures[0].statistic]) for part in parts]
-    columns = {name: np.repeat(values, counts) for name, values in same.items()}
-    for name in parts[0]:
-        columns[name] = np.concatenate([part[name] for part in parts])
-        axes = [getattr(capture, f"{name}_axis", None) for capture in captures]
-        if any(axis is not None and axis.labels for axis in axes):
-            named = [
-                axis.look_up(part[name]) for part, axis in zip(parts, axes, strict=True) if axis
-            ]
-            columns[f"{name}_label"] = np.concatenate(named)
-    return pd.DataFrame(columns)
-
-
-def _pairs(capture: Capture, head: int) -> _Columns:
-    matrix = capture.head_matrix(head)
-    query, key = np.nonzero(~np.isnan(matrix))
-    return {
-        "query": np.asarray(capture.query_frames)[query],
-        "key": np.asarray(capture.key_frames)[key],
-        capture.statistic: round_values(matrix[query, key]),
-    }
-
-
-def _profile(capture: Capture, head: int) -> _Columns:
-    row = capture.last_block_rows[head]
-    (key,) = np.nonzero(~np.isnan(row))
-    frames = np.asarray(capture.key_frames)[key]
-    return {"key": frames, capture.statistic: round_values(row[key])}
+    counts = list(map(len, values))
+    columns = {name: np.repeat(column, counts) for name, column in columns.items()}
+    for number, side in enumerate(["query", "key"][-len(places[0]) :]):
+        axes = [getattr(capture, f"{side}_axis") for capture in captures]
+        numbers = [np.asarray(a.numbers)[at[number]] for a, at in zip(axes, places, strict=True)]
+        columns[side] = np.concatenate(numbers)
+        if any(axis.labels for axis in axes):
+            named = [axis.look_up(own) for axis, own in zip(axes, numbers, strict=True)]
+            columns[f"{side}_label"] = np.concatenate(named)
+    return pd.DataFrame(columns | {captures[0].statistic: np.concatenate(values)})
