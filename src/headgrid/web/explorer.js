@@ -125,7 +125,7 @@ class Explorer {
     const model = await this.readRun(state.run);
     const values = await this.layer(layer);
     if (state !== this.state) return; // and another drawing follows
-    Object.assign(this, { model, values });
+    Object.assign(this, { model, shown: state, values });
     this.fillControls();
     this.fillLists();
     await Promise.all([
@@ -350,7 +350,7 @@ class Explorer {
   pairAt(chart, event) {
     const { axes, keys, queries } = this.model;
     const box = chart.node.querySelector(".cell .background")?.getBoundingClientRect();
-    if (!box || !chart.view) return null; // while it is drawn
+    if (!box || this.shown !== this.state) return null; // while it is read
     const [up, across] = [(box.bottom - event.clientY) / box.height, (event.clientX - box.x) / box.width];
     const place = (places, share) => places[Math.floor(share * places.length)];
     const query = chart === this.map ? place(axes[0], up) : this.state.query;
