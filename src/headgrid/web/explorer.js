@@ -143,7 +143,8 @@ class Explorer {
     const { head, layer, statistic } = this.state;
     const { spec } = this.model.measures[statistic];
     const { node } = this.overview;
-    const chosen = { chosen_layer: `${layer}`, chosen_head: `${head}` };
+    const [column, row] = ["x", "y"].map((side) => spec.spec.layer[0].encoding[side].scale.domain);
+    const chosen = { chosen_column: column.indexOf(`${head}`), chosen_row: row.indexOf(`${layer}`) };
     const about = `${this.state.run} ${statistic} ${node.clientWidth}`;
     const known = this.fitted?.about === about;
     let beside = 130; // axis and colour bar, about: their labels are measured by drawing them
@@ -193,13 +194,13 @@ class Explorer {
     }
     const [query, key] = this.pointed ?? [];
     const own = state.range === "head"; // beyond which nothing of it lies
-    const at = (axis, frame) => (image && frame !== null ? axes[axis].indexOf(frame) : frame);
+    const rowOf = (frame) => axes[0].length - 1 - axes[0].indexOf(frame);
     await this.map.show(spec, this.records.rows, {
       ...rangeParameters(range, own ? range : extents[layer]),
       range_stops: scale.stops,
-      chosen_query: at(0, state.query),
-      pointed_query: this.pointed ? at(0, queries[query]) : null,
-      pointed_key: this.pointed ? at(1, keys[key]) : null,
+      chosen_row: state.query === null ? null : rowOf(state.query),
+      pointed_row: this.pointed ? rowOf(queries[query]) : null,
+      pointed_column: this.pointed ? axes[1].indexOf(keys[key]) : null,
     });
     if (image) node.querySelector("image").setAttribute("href", this.records.picture.src);
   }
@@ -457,15 +458,16 @@ class Explorer {
 
   listen() {
     const on = (id, type, listener) => find(id).addEventListener(type, listener);
-    this.overview.on("click", ({ layer, head }) => {
+    const headAt = (event) => event.target.__data__?.datum ?? {}; // what Vega has drawn there
+    on("overview", "click", (event) => {
+      const { layer, head } = headAt(event);
       if (layer !== undefined && head !== undefined) this.choose(layer, head);
     });
-    this.overview.on("mousemove", (datum) => {
-      const measure = this.state.statistic;
-      const { layer, head } = datum;
+    on("overview", "mousemove", (event) => {
+      const { layer, head, [this.state.statistic]: value } = headAt(event);
       if (layer === undefined && head === undefined) return;
       const place = [layer === undefined ? "all layers" : `layer ${layer}`, head === undefined ? "all heads" : `head ${head}`];
-      const said = `${place.join(", ")}: ${this.model.measures[measure].title} ${print(datum[measure])}`;
+      const said = `${place.join(", ")}: ${this.model.measures[this.state.statistic].title} ${print(value)}`;
       this.say(said.replace(/^./, (c) => c.toUpperCase()), "overview-readout");
     });
     for (const chart of [this.map, this.profile]) {

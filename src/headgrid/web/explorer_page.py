@@ -252,7 +252,6 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
         },
         "lastBlock": _tell_last_block(whole),
         "measures": measures,
-        "widths": [livespecs.map_width(first, width) for width in livespecs.MAP_WIDTHS],
         "wordRoom": livespecs.word_room(first),
         "maps": [
             livespecs.draw_live_map(first, palette, width, vectors=vectors)
