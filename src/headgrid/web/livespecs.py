@@ -220,10 +220,8 @@ def _rings(size: tuple[int, int], column: str, row: str, out: float = 0) -> Iter
     drawing.
     """
     encoding = {"x": {"value": -out}, "x2": {"value": {"expr": f"child_width+{out}"}}}
-    for side, channel, place, count in (
-        ("width", "x", column, size[0]),
-        ("height", "y", row, size[1]),
-    ):
+    sides = ("width", "x", column, size[0]), ("height", "y", row, size[1])
+    for side, channel, place, count in sides:
         if place:
             cell = f"*child_{side}/{count}"
             encoding[channel] = {"value": {"expr": f"{place}{cell}-{out}"}}
