@@ -128,6 +128,10 @@ class Explorer {
     Object.assign(this, { model, shown: state, values });
     this.fillControls();
     this.fillLists();
+    if (this.pointed) {
+      const [query, key] = this.pointed;
+      this.sayPair(model.queries[query], model.keys[key], values.value(head, query, key));
+    }
     await Promise.all([
       this.drawOverview(),
       model.maps.length ? this.drawMap(values, layer, head) : null,
@@ -326,25 +330,9 @@ class Explorer {
   // -- What a reader does
 
   step(name, step) {
-    const { heads, layers } = this.run;
-    if (name === "head") {
-      return this.choose(this.state.layer, Math.min(heads - 1, Math.max(0, this.state.head + step)));
-    }
-    const at = layers.indexOf(this.state.layer) + step;
-    return this.choose(layers[Math.min(layers.length - 1, Math.max(0, at))], this.state.head);
-  }
-
-  choose(layer, head) {
-    const drawn = this.change({ layer, head });
-    if (this.pointed) this.sayPointed();
-    return drawn;
-  }
-
-  sayPointed() {
-    const { keys, queries } = this.model;
-    const [query, key] = this.pointed;
-    const { head, layer } = this.state;
-    this.layer(layer).then((values) => this.sayPair(queries[query], keys[key], values.value(head, query, key)));
+    const places = name === "head" ? Array.from({ length: this.run.heads }, (_, head) => head) : this.run.layers;
+    const at = places.indexOf(this.state[name]) + step;
+    return this.change({ [name]: places[Math.min(places.length - 1, Math.max(0, at))] });
   }
 
   // Query, key and value at the mouse on the map or on the profile, if there is a value.
@@ -381,7 +369,6 @@ class Explorer {
     const within = (at, count) => Math.min(count - 1, Math.max(0, at));
     const [query, key] = this.pointed ? [this.pointed[0] + up, this.pointed[1] + right] : start;
     this.pointed = [within(query, queries.length), within(key, keys.length)];
-    this.sayPointed();
     return this.draw();
   }
 
@@ -461,7 +448,7 @@ class Explorer {
     const headAt = (event) => event.target.__data__?.datum ?? {}; // what Vega has drawn there
     on("overview", "click", (event) => {
       const { layer, head } = headAt(event);
-      if (layer !== undefined && head !== undefined) this.choose(layer, head);
+      if (layer !== undefined && head !== undefined) this.change({ layer, head });
     });
     on("overview", "mousemove", (event) => {
       const { layer, head, [this.state.statistic]: value } = headAt(event);
@@ -476,8 +463,8 @@ class Explorer {
     }
     this.onPair(this.map, "click", (query) => this.toggleRow(query));
     on("statistic", "change", (event) => this.change({ statistic: event.target.value }));
-    on("layer", "change", (event) => this.choose(Number(event.target.value), this.state.head));
-    on("head-number", "change", (event) => this.choose(this.state.layer, Number(event.target.value)));
+    on("layer", "change", (event) => this.change({ layer: Number(event.target.value) }));
+    on("head-number", "change", (event) => this.change({ head: Number(event.target.value) }));
     for (const name of ["layer", "head"]) {
       on(`${name}-back`, "click", () => this.step(name, -1));
       on(`${name}-on`, "click", () => this.step(name, 1));
@@ -498,7 +485,10 @@ class Explorer {
     }
     on("run", "change", (event) => this.change({ run: Number(event.target.value) }));
     for (const id of ["order", "role"]) on(id, "change", (event) => this.change({ [id]: event.target.value }));
-    on("ranking", "change", (event) => this.choose(...event.target.value.split(":").map(Number)));
+    on("ranking", "change", (event) => {
+      const [layer, head] = event.target.value.split(":").map(Number);
+      this.change({ layer, head });
+    });
     const taken = {
       figure: () => this.takeFigure(),
       map: () => this.takeMap(),
