@@ -72,10 +72,7 @@ def walk_spec(spec: Spec) -> Nodes:
 
 
 def cut_cells(spec: Spec) -> tuple[Spec, Maps]:
-    """Return the specification with one cell for each panel of its maps, and the maps.
-
-    Where a map is not exactly as headgrid builds it, everything stays, and there are no maps.
-    """
+    """Return the specification with one cell for each panel of its maps, and all these, or none."""
     try:
         return _cut(spec)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):

@@ -198,12 +198,12 @@ class Explorer {
     }
     const [query, key] = this.pointed ?? [];
     const own = state.range === "head"; // beyond which nothing of it lies
-    const rowOf = (frame) => axes[0].length - 1 - axes[0].indexOf(frame);
+    const fromTop = (query) => axes[0].length - 1 - axes[0].indexOf(query);
     await this.map.show(spec, this.records.rows, {
       ...rangeParameters(range, own ? range : extents[layer]),
       range_stops: scale.stops,
-      chosen_row: state.query === null ? null : rowOf(state.query),
-      pointed_row: this.pointed ? rowOf(queries[query]) : null,
+      chosen_row: state.query === null ? null : fromTop(state.query),
+      pointed_row: this.pointed ? fromTop(queries[query]) : null,
       pointed_column: this.pointed ? axes[1].indexOf(keys[key]) : null,
     });
     if (image) node.querySelector("image").setAttribute("href", this.records.picture.src);
