@@ -210,15 +210,14 @@ class Explorer {
   }
 
   async drawProfile(values, layer, head) {
-    const { keys, profiles, statistic } = this.model;
+    const { axes, keys, profiles, statistic } = this.model;
     const { query } = this.state;
     const spec = profiles[fitMap(this.model, this.profile.node.clientWidth)];
     const row = this.rowOf(values);
     const about = `${this.state.run} ${layer} ${head} ${query}`;
     if (this.line?.about !== about) {
       // In a gap of the frames, the axis has a place that no key has.
-      const places = spec.spec.layer.map((part) => part.encoding.x?.scale?.domain).find(Array.isArray);
-      const shown = places.map((frame) => row[keys.indexOf(frame)] ?? null);
+      const shown = axes[1].map((frame) => row[keys.indexOf(frame)] ?? null);
       this.line = { about, rows: [{ panel: 0, layer, head, [statistic]: shown }] };
     }
     await this.profile.show(spec, this.line.rows, valueParameters(row));

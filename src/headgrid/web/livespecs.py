@@ -69,6 +69,13 @@ def draw_live_overview(
     spec = _finish(to_spec(chart, validate=False))
     left_out = {"set"} if (summary["runs"] > 1).any() else {"set", "std", "runs"}
     panel, cells = spec["spec"], _layer(spec, CELLS)
+    columns, rows = (len(cells["encoding"][channel]["scale"]["domain"]) for channel in "xy")
+    # Cells grow, to hold larger text; few rows grow to a height of 150 of all or 40 of each, as the
+    # colour bar beside them has a title.
+    panel["width"] = columns * round(panel["width"] / columns * 1.25)
+    row = round(panel["height"] / rows * 1.2)
+    panel["height"] = rows * max(row, min(40, 150 // rows))
+    spec["bounds"] = "full"
     for part in panel["layer"]:
         encoding = part["encoding"]
         if "text" in encoding:
@@ -81,19 +88,10 @@ def draw_live_overview(
         if "tooltip" in encoding:
             shown = [one for one in encoding["tooltip"] if one["field"] not in left_out]
             encoding["tooltip"] = shown
-    columns, rows = (len(cells["encoding"][channel]["scale"]["domain"]) for channel in "xy")
-    # Cells grow, to hold that text; few rows grow to a height of 150 of all or 40 of each, as the
-    # colour bar beside them has a title.
-    panel["width"] = columns * round(panel["width"] / columns * 1.25)
-    row = round(panel["height"] / rows * 1.2)
-    panel["height"] = rows * max(row, min(40, 150 // rows))
-    spec["bounds"] = "full"
-    for part in panel["layer"]:
-        bar = part["encoding"]["color"].get("legend") if "tooltip" in part["encoding"] else {}
-        # The title is on one line: there is room now.
-        bar["title"] = measure_title(name, found.statistic, key_name)
-        bar["gradientLength"] = panel["height"]
-        bar.pop("titlePadding", None)
+            bar = encoding["color"]["legend"]
+            bar["title"] = measure_title(name, found.statistic, key_name)  # on one line
+            bar["gradientLength"] = panel["height"]
+            bar.pop("titlePadding", None)
     panel["layer"] += _rings((columns, rows), "chosen_column", "chosen_row")
     return check_spec(spec)
 
