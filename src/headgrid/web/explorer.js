@@ -26,6 +26,8 @@ function fillSelect(select, choices, chosen) {
   select.value = chosen;
 }
 
+const SELECTS = [["layer", "layer"], ["head", "head-number"]];
+
 // What an address does not name.
 const DEFAULTS = { query: null, order: "size", role: "" };
 
@@ -135,7 +137,7 @@ class Explorer {
     await Promise.all([
       this.drawOverview(),
       model.maps.length ? this.drawMap(values, layer, head) : null,
-      this.drawProfile(values, layer, head),
+      this.drawProfile(layer, head),
     ]);
     main.dataset.shown = writeAddress(state, this.page.runs);
     const { layers } = this.run;
@@ -209,11 +211,11 @@ class Explorer {
     if (image) node.querySelector("image").setAttribute("href", this.records.picture.src);
   }
 
-  async drawProfile(values, layer, head) {
+  async drawProfile(layer, head) {
     const { axes, keys, profiles, statistic } = this.model;
     const { query } = this.state;
     const spec = profiles[fitMap(this.model, this.profile.node.clientWidth)];
-    const row = this.rowOf(values);
+    const row = this.rowOf();
     const about = `${this.state.run} ${layer} ${head} ${query}`;
     if (this.line?.about !== about) {
       // In a gap of the frames, the axis has a place that no key has.
@@ -256,13 +258,12 @@ class Explorer {
     document.title = [`${here}${run.name && `, ${run.name}`}`, this.page.title].join(" · ");
     find("head-title").textContent = here;
     fillSelect(find("statistic"), run.measures.map((name) => [name, model.measures[name].title]), statistic);
-    fillSelect(find("layer"), run.layers.map((number) => [number, number]), layer);
-    fillSelect(find("head-number"), Array.from({ length: run.heads }, (_, number) => [number, number]), head);
-    const at = run.layers.indexOf(layer);
-    find("layer-back").disabled = at === 0;
-    find("layer-on").disabled = at === run.layers.length - 1;
-    find("head-back").disabled = head === 0;
-    find("head-on").disabled = head === run.heads - 1;
+    for (const [name, select] of SELECTS) {
+      const places = run[`${name}s`];
+      fillSelect(find(select), places.map((place) => [place, place]), state[name]);
+      find(`${name}-back`).disabled = state[name] === places[0];
+      find(`${name}-on`).disabled = state[name] === places.at(-1);
+    }
     for (const radio of document.querySelectorAll("[name=range]")) radio.checked = radio.value === range;
     const [low, high] = this.range.map((end) => Number(end.toPrecision(4)));
     for (const [id, end, shown] of [["low", state.low, low], ["high", state.high, high]]) {
@@ -329,7 +330,7 @@ class Explorer {
   // -- What a reader does
 
   step(name, step) {
-    const places = name === "head" ? Array.from({ length: this.run.heads }, (_, head) => head) : this.run.layers;
+    const places = this.run[`${name}s`];
     const at = places.indexOf(this.state[name]) + step;
     return this.change({ [name]: places[Math.min(places.length - 1, Math.max(0, at))] });
   }
@@ -344,7 +345,7 @@ class Explorer {
     const query = chart === this.map ? place(axes[0], up) : this.state.query;
     const within = chart === this.map ? queries.includes(query) : up >= 0 && up < 1;
     const key = place(axes[1], across);
-    const value = (within && this.rowOf(this.values, query)[keys.indexOf(key)]) ?? null;
+    const value = (within && this.rowOf(query)[keys.indexOf(key)]) ?? null;
     return within && value !== null ? [query, key, value] : null;
   }
 
@@ -428,13 +429,13 @@ class Explorer {
 
   takeProfile() {
     const { query } = this.state;
-    return this.takeTable("profile", this.rowOf(this.values).map((value, at) => [query, this.model.keys[at], value]));
+    return this.takeTable("profile", this.rowOf().map((value, at) => [query, this.model.keys[at], value]));
   }
 
   // The values of the profile: of the last block, or of the query that was chosen, or another.
-  rowOf(values, query = this.state.query) {
-    const { head } = this.state;
-    return query === null ? values.last(head) : values.row(head, this.model.queries.indexOf(query));
+  rowOf(query = this.state.query) {
+    const { model, state, values } = this;
+    return query === null ? values.last(state.head) : values.row(state.head, model.queries.indexOf(query));
   }
 
   copy(what, text) {
@@ -462,9 +463,8 @@ class Explorer {
     }
     this.onPair(this.map, "click", (query) => this.toggleRow(query));
     on("statistic", "change", (event) => this.change({ statistic: event.target.value }));
-    on("layer", "change", (event) => this.change({ layer: Number(event.target.value) }));
-    on("head-number", "change", (event) => this.change({ head: Number(event.target.value) }));
-    for (const name of ["layer", "head"]) {
+    for (const [name, select] of SELECTS) {
+      on(select, "change", (event) => this.change({ [name]: Number(event.target.value) }));
       on(`${name}-back`, "click", () => this.step(name, -1));
       on(`${name}-on`, "click", () => this.step(name, 1));
     }

@@ -220,7 +220,7 @@ def _describe_run(views: Sequence[View], number: int, model: Mapping[str, Any]) 
         "pick": view.pick and (view.pick if view.runs == 1 else _NO_RUN + remedy),
         "head": view.heads.get(view.input.place.text) if view.runs == 1 else None,
         "layers": list(view.captures),
-        "heads": model["heads"],
+        "heads": list(range(model["heads"])),
         "queries": model["queries"],
         "measures": list(model["measures"]),
         "address": address if several else "",
