@@ -271,6 +271,21 @@ def test_a_click_on_the_overview_shows_that_head(shown, run):
     assert number(tooltip["logit"]) == spoken_value(shown) == expected[3, 1]
 
 
+def test_no_value_of_another_layer_is_told_while_a_layer_is_read(shown):
+    shown.page.mouse.move(*cell_center(shown, 3, 1))
+    wait_for_text(shown, "readout", "Layer 0, head 0, query 3, key 1:")
+    shown.page.evaluate(
+        """([clientX, clientY]) => {
+          const [layer, map] = ["layer", "map"].map((id) => document.getElementById(id));
+          layer.value = 2;
+          layer.dispatchEvent(new Event("change"));
+          map.dispatchEvent(new MouseEvent("mousemove", { clientX, clientY }));
+        }""",
+        [*cell_center(shown, 2, 1)],
+    )
+    assert state_of(shown)["readout"].startswith("Layer 0, head 0, query 3, key 1:")
+
+
 def test_the_overview_shows_every_measure_of_every_head(shown, run):
     table = measure_table(run)
     names = [name for name in MEASURES if table[name].notna().any()]
@@ -752,7 +767,8 @@ WORDS = [
 
 def test_words_stand_in_the_readout_the_tooltip_and_the_titles(visit, tmp_path):
     values = waves(1, 12, 12)
-    seen = open_page(visit, Capture.from_array(values, causal=True, labels=WORDS), tmp_path)
+    capture = Capture.from_array(values, causal=True, labels=WORDS)
+    seen = open_page(visit, capture, tmp_path, width=500, height=1300)
     assert "12 query x 12 key tokens" in seen.page.locator("header").inner_text()
     assert "frame" not in seen.page.locator("body").aria_snapshot().lower()
     assert seen.page.get_by_role("application", name="Map of query and key tokens").count() == 1
@@ -766,6 +782,7 @@ def test_words_stand_in_the_readout_the_tooltip_and_the_titles(visit, tmp_path):
         assert (tooltip["query"], tooltip["key"]) == ("11", str(key))
         assert tooltip["query_label"] == 50 * "long"
         assert tooltip["key_label"].startswith(label)
+        assert seen.page.locator("#vg-tooltip-element").bounding_box()["x"] >= 0
     seen.page.mouse.click(*cell_center(seen, 7, 0, 12))
     wait_for_text(seen, "profile-title", f"Profile of query token 7 \u2068'{ARABIC}'\u2069")
     back = seen.page.get_by_role("button", name="Back to the last block (token 11 'longlong")

@@ -29,16 +29,6 @@ def check_files(files: Sequence[Path]) -> dict[Path, str]:
     return formats
 
 
-#: The files that one figure is written to, their formats by suffix.
-files_option = shared.path_option(
-    "-o --output files FILE",
-    "The figure; its suffix says the format. Give it again for another format.",
-    required=True,
-    multiple=True,
-    check=check_files,
-)
-
-
 @click.command()
 @shared.inputs_argument
 @option(
@@ -47,7 +37,13 @@ files_option = shared.path_option(
     multiple=True,
     required=True,
 )
-@files_option
+@shared.path_option(
+    "-o --output files FILE",
+    "The figure; its suffix says the format. Give it again for another format.",
+    required=True,
+    multiple=True,
+    check=check_files,
+)
 @option("--figure heatmap|perhead|both", "Maps, profiles, or both in paired rows.", "heatmap")
 @shared.style_options
 @shared.profile_options

@@ -69,8 +69,7 @@ def _write_csv(captures: Sequence[Capture]) -> str:
     layers = layer_statistics(captures)
     # Row by row, as two captures may share run and layer.
     repeated = layers.loc[layers.index.repeat([capture.num_heads for capture in captures])]
-    for name in _LAYER_COLUMNS:
-        heads[name] = repeated[name].to_numpy()
+    heads[[*_LAYER_COLUMNS]] = repeated[[*_LAYER_COLUMNS]].to_numpy()
     heads.insert(2, "statistic", [c.statistic for c in captures for _ in range(c.num_heads)])
     return heads.to_csv(index=False, lineterminator="\n")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeAlias
@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from headgrid.charts.panels import CELLS
-from headgrid.charts.scales import ColorScale, match_scale
+from headgrid.charts.scales import match_scale
 from headgrid.charts.spec import Records, Spec
 from headgrid.render.svg.cells import Cells
 from headgrid.render.svg.marks import expect
@@ -29,56 +29,27 @@ Nodes: TypeAlias = list[tuple[str, Node]]
 
 _SHIFT = re.compile(r"datum\.position([+-]\d+)?")
 _LISTED = re.compile(r"(\[[\d, -]+\])\[datum\.position-1\]")
-#: Which panels a layer of cells is for: all, or those of a comparison.
+#: The statistic of a grid, the fields of its panels, and what draws the cells of one colour scale
+#: in a panel, or raises one of what Python raises for alien data.
+_Grid: TypeAlias = tuple[str, tuple[str, ...], list[Callable[[tuple[Any, ...], Records], Cells]]]
+#: Which panels of a comparison a layer of cells is for: the first two of three, or the third.
 _PANELS = re.compile(r"datum\.panel%3(<|==)2")
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """The cells of one colour scale in a grid of maps."""
-
-    statistic: str
-    facets: tuple[str, ...]
-    columns: Mapping[int, int]  # key -> column
-    rows: Mapping[int, int]  # query -> row
-    keys: Sequence[int]
-    size: tuple[int, int]  # of a cell, in whole units
-    scale: ColorScale
-    only: str = ""  # "<" and "==": the first two panels of three, and the third
-
-    def cells(self, panel: tuple[Any, ...], records: Records) -> Cells:
-        """Return the cells of one panel, or raise one of what Python raises for alien data."""
-        expect(len({record["query"] for record in records}) == len(records))
-        lists = [record[self.statistic] for record in records]
-        lengths = [len(values) for values in lists]
-        values = np.array([*chain.from_iterable(lists)], dtype=np.float64)
-        column = np.array([self.columns[key] for key in self.keys])
-        row = np.repeat([self.rows[record["query"]] for record in records], lengths)
-        within = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        seen = values == values
-        scale = self.scale.of_panel(panel[-1])
-        red, green, blue = scale.rgb(values[seen]).astype(np.int64).T
-        color = (red << 16) + (green << 8) + blue
-        return *self.size, np.stack([column[within[seen]], row[seen], color])
 
 
 @dataclass(frozen=True)
 class Maps:
     """The maps of a figure, in the order in which Vega draws them."""
 
-    grids: Sequence[tuple[list[_Layer], Records]]
+    grids: Sequence[tuple[_Grid, Records]]
 
     def cells(self) -> Iterator[Cells]:
         """Yield the cells of every panel that has some."""
-        for layers, records in self.grids:
+        for (statistic, facets, layers), records in self.grids:
             # A head without values has one record, of no query.
-            seen = [record for record in records if record[layers[0].statistic] != [None]]
-            for panel, own in _group(seen, layers[0].facets).items():
-                for layer in layers:
-                    if layer.only and (layer.only == "==") != (panel[0] % 3 == 2):
-                        continue
-                    if (found := layer.cells(panel, own))[2].size:
-                        yield found
+            seen = [record for record in records if record[statistic] != [None]]
+            for panel, own in _group(seen, facets).items():
+                drawn = (draw(panel, own) for draw in layers)
+                yield from (cells for cells in drawn if cells[2].size)
 
 
 def walk_spec(spec: Spec) -> Nodes:
@@ -101,10 +72,7 @@ def walk_spec(spec: Spec) -> Nodes:
 
 
 def cut_cells(spec: Spec) -> tuple[Spec, Maps]:
-    """Return the specification with one cell for each panel of its maps, and the maps.
-
-    Where a map is not exactly as headgrid builds it, everything stays, and there are no maps.
-    """
+    """Return the specification with one cell for each panel of its maps, and all these, or none."""
     try:
         return _cut(spec)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
@@ -120,24 +88,24 @@ def _cut(spec: Spec) -> tuple[Spec, Maps]:
     named, grids = {**spec.get("datasets", {})}, []
     named_by = [part["data"].get("name") for part in parts if "data" in part]
     for number, part in enumerate(parts):
-        if layers := _read_grid(part):
+        if grid := _read_grid(part):
             data = part["data"]
             take = named.pop if named_by.count(data.get("name")) == 1 else named.__getitem__
             records = data["values"] if "values" in data else take(data["name"])
-            grids.append((layers, records))
-            parts[number] = {**part, "data": {"values": [*_first_cells(records, layers[0])]}}
+            grids.append((grid, records))
+            parts[number] = {**part, "data": {"values": [*_first_cells(records, *grid[:2])]}}
     if not grids:
         return spec, Maps([])
     rest = {**spec, "datasets": named} if "datasets" in spec else spec
     return ({**rest, stack: parts} if stack else {**rest, **parts[0]}), Maps(grids)
 
 
-def _read_grid(grid: Node) -> list[_Layer]:
-    """Return the layers of cells of a grid, none if it has none; a ValueError if it is not ours."""
+def _read_grid(grid: Node) -> _Grid | None:
+    """Return the layers of cells of a grid, if it has some; a ValueError if it is not ours."""
     panel = grid["spec"]
     layers = [layer for layer in panel["layer"] if str(layer.get("name", "")).endswith(CELLS)]
     if not layers:
-        return []
+        return None
     facet = grid["facet"]
     parts = [facet] if "field" in facet else [facet["row"], facet["column"]]
     facets = tuple(part["field"] for part in parts)
@@ -147,7 +115,8 @@ def _read_grid(grid: Node) -> list[_Layer]:
     expect(not alien and "encoding" not in grid)
     expect(all(ignores_values(layer, statistic, facets) for layer in rest))
     size = panel["width"], panel["height"]
-    return [_read_layer(layer, statistic, facets, keys, size, shared) for layer in layers]
+    drawn = [_read_layer(layer, statistic, facets, keys, size, shared) for layer in layers]
+    return statistic, facets, drawn
 
 
 def read_transform(grid: Node, rows: list[str]) -> tuple[str, list[int] | int, dict[str, str]]:
@@ -182,7 +151,7 @@ def _read_layer(
     keys: list[int] | int,
     size: tuple[int, int],
     shared: Mapping[str, str],
-) -> _Layer:
+) -> Callable[[tuple[Any, ...], Records], Cells]:
     known = {"name", "mark", "encoding", "transform", "view"}
     expect(layer.keys() <= known and layer["mark"] == {"type": "rect", "aria": False})
     encoding = dict(layer["encoding"])
@@ -205,7 +174,23 @@ def _read_layer(
     expect(scale.by in ("", facets[-1]))
     listed = keys if isinstance(keys, list) else [*range(keys, keys + len(columns))]
     cell = size[0] // len(columns), size[1] // len(rows)
-    return _Layer(statistic, facets, columns, rows, listed, cell, scale, only)
+
+    def draw(panel: tuple[Any, ...], records: Records) -> Cells:
+        if only and (only == "==") != (panel[0] % 3 == 2):
+            return *cell, np.empty((3, 0), dtype=np.int64)
+        expect(len({record["query"] for record in records}) == len(records))
+        lists = [record[statistic] for record in records]
+        lengths = [len(values) for values in lists]
+        values = np.array([*chain.from_iterable(lists)], dtype=np.float64)
+        column = np.array([columns[key] for key in listed])
+        row = np.repeat([rows[record["query"]] for record in records], lengths)
+        within = np.arange(len(values)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        seen = values == values
+        red, green, blue = scale.of_panel(panel[-1]).rgb(values[seen]).astype(np.int64).T
+        color = (red << 16) + (green << 8) + blue
+        return *cell, np.stack([column[within[seen]], row[seen], color])
+
+    return draw
 
 
 def _read_bands(channel: Node, field: str) -> dict[int, int]:
@@ -228,10 +213,9 @@ def ignores_values(layer: Node, statistic: str, facets: tuple[str, ...]) -> bool
     return one and set(steps[0].get("groupby", ())) == set(facets)
 
 
-def _first_cells(records: Records, layer: _Layer) -> Iterator[dict[str, Any]]:
+def _first_cells(records: Records, name: str, facets: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Yield a record for each panel, cut behind its first value."""
-    name = layer.statistic
-    for own in _group(records, layer.facets).values():
+    for own in _group(records, facets).values():
         seen = ((record, n) for record in own for n, v in enumerate(record[name]) if v is not None)
         record, first = next(seen, (own[-1], 0))
         yield {**record, name: record[name][: first + 1]}

@@ -33,11 +33,7 @@ _loaded: set[str] = set()
 
 
 def draw_svg(text: str, schema: str = "") -> str:
-    """Return the SVG that Vega draws of a Vega-Lite specification.
-
-    Its ``text`` is JSON that the engine survives: no control characters, no URLs; its
-    ``schema`` names the version of Vega-Lite.
-    """
+    """Return the SVG that Vega draws of JSON that it survives: no control characters, no URLs."""
     vl_convert = _load_engine()
     version = _find_version(schema, vl_convert.get_vegalite_versions())
     # From version 2 on the engine is told once.

@@ -114,11 +114,7 @@ def _draw_code() -> str:
 
 @cache
 def notebook_code(schema: str = "") -> str:
-    """Return the script that offers to make the picture before it live.
-
-    It draws at once where the page has vega-embed, and else when somebody presses its button,
-    which loads the pinned files of the CDN; without a button where no version is pinned.
-    """
+    """Return the script that makes the picture before it live, or offers to by a button."""
     try:
         pinned = pinned_scripts(schema)
     except (OptionError, RenderError):

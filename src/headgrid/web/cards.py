@@ -116,9 +116,8 @@ def _show_layers(layers: Layers) -> str:
         ("prompt", _lines(prompts)),
         ("captures", _lines(map(repr, layers))),
     ]
-    title = (
-        f"{shorten_text(shorten_list(runs), 80) or 'Captures'}: {count_noun(len(layers), 'layer')}"
-    )
+    whose = shorten_text(shorten_list(runs), 80) or "Captures"
+    title = f"{whose}: {count_noun(len(layers), 'layer')}"
     return _show_sinks(title, rows, _score(layers), [capture.layer_index for capture in layers])
 
 

@@ -26,6 +26,8 @@ function fillSelect(select, choices, chosen) {
   select.value = chosen;
 }
 
+const SELECTS = [["layer", "layer"], ["head", "head-number"]];
+
 // What an address does not name.
 const DEFAULTS = { query: null, order: "size", role: "" };
 
@@ -125,13 +127,17 @@ class Explorer {
     const model = await this.readRun(state.run);
     const values = await this.layer(layer);
     if (state !== this.state) return; // and another drawing follows
-    Object.assign(this, { model, values });
+    Object.assign(this, { model, shown: state, values });
     this.fillControls();
     this.fillLists();
+    if (this.pointed) {
+      const [query, key] = this.pointed;
+      this.sayPair(model.queries[query], model.keys[key], values.value(head, query, key));
+    }
     await Promise.all([
       this.drawOverview(),
       model.maps.length ? this.drawMap(values, layer, head) : null,
-      this.drawProfile(values, layer, head),
+      this.drawProfile(layer, head),
     ]);
     main.dataset.shown = writeAddress(state, this.page.runs);
     const { layers } = this.run;
@@ -143,7 +149,8 @@ class Explorer {
     const { head, layer, statistic } = this.state;
     const { spec } = this.model.measures[statistic];
     const { node } = this.overview;
-    const chosen = { chosen_layer: `${layer}`, chosen_head: `${head}` };
+    const [column, row] = ["x", "y"].map((side) => spec.spec.layer[0].encoding[side].scale.domain);
+    const chosen = { chosen_column: column.indexOf(`${head}`), chosen_row: row.indexOf(`${layer}`) };
     const about = `${this.state.run} ${statistic} ${node.clientWidth}`;
     const known = this.fitted?.about === about;
     let beside = 130; // axis and colour bar, about: their labels are measured by drawing them
@@ -193,27 +200,26 @@ class Explorer {
     }
     const [query, key] = this.pointed ?? [];
     const own = state.range === "head"; // beyond which nothing of it lies
-    const at = (axis, frame) => (image && frame !== null ? axes[axis].indexOf(frame) : frame);
+    const fromTop = (query) => axes[0].length - 1 - axes[0].indexOf(query);
     await this.map.show(spec, this.records.rows, {
       ...rangeParameters(range, own ? range : extents[layer]),
       range_stops: scale.stops,
-      chosen_query: at(0, state.query),
-      pointed_query: this.pointed ? at(0, queries[query]) : null,
-      pointed_key: this.pointed ? at(1, keys[key]) : null,
+      chosen_row: state.query === null ? null : fromTop(state.query),
+      pointed_row: this.pointed ? fromTop(queries[query]) : null,
+      pointed_column: this.pointed ? axes[1].indexOf(keys[key]) : null,
     });
     if (image) node.querySelector("image").setAttribute("href", this.records.picture.src);
   }
 
-  async drawProfile(values, layer, head) {
-    const { keys, profiles, statistic } = this.model;
+  async drawProfile(layer, head) {
+    const { axes, keys, profiles, statistic } = this.model;
     const { query } = this.state;
     const spec = profiles[fitMap(this.model, this.profile.node.clientWidth)];
-    const row = this.rowOf(values);
+    const row = this.rowOf();
     const about = `${this.state.run} ${layer} ${head} ${query}`;
     if (this.line?.about !== about) {
       // In a gap of the frames, the axis has a place that no key has.
-      const places = spec.spec.layer.map((part) => part.encoding.x?.scale?.domain).find(Array.isArray);
-      const shown = places.map((frame) => row[keys.indexOf(frame)] ?? null);
+      const shown = axes[1].map((frame) => row[keys.indexOf(frame)] ?? null);
       this.line = { about, rows: [{ panel: 0, layer, head, [statistic]: shown }] };
     }
     await this.profile.show(spec, this.line.rows, valueParameters(row));
@@ -252,13 +258,12 @@ class Explorer {
     document.title = [`${here}${run.name && `, ${run.name}`}`, this.page.title].join(" · ");
     find("head-title").textContent = here;
     fillSelect(find("statistic"), run.measures.map((name) => [name, model.measures[name].title]), statistic);
-    fillSelect(find("layer"), run.layers.map((number) => [number, number]), layer);
-    fillSelect(find("head-number"), Array.from({ length: run.heads }, (_, number) => [number, number]), head);
-    const at = run.layers.indexOf(layer);
-    find("layer-back").disabled = at === 0;
-    find("layer-on").disabled = at === run.layers.length - 1;
-    find("head-back").disabled = head === 0;
-    find("head-on").disabled = head === run.heads - 1;
+    for (const [name, select] of SELECTS) {
+      const places = run[`${name}s`];
+      fillSelect(find(select), places.map((place) => [place, place]), state[name]);
+      find(`${name}-back`).disabled = state[name] === places[0];
+      find(`${name}-on`).disabled = state[name] === places.at(-1);
+    }
     for (const radio of document.querySelectorAll("[name=range]")) radio.checked = radio.value === range;
     const [low, high] = this.range.map((end) => Number(end.toPrecision(4)));
     for (const [id, end, shown] of [["low", state.low, low], ["high", state.high, high]]) {
@@ -325,38 +330,22 @@ class Explorer {
   // -- What a reader does
 
   step(name, step) {
-    const { heads, layers } = this.run;
-    if (name === "head") {
-      return this.choose(this.state.layer, Math.min(heads - 1, Math.max(0, this.state.head + step)));
-    }
-    const at = layers.indexOf(this.state.layer) + step;
-    return this.choose(layers[Math.min(layers.length - 1, Math.max(0, at))], this.state.head);
-  }
-
-  choose(layer, head) {
-    const drawn = this.change({ layer, head });
-    if (this.pointed) this.sayPointed();
-    return drawn;
-  }
-
-  sayPointed() {
-    const { keys, queries } = this.model;
-    const [query, key] = this.pointed;
-    const { head, layer } = this.state;
-    this.layer(layer).then((values) => this.sayPair(queries[query], keys[key], values.value(head, query, key)));
+    const places = this.run[`${name}s`];
+    const at = places.indexOf(this.state[name]) + step;
+    return this.change({ [name]: places[Math.min(places.length - 1, Math.max(0, at))] });
   }
 
   // Query, key and value at the mouse on the map or on the profile, if there is a value.
   pairAt(chart, event) {
     const { axes, keys, queries } = this.model;
     const box = chart.node.querySelector(".cell .background")?.getBoundingClientRect();
-    if (!box || !chart.view) return null; // while it is drawn
+    if (!box || this.shown !== this.state) return null; // while it is read
     const [up, across] = [(box.bottom - event.clientY) / box.height, (event.clientX - box.x) / box.width];
     const place = (places, share) => places[Math.floor(share * places.length)];
     const query = chart === this.map ? place(axes[0], up) : this.state.query;
     const within = chart === this.map ? queries.includes(query) : up >= 0 && up < 1;
     const key = place(axes[1], across);
-    const value = (within && this.rowOf(this.values, query)[keys.indexOf(key)]) ?? null;
+    const value = (within && this.rowOf(query)[keys.indexOf(key)]) ?? null;
     return within && value !== null ? [query, key, value] : null;
   }
 
@@ -380,7 +369,6 @@ class Explorer {
     const within = (at, count) => Math.min(count - 1, Math.max(0, at));
     const [query, key] = this.pointed ? [this.pointed[0] + up, this.pointed[1] + right] : start;
     this.pointed = [within(query, queries.length), within(key, keys.length)];
-    this.sayPointed();
     return this.draw();
   }
 
@@ -441,13 +429,13 @@ class Explorer {
 
   takeProfile() {
     const { query } = this.state;
-    return this.takeTable("profile", this.rowOf(this.values).map((value, at) => [query, this.model.keys[at], value]));
+    return this.takeTable("profile", this.rowOf().map((value, at) => [query, this.model.keys[at], value]));
   }
 
   // The values of the profile: of the last block, or of the query that was chosen, or another.
-  rowOf(values, query = this.state.query) {
-    const { head } = this.state;
-    return query === null ? values.last(head) : values.row(head, this.model.queries.indexOf(query));
+  rowOf(query = this.state.query) {
+    const { model, state, values } = this;
+    return query === null ? values.last(state.head) : values.row(state.head, model.queries.indexOf(query));
   }
 
   copy(what, text) {
@@ -457,15 +445,16 @@ class Explorer {
 
   listen() {
     const on = (id, type, listener) => find(id).addEventListener(type, listener);
-    this.overview.on("click", ({ layer, head }) => {
-      if (layer !== undefined && head !== undefined) this.choose(layer, head);
+    const headAt = (event) => event.target.__data__?.datum ?? {}; // what Vega has drawn there
+    on("overview", "click", (event) => {
+      const { layer, head } = headAt(event);
+      if (layer !== undefined && head !== undefined) this.change({ layer, head });
     });
-    this.overview.on("mousemove", (datum) => {
-      const measure = this.state.statistic;
-      const { layer, head } = datum;
+    on("overview", "mousemove", (event) => {
+      const { layer, head, [this.state.statistic]: value } = headAt(event);
       if (layer === undefined && head === undefined) return;
       const place = [layer === undefined ? "all layers" : `layer ${layer}`, head === undefined ? "all heads" : `head ${head}`];
-      const said = `${place.join(", ")}: ${this.model.measures[measure].title} ${print(datum[measure])}`;
+      const said = `${place.join(", ")}: ${this.model.measures[this.state.statistic].title} ${print(value)}`;
       this.say(said.replace(/^./, (c) => c.toUpperCase()), "overview-readout");
     });
     for (const chart of [this.map, this.profile]) {
@@ -474,9 +463,8 @@ class Explorer {
     }
     this.onPair(this.map, "click", (query) => this.toggleRow(query));
     on("statistic", "change", (event) => this.change({ statistic: event.target.value }));
-    on("layer", "change", (event) => this.choose(Number(event.target.value), this.state.head));
-    on("head-number", "change", (event) => this.choose(this.state.layer, Number(event.target.value)));
-    for (const name of ["layer", "head"]) {
+    for (const [name, select] of SELECTS) {
+      on(select, "change", (event) => this.change({ [name]: Number(event.target.value) }));
       on(`${name}-back`, "click", () => this.step(name, -1));
       on(`${name}-on`, "click", () => this.step(name, 1));
     }
@@ -496,7 +484,10 @@ class Explorer {
     }
     on("run", "change", (event) => this.change({ run: Number(event.target.value) }));
     for (const id of ["order", "role"]) on(id, "change", (event) => this.change({ [id]: event.target.value }));
-    on("ranking", "change", (event) => this.choose(...event.target.value.split(":").map(Number)));
+    on("ranking", "change", (event) => {
+      const [layer, head] = event.target.value.split(":").map(Number);
+      this.change({ layer, head });
+    });
     const taken = {
       figure: () => this.takeFigure(),
       map: () => this.takeMap(),

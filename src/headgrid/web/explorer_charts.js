@@ -8,11 +8,6 @@ class Chart {
     this.inside.setAttribute("aria-hidden", "true");
     this.spec = null;
     this.view = null;
-    this.listeners = [];
-  }
-
-  on(type, listener) {
-    this.listeners.push([type, (event, item) => listener(item?.datum ?? {}, event)]);
   }
 
   // Draws a specification with values and parameters. The same specification again is
@@ -21,15 +16,12 @@ class Chart {
     if (spec !== this.spec) {
       this.view?.finalize();
       const data = values ? { ...spec.data, values } : spec.data;
-      const params = spec.params.map((one) =>
-        Object.hasOwn(parameters, one.name) ? { ...one, value: parameters[one.name] } : one,
-      );
+      const params = Object.entries(parameters).map(([name, value]) => ({ name, value }));
       const options = window.headgrid.options(this.node);
       const { view } = await window.vegaEmbed(this.inside, { ...spec, data, params }, options);
       this.view = view;
       this.spec = spec;
       this.values = values;
-      for (const [type, listener] of this.listeners) view.addEventListener(type, listener);
       return;
     }
     for (const [name, value] of Object.entries(parameters)) this.view.signal(name, value);
@@ -55,12 +47,12 @@ function fitOverview(spec, room, beside) {
 
 // Returns the place of the widest map that there is room for, also in height, so that map
 // and profile are seen together; that of the smallest if there is none.
-function fitMap({ widths, wordRoom }, room) {
+function fitMap({ profiles, wordRoom }, room) {
   const beside = 145 + wordRoom; // axis and colour bar
   const around = 420; // controls, profile, texts
   const most = Math.min(room - beside, Math.max(300, innerHeight - around));
-  const at = widths.findIndex((width) => width <= most);
-  return at < 0 ? widths.length - 1 : at;
+  const at = profiles.findIndex(({ spec }) => spec.width <= most);
+  return at < 0 ? profiles.length - 1 : at;
 }
 
 // Round values between two ends, at steps of 1, 2 or 5, about so many.

@@ -165,12 +165,7 @@ def write_explorer(views: Sequence[View], options: ExplorerOptions) -> str:
         )
     models = [_describe_model(view, options) for view in views]
     title = shorten_text(options.title or "", 120) or "Attention Explorer"
-    remedy = "choose a run." if len(views) > 1 else "write the page with --runs all."
-    runs = [_describe_run(*pair, remedy) for pair in zip(views, models, strict=True)]
-    for number, run in enumerate(runs):
-        plain = re.fullmatch(r"[\w./-]{1,80}", run["name"], re.ASCII)
-        name = run["name"] if plain else f"~{number}"
-        run["address"] = name if len(runs) > 1 else ""
+    runs = [_describe_run(views, number, model) for number, model in enumerate(models)]
     style = f" --palette {options.palette}" if options.palette != "rdbu" else ""
     heads = {(n, h) for view in views for n in view.captures for h in range(view.first.num_heads)}
     if options.roles is not None and heads.isdisjoint(options.roles):
@@ -210,8 +205,12 @@ def write_explorer(views: Sequence[View], options: ExplorerOptions) -> str:
     return write_document("explorer", title, body, scripts, style=look)
 
 
-def _describe_run(view: View, model: Mapping[str, Any], remedy: str) -> dict[str, Any]:
+def _describe_run(views: Sequence[View], number: int, model: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a page says of a view, and what its addresses may name."""
+    view, several = views[number], len(views) > 1
+    remedy = "choose a run." if several else "write the page with --runs all."
+    plain = re.fullmatch(r"[\w./-]{1,80}", view.name, re.ASCII)
+    address = view.name if plain else f"~{number}"
     stem = re.sub(r"\W+", "_", view.name[:60], flags=re.ASCII).strip("_")
     return {
         "name": view.name,
@@ -221,9 +220,10 @@ def _describe_run(view: View, model: Mapping[str, Any], remedy: str) -> dict[str
         "pick": view.pick and (view.pick if view.runs == 1 else _NO_RUN + remedy),
         "head": view.heads.get(view.input.place.text) if view.runs == 1 else None,
         "layers": list(view.captures),
-        "heads": model["heads"],
+        "heads": list(range(model["heads"])),
         "queries": model["queries"],
         "measures": list(model["measures"]),
+        "address": address if several else "",
     }
 
 
@@ -252,7 +252,6 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
         },
         "lastBlock": _tell_last_block(whole),
         "measures": measures,
-        "widths": [livespecs.map_width(first, width) for width in livespecs.MAP_WIDTHS],
         "wordRoom": livespecs.word_room(first),
         "maps": [
             livespecs.draw_live_map(first, palette, width, vectors=vectors)

@@ -82,7 +82,7 @@ const ORDERS = { size: Math.abs, high: Number, low: (value) => -value };
 
 const READERS = new Map([
   ["layer", (text, run) => among(text, run.layers)],
-  ["head", (text, run) => among(text, [...Array(run.heads).keys()])],
+  ["head", (text, run) => among(text, run.heads)],
   ["query", (text, run) => among(text, run.queries)],
   ["statistic", (text, run) => among(text, run.measures)],
   ["range", (text) => among(text, RANGES)],

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import pandas as pd
 
@@ -20,7 +19,7 @@ from headgrid.charts.labels import room_beside
 from headgrid.charts.overview import draw_overview
 from headgrid.charts.panels import CELLS, FRAME, TILES, Panels, draw_maps, map_size
 from headgrid.charts.profiles import draw_profiles
-from headgrid.charts.scales import ColorScale, Palette
+from headgrid.charts.scales import ColorScale, Palette, frame_places
 from headgrid.charts.spec import ChartLike, Spec, configure, finish_chart, to_spec
 from headgrid.options import ColorRange, FigureOptions
 from headgrid.render.convert import check_spec
@@ -63,13 +62,20 @@ def draw_live_overview(
 ) -> Spec:
     """Return the overview of a survey's summary of one set, with a ring around the chosen head.
 
-    Its parameters are ``chosen_layer`` and ``chosen_head``, texts or null.
+    Its parameters are ``chosen_column`` and ``chosen_row``.
     """
     values, key_name = (summary, name, found.statistic, options), found.form.key_name
     chart = draw_overview(*values, layers=found.layers, key_name=key_name)
     spec = _finish(to_spec(chart, validate=False))
     left_out = {"set"} if (summary["runs"] > 1).any() else {"set", "std", "runs"}
     panel, cells = spec["spec"], _layer(spec, CELLS)
+    columns, rows = (len(cells["encoding"][channel]["scale"]["domain"]) for channel in "xy")
+    # Cells grow, to hold larger text; few rows grow to a height of 150 of all or 40 of each, as the
+    # colour bar beside them has a title.
+    panel["width"] = columns * round(panel["width"] / columns * 1.25)
+    row = round(panel["height"] / rows * 1.2)
+    panel["height"] = rows * max(row, min(40, 150 // rows))
+    spec["bounds"] = "full"
     for part in panel["layer"]:
         encoding = part["encoding"]
         if "text" in encoding:
@@ -82,21 +88,12 @@ def draw_live_overview(
         if "tooltip" in encoding:
             shown = [one for one in encoding["tooltip"] if one["field"] not in left_out]
             encoding["tooltip"] = shown
-    columns, rows = (len(cells["encoding"][channel]["scale"]["domain"]) for channel in "xy")
-    # Cells grow, to hold that text; few rows grow to a height of 150 of all or 40 of each, as the
-    # colour bar beside them has a title.
-    panel["width"] = columns * round(panel["width"] / columns * 1.25)
-    row = round(panel["height"] / rows * 1.2)
-    panel["height"] = rows * max(row, min(40, 150 // rows))
-    spec["bounds"] = "full"
-    for part in panel["layer"]:
-        bar = part["encoding"]["color"].get("legend") if "tooltip" in part["encoding"] else {}
-        # The title is on one line: there is room now.
-        bar["title"] = measure_title(name, found.statistic, key_name)
-        bar["gradientLength"] = panel["height"]
-        bar.pop("titlePadding", None)
-    panel["layer"] += _rings(cells, {"x": "chosen_head", "y": "chosen_layer"})
-    return _with_parameters(spec, chosen_layer=None, chosen_head=None)
+            bar = encoding["color"]["legend"]
+            bar["title"] = measure_title(name, found.statistic, key_name)  # on one line
+            bar["gradientLength"] = panel["height"]
+            bar.pop("titlePadding", None)
+    panel["layer"] += _rings((columns, rows), "chosen_column", "chosen_row")
+    return check_spec(spec)
 
 
 def draw_live_map(capture: Capture, palette: Palette, width: int, *, vectors: bool) -> Spec:
@@ -106,9 +103,8 @@ def draw_live_map(capture: Capture, palette: Palette, width: int, *, vectors: bo
     number that no other pair has), and a ``fill``. Parameters: ``range_low`` and ``range_high``,
     ``range_stops`` (the values of the palette's colours), ``range_ticks`` (values with a label on
     the colour bar), ``range_below`` and ``range_above`` (whether values lie beyond the ends),
-    ``chosen_query``, ``pointed_query`` and ``pointed_key`` (frames, or null). Without ``vectors``
-    it takes one record, of ``panel`` and ``tile``, an image with a pixel for each place of both
-    axes, and positions in place of frames.
+    ``chosen_row``, ``pointed_row`` and ``pointed_column`` (or null). Without ``vectors`` it takes
+    one record, of ``panel`` and ``tile``, an image with a pixel for each place of both axes.
     """
     scale = ColorScale(ColorRange(-1.0 if palette.diverging else 0.0, 1.0, "fixed"), palette)
     look = replace(_LOOK, map_panel=float(width), bar_length=float(width), vectors=vectors)
@@ -126,23 +122,10 @@ def draw_live_map(capture: Capture, palette: Palette, width: int, *, vectors: bo
         cells["encoding"]["key"] = {"field": "pair"}
         del cells["encoding"]["tooltip"]
     _follow_range(frame["encoding"]["fill"], palette, spec["spec"]["height"])
-    row = {"x": {"value": -_RING}, "x2": {"value": spec["spec"]["width"] + _RING}}
-    rings = [*_rings(cells, {"y": "chosen_query"}, row)]
-    rings += _rings(cells, {"x": "pointed_key", "y": "pointed_query"})
-    for ring in rings:  # thin, and around its place: it covers none of it
-        ring["mark"]["strokeWidth"] *= 0.6
-        for side, channel in ("width", "x"), ("height", "y"):
-            if vectors and "datum" in ring["encoding"][channel]:
-                cell = spec["spec"][side] / len(ring["encoding"][channel]["scale"]["domain"])
-                ring["mark"][side] = cell + 2 * _RING
-            elif "datum" in ring["encoding"][channel]:
-                out = _RING if channel == "y" else -_RING
-                ring["mark"] |= {f"{channel}Offset": out, f"{channel}2Offset": -out}
-    spec["spec"]["layer"] += rings
-    stops = [number / (len(palette.colors) - 1) for number, _ in enumerate(palette.colors)]
-    ends = {"range_low": 0, "range_high": 1, "range_below": False, "range_above": False}
-    chosen = dict.fromkeys(("chosen_query", "pointed_query", "pointed_key"))
-    return _with_parameters(spec, **ends, range_stops=stops, range_ticks=[0], **chosen)
+    size = len(frame_places(capture.key_frames)), len(frame_places(capture.query_frames))
+    for column, row in ("", "chosen_row"), ("pointed_column", "pointed_row"):
+        spec["spec"]["layer"] += _rings(size, column, row, _RING)
+    return check_spec(spec)
 
 
 def draw_live_profile(capture: Capture, width: int) -> Spec:
@@ -162,7 +145,7 @@ def draw_live_profile(capture: Capture, width: int) -> Spec:
         value["axis"]["labelExpr"] = "length(datum.label)>7?format(datum.value,'~e'):datum.label"
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
         value["scale"]["padding"] = look.profile_padding
-    return _with_parameters(spec, value_low=0, value_high=1)
+    return check_spec(spec)
 
 
 def map_width(capture: Capture, width: int) -> int:
@@ -222,38 +205,31 @@ def _follow_page(settings: Spec) -> Spec:
     return changed
 
 
-def _with_parameters(spec: Spec, **values: Any) -> Spec:
-    spec["params"] = [{"name": name, "value": value} for name, value in values.items()]
-    return check_spec(spec)
-
-
 def _layer(spec: Spec, name: str) -> Spec:
     found: Spec = next(part for part in spec["spec"]["layer"] if part.get("name") == name)
     return found
 
 
-def _rings(cells: Spec, places: dict[str, str], more: Spec | None = None) -> Iterator[Spec]:
-    """Yield the layers of a ring around a place, given as a parameter by channel; null: none.
+def _rings(size: tuple[int, int], column: str, row: str, out: float = 0) -> Iterator[Spec]:
+    """Yield the layers of a ring around a place of a grid of columns and rows, or around a row.
 
-    They read no data but that there is a panel: a test of every cell, each time anything
-    changes, would take longer than drawing.
+    Names are those of parameters: places from the top left, or null. Layers read no data but that
+    there is a panel: a test of every cell, each time anything changes, would take longer than
+    drawing.
     """
-    encoding = dict(more or {})
-    for channel, place in places.items():
-        of_cells = cells["encoding"][channel]
-        like = {name: of_cells[name] for name in ("axis", "scale", "title") if name in of_cells}
-        if "datum" not in of_cells:
-            encoding[channel] = {**like, "datum": {"expr": place}, "type": "ordinal"}
-            continue
-        ends = ({"datum": {"expr": f"{place}{half}"}} for half in ("-0.5", "+0.5"))
-        encoding[channel], encoding[f"{channel}2"] = ends
-        encoding[channel] |= {**like, "type": "quantitative"}
-    known = "&&".join(f"{name}!=null" for name in places.values())
+    encoding = {"x": {"value": -out}, "x2": {"value": {"expr": f"child_width+{out}"}}}
+    sides = ("width", "x", column, size[0]), ("height", "y", row, size[1])
+    for side, channel, place, count in sides:
+        if place:
+            cell = f"*child_{side}/{count}"
+            encoding[channel] = {"value": {"expr": f"{place}{cell}-{out}"}}
+            encoding[f"{channel}2"] = {"value": {"expr": f"({place}+1){cell}+{out}"}}
     for color, width in (("white", 4), ("#111111", 2)):  # seen on light and on dark cells
-        mark = {"type": "rect", "filled": False, "stroke": color, "strokeWidth": width}
+        pen = {"stroke": color, "strokeWidth": 0.6 * width if out else width}
+        seen = {"expr": f"{row}!=null?1:0"}
         yield {
             "transform": [{"aggregate": [], "groupby": ["panel"]}],
-            "mark": {**mark, "strokeOpacity": {"expr": f"{known}?1:0"}, "aria": False},
+            "mark": {"type": "rect", "filled": False, **pen, "strokeOpacity": seen, "aria": False},
             "encoding": encoding,
         }
 

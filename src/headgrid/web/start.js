@@ -37,67 +37,60 @@
   }
 
   // Draws a figure with as many columns as fit. Widths are known once they were drawn.
-  class Figure {
-    constructor(figure) {
-      this.figure = figure;
-      this.view = figure.querySelector(".headgrid-view");
-      refuseAddresses(this.view);
-      this.spec = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
-      const { theme, width } = this.spec.usermeta?.headgrid ?? {};
-      // Another theme's axes stand at the border of the grid: its columns are part of it.
-      this.reflows = this.spec.columns > 1 && !theme && !width;
-      this.columns = this.spec.columns || 1;
-      this.printed = Number(width) || 0; // in points
-      this.widths = new Map();
-      this.shown = 0;
-      this.result = null;
-    }
+  async function drawFigure(figure) {
+    const view = figure.querySelector(".headgrid-view");
+    refuseAddresses(view);
+    const whole = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
+    const { theme, width: printed } = whole.usermeta?.headgrid ?? {}; // in points
+    // Another theme's axes stand at the border of the grid: its columns are part of it.
+    const reflows = whole.columns > 1 && !theme && !printed;
+    const most = whole.columns || 1;
+    const widths = new Map();
+    let shown = 0;
+    let result = null;
 
-    async draw(columns) {
-      if (columns === this.shown) return;
-      if (this.result) this.result.finalize();
-      const spec = columns < this.columns ? { ...this.spec, columns } : this.spec;
-      this.result = await window.vegaEmbed(this.view, spec, options(this.figure));
-      this.shown = columns;
-      const [svg] = this.view.getElementsByTagName("svg");
-      if (svg && this.printed) Object.assign(svg.style, { height: "auto", width: `${this.printed}pt` });
-      this.widths.set(columns, this.view.firstElementChild.getBoundingClientRect().width);
-    }
-
-    async fit() {
-      const room = this.view.clientWidth || Infinity; // 0: hidden for now
-      let columns = this.columns;
+    const draw = async (columns) => {
+      if (columns === shown) return;
+      if (result) result.finalize();
+      const spec = columns < most ? { ...whole, columns } : whole;
+      result = await window.vegaEmbed(view, spec, options(figure));
+      shown = columns;
+      const [svg] = view.getElementsByTagName("svg");
+      if (svg && Number(printed)) Object.assign(svg.style, { height: "auto", width: `${Number(printed)}pt` });
+      widths.set(columns, view.firstElementChild.getBoundingClientRect().width);
+    };
+    const fit = async () => {
+      const room = view.clientWidth || Infinity; // 0: hidden for now
+      let columns = most;
       for (;;) {
-        if (!this.widths.has(columns)) await this.draw(columns);
-        const width = this.widths.get(columns);
-        if (width <= room || columns === 1 || !this.reflows) break;
+        if (!widths.has(columns)) await draw(columns);
+        const width = widths.get(columns);
+        if (width <= room || columns === 1 || !reflows) break;
         columns = Math.min(columns - 1, Math.max(1, Math.floor((columns * room) / width)));
       }
-      await this.draw(columns);
-    }
+      await draw(columns);
+    };
 
-    async start() {
-      const finished = [...this.view.childNodes];
-      try {
-        await this.fit();
-        this.figure.dataset.state = "drawn";
-      } catch (error) {
-        this.figure.dataset.state = "failed";
-        const said = `This figure can not be drawn here: ${error.message}`;
-        this.view.replaceChildren(...(finished.length ? finished : [said]));
-        return;
-      }
-      if (!this.reflows) return;
-      let timer = 0;
-      let fitting = Promise.resolve();
-      new ResizeObserver(() => {
-        clearTimeout(timer);
-        timer = setTimeout(() => {
-          // What is printed keeps the layout of the screen, scaled to the sheet.
-          if (!matchMedia("print").matches) fitting = fitting.then(() => this.fit());
-        }, 150);
-      }).observe(this.view);
+    const finished = [...view.childNodes];
+    try {
+      await fit();
+      figure.dataset.state = "drawn";
+    } catch (error) {
+      figure.dataset.state = "failed";
+      const said = `This figure can not be drawn here: ${error.message}`;
+      view.replaceChildren(...(finished.length ? finished : [said]));
+      return;
     }
+    if (!reflows) return;
+    let timer = 0;
+    let fitting = Promise.resolve();
+    new ResizeObserver(() => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
+        // What is printed keeps the layout of the screen, scaled to the sheet.
+        if (!matchMedia("print").matches) fitting = fitting.then(fit);
+      }, 150);
+    }).observe(view);
   }
 
   // Draws every figure below a node that is not drawn yet; for pages that grow.
@@ -105,7 +98,7 @@
     addStyle(root.getRootNode());
     const figures = [...root.querySelectorAll("figure.headgrid:not([data-state])")];
     for (const figure of figures) figure.dataset.state = "drawing";
-    return Promise.all(figures.map((figure) => new Figure(figure).start()));
+    return Promise.all(figures.map(drawFigure));
   }
 
   window.headgrid = { options, start };
