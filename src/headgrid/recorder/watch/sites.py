@@ -7,6 +7,7 @@ registered on the model, threads cannot mix, and nothing can be left behind.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
 import types
@@ -51,7 +52,7 @@ class CallSite:
     @property
     def place(self) -> str:
         """``file.py:12``."""
-        return f"{Path(self.file).name}:{self.line}"
+        return f"{self.file.rpartition(os.sep)[2]}:{self.line}"
 
     def argument(self, name: str) -> Any:
         """Return an argument of the innermost running module that has it, or None."""
