@@ -96,6 +96,11 @@ class Recording(Card):
         Where several runs, forwards or batch elements were kept, each has a folder of
         its own (``run_000``). Of several processes that share one model (``shard``), only the
         first writes; those that do not share it have each a folder of its own (``rank_0``).
+
+        Raises
+        ------
+        RecordError
+            Before the ``with`` block has ended without an exception.
         """
         return self.write(Path(directory) / shards.name_folder(self.options.shard))
 

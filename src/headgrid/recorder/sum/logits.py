@@ -58,7 +58,7 @@ def pool_sums(tokens: torch.Tensor, slices: FrameSlices) -> torch.Tensor:
 
 
 def _sum_rows(rows: torch.Tensor, axis: int) -> torch.Tensor:
-    """Sum over an axis, a few long rows at a time, as torch reads these twice as fast as many."""
+    """Sum over an axis, a few long rows at a time, as torch reads these faster than many."""
     while (size := rows.shape[axis]) > FEW:
         few = next((few for few in range(FEW, FEW // 2, -1) if size % few == 0), size)
         rows = rows.unflatten(axis, (few, size // few)).sum(axis)
