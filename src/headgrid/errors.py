@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 
 from headgrid.text import shorten_text
 
@@ -68,6 +69,15 @@ def check_choice(name: str, found: object, choices: Iterable[str]) -> str:
         return found
     hint = near_miss(found[:80], listed) if isinstance(found, str) else ""
     raise OptionError(f"{name} is {show_value(found)}, expected one of {', '.join(listed)}{hint}")
+
+
+def check_whole(name: str, found: object, least: int = 1) -> int:
+    """Return ``found`` if it is a whole number, of Python or numpy, that is large enough."""
+    if isinstance(found, bool) or not isinstance(found, Integral) or int(found) < least:
+        raise OptionError(
+            f"{name} is {show_value(found)}, expected a whole number, at least {least}"
+        )
+    return int(found)
 
 
 def damaged(source: str, finding: str, expected: str) -> CaptureError:

@@ -12,7 +12,7 @@ import click
 from headgrid.cli import shared
 from headgrid.cli.pick import check_files, write_figure
 from headgrid.cli.shared import PathType, option, path_option, read_file, show_path
-from headgrid.errors import OptionError
+from headgrid.errors import OptionError, check_whole
 from headgrid.options import FORMATS, FigureOptions
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def compare(
     Of folders A and B, of two models: writes tables and figures, and prints heads that differ.
     """
     options = FigureOptions(**style)
-    if top < 1:
-        raise OptionError(f"top is {top}, expected a whole number, at least 1")
+    check_whole("top", top)
     if table is not None and table.suffix.lower() != ".csv":
         raise OptionError(f"{table.name}: suffix is {table.suffix!r}, expected .csv")
     folders = [Path(path) for path in (a, b) if os.path.isdir(path)]  # noqa: PTH112 - of any name
