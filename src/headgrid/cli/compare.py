@@ -118,8 +118,7 @@ def _compare_models(
     largest = changed.sort_values("difference", key=abs, ascending=False, kind="stable").head(top)
     told = f"{len(changed)} of {len(table)} heads differ ({statistic}, B - A)"
     _show_changes(told, largest[["layer", "head", "a", "b", "difference", "score"]])
-    if a.failures or b.failures:
-        shared.stop(1)
+    shared.stop_if(a.failures or b.failures)
 
 
 def _show_changes(title: str, rows: pd.DataFrame) -> None:

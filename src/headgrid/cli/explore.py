@@ -75,5 +75,4 @@ def explore(
     pick = name_heads(files, places, inputs)
     views = view_runs(found, set, pick, several=runs is not None)
     shared.show_path(write_bytes(file, write_explorer(views, chosen).encode("utf-8")))
-    if found.failures:
-        shared.stop(1)
+    shared.stop_if(found.failures)

@@ -157,10 +157,9 @@ def _render(
         listed = listed and (total > 1 or resume)
         with _open_manifest(plan, figures, resume) if listed else nullcontext() as manifest:
             failed = len(plan.failures) + _draw(plan, workers, manifest)
-    if failed:
-        if total > 1:
-            click.echo(f"headgrid: {failed} of {total} inputs failed", err=True)
-        shared.stop(1)
+    if failed and total > 1:
+        click.echo(f"headgrid: {failed} of {total} inputs failed", err=True)
+    shared.stop_if(failed)
 
 
 def _name_one(plan: Plan, path: Path) -> Plan:

@@ -92,8 +92,7 @@ def roles(
     counts = votes.groupby("set")["role"].value_counts(sort=False).unstack()
     summary = agreement.join(counts, on="set")
     click.echo(summary.to_string(index=False, float_format="{:.3g}".format))
-    if found.failures:
-        shared.stop(1)
+    shared.stop_if(found.failures)
 
 
 def _export(votes: pd.DataFrame, export: str, rule: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -232,8 +232,7 @@ def find_files(inputs: Sequence[str | Path]) -> tuple[list[CaptureFile], list[He
     files, errors = find_captures(inputs)
     for error in errors:
         complain(error)
-    if not files:
-        stop(1)
+    stop_if(not files)
     return files, [*errors]
 
 
@@ -301,17 +300,10 @@ def show_progress(
         yield lambda done: progress.advance(task, done)
 
 
-def exit_with(errors: Sequence[HeadgridError]) -> None:
-    """Print errors and end with exit code 1, if there are any."""
-    for error in errors:
-        complain(error)
-    if errors:
-        stop(1)
-
-
-def stop(code: int) -> NoReturn:
-    """End the command with an exit code."""
-    raise click.exceptions.Exit(code)
+def stop_if(failed: object) -> None:
+    """End the command with exit code 1 where something has failed, which is told already."""
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 def complain(error: object) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgrid.cli.shared import exit_with, inputs_argument, option, read_file
+from headgrid.cli.shared import complain, find_files, inputs_argument, option, read_file, stop_if
 from headgrid.errors import HeadgridError, check_choice
 from headgrid.text import clean_text, quote_text, write_number
 
@@ -108,11 +108,10 @@ def _number(value: Any, spec: str = ".3f") -> str:
 )
 def stats(inputs: tuple[str, ...], format: str) -> None:
     """Print the statistics of captures: diagonal and first-key means, and each head's sink."""
-    from headgrid.capture.folders import find_captures, place_captures
+    from headgrid.capture.folders import place_captures
 
-    files, failures = find_captures(inputs)
+    files, errors = find_files(inputs)
     captures: list[Capture] = []
-    errors: list[HeadgridError] = [*failures]
     places = place_captures(files)
     several = len({place.set for place in places}) > 1
     for file, place in zip(files, places, strict=True):
@@ -120,6 +119,7 @@ def stats(inputs: tuple[str, ...], format: str) -> None:
             capture = read_file(file)
             captures.append(capture.replace(run=place.text) if several else capture)
         except HeadgridError as error:
+            complain(error)
             errors.append(error)
     click.echo(_REPORTS[format](captures), nl=False)
-    exit_with(errors)
+    stop_if(errors)

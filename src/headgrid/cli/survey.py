@@ -97,8 +97,7 @@ def survey(
         failed = _show_files(folder, outcomes)
     for line in _name_heads(found):
         click.echo(line)
-    if failed or found.failures:
-        shared.stop(1)
+    shared.stop_if(failed or found.failures)
 
 
 def _show_files(folder: Path, outcomes: Iterable[Sequence[Path] | HeadgridError]) -> bool:
