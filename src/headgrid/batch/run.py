@@ -20,8 +20,9 @@ from typing import Any
 
 from headgrid.batch.manifest import Manifest, hash_output, name_inputs
 from headgrid.capture.files import write_bytes
+from headgrid.capture.folders import CaptureFile, find_captures
 from headgrid.capture.model import Capture
-from headgrid.capture.store import CaptureFile, find_captures, read_capture
+from headgrid.capture.store import read_capture
 from headgrid.errors import (
     CaptureError,
     HeadgridError,

@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 
 from headgrid.capture.files import hash_file, replace_file
-from headgrid.capture.folders import CaptureFile as CaptureFile
-from headgrid.capture.folders import check_suffix, list_captures, name_folder, reading
-from headgrid.capture.folders import find_captures as find_captures
+from headgrid.capture.folders import CaptureFile, check_suffix, list_captures, name_folder, reading
 from headgrid.capture.formats import READERS, SUFFIXES, WRITERS, to_storable
 from headgrid.capture.model import Capture
 from headgrid.capture.outputs import Layers, read_bare

@@ -140,7 +140,7 @@ def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
 
 
 def _load(path: str) -> Capture:
-    from headgrid.capture.store import find_captures
+    from headgrid.capture.folders import find_captures
 
     files, failures = find_captures([path])
     for failure in failures:

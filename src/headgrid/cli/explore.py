@@ -9,7 +9,7 @@ import click
 
 from headgrid.cli import shared
 from headgrid.cli.shared import option, path_option
-from headgrid.errors import OptionError
+from headgrid.errors import check_choice
 from headgrid.options import parse_color_range
 
 
@@ -66,8 +66,7 @@ def explore(
 
     known = None if roles is None else read_roles(roles)
     chosen = ExplorerOptions(roles=known, **options)
-    if file.suffix.lower() not in (".html", ".htm"):
-        raise OptionError(f"{file.name}: suffix is {file.suffix!r}, expected .html")
+    check_choice(f"the suffix of {file.name}", file.suffix.lower(), (".html", ".htm"))
     files, errors = shared.find_files(inputs)
     places = place_captures(files, by="set" if set else None)
     kept = choose_runs(places, run, runs, set)

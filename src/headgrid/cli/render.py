@@ -131,7 +131,7 @@ def _render(
     found = None
     least = _SEVERAL if jobs is None else min(jobs, 2)
     if file is not None or dask is not None or (jobs != 1 and _has_files(inputs, least)):
-        from headgrid.capture.store import find_captures
+        from headgrid.capture.folders import find_captures
 
         found = find_captures(inputs)
         if file is not None and (captures := len(found[0]) + len(found[1])) > 1:
