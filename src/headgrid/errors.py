@@ -88,10 +88,10 @@ def damaged(source: str, finding: str, expected: str) -> CaptureError:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return why an operation failed, on one line."""
+    """Return why an operation failed, on one short line."""
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"
-    text = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    text = shorten_text(getattr(error, "strerror", None) or str(error).partition("\n")[0], 90)
     return f"can not be opened ({text})" if isinstance(error, OSError) else text
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from headgrid.capture.files import write_bytes
 from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
 from headgrid.errors import HeadgridError
+from headgrid.render.cells import walk_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -186,15 +187,13 @@ def _arrays(record: Any) -> dict[str, list[Any]]:
     return {str(name): value for name, value in record.items() if isinstance(value, list)}
 
 
-def _key_frames(spec: Any) -> list[Any]:
+def _key_frames(spec: Spec) -> list[Any]:
     """Return the domain of the first scale over the field ``key``."""
-    if isinstance(spec, Mapping):
-        if spec.get("field") == "key" and isinstance(spec.get("scale"), Mapping):
-            return list(spec["scale"].get("domain", []))
-        children: Iterable[Any] = (value for name, value in spec.items() if name != "data")
-    else:
-        children = spec if isinstance(spec, list) else ()
-    return next((found for child in children if (found := _key_frames(child))), [])
+    for _, node in walk_spec(spec):
+        match node:
+            case {"field": "key", "scale": {"domain": [_, *_] as frames}}:
+                return list(frames)
+    return []
 
 
 def _compare(old: Any, new: Any, path: str) -> Iterator[str]:

@@ -114,8 +114,7 @@ class _Reader:
         except CaptureError:
             raise
         except Exception as error:  # noqa: BLE001 - a pickle passes anything to anything
-            reason = shorten_text(describe_error(error), 60)
-            raise self.broken(f"its pickle does not add up: {reason}") from None
+            raise self.broken(f"its pickle does not add up: {describe_error(error)}") from None
 
     def broken(self, finding: str) -> CaptureError:
         """Return the error for what torch would not have written."""
