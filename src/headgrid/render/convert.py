@@ -22,7 +22,7 @@ from headgrid.charts.spec import MAX_MARKS, Spec, check_depth, to_json
 from headgrid.errors import RenderError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY
 from headgrid.render import vega as engine
-from headgrid.render.cells import Nodes, cut_cells, walk_spec
+from headgrid.render.cells import Nodes, cut_cells, draw_cells, walk_spec
 from headgrid.render.rows import cut_rows
 from headgrid.render.svg import finish as svg
 from headgrid.render.svg.bars import Stops
@@ -74,7 +74,7 @@ def begin_render(
     """
     spec = check_spec(spec)
     cut, maps = cut_cells(spec)
-    parts = [*cut_rows(cut, maps), (cut, lambda _: (maps.cells() if maps.grids else None, None))]
+    parts = [*cut_rows(cut, maps), (cut, lambda _: (draw_cells(maps) if maps else None, None))]
     first = _begin_drawing(parts[0][0], executor) if set(formats) - {"json"} else None
 
     def draw_alone(part: Spec) -> str:
