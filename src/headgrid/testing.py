@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headgrid.capture.files import write_bytes
 from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
-from headgrid.errors import HeadgridError
+from headgrid.errors import HeadgridError, describe_error
 from headgrid.render.cells import walk_spec
 
 if TYPE_CHECKING:
@@ -67,18 +67,14 @@ def assert_matches_golden(
     if refresh:
         write_bytes(path, to_json(chart).encode("utf-8"))
         return
-    if not path.exists():
-        raise GoldenMismatchError(
-            f"{path} does not exist, expected a golden specification; {remedy}"
-        )
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise GoldenMismatchError(f"{path} is not JSON ({error}); {remedy}") from None
-    if not isinstance(old, Mapping):
-        raise GoldenMismatchError(
-            f"{path} holds {type(old).__name__}, expected a specification; {remedy}"
-        )
+    except (OSError, ValueError) as error:
+        found = describe_error(error)
+    else:
+        found = "" if isinstance(old, Mapping) else f"holds a {type(old).__name__}"
+    if found:
+        raise GoldenMismatchError(f"{path}: {found}, expected a specification in JSON; {remedy}")
     differences = compare_specs(old, chart, tolerance=tolerance)
     if differences:
         raise GoldenMismatchError(

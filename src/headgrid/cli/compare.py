@@ -96,13 +96,12 @@ def _compare_models(
 ) -> None:
     """Write what the heads of two folders differ in, and print those that differ most."""
     from headgrid.batch.survey_files import write_csv
-    from headgrid.capture.folders import place_captures
     from headgrid.charts.models import compare_heads
     from headgrid.survey.pairs import compare_models, role_changes
     from headgrid.survey.roles import head_roles
 
     found = [shared.find_files([folder]) for folder in folders]
-    a, b = (shared.read_survey(files, place_captures(files), odd, None) for files, odd in found)
+    a, b = (shared.read_survey(*each) for each in found)
     table = compare_models(a, b, statistic)
     tables = {"difference": table, "scatter": table}
     if rule is not None:
@@ -140,9 +139,5 @@ def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
 
 
 def _load(path: str) -> Capture:
-    from headgrid.capture.folders import find_captures
-
-    files, failures = find_captures([path])
-    for failure in failures:
-        raise failure
+    files, _ = shared.find_files([path])
     return read_file(files[0])

@@ -70,7 +70,7 @@ def explore(
     files, errors = shared.find_files(inputs)
     places = place_captures(files, by="set" if set else None)
     kept = choose_runs(places, run, runs, set)
-    found = shared.read_survey([files[n] for n in kept], [*kept.values()], errors, jobs)
+    found = shared.read_survey([files[n] for n in kept], errors, [*kept.values()], jobs)
     pick = name_heads(files, places, inputs)
     views = view_runs(found, set, pick, several=runs is not None)
     shared.show_path(write_bytes(file, write_explorer(views, chosen).encode("utf-8")))

@@ -248,13 +248,14 @@ def read_file(file: CaptureFile) -> Capture:
 
 def read_survey(
     files: Sequence[CaptureFile],
-    places: Sequence[Place],
     errors: Sequence[HeadgridError],
-    jobs: int | None,
+    places: Sequence[Place] | None = None,
+    jobs: int | None = None,
     dask: str | None = None,
 ) -> Survey:
     """Read many captures, print what is wrong with them, and return what they are together."""
     from headgrid.batch.processes import open_pool
+    from headgrid.capture.folders import place_captures
     from headgrid.survey.read import read_files, survey_tally
 
     # One process reads some hundred files in the time that several need to start.
@@ -263,6 +264,7 @@ def read_survey(
         open_pool(jobs, dask) if jobs > 1 or dask is not None else nullcontext() as executor,
         show_progress(len(files), "reading", "files") as advance,
     ):
+        places = place_captures(files) if places is None else places
         tally = read_files(files, places, executor=executor, advance=advance)
     for _, failure in sorted(tally.failures.items()):
         complain(failure)

@@ -91,7 +91,7 @@ def survey(
     places = place_captures(files, by="set" if by else None)
     if resume and not errors and target.is_finished(files, places):
         return
-    found = shared.read_survey(files, places, errors, jobs, dask)
+    found = shared.read_survey(files, errors, places, jobs, dask)
     with processes.rendering_process() as executor:
         outcomes = write_survey(found, target, given, executor=executor)
         failed = _show_files(folder, outcomes)
