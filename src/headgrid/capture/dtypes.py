@@ -21,11 +21,13 @@ _SHARED = (
 DTYPES = {name: name for name in _SHARED.split()} | WIDENED
 
 
-def widen(raw: Array, dtype: str) -> Array:
-    """Turn the raw bits of bfloat16 or float8 into float32, which holds each value exactly."""
+def to_native(raw: Array, dtype: str) -> Array:
+    """Return values in this machine's byte order, bfloat16 and float8 as float32 (exactly)."""
+    native = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    if dtype not in WIDENED:
+        return native
     import ml_dtypes
 
-    native = raw.astype(raw.dtype.newbyteorder("="), copy=False)
     return np.asarray(native.view(getattr(ml_dtypes, dtype)), np.float32)
 
 

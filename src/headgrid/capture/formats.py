@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from headgrid.capture.dtypes import DTYPES, WIDENED, check_characters, widen
+from headgrid.capture.dtypes import DTYPES, WIDENED, check_characters, to_native
 from headgrid.capture.files import MAPPED_FROM, MIB, Archive, read_or_map
 from headgrid.capture.pt import read_pt
 from headgrid.capture.schema import LIST_KEYS, MAX_FRAMES, as_array
@@ -142,8 +142,7 @@ def _read_tensor(source: str, name: str, entry: Mapping[str, Any], buffer: Any, 
     code = np.dtype(DTYPES[dtype]).newbyteorder("<")
     count = math.prod(shape)
     values: Any = np.frombuffer(buffer, code, count, start + first) if last > first else []
-    array = np.asarray(values, code).reshape(shape)
-    array = widen(array, dtype) if dtype in WIDENED else array
+    array = to_native(np.asarray(values, code).reshape(shape), dtype)
     return array.item() if array.ndim == 0 else array
 
 
