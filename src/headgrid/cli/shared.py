@@ -266,7 +266,7 @@ def read_survey(
     ):
         places = place_captures(files) if places is None else places
         tally = read_files(files, places, executor=executor, advance=advance)
-    for _, failure in sorted(tally.failures.items()):
+    for failure in tally.failures:
         complain(failure)
     found = survey_tally(tally, errors)
     for text in (*found.warnings, *found.missing):
