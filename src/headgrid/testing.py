@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headgrid.capture.files import write_bytes
 from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
-from headgrid.errors import HeadgridError, describe_error
+from headgrid.errors import HeadgridError, describe_error, show_value
 from headgrid.render.cells import walk_spec
 
 if TYPE_CHECKING:
@@ -215,5 +215,4 @@ def _close(was: Any, now: Any, tolerance: float) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return "nothing" if value is None else show_value(value)
