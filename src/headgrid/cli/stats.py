@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,11 +87,7 @@ def _write_json(captures: Sequence[Capture]) -> str:
     return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=1) + "\n"
 
 
-_REPORTS: dict[str, Callable[[Sequence[Capture]], str]] = {
-    "text": _write_text,
-    "csv": _write_csv,
-    "json": _write_json,
-}
+_REPORTS = {"text": _write_text, "csv": _write_csv, "json": _write_json}
 
 
 def _number(value: Any, spec: str = ".3f") -> str:
