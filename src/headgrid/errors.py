@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
 
 from headgrid.text import shorten_text
 
@@ -70,6 +71,15 @@ def check_choice(name: str, found: object, choices: Iterable[str]) -> str:
     raise OptionError(f"{name} is {show_value(found)}, expected one of {', '.join(listed)}{hint}")
 
 
+def check_whole(name: str, found: object, least: int = 1) -> int:
+    """Return ``found`` if it is a whole number, of Python or numpy, that is large enough."""
+    if isinstance(found, bool) or not isinstance(found, Integral) or int(found) < least:
+        raise OptionError(
+            f"{name} is {show_value(found)}, expected a whole number, at least {least}"
+        )
+    return int(found)
+
+
 def damaged(source: str, finding: str, expected: str) -> CaptureError:
     """Return the error for a file whose content contradicts itself."""
     return CaptureError(
@@ -78,10 +88,10 @@ def damaged(source: str, finding: str, expected: str) -> CaptureError:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return why an operation failed, on one line."""
+    """Return why an operation failed, on one short line."""
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"
-    text = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    text = shorten_text(getattr(error, "strerror", None) or str(error).partition("\n")[0], 90)
     return f"can not be opened ({text})" if isinstance(error, OSError) else text
 
 

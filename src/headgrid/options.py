@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
-from headgrid.errors import OptionError, check_choice, near_miss, show_value
+from headgrid.errors import OptionError, check_choice, check_whole, near_miss, show_value
 from headgrid.notebook import Card
 from headgrid.text import shorten_float, shorten_text
 
@@ -144,10 +144,7 @@ class FigureOptions:
     sums: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.columns, bool) or not isinstance(self.columns, int) or self.columns < 1:
-            raise OptionError(
-                f"columns is {show_value(self.columns)}, expected a whole number, at least 1"
-            )
+        object.__setattr__(self, "columns", check_whole("columns", self.columns))
         for name, choices in _CHOICES.items():
             check_choice(name, getattr(self, name), get_args(choices))
         if self.width is not None:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from headgrid.capture.files import write_bytes
 from headgrid.charts.spec import ChartLike, Spec, to_json, to_spec
-from headgrid.errors import HeadgridError
+from headgrid.errors import HeadgridError, describe_error, show_value
+from headgrid.render.cells import walk_spec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,18 +67,14 @@ def assert_matches_golden(
     if refresh:
         write_bytes(path, to_json(chart).encode("utf-8"))
         return
-    if not path.exists():
-        raise GoldenMismatchError(
-            f"{path} does not exist, expected a golden specification; {remedy}"
-        )
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise GoldenMismatchError(f"{path} is not JSON ({error}); {remedy}") from None
-    if not isinstance(old, Mapping):
-        raise GoldenMismatchError(
-            f"{path} holds {type(old).__name__}, expected a specification; {remedy}"
-        )
+    except (OSError, ValueError) as error:
+        found = describe_error(error)
+    else:
+        found = "" if isinstance(old, Mapping) else f"holds a {type(old).__name__}"
+    if found:
+        raise GoldenMismatchError(f"{path}: {found}, expected a specification in JSON; {remedy}")
     differences = compare_specs(old, chart, tolerance=tolerance)
     if differences:
         raise GoldenMismatchError(
@@ -186,15 +183,13 @@ def _arrays(record: Any) -> dict[str, list[Any]]:
     return {str(name): value for name, value in record.items() if isinstance(value, list)}
 
 
-def _key_frames(spec: Any) -> list[Any]:
+def _key_frames(spec: Spec) -> list[Any]:
     """Return the domain of the first scale over the field ``key``."""
-    if isinstance(spec, Mapping):
-        if spec.get("field") == "key" and isinstance(spec.get("scale"), Mapping):
-            return list(spec["scale"].get("domain", []))
-        children: Iterable[Any] = (value for name, value in spec.items() if name != "data")
-    else:
-        children = spec if isinstance(spec, list) else ()
-    return next((found for child in children if (found := _key_frames(child))), [])
+    for _, node in walk_spec(spec):
+        match node:
+            case {"field": "key", "scale": {"domain": [_, *_] as frames}}:
+                return list(frames)
+    return []
 
 
 def _compare(old: Any, new: Any, path: str) -> Iterator[str]:
@@ -220,5 +215,4 @@ def _close(was: Any, now: Any, tolerance: float) -> bool:
 
 
 def _short(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return "nothing" if value is None else show_value(value)

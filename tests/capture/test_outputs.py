@@ -111,7 +111,7 @@ def test_a_batch_of_one_and_a_single_head_are_taken(suffix: str, tmp_path: Path)
             capture.full_frame_attention, values.numpy().reshape(-1, *SHAPE[1:])
         )
     for values, found in [
-        (masses(2, *SHAPE), r"has shape \(2, 2, 5, 5\), a batch of 2, .*save one of them"),
+        (masses(2, *SHAPE), r"has shape \(2, 2, 5, 5\), a batch of 2, .*take one of them"),
         (masses()[0, 0], r"full_frame_attention has shape \(5,\), expected \(heads, query, key\)"),
         (torch.ones(2, 0, 5), "zero query frames"),
         (torch.ones(10_001, 1, 1), "at most 10,000 heads"),

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from same import assert_same
 
 from headgrid.capture import formats
+from headgrid.capture.folders import CaptureFile, find_captures
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import KEYS
-from headgrid.capture.store import CaptureFile, find_captures, load_capture, load_run, save_capture
+from headgrid.capture.store import load_capture, load_run, save_capture
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError
 from places import SHARED
 

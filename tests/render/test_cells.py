@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import headgrid
 from headgrid.render import convert
-from headgrid.render.cells import Maps, cut_cells
+from headgrid.render.cells import cut_cells
 from headgrid.render.convert import render_svg
 
 RANGES = ("symmetric", "quantile", (-1.5, 0.7), (0.2, 3.0), "head", "log")
@@ -18,7 +18,7 @@ RANGES = ("symmetric", "quantile", (-1.5, 0.7), (0.2, 3.0), "head", "log")
 def by_vega(spec):
     """Return the SVG of a specification all of whose cells went through Vega."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert, "cut_cells", lambda spec: (spec, Maps([])))
+        patch.setattr(convert, "cut_cells", lambda spec: (spec, []))
         return render_svg(spec)
 
 
@@ -72,7 +72,7 @@ def test_the_drawing_is_byte_for_byte_as_vega_draws_it(
     frames = {"key_frames": a.key_frames, "query_frames": a.query_frames}
     b = headgrid.Capture.from_array(values, layer=8, statistic=statistic, **frames)
     spec = draw(name, (a, b), color_range=color_range, palette=palette, theme=theme)
-    assert cut_cells(spec)[1].grids
+    assert cut_cells(spec)[1]
     assert render_svg(spec) == by_vega(spec)
 
 

@@ -15,7 +15,6 @@ from PIL import Image
 from headgrid import Capture, heatmap, load_capture, perhead, to_spec
 from headgrid.charts import panels as grids
 from headgrid.render import convert
-from headgrid.render.cells import Maps
 from headgrid.render.convert import render_svg
 from headgrid.render.svg import finish as svg
 from headgrid.render.svg.finish import LAYOUT_FONT
@@ -43,7 +42,7 @@ def unfinished(chart):
     spec = chart if isinstance(chart, dict) else to_spec(chart)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(svg, "finish", lambda raw, *_, **__: raw)
-        patch.setattr(convert, "cut_cells", lambda spec: (spec, Maps([])))
+        patch.setattr(convert, "cut_cells", lambda spec: (spec, []))
         return render_svg(spec)
 
 

@@ -17,7 +17,7 @@ import pytest
 import headgrid
 from headgrid import Capture, CaptureError, HeadgridWarning, OptionError
 from headgrid.capture.folders import find_captures, place_captures
-from headgrid.survey.read import RUNS_IN_A_PART, File, split_parts, survey
+from headgrid.survey.read import RUNS_IN_A_PART, split_parts, survey
 from headgrid.tables.measures import MEASURES, measure_heads
 from synthetic import block_capture, waves
 
@@ -92,10 +92,11 @@ def test_parts_hold_every_file_once_and_one_layer_of_some_runs_each(capture_file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
     files, _ = find_captures(tmp_path / "in")
-    parts = split_parts([*map(File, range(len(files)), files, place_captures(files))])
-    numbers = [one.number for part in parts for one in part]
-    assert sorted(numbers) == list(range(3 * runs))
-    assert [{one.file.path.name for one in part} for part in parts] == [
+    parts = split_parts([*zip(files, place_captures(files), strict=True)])
+    found = [file for part in parts for file, _ in part]
+    assert len(found) == len({*found}) == 3 * runs
+    assert {*found} == {*files}
+    assert [{file.path.name for file, _ in part} for part in parts] == [
         {f"layer{layer}.npz"} for layer in (0, 2, 10) * 2
     ]
     assert [len(part) for part in parts] == [RUNS_IN_A_PART] * 3 + [2] * 3

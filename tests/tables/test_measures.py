@@ -256,7 +256,8 @@ def test_a_row_without_a_visible_key_has_bands_of_no_keys():
 
 @pytest.mark.parametrize("recent_keys", [0, -1, 2.5, "4", True, math.nan])
 def test_the_recent_band_is_a_whole_number_of_keys(recent_keys):
-    with pytest.raises(OptionError, match=r"recent_keys is .*, expected a whole number of keys"):
+    expected = r"recent_keys is .*, expected a whole number, at least 1"
+    with pytest.raises(OptionError, match=expected):
         measure_heads(block_capture(), recent_keys=recent_keys)
 
 

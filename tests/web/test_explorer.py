@@ -1052,7 +1052,7 @@ def test_heads_are_listed_with_their_roles_and_by_them(cli, folder, visit, tmp_p
         (["--run", "run_7"], "run is 'run_7', expected one of run_0, run_1; did you mean 'run_"),
         (["--color-range", "3,1"], "LO below HI"),
         (["--jobs", "0"], "jobs is 0"),
-        (["-o", "a.svg"], "suffix is '.svg', expected .html"),
+        (["-o", "a.svg"], "the suffix of a.svg is '.svg', expected one of .html, .htm"),
     ],
 )
 def test_wrong_usage_ends_in_a_sentence(arguments, text, cli, folder, tmp_path):

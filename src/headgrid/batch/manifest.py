@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headgrid._version import __version__
-from headgrid.capture.files import hash_file, replace_file
+from headgrid.capture.files import hash_file, write_bytes
 from headgrid.errors import OutputError
 
 #: The manifest's name in the folder of the output.
@@ -108,8 +108,7 @@ class Manifest:
             return
         started = time.monotonic()
         self._next_flush = started + _FLUSH_SECONDS
-        with replace_file(self.path) as file:
-            file.write(self._to_text().encode("ascii"))
+        write_bytes(self.path, self._to_text().encode("ascii"))
         self._next_flush += (time.monotonic() - started) / _FLUSH_SHARE
 
     def __enter__(self) -> Manifest:  # noqa: PYI034 - `Self` is of Python 3.11

@@ -20,14 +20,10 @@ from typing import Any
 
 from headgrid.batch.manifest import Manifest, hash_output, name_inputs
 from headgrid.capture.files import write_bytes
+from headgrid.capture.folders import CaptureFile, find_captures
 from headgrid.capture.model import Capture
-from headgrid.capture.store import CaptureFile, find_captures, read_capture
-from headgrid.errors import (
-    CaptureError,
-    HeadgridError,
-    HeadgridWarning,
-    explain,
-)
+from headgrid.capture.store import read_capture
+from headgrid.errors import CaptureError, HeadgridError, HeadgridWarning, explain
 from headgrid.options import FIGURES, ColorRange, FigureOptions
 from headgrid.survey.calls import submit_in_order
 from headgrid.tables.ranges import propose_log, resolve_color_range

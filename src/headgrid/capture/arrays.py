@@ -32,7 +32,7 @@ def fit_arrays(
     return fields
 
 
-def fit_array(value: Any, name: str, axes: int) -> Any:
+def fit_array(value: Any, name: str, axes: int, source: str = "array") -> Any:
     """Return an array without a batch of one, and with the axis that one of a lone head lacks."""
     array = try_array(value)
     if array.dtype.kind == "O":  # absent, or no array, as whoever reads it says
@@ -40,8 +40,8 @@ def fit_array(value: Any, name: str, axes: int) -> Any:
     if array.ndim == axes + 1:
         if len(array) != 1:
             raise CaptureError(
-                f"array: {name} has shape {array.shape}, a batch of {len(array)}, expected "
-                "(heads, query, key) of one; give one of them (array[0])"
+                f"{source}: {name} has shape {array.shape}, a batch of {len(array)}, expected "
+                "(heads, query, key) of one; take one of them (array[0])"
             )
         return array[0]
     return array[None] if array.ndim == axes - 1 and array.size else array

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from headgrid.errors import CaptureError
+from headgrid.errors import CaptureError, show_value
 from headgrid.text import clean_name, shorten_list, shorten_text
 
 #: What an axis is called where nothing says otherwise, without and with labels.
@@ -116,9 +116,7 @@ def read_segments(
             for name, start, stop in parts
         ]
     except (AttributeError, TypeError, ValueError, OverflowError):
-        raise CaptureError(
-            f"{source}: {side}_parts is {shorten_text(repr(value), 60)}, {expected}"
-        ) from None
+        raise CaptureError(f"{source}: {side}_parts is {show_value(value)}, {expected}") from None
     found.sort(key=lambda segment: segment.start)
     for segment, after in itertools.zip_longest(found, found[1:]):
         misfit = ""
@@ -150,9 +148,7 @@ def _read_labels(given: Mapping[str, Any], field: str, length: int) -> Labels | 
         value = value.tolist()
     expected = f"expected a list of {length:,} texts or numbers, one for each place of that axis"
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
-        raise CaptureError(
-            f"{given['source']}: {field} is {shorten_text(repr(value), 60)}, {expected}"
-        )
+        raise CaptureError(f"{given['source']}: {field} is {show_value(value)}, {expected}")
     if len(value) != length:
         listed = shorten_text(shorten_list(value, 4), 100)
         raise CaptureError(
@@ -161,6 +157,5 @@ def _read_labels(given: Mapping[str, Any], field: str, length: int) -> Labels | 
         )
     odd = [label for label in value if not isinstance(label, (str, int, float, np.number))]
     if odd:
-        found = shorten_text(repr(odd[0]), 60)
-        raise CaptureError(f"{given['source']}: {field} holds {found}, {expected}")
+        raise CaptureError(f"{given['source']}: {field} holds {show_value(odd[0])}, {expected}")
     return tuple(clean_name(str(label)) for label in value)  # no table holds a lone surrogate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -22,40 +21,14 @@ _SHARED = (
 DTYPES = {name: name for name in _SHARED.split()} | WIDENED
 
 
-def widen(raw: Array, dtype: str) -> Array:
-    """Turn the raw bits of bfloat16 or float8 into float32, which holds each value exactly."""
-    values, wide = _values_of_codes(dtype), np.empty(raw.shape, np.float32)
-    # Piece by piece, as numpy makes indices of 8 bytes of the codes.
-    with np.nditer(
-        [raw, wide],
-        ["buffered", "external_loop", "zerosize_ok"],
-        [["readonly"], ["writeonly"]],
-        buffersize=2**18,
-    ) as pieces:
-        for codes, numbers in pieces:
-            numbers[...] = values[codes]
-    return wide
+def to_native(raw: Array, dtype: str) -> Array:
+    """Return values in this machine's byte order, bfloat16 and float8 as float32 (exactly)."""
+    native = raw.astype(raw.dtype.newbyteorder("="), copy=False)
+    if dtype not in WIDENED:
+        return native
+    import ml_dtypes
 
-
-@cache
-def _values_of_codes(dtype: str) -> Array:
-    """Every value of a dtype, by its bits."""
-    if dtype == "bfloat16":
-        return (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)
-    codes = np.arange(256, dtype=np.uint32)
-    if dtype == "float8_e8m0fnu":  # powers of two, without sign
-        return np.where(codes == 255, np.nan, np.exp2(codes - 127.0)).astype(np.float32)
-    bits = int(dtype[8])  # of the exponent; the sign has one, the fraction the others
-    bias = 2 ** (bits - 1) - (0 if dtype.endswith("fnuz") else 1)
-    # Sign, exponent and fraction in the places of float32, whose exponent has another bias.
-    moved = ((codes & 128) << 24 | (codes & 127) << (16 + bits)).view(np.float32)
-    values = moved * np.float32(2.0 ** (127 - bias))
-    if dtype == "float8_e5m2":  # as IEEE has it; the others have no infinity
-        values[[125, 126, 127, 253, 254, 255]] = np.nan
-        values[[124, 252]] = np.inf, -np.inf
-    else:
-        values[[128] if dtype.endswith("fnuz") else [127, 255]] = np.nan
-    return np.asarray(values)
+    return np.asarray(native.view(getattr(ml_dtypes, dtype)), np.float32)
 
 
 def check_characters(array: Array) -> None:

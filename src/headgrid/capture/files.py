@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from headgrid.errors import CaptureError, OutputError, damaged, describe_error
-from headgrid.text import quote_text, shorten_text
+from headgrid.text import quote_text
 
 MIB = 2**20
 #: Up to this size a file is read, above it is mapped: a mapped file that another
@@ -123,7 +123,7 @@ class Archive:
         except CaptureError:
             raise
         except Exception as error:  # noqa: BLE001 - zipfile raises anything
-            raise self._broken(shorten_text(describe_error(error), 90)) from None
+            raise self._broken(describe_error(error)) from None
 
     def _check_end(self) -> int:
         """Return where the table of contents starts; refuse where that is not before its end."""

@@ -19,12 +19,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from headgrid.capture.dtypes import DTYPES, WIDENED, check_characters, widen
+from headgrid.capture.dtypes import DTYPES, WIDENED, check_characters, to_native
 from headgrid.capture.files import MAPPED_FROM, MIB, Archive, read_or_map
 from headgrid.capture.pt import read_pt
 from headgrid.capture.schema import LIST_KEYS, MAX_FRAMES, as_array
 from headgrid.errors import CaptureError, damaged, describe_error
-from headgrid.text import quote_text, shorten_text
+from headgrid.text import quote_text
 
 #: The entry of a `.npz`, and the marker of a `.safetensors`, that headgrid wrote.
 _JSON_KEY = "headgrid_json"
@@ -83,7 +83,7 @@ def _read_npy(source: str, name: str, content: memoryview) -> Any:
         value = flat.reshape(shape, order="F" if is_fortran else "C")
         check_characters(value)
     except Exception as error:  # noqa: BLE001 - numpy, and the tokenizer behind it, raise anything
-        finding = f"{quote_text(name)}: {_quote(error)}"
+        finding = f"{quote_text(name)}: {describe_error(error)}"
         raise damaged(source, finding, "what numpy writes") from None
     return value.item() if value.ndim == 0 and value.dtype.kind in "biufcUS" else value
 
@@ -92,12 +92,8 @@ def _parse_json(source: str, name: str, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        finding = f"{quote_text(name)} is not JSON: {_quote(error)}"
+        finding = f"{quote_text(name)} is not JSON: {describe_error(error)}"
         raise damaged(source, finding, "what headgrid writes") from None
-
-
-def _quote(error: BaseException) -> str:
-    return shorten_text(describe_error(error), 90)
 
 
 # .safetensors
@@ -116,7 +112,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
         with safe_open(path, framework="numpy") as checked:
             stored = checked.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
-        raise damaged(path.name, _quote(error), "what safetensors writes") from None
+        raise damaged(path.name, describe_error(error), "what safetensors writes") from None
     header = json.loads(buffer[8 : 8 + length])  # sound: the library has checked it
     data = {
         name: _read_tensor(path.name, name, entry, buffer, 8 + length)
@@ -146,8 +142,7 @@ def _read_tensor(source: str, name: str, entry: Mapping[str, Any], buffer: Any, 
     code = np.dtype(DTYPES[dtype]).newbyteorder("<")
     count = math.prod(shape)
     values: Any = np.frombuffer(buffer, code, count, start + first) if last > first else []
-    array = np.asarray(values, code).reshape(shape)
-    array = widen(array, dtype) if dtype in WIDENED else array
+    array = to_native(np.asarray(values, code).reshape(shape), dtype)
     return array.item() if array.ndim == 0 else array
 
 
@@ -178,9 +173,9 @@ def to_storable(data: Mapping[Any, Any], source: str, suffix: str) -> dict[Any, 
         # Of tensors that are sparse or quantized, and of what holds itself.
         except (TypeError, RuntimeError) as error:
             raise CaptureError(
-                f"{source}: metadata {quote_text(str(key))} holds {_quote(error)}, expected "
-                "numbers, text, lists, dictionaries with text keys, or arrays; store it as text, "
-                "or leave it out with capture.replace(metadata=...)"
+                f"{source}: metadata {quote_text(str(key))} holds {describe_error(error)}, "
+                "expected numbers, text, lists, dictionaries with text keys, or arrays; store it "
+                "as text, or leave it out with capture.replace(metadata=...)"
             ) from None
     return stored
 

@@ -37,14 +37,9 @@ def read_bare(array: Array, *, source: str, layer: int | None, run: str) -> Capt
 
     Values of which none is negative and every row sums to 1 are masses, all others logits.
     """
-    if array.ndim == 4 and len(array) != 1:
-        raise CaptureError(
-            f"{source}: the array has shape {array.shape}, a batch of {len(array)}, expected "
-            "(heads, query, key); save one of them (array[0])"
-        )
     given: dict[str, Any] = dict.fromkeys(schema.KEYS - {"is_logits"})
     given |= {"layer_index": layer, "statistic": "logit", "source": source, "run": run}
-    given[FULL] = fit_array(array, FULL, 3)
+    given[FULL] = fit_array(array, FULL, 3, source)
     full: Any = schema.read_array(given, FULL)
     sums, is_causal, is_signed = _look(full)
     taken = "logits, as some value is negative or some row does not sum to 1"

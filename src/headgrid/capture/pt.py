@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from headgrid.capture.dtypes import DTYPES, WIDENED, Array, check_characters, widen
+from headgrid.capture.dtypes import DTYPES, WIDENED, Array, check_characters, to_native
 from headgrid.capture.files import Archive
 from headgrid.errors import CaptureError, damaged, describe_error
 from headgrid.text import quote_text, shorten_list, shorten_text
@@ -114,8 +114,7 @@ class _Reader:
         except CaptureError:
             raise
         except Exception as error:  # noqa: BLE001 - a pickle passes anything to anything
-            reason = shorten_text(describe_error(error), 60)
-            raise self.broken(f"its pickle does not add up: {reason}") from None
+            raise self.broken(f"its pickle does not add up: {describe_error(error)}") from None
 
     def broken(self, finding: str) -> CaptureError:
         """Return the error for what torch would not have written."""
@@ -231,10 +230,8 @@ class _Reader:
         changes: list[Callable[[Array], Array]] = [
             _FLAGS[f] for f in _FLAGS if (flags or {}).get(f)
         ]
-        if dtype in WIDENED:
-            changes.insert(0, lambda bits: widen(bits, dtype))
-        if not array.dtype.isnative:
-            changes.insert(0, lambda values: values.astype(values.dtype.newbyteorder("=")))
+        if dtype in WIDENED or not array.dtype.isnative:
+            changes.insert(0, lambda raw: to_native(raw, dtype))
         for change in changes:
             self.archive.spend(array.size * max(4, array.itemsize))
             array = change(array)

@@ -18,14 +18,12 @@ from typing import Any
 import numpy as np
 
 from headgrid.capture.files import hash_file, replace_file
-from headgrid.capture.folders import CaptureFile as CaptureFile
-from headgrid.capture.folders import check_suffix, list_captures, name_folder, reading
-from headgrid.capture.folders import find_captures as find_captures
+from headgrid.capture.folders import CaptureFile, check_suffix, list_captures, name_folder, reading
 from headgrid.capture.formats import READERS, SUFFIXES, WRITERS, to_storable
 from headgrid.capture.model import Capture
 from headgrid.capture.outputs import Layers, read_bare
 from headgrid.capture.pt import Word
-from headgrid.errors import CaptureError, HeadgridWarning, check_choice, damaged, describe_error
+from headgrid.errors import CaptureError, HeadgridWarning, check_choice, damaged
 from headgrid.text import shorten_text
 
 #: Bytes that a file's values may be written out to, all together; how deep they may be; and
@@ -262,7 +260,7 @@ def save_capture(capture: Capture, path: str | os.PathLike[str]) -> Path:
                 file.flush()
                 READERS[suffix](Path(file.name))
     except (TypeError, ValueError, OverflowError) as error:
-        _, _, reason = describe_error(error).rpartition(f"{Path(file.name).name}: ")
+        _, _, reason = str(error).rpartition(f"{Path(file.name).name}: ")
         raise CaptureError(
             f"{target.name}: the metadata can not be stored ({shorten_text(reason, 200)}), "
             "expected what can be read back; store it as text, or leave it out with "

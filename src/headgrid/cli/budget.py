@@ -119,5 +119,4 @@ def budget(
         for path in drawn:
             shared.show_path(write_bytes(folder / path.relative_to(scratch), path.read_bytes()))
     click.echo("\n".join(told))
-    if found.failures:
-        shared.stop(1)
+    shared.stop_if(found.failures)

@@ -12,7 +12,7 @@ import click
 from headgrid.cli import shared
 from headgrid.cli.pick import check_files, write_figure
 from headgrid.cli.shared import PathType, option, path_option, read_file, show_path
-from headgrid.errors import OptionError
+from headgrid.errors import OptionError, check_whole
 from headgrid.options import FORMATS, FigureOptions
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def compare(
     Of folders A and B, of two models: writes tables and figures, and prints heads that differ.
     """
     options = FigureOptions(**style)
-    if top < 1:
-        raise OptionError(f"top is {top}, expected a whole number, at least 1")
+    check_whole("top", top)
     if table is not None and table.suffix.lower() != ".csv":
         raise OptionError(f"{table.name}: suffix is {table.suffix!r}, expected .csv")
     folders = [Path(path) for path in (a, b) if os.path.isdir(path)]  # noqa: PTH112 - of any name
@@ -97,13 +96,12 @@ def _compare_models(
 ) -> None:
     """Write what the heads of two folders differ in, and print those that differ most."""
     from headgrid.batch.survey_files import write_csv
-    from headgrid.capture.folders import place_captures
     from headgrid.charts.models import compare_heads
     from headgrid.survey.pairs import compare_models, role_changes
     from headgrid.survey.roles import head_roles
 
     found = [shared.find_files([folder]) for folder in folders]
-    a, b = (shared.read_survey(files, place_captures(files), odd, None) for files, odd in found)
+    a, b = (shared.read_survey(*each) for each in found)
     table = compare_models(a, b, statistic)
     tables = {"difference": table, "scatter": table}
     if rule is not None:
@@ -119,8 +117,7 @@ def _compare_models(
     largest = changed.sort_values("difference", key=abs, ascending=False, kind="stable").head(top)
     told = f"{len(changed)} of {len(table)} heads differ ({statistic}, B - A)"
     _show_changes(told, largest[["layer", "head", "a", "b", "difference", "score"]])
-    if a.failures or b.failures:
-        shared.stop(1)
+    shared.stop_if(a.failures or b.failures)
 
 
 def _show_changes(title: str, rows: pd.DataFrame) -> None:
@@ -142,9 +139,5 @@ def tell_apart(a: Capture, b: Capture) -> tuple[Capture, Capture]:
 
 
 def _load(path: str) -> Capture:
-    from headgrid.capture.store import find_captures
-
-    files, failures = find_captures([path])
-    for failure in failures:
-        raise failure
+    files, _ = shared.find_files([path])
     return read_file(files[0])

@@ -9,7 +9,7 @@ import click
 
 from headgrid.cli import shared
 from headgrid.cli.shared import option, path_option
-from headgrid.errors import OptionError
+from headgrid.errors import check_choice
 from headgrid.options import parse_color_range
 
 
@@ -66,14 +66,12 @@ def explore(
 
     known = None if roles is None else read_roles(roles)
     chosen = ExplorerOptions(roles=known, **options)
-    if file.suffix.lower() not in (".html", ".htm"):
-        raise OptionError(f"{file.name}: suffix is {file.suffix!r}, expected .html")
+    check_choice(f"the suffix of {file.name}", file.suffix.lower(), (".html", ".htm"))
     files, errors = shared.find_files(inputs)
     places = place_captures(files, by="set" if set else None)
     kept = choose_runs(places, run, runs, set)
-    found = shared.read_survey([files[n] for n in kept], [*kept.values()], errors, jobs)
+    found = shared.read_survey([files[n] for n in kept], errors, [*kept.values()], jobs)
     pick = name_heads(files, places, inputs)
     views = view_runs(found, set, pick, several=runs is not None)
     shared.show_path(write_bytes(file, write_explorer(views, chosen).encode("utf-8")))
-    if found.failures:
-        shared.stop(1)
+    shared.stop_if(found.failures)

@@ -61,19 +61,16 @@ def pick(
 
     Prints the files, then a caption that says what each panel shows.
     """
-    from headgrid.capture.folders import find_captures
     from headgrid.charts.pick import PICK_FIGURES, HeadName, draw_pick, select_heads
 
     options = FigureOptions(**style)
     check_choice("figure", figure, PICK_FIGURES)
     names = [HeadName.read(head) for head in heads]
-    found, failures = find_captures(inputs)
-    if failures and not found:
-        shared.exit_with(failures)
+    found, failures = shared.find_files(inputs)
     chosen = select_heads(_find_sources(found, names), names)
     chart: Any = draw_pick(chosen, figure, options)  # type: ignore[arg-type]
     write_figure(chart, files, ppi)
-    shared.exit_with(failures)
+    shared.stop_if(failures)
 
 
 def write_figure(chart: Any, files: Mapping[Path, str], ppi: float) -> None:

@@ -131,7 +131,7 @@ def _render(
     found = None
     least = _SEVERAL if jobs is None else min(jobs, 2)
     if file is not None or dask is not None or (jobs != 1 and _has_files(inputs, least)):
-        from headgrid.capture.store import find_captures
+        from headgrid.capture.folders import find_captures
 
         found = find_captures(inputs)
         if file is not None and (captures := len(found[0]) + len(found[1])) > 1:
@@ -157,10 +157,9 @@ def _render(
         listed = listed and (total > 1 or resume)
         with _open_manifest(plan, figures, resume) if listed else nullcontext() as manifest:
             failed = len(plan.failures) + _draw(plan, workers, manifest)
-    if failed:
-        if total > 1:
-            click.echo(f"headgrid: {failed} of {total} inputs failed", err=True)
-        shared.stop(1)
+    if failed and total > 1:
+        click.echo(f"headgrid: {failed} of {total} inputs failed", err=True)
+    shared.stop_if(failed)
 
 
 def _name_one(plan: Plan, path: Path) -> Plan:

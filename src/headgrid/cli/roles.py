@@ -66,7 +66,6 @@ def roles(
     """
     from headgrid.batch.survey_files import Target, write_csv, write_figure
     from headgrid.capture.files import write_bytes
-    from headgrid.capture.folders import place_captures
     from headgrid.charts.roles import role_map
     from headgrid.options import FigureOptions
     from headgrid.survey.roles import head_roles, role_agreement, role_votes
@@ -77,8 +76,7 @@ def roles(
         choices = _EXPORTS[check_choice("export", export, _EXPORTS)]
         check_choice(f"rule of export {export}", rule, choices)
     target = Target(folder, (), formats, FigureOptions(**style), ppi)
-    files, errors = shared.find_files(inputs)
-    found = shared.read_survey(files, place_captures(files), errors, None)
+    found = shared.read_survey(*shared.find_files(inputs))
     table = head_roles(found, rule, **dict(parameters))
     votes, agreement = role_votes(table), role_agreement(table)
     for name, of_set in votes.groupby("set"):
@@ -92,8 +90,7 @@ def roles(
     counts = votes.groupby("set")["role"].value_counts(sort=False).unstack()
     summary = agreement.join(counts, on="set")
     click.echo(summary.to_string(index=False, float_format="{:.3g}".format))
-    if found.failures:
-        shared.stop(1)
+    shared.stop_if(found.failures)
 
 
 def _export(votes: pd.DataFrame, export: str, rule: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -232,8 +232,7 @@ def find_files(inputs: Sequence[str | Path]) -> tuple[list[CaptureFile], list[He
     files, errors = find_captures(inputs)
     for error in errors:
         complain(error)
-    if not files:
-        stop(1)
+    stop_if(not files)
     return files, [*errors]
 
 
@@ -249,13 +248,14 @@ def read_file(file: CaptureFile) -> Capture:
 
 def read_survey(
     files: Sequence[CaptureFile],
-    places: Sequence[Place],
     errors: Sequence[HeadgridError],
-    jobs: int | None,
+    places: Sequence[Place] | None = None,
+    jobs: int | None = None,
     dask: str | None = None,
 ) -> Survey:
     """Read many captures, print what is wrong with them, and return what they are together."""
     from headgrid.batch.processes import open_pool
+    from headgrid.capture.folders import place_captures
     from headgrid.survey.read import read_files, survey_tally
 
     # One process reads some hundred files in the time that several need to start.
@@ -264,8 +264,9 @@ def read_survey(
         open_pool(jobs, dask) if jobs > 1 or dask is not None else nullcontext() as executor,
         show_progress(len(files), "reading", "files") as advance,
     ):
+        places = place_captures(files) if places is None else places
         tally = read_files(files, places, executor=executor, advance=advance)
-    for _, failure in sorted(tally.failures.items()):
+    for failure in tally.failures:
         complain(failure)
     found = survey_tally(tally, errors)
     for text in (*found.warnings, *found.missing):
@@ -301,17 +302,10 @@ def show_progress(
         yield lambda done: progress.advance(task, done)
 
 
-def exit_with(errors: Sequence[HeadgridError]) -> None:
-    """Print errors and end with exit code 1, if there are any."""
-    for error in errors:
-        complain(error)
-    if errors:
-        stop(1)
-
-
-def stop(code: int) -> NoReturn:
-    """End the command with an exit code."""
-    raise click.exceptions.Exit(code)
+def stop_if(failed: object) -> None:
+    """End the command with exit code 1 where something has failed, which is told already."""
+    if failed:
+        raise click.exceptions.Exit(1)
 
 
 def complain(error: object) -> None:

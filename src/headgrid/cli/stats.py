@@ -2,43 +2,53 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgrid.cli.shared import exit_with, inputs_argument, option, read_file
+from headgrid.cli.shared import complain, find_files, inputs_argument, option, read_file, stop_if
 from headgrid.errors import HeadgridError, check_choice
 from headgrid.text import clean_text, quote_text, write_number
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from headgrid.capture.model import Capture
 
 
-_LAYER_COLUMNS = ("diagonal_mean", "first_key_mean")
+def _describe(capture: Capture) -> dict[str, Any]:
+    """Return what is told of a capture, its heads in a list; NaN where undefined."""
+    from headgrid.tables.stats import diagonal_and_first_key, pairs_mean, row_statistics
+
+    diagonal, first_key = map(pairs_mean, diagonal_and_first_key(capture))
+    rows = {"head": range(capture.num_heads), **row_statistics(capture)}
+    return {
+        "run": capture.run,
+        "layer": capture.layer_index,
+        "statistic": capture.statistic,
+        "diagonal_mean": diagonal,
+        "first_key_mean": first_key,
+        "heads": [dict(zip(rows, head, strict=True)) for head in zip(*rows.values(), strict=True)],
+    }
 
 
 def _write_text(captures: Sequence[Capture]) -> str:
     """Return a paragraph for each capture: its means, then a line for each head."""
-    from headgrid.tables.stats import head_statistics, layer_statistics
-
     paragraphs = []
     for capture in captures:
-        heads, layer = head_statistics(capture), layer_statistics(capture).iloc[0]
+        told = _describe(capture)
         run = f"{' '.join(clean_text(capture.run).split())}, layer" if capture.run else "Layer"
         lines = [
             f"{run} {capture.layer_index} ({capture.statistic})",
-            f"diagonal mean={_number(layer['diagonal_mean'])}, "
-            f"first-key mean={_number(layer['first_key_mean'])}",
+            f"diagonal mean={_number(told['diagonal_mean'])}, "
+            f"first-key mean={_number(told['first_key_mean'])}",
             *_name_ends(capture),
         ]
         lines += [
-            f"H{row.head:2d}: first={_number(row.first)}, mid={_number(row.mid)}, "
-            f"last={_number(row.last)}, sink={_number(row.sink, '+.3f')}"
-            for row in heads.itertuples(index=False)
+            f"H{head['head']:2d}: first={_number(head['first'])}, mid={_number(head['mid'])}, "
+            f"last={_number(head['last'])}, sink={_number(head['sink'], '+.3f')}"
+            for head in told["heads"]
         ]
         paragraphs.append("\n".join(lines) + "\n")
     return "\n".join(paragraphs)
@@ -62,42 +72,22 @@ def _name_ends(capture: Capture) -> list[str]:
 
 
 def _write_csv(captures: Sequence[Capture]) -> str:
-    """Return CSV with one row a head: run, layer, head, first, mid, last, sink, layer's means."""
-    from headgrid.tables.stats import head_statistics, layer_statistics
+    """Return CSV with one row a head, and the layer's means behind its own statistics."""
+    import pandas as pd
 
-    heads = head_statistics(captures)
-    layers = layer_statistics(captures)
-    # Row by row, as two captures may share run and layer.
-    repeated = layers.loc[layers.index.repeat([capture.num_heads for capture in captures])]
-    heads[[*_LAYER_COLUMNS]] = repeated[[*_LAYER_COLUMNS]].to_numpy()
-    heads.insert(2, "statistic", [c.statistic for c in captures for _ in range(c.num_heads)])
-    return heads.to_csv(index=False, lineterminator="\n")
+    rows = [told | head for told in map(_describe, captures) for head in told["heads"]]
+    columns = ["run", "layer", "statistic", "head", "first", "mid", "last", "sink"]
+    columns += ["diagonal_mean", "first_key_mean"]
+    return pd.DataFrame(rows, columns=columns).to_csv(index=False, lineterminator="\n")
 
 
 def _write_json(captures: Sequence[Capture]) -> str:
-    """Return a JSON list with one object a capture, its heads in a list; null where undefined."""
-    import json
-
-    from headgrid.tables.stats import head_statistics, layer_statistics
-
-    def to_records(table: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
-        chosen = table[[*names]].astype(object)
-        return chosen.where(chosen.notna(), None).to_dict("records")  # type: ignore[return-value]
-
-    layers = [
-        {"run": capture.run, "layer": capture.layer_index, "statistic": capture.statistic}
-        | to_records(layer_statistics(capture), _LAYER_COLUMNS)[0]
-        | {"heads": to_records(head_statistics(capture), ("head", "first", "mid", "last", "sink"))}
-        for capture in captures
-    ]
-    return json.dumps(layers, indent=1, ensure_ascii=True) + "\n"
+    """Return a JSON list with one object a capture; null where undefined."""
+    text = json.dumps([*map(_describe, captures)])
+    return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=1) + "\n"
 
 
-_REPORTS: dict[str, Callable[[Sequence[Capture]], str]] = {
-    "text": _write_text,
-    "csv": _write_csv,
-    "json": _write_json,
-}
+_REPORTS = {"text": _write_text, "csv": _write_csv, "json": _write_json}
 
 
 def _number(value: Any, spec: str = ".3f") -> str:
@@ -114,11 +104,10 @@ def _number(value: Any, spec: str = ".3f") -> str:
 )
 def stats(inputs: tuple[str, ...], format: str) -> None:
     """Print the statistics of captures: diagonal and first-key means, and each head's sink."""
-    from headgrid.capture.folders import find_captures, place_captures
+    from headgrid.capture.folders import place_captures
 
-    files, failures = find_captures(inputs)
+    files, errors = find_files(inputs)
     captures: list[Capture] = []
-    errors: list[HeadgridError] = [*failures]
     places = place_captures(files)
     several = len({place.set for place in places}) > 1
     for file, place in zip(files, places, strict=True):
@@ -126,6 +115,7 @@ def stats(inputs: tuple[str, ...], format: str) -> None:
             capture = read_file(file)
             captures.append(capture.replace(run=place.text) if several else capture)
         except HeadgridError as error:
+            complain(error)
             errors.append(error)
     click.echo(_REPORTS[format](captures), nl=False)
-    exit_with(errors)
+    stop_if(errors)

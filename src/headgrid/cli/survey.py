@@ -91,14 +91,13 @@ def survey(
     places = place_captures(files, by="set" if by else None)
     if resume and not errors and target.is_finished(files, places):
         return
-    found = shared.read_survey(files, places, errors, jobs, dask)
+    found = shared.read_survey(files, errors, places, jobs, dask)
     with processes.rendering_process() as executor:
         outcomes = write_survey(found, target, given, executor=executor)
         failed = _show_files(folder, outcomes)
     for line in _name_heads(found):
         click.echo(line)
-    if failed or found.failures:
-        shared.stop(1)
+    shared.stop_if(failed or found.failures)
 
 
 def _show_files(folder: Path, outcomes: Iterable[Sequence[Path] | HeadgridError]) -> bool:

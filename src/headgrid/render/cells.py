@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -32,24 +31,20 @@ _LISTED = re.compile(r"(\[[\d, -]+\])\[datum\.position-1\]")
 #: The statistic of a grid, the fields of its panels, and what draws the cells of one colour scale
 #: in a panel, or raises one of what Python raises for alien data.
 _Grid: TypeAlias = tuple[str, tuple[str, ...], list[Callable[[tuple[Any, ...], Records], Cells]]]
+#: The grids of maps of a figure with their records, in the order in which Vega draws them.
+Maps: TypeAlias = list[tuple[_Grid, Records]]
 #: Which panels of a comparison a layer of cells is for: the first two of three, or the third.
 _PANELS = re.compile(r"datum\.panel%3(<|==)2")
 
 
-@dataclass(frozen=True)
-class Maps:
-    """The maps of a figure, in the order in which Vega draws them."""
-
-    grids: Sequence[tuple[_Grid, Records]]
-
-    def cells(self) -> Iterator[Cells]:
-        """Yield the cells of every panel that has some."""
-        for (statistic, facets, layers), records in self.grids:
-            # A head without values has one record, of no query.
-            seen = [record for record in records if record[statistic] != [None]]
-            for panel, own in _group(seen, facets).items():
-                drawn = (draw(panel, own) for draw in layers)
-                yield from (cells for cells in drawn if cells[2].size)
+def draw_cells(maps: Maps) -> Iterator[Cells]:
+    """Yield the cells of every panel that has some."""
+    for (statistic, facets, layers), records in maps:
+        # A head without values has one record, of no query.
+        seen = [record for record in records if record[statistic] != [None]]
+        for panel, own in _group(seen, facets).items():
+            drawn = (draw(panel, own) for draw in layers)
+            yield from (cells for cells in drawn if cells[2].size)
 
 
 def walk_spec(spec: Spec) -> Nodes:
@@ -76,7 +71,7 @@ def cut_cells(spec: Spec) -> tuple[Spec, Maps]:
     try:
         return _cut(spec)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-        return spec, Maps([])  # not built by headgrid
+        return spec, []  # not built by headgrid
 
 
 def _cut(spec: Spec) -> tuple[Spec, Maps]:
@@ -85,7 +80,7 @@ def _cut(spec: Spec) -> tuple[Spec, Maps]:
     expect(not configured & {"mark", "range", "rect", "scale"})
     stack = next((name for name in ("vconcat", "hconcat") if name in spec), "")
     parts: list[Any] = list(spec[stack]) if stack else [spec]
-    named, grids = {**spec.get("datasets", {})}, []
+    named, grids = {**spec.get("datasets", {})}, Maps()
     named_by = [part["data"].get("name") for part in parts if "data" in part]
     for number, part in enumerate(parts):
         if grid := _read_grid(part):
@@ -95,9 +90,9 @@ def _cut(spec: Spec) -> tuple[Spec, Maps]:
             grids.append((grid, records))
             parts[number] = {**part, "data": {"values": [*_first_cells(records, *grid[:2])]}}
     if not grids:
-        return spec, Maps([])
+        return spec, []
     rest = {**spec, "datasets": named} if "datasets" in spec else spec
-    return ({**rest, stack: parts} if stack else {**rest, **parts[0]}), Maps(grids)
+    return ({**rest, stack: parts} if stack else {**rest, **parts[0]}), grids
 
 
 def _read_grid(grid: Node) -> _Grid | None:

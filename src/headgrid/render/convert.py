@@ -22,7 +22,7 @@ from headgrid.charts.spec import MAX_MARKS, Spec, check_depth, to_json
 from headgrid.errors import RenderError
 from headgrid.options import FONT_FAMILY, SERIF_FAMILY
 from headgrid.render import vega as engine
-from headgrid.render.cells import Nodes, cut_cells, walk_spec
+from headgrid.render.cells import Nodes, cut_cells, draw_cells, walk_spec
 from headgrid.render.rows import cut_rows
 from headgrid.render.svg import finish as svg
 from headgrid.render.svg.bars import Stops
@@ -74,7 +74,7 @@ def begin_render(
     """
     spec = check_spec(spec)
     cut, maps = cut_cells(spec)
-    parts = [*cut_rows(cut, maps), (cut, lambda _: (maps.cells() if maps.grids else None, None))]
+    parts = [*cut_rows(cut, maps), (cut, lambda _: (draw_cells(maps) if maps else None, None))]
     first = _begin_drawing(parts[0][0], executor) if set(formats) - {"json"} else None
 
     def draw_alone(part: Spec) -> str:
@@ -340,10 +340,9 @@ def _check_data(spec: Spec, nodes: Nodes) -> None:
         for source in sources
     )
     computed = made.intersection(fields) or kinds - _NAMED_TRANSFORMS or not plain
-    # The data of another part of a composition name no picture.
-    tables = [[r if isinstance(r, Mapping) else {} for r in _records([one])] for one in sources]
-    named = [t for t in tables if any(f in r for r in t for f in fields)] or tables
-    found = [record.get(field) for table in named for record in table for field in fields]
+    # Of a record that is no mapping Vega makes a field `data`.
+    rows = [record if isinstance(record, Mapping) else {"data": record} for record in records]
+    found = [row[field] for row in rows for field in fields if field in row]
     if fields and (computed or not all(map(_is_png, found))):
         raise RenderError(
             f"the specification takes pictures from the field {quote_text(fields[0])}, expected "
@@ -357,12 +356,11 @@ def _is_png(value: Any) -> bool:
 
 
 def _is_field(value: Any) -> bool:
-    """Whether a channel says which field holds its pictures, and nothing else."""
-    return (
-        isinstance(value, Mapping)
-        and isinstance(value.get("field"), str)
-        and set(value) <= {"field", "type", "title"}
-    )
+    """Whether a channel says by a plain name which field holds its pictures, and nothing else."""
+    match value:
+        case {"field": str(name), **rest}:
+            return name.isidentifier() and rest.keys() <= {"type", "title"}
+    return False
 
 
 def _without_embed_options(spec: Spec) -> Spec:

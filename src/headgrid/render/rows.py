@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from headgrid.charts.axes import Look, plain_label, restore_look
 from headgrid.charts.spec import Spec, configure
-from headgrid.render.cells import Maps, walk_spec
+from headgrid.render.cells import Maps, draw_cells, walk_spec
 from headgrid.render.profiles import Profiles, read_profiles
 from headgrid.render.svg.cells import Cells, write_cells
 from headgrid.render.svg.marks import expect
@@ -49,7 +49,7 @@ Write: TypeAlias = Callable[[Callable[[Spec], str]], Written]
 def cut_rows(spec: Spec, maps: Maps) -> list[tuple[Spec, Write]]:
     """Return a grid with the rows that are enough; nothing where it is small or not all ours."""
     try:
-        return [_cut(spec, maps)] if len(maps.grids) < 2 else []
+        return [_cut(spec, maps)] if len(maps) < 2 else []
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return []  # not built by headgrid
 
@@ -63,20 +63,20 @@ def _cut(spec: Spec, maps: Maps) -> tuple[Spec, Write]:
     expect(spec.keys() <= _PARTS and config == configure(look) and spec["bounds"] == "flush")
     expect(len(spec["data"]) == 1 and panel.keys() <= {"height", "layer", "view", "width"})
     pitch, rows = panel["height"] + spec["spacing"]["row"], -(-count // columns)
-    lists = _read_lists(spec, count, look, {"tooltip"} if maps.grids else {"tooltip", "y", "y2"})
+    lists = _read_lists(spec, count, look, {"tooltip"} if maps else {"tooltip", "y", "y2"})
     scales = {"scale": {"y": "independent"}} if "low" in lists else {}
     expect(spec["resolve"] == {"axis": dict.fromkeys("xy", "independent"), **scales})
     names = lists.get("header") or lists.get("label") or [f"Head {n}" for n in range(count)]
-    room = panel["width"] / 1.2 / (look.map_title if maps.grids else look.profile_title)
+    room = panel["width"] / 1.2 / (look.map_title if maps else look.profile_title)
     expect(all(_NAME.fullmatch(name) and measure_text(name) <= room for name in names))
     statistic = spec["transform"][0]["flatten"][0]
     kinds = [(n % columns, record[statistic][-1] is None) for n, record in enumerate(records)]
     expect([empty for _, empty in kinds] == [record.get("absent", False) for record in records])
     # The first rows reach below the colour bar, the last have axes of their own.
-    bar = look.bar_length if maps.grids else 0
+    bar = look.bar_length if maps else 0
     chosen = {*range(2 + math.ceil(1.2 * bar / pitch)), rows - 2, rows - 1}
     chosen |= {kinds.index(kind) // columns for kind in {*kinds}}
-    source = maps if maps.grids else read_profiles(spec, look, lists)
+    source = maps if maps else read_profiles(spec, look, lists)
     if isinstance(source, Profiles):
         chosen.add(source.widest // columns)
     drawn = [number for number in range(count) if number // columns in chosen]
@@ -91,7 +91,7 @@ def _write(source: Maps | Profiles, panels: Panels, draw: Callable[[Spec], str])
     if isinstance(source, Profiles):
         texts = source.write(panels.drawn, draw)
     else:
-        rest = source.cells()
+        rest = draw_cells(source)
         maps = [None if empty else next(rest, None) for _, empty in panels.kinds]
         expect(next(rest, None) is None)
         texts = [[write_cells(*found)] if found else [] for found in maps]

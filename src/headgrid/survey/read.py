@@ -10,7 +10,7 @@ from concurrent.futures import BrokenExecutor, Executor
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import chain, groupby, islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -43,13 +43,8 @@ Inputs = _Path | Capture | Iterable[_Path] | Iterable[Capture]
 #: beside what it has read.
 RUNS_IN_A_PART = 16
 
-
-class File(NamedTuple):
-    """A file with its number in the whole survey."""
-
-    number: int
-    file: CaptureFile
-    place: Place
+#: A file, and where its capture stands among the others.
+Placed: TypeAlias = tuple[CaptureFile, Place]
 
 
 @dataclass
@@ -64,8 +59,8 @@ class Tally:
     value_range: tuple[float, float] = (math.inf, -math.inf)
     #: The first two forms, which differ in labels, each with the place and layer that it was in.
     forms: dict[CaptureForm, tuple[Place, int]] = field(default_factory=dict)
-    #: What is wrong with files that hold no usable capture, by their number.
-    failures: dict[int, HeadgridError] = field(default_factory=dict)
+    #: What is wrong with files that hold no usable capture.
+    failures: list[HeadgridError] = field(default_factory=list)
 
     @classmethod
     def of(cls, capture: Capture, place: Place, digest: str = "") -> Tally:
@@ -86,7 +81,7 @@ class Tally:
 
     def merge(self, other: Tally) -> None:
         """Take up another one's captures, behind these; refuse those that do not go together."""
-        self.failures |= other.failures
+        self.failures += other.failures
         if other.form is None:
             return
         self._check(other)
@@ -223,8 +218,7 @@ def read_files(
                 )
     both = zip(files, places, strict=True)
     ordered = sorted(both, key=lambda one: (one[1].order, one[0].order))
-    listed = [File(n, file, clean[place]) for n, (file, place) in enumerate(ordered)]
-    parts = split_parts(listed)
+    parts = split_parts([(file, clean[place]) for file, place in ordered])
     tally = Tally()
     try:
         with closing(_read_parts(parts, executor)) as results:
@@ -240,7 +234,7 @@ def read_files(
 
 def survey_tally(tally: Tally, errors: Sequence[HeadgridError] = ()) -> Survey:
     """Return the survey of a finished tally; ``errors`` came up before any file was read."""
-    failures = (*errors, *(error for _, error in sorted(tally.failures.items())))
+    failures = (*errors, *tally.failures)
     if tally.form is None:
         told = f"; the first: {failures[0]}" if failures else ""
         raise CaptureError(
@@ -284,38 +278,38 @@ def _expect(kind: Any, inputs: Iterable[Any]) -> Iterator[Any]:
         yield one
 
 
-def split_parts(files: Sequence[File]) -> list[list[File]]:
+def split_parts(files: Sequence[Placed]) -> list[list[Placed]]:
     """Split files, which stand in the order of sets, runs and names, into parts.
 
     A part holds the files of one name (a layer) of some runs of a set. Parts follow from
     the files alone and never from the number of workers: sums of floats are made in their
     order, so that every executor gives the same bits.
     """
-    parts: list[list[File]] = []
-    for _, of_set in groupby(files, key=lambda one: one.place.set):
-        runs = [list(run) for _, run in groupby(of_set, key=lambda one: one.place.run)]
+    parts: list[list[Placed]] = []
+    for _, of_set in groupby(files, key=lambda one: one[1].set):
+        runs = [list(run) for _, run in groupby(of_set, key=lambda one: one[1].run)]
         for start in range(0, len(runs), RUNS_IN_A_PART):
-            named: dict[str, list[File]] = {}
-            for one in chain(*runs[start : start + RUNS_IN_A_PART]):
-                named.setdefault(one.file.path.stem.casefold(), []).append(one)
+            named: dict[str, list[Placed]] = {}
+            for file, place in chain(*runs[start : start + RUNS_IN_A_PART]):
+                named.setdefault(file.path.stem.casefold(), []).append((file, place))
             parts += named.values()
     return parts
 
 
-def read_part(part: Sequence[File]) -> Tally:
+def read_part(part: Sequence[Placed]) -> Tally:
     """Read the files of a part, each once, and tally what they hold."""
     tally = Tally()
-    for number, file, place in part:
+    for file, place in part:
         try:
             capture, digest = store.read_capture(file)
             found = Tally.of(capture, place, digest)
         except Exception as error:  # noqa: BLE001 - whatever one file does, the others count
-            found = Tally(failures={number: explain(str(file.path), error)})
+            found = Tally(failures=[explain(str(file.path), error)])
         tally.merge(found)
     return tally
 
 
-def _read_parts(parts: Sequence[list[File]], executor: Executor | None) -> Generator[Tally]:
+def _read_parts(parts: Sequence[list[Placed]], executor: Executor | None) -> Generator[Tally]:
     """Yield what each part holds, in order."""
     if executor is None:
         yield from map(read_part, parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -83,13 +84,11 @@ def _read_labels(found: Any, rule: str, index: pd.Index) -> pd.DataFrame:
     """Return what a rule has returned of a run as a table of ``role`` and ``margin``."""
     import pandas as pd
 
-    try:
+    with suppress(TypeError, ValueError):
         table = found if isinstance(found, pd.DataFrame) else pd.Series(found).to_frame("role")
         if "role" in table and table.index.sort_values().equals(index):
             table = table.reindex(index=index, columns=["role", "margin"])
             return table.astype({"margin": np.float64})
-    except (TypeError, ValueError):
-        pass
     raise OptionError(
         f"rule {rule} returned {type(found).__name__}, expected a role for each of {len(index)} "
         "heads, in their order or with their index; return a list of them"

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.capture.model import Capture
-from headgrid.errors import CaptureError, OptionError, show_value
+from headgrid.errors import CaptureError, check_whole
 from headgrid.tables.stats import each_capture
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def budget_table(captures: Capture | Iterable[Capture], *, sink: int = 1) -> pd.
     """
     import pandas as pd
 
-    if isinstance(sink, bool) or not isinstance(sink, (int, np.integer)) or sink < 0:
-        raise OptionError(f"sink is {show_value(sink)}, expected a whole number, 0 or more")
+    check_whole("sink", sink, least=0)
     places, parts = [], []
     for capture in each_capture(captures):
         for head in range(capture.num_heads):

@@ -10,7 +10,7 @@ from headgrid.capture.form import AXES, expect_alike
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import AXIS_KEYS, FULL, LAST
 from headgrid.capture.statistic import STATISTICS
-from headgrid.errors import OptionError
+from headgrid.errors import check_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,8 +90,8 @@ def change_table(a: Capture, b: Capture, *, top: int | None = 20) -> pd.DataFram
     """
     import pandas as pd
 
-    if top is not None and (isinstance(top, bool) or not isinstance(top, int) or top < 1):
-        raise OptionError(f"top is {top!r}, expected a whole number, at least 1")
+    if top is not None:
+        check_whole("top", top)
     expect_comparable(a, b)
     queries, keys = np.asarray(a.query_frames), np.asarray(a.key_frames)
     parts = []

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from headgrid.capture.axis import FRAME, Axis
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
-from headgrid.errors import OptionError, check_choice
+from headgrid.errors import check_choice, check_whole
 from headgrid.tables.stats import (
     diagonal_and_first_key,
     head_table,
@@ -107,10 +107,7 @@ def measure_heads(capture: Capture, *, recent_keys: int = RECENT_KEYS) -> Column
     NaN where there is no such value, as without a full matrix for means over it; of
     ``recent_keys``, at least 1, see `measure_table`.
     """
-    if isinstance(recent_keys, bool) or not isinstance(recent_keys, int) or recent_keys < 1:
-        raise OptionError(
-            f"recent_keys is {recent_keys!r}, expected a whole number of keys, at least 1"
-        )
+    check_whole("recent_keys", recent_keys)
     diagonal, first_key = diagonal_and_first_key(capture)
     found = row_statistics(capture) | {
         "diagonal_mean": np.full(capture.num_heads, pairs_mean(diagonal)),

@@ -13,12 +13,12 @@ from headgrid.capture.form import expect_alike
 from headgrid.capture.model import Capture
 from headgrid.capture.schema import Array
 from headgrid.errors import CaptureError
+from headgrid.options import SMALLEST_SPAN
 from headgrid.tables.stats import each_capture
 
 #: Significant digits of a value in a table. A step of the 256-step palette is
 #: coarser than the fourth digit, and float16, as most captures are, has hardly more.
 DIGITS = 4
-_SMALLEST = 1e-290
 
 
 def pair_table(captures: Capture | Iterable[Capture]) -> pd.DataFrame:
@@ -116,8 +116,8 @@ def round_values(values: npt.NDArray[Any], digits: int = DIGITS) -> npt.NDArray[
         # Whole numbers and powers of ten are exact here, so one division rounds correctly.
         up, down = 10.0 ** np.maximum(decimals, 0), 10.0 ** np.maximum(-decimals, 0)
         rounded = np.round(exact * up / down) / up * down
-    rounded[size < _SMALLEST] = 0.0
-    other = ~usual & (size >= _SMALLEST)
+    rounded[size < SMALLEST_SPAN] = 0.0
+    other = ~usual & (size >= SMALLEST_SPAN)
     rounded[other] = [float(f"{value:.{digits - 1}e}") for value in exact[other]]
     return np.where(np.isnan(exact), np.nan, rounded + 0.0)  # + 0.0 turns -0.0 into 0.0
 

@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 from typing import Any
 
-from headgrid.errors import OptionError
+from headgrid.errors import OptionError, check_whole
 from headgrid.text import shorten_list
 
 #: Token positions in the order in which they lie in a tensor: ``(start, stop)`` pieces.
@@ -85,11 +85,7 @@ class Segments:
     @classmethod
     def equal(cls, tokens_per_frame: int, name: str = "tokens_per_frame") -> Segments:
         """Every frame has so many tokens."""
-        if not isinstance(tokens_per_frame, int) or tokens_per_frame < 1:
-            raise OptionError(
-                f"{name} is {tokens_per_frame!r}, expected a whole number, at least 1"
-            )
-        return cls(tokens_per_frame=tokens_per_frame)
+        return cls(tokens_per_frame=check_whole(name, tokens_per_frame))
 
     @classmethod
     def explicit(cls, boundaries: Boundaries, name: str = "segments") -> Segments:

@@ -36,11 +36,8 @@ def set_gradients(root: etree._Element, scales: Sequence[Stops]) -> None:
 
 def dress_bars(root: etree._Element) -> None:
     """Give colour bars ticks, and let their titles read upwards, which Vega turns downwards."""
-    for gradient in root.iterfind(f".//{SVG}g[@class='mark-rect role-legend-gradient']"):
-        entry = gradient.getparent()
-        bar = None if entry is None else entry.getparent()
-        if bar is not None:
-            _dress(bar)
+    for bar in root.iterfind(f".//{SVG}g[@class='mark-rect role-legend-gradient']/../.."):
+        _dress(bar)
 
 
 def _dress(bar: etree._Element) -> None:

@@ -175,8 +175,7 @@ def _tidy_labels(group: etree._Element) -> None:
         return
     pen = halo[0].get("stroke-width", "")
     marks.remove(halo)
-    for name, value in (("stroke", "#fff"), ("stroke-width", pen), ("stroke-linejoin", "round")):
-        group.set(name, value)
+    group.attrib.update({"stroke": "#fff", "stroke-width": pen, "stroke-linejoin": "round"})
     group.set("paint-order", "stroke")
 
 
