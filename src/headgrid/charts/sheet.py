@@ -11,6 +11,7 @@ from typing import Any
 
 import altair as alt
 
+from headgrid.capture.folders import choose_set
 from headgrid.capture.form import AXES, expect_alike, expected_layers
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
@@ -49,7 +50,7 @@ from headgrid.charts.scales import (
 )
 from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.charts.tiles import head_tile
-from headgrid.errors import CaptureError, OptionError
+from headgrid.errors import CaptureError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
 from headgrid.tables.stats import each_capture
@@ -115,7 +116,7 @@ def sheet(
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     if isinstance(source, Survey):
         options = replace(options, color_range=source.color_range(options.color_range))
-        name = _choose_set(source.sets, set)
+        name = choose_set(source.sets, set, "a sheet shows one set")
         of_set = {layer: c for (owner, layer), c in source.captures.items() if owner == name}
         where = f"set {shorten_text(name)}" if len(source.sets) > 1 else source.description
         return draw_sheet(of_set, options, layers=source.layers, description=where)
@@ -378,13 +379,3 @@ def _fit(
     cells = cell_size(count, round(panel)) * count
     look = replace(look.divided(panel / cells), map_panel=float(cells))
     return look, _GAP + (wide - panel) * across / max(1, across - 1), points
-
-
-def _choose_set(sets: Sequence[str], wanted: str | None) -> str:
-    if wanted is None and len(sets) == 1:
-        return sets[0]
-    if wanted is not None and wanted in sets:
-        return wanted
-    listed = ", ".join(repr(shorten_text(name, 40)) for name in sets)
-    found = "not given" if wanted is None else repr(shorten_text(wanted, 40))
-    raise OptionError(f"set is {found}, expected one of {listed}; a sheet shows one set")

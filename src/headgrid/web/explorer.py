@@ -11,7 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from headgrid.capture.files import write_bytes
-from headgrid.capture.folders import CaptureFile, Place, find_captures, place_captures
+from headgrid.capture.folders import (
+    CaptureFile,
+    Place,
+    choose_set,
+    find_captures,
+    place_captures,
+)
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError, describe_error, near_miss
@@ -19,13 +25,15 @@ from headgrid.options import PaletteName
 from headgrid.survey.model import Survey
 from headgrid.survey.read import Inputs, Tally, read_files, survey, survey_tally
 from headgrid.text import clean_text, shorten_list, shorten_text
-from headgrid.web.explorer_page import ExplorerOptions, View, choose_set, write_explorer
+from headgrid.web.explorer_page import ExplorerOptions, View, write_explorer
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: Runs that a page holds beside their mean.
 Runs: TypeAlias = Literal["all"] | Sequence[str]
+
+_ONE_SET = "a page shows one set (set=, --set), or one run of it (run=, --run)"
 
 
 def explore(
@@ -126,7 +134,7 @@ def choose_runs(
     if run is not None and runs is not None:
         raise OptionError(f"run is {run!r} and runs is {runs!r}, expected one of the two")
     if runs == "all":
-        chosen = choose_set(list(dict.fromkeys(place.set for place in places)), set)
+        chosen = choose_set(list(dict.fromkeys(place.set for place in places)), set, _ONE_SET)
         wanted = [place.text for place in places if place.set == chosen]
     else:
         asked = [run] if run is not None else [runs] if isinstance(runs, str) else runs
@@ -158,7 +166,7 @@ def view_runs(
     several: bool = False,
 ) -> list[View]:
     """Return what a page shows of a survey: a set, or the mean of several and each of them."""
-    sets = found.sets if several else [choose_set(found.sets, set)]
+    sets = found.sets if several else [choose_set(found.sets, set, _ONE_SET)]
     views = [View(found, name, *pick) for name in sets]
     if len(views) > 1 and STATISTICS[found.statistic].has_mean:
         views.insert(0, View(found.pooled(), "", *pick))

@@ -69,20 +69,6 @@ class ExplorerOptions:
         FigureOptions(palette=self.palette, color_range=self.color_range)  # type: ignore[arg-type]
 
 
-def choose_set(sets: Sequence[str], wanted: str | None) -> str:
-    """Return the set that a page shows; an unknown one is refused, and none of several."""
-    if wanted is None and len(sets) == 1:
-        return sets[0]
-    if wanted is not None and wanted in sets:
-        return wanted
-    listed = shorten_list([shorten_text(name, 40) or "(none)" for name in sets])
-    given = "not given" if wanted is None else repr(shorten_text(wanted, 40))
-    raise OptionError(
-        f"set is {given}, expected one of {listed}; a page shows one set (set=, --set), or one run "
-        "of it (run=, --run)"
-    )
-
-
 @dataclass(frozen=True)
 class View:
     """What a page shows at a time: the mean over the runs of a set, or its only run.
