@@ -115,11 +115,8 @@ def sheet(
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     if isinstance(source, Survey):
-        options = replace(options, color_range=source.color_range(options.color_range))
         name = choose_set(source.sets, set, "a sheet shows one set")
-        of_set = {layer: c for (owner, layer), c in source.captures.items() if owner == name}
-        where = f"set {shorten_text(name)}" if len(source.sets) > 1 else source.description
-        return draw_sheet(of_set, options, layers=source.layers, description=where)
+        return draw_set(source, name if len(source.sets) > 1 else None, options)
     captures = list(each_capture(source))
     by_layer = {capture.layer_index: capture for capture in captures}
     if len(by_layer) < len(captures):
@@ -128,6 +125,14 @@ def sheet(
             "each layer; give one run, or a survey, which draws the mean over runs"
         )
     return draw_sheet(by_layer, options)
+
+
+def draw_set(survey: Survey, set: str | None, options: FigureOptions) -> alt.FacetChart:
+    """Draw the sheet of one set of a survey, or of all of them together; a rule is of all."""
+    captures = survey.pooled_captures() if set is None else survey.captures_of(set)
+    where = survey.description if set is None else f"set {shorten_text(set)}"
+    options = replace(options, color_range=survey.color_range(options.color_range))
+    return draw_sheet(captures, options, layers=survey.layers, description=where)
 
 
 def draw_sheet(

@@ -134,7 +134,8 @@ def draw_live_profile(capture: Capture, width: int) -> Spec:
     Its parameters are ``value_low`` and ``value_high``, the ends of the value axis, which a
     row without values has too. Its record has an array of values.
     """
-    look = replace(_LOOK, profile_width=float(map_width(capture, width)), shared_values=True)
+    whole, _ = map_size(capture, replace(_LOOK, map_panel=float(width)))  # of whole cells
+    look = replace(_LOOK, profile_width=float(whole), shared_values=True)
     spec = _complete(draw_profiles(_one_head(capture), look)[0], look)
     for part in spec["spec"]["layer"]:
         part["encoding"].pop("tooltip", None)  # the page tells
@@ -146,11 +147,6 @@ def draw_live_profile(capture: Capture, width: int) -> Spec:
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
         value["scale"]["padding"] = look.profile_padding
     return check_spec(spec)
-
-
-def map_width(capture: Capture, width: int) -> int:
-    """Return the width of a map of about that width, whose cells are whole pixels."""
-    return map_size(capture, replace(_LOOK, map_panel=float(width)))[0]
 
 
 def word_room(capture: Capture) -> int:
