@@ -179,21 +179,11 @@ def survey(
     """
     if by is not None:
         check_choice("by", by, ["set"])
-    given: Any = [inputs] if isinstance(inputs, (str, os.PathLike, Capture)) else inputs
-    if not isinstance(given, Iterable):
-        raise OptionError(
-            f"inputs is {type(inputs).__name__}, expected paths, or captures; give a folder"
-        )
-    rest = iter(given)
-    first = list(islice(rest, 1))
-    errors: list[CaptureError] = []
-    if first and isinstance(first[0], Capture):
-        tally = Tally()
-        for capture in _expect(Capture, chain(first, rest)):
-            tally.merge(Tally.of(capture, Place("", clean_text(capture.run))))
-    else:
-        files, errors = find_captures([*_expect((str, os.PathLike), chain(first, rest))])
-        tally = read_files(files, place_captures(files, by=by), executor=executor)
+    captures, paths = split_inputs(inputs)
+    files, errors = find_captures(paths)
+    tally = read_files(files, place_captures(files, by=by), executor=executor)
+    for capture in captures:
+        tally.merge(Tally.of(capture, Place("", clean_text(capture.run))))
     found = survey_tally(tally, errors)
     for text in (*map(str, found.failures), *found.warnings, *found.missing):
         warnings.warn(text, HeadgridWarning, stacklevel=2)
@@ -273,6 +263,20 @@ def _warnings_of(inputs: Sequence[Input]) -> tuple[str, ...]:
         f"{first}: {text}{f' (and {len(more):,} more files)' if more else ''}"
         for text, (first, *more) in sources.items()
     )
+
+
+def split_inputs(inputs: Inputs) -> tuple[Iterator[Capture], list[_Path]]:
+    """Return the captures, one by one, or else the paths; refuse what holds both, or neither."""
+    given: Any = [inputs] if isinstance(inputs, (str, os.PathLike, Capture)) else inputs
+    if not isinstance(given, Iterable):
+        raise OptionError(
+            f"inputs is {type(inputs).__name__}, expected paths, or captures; give a folder"
+        )
+    rest = iter(given)
+    first = list(islice(rest, 1))
+    if first and isinstance(first[0], Capture):
+        return _expect(Capture, chain(first, rest)), []
+    return iter(()), [*_expect((str, os.PathLike), chain(first, rest))]
 
 
 def _expect(kind: Any, inputs: Iterable[Any]) -> Iterator[Any]:
