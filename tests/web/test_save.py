@@ -42,7 +42,11 @@ def test_a_png_has_the_pixels_and_the_resolution_asked_for(spec, tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.svgg", {}, r"a\.svgg: suffix is '\.svgg', expected one of \.svg, .*did you mean 'svg'"),
+        (
+            "a.svgg",
+            {},
+            r"a\.svgg: suffix is '\.svgg', expected one of \.svg, .*did you mean '\.svg'",
+        ),
         ("a.gif", {}, r"suffix is '\.gif', expected one of \.svg, \.png, \.pdf, \.html, \.json"),
         ("a", {}, "suffix is '', expected one of"),
         *(("a.png", {"ppi": n}, "expected 1 to 2400 ppi") for n in (0, -5, 1e9, float("nan"))),

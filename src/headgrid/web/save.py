@@ -10,7 +10,7 @@ from typing import Any
 
 from headgrid.capture.files import write_bytes
 from headgrid.charts.spec import ChartLike, Spec, to_spec
-from headgrid.errors import OptionError, check_choice, near_miss
+from headgrid.errors import check_choice
 from headgrid.options import EMBEDS, FORMATS, EmbedName
 from headgrid.render.convert import begin_render, check_marks
 from headgrid.web.assets import write_assets
@@ -64,12 +64,9 @@ def save(
     '<svg xmlns="http:/'
     """
     target = Path(path)
-    format = target.suffix.lower().removeprefix(".")
-    if format not in FORMATS:
-        raise OptionError(
-            f"{target.name}: suffix is {target.suffix!r}, expected one of "
-            f"{', '.join('.' + name for name in FORMATS)}{near_miss(format, FORMATS)}"
-        )
+    suffixes = [f".{name}" for name in FORMATS]
+    suffix = check_choice(f"{target.name}: suffix", target.suffix.lower(), suffixes)
+    format = suffix.removeprefix(".")
     spec = to_spec(chart)
     (content,) = begin_save(spec, [format], ppi=ppi, embed=embed)()
     if format == "html" and embed == "assets":
