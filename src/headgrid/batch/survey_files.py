@@ -134,7 +134,7 @@ def _products(
     survey: Survey, target: Target, executor: Executor | None
 ) -> Iterator[tuple[str, Callable[[Path], Iterator[Path]]]]:
     """Yield what is made, and what writes its files below a folder, each when it is whole."""
-    from headgrid.charts.overview import draw_overview
+    from headgrid.charts.overview import draw_overview, summarise
     from headgrid.charts.sheet import draw_set
     from headgrid.charts.trend import draw_trend
 
@@ -146,13 +146,12 @@ def _products(
         yield "maps", partial(_write_maps, survey)
     # The values of a measure are not those of the sheet.
     options = replace(target.options, color_range="symmetric")
-    named: Any = {"description": survey.description, "key_name": survey.form.key_name}
     for name in target.statistics:
         if _has_values(survey, name):
             end = "" if name == target.statistics[0] else f"_{name}"
-            values = survey.summary(name), name, survey.statistic, options
-            yield figure(f"overview{end}", draw_overview, *values, layers=survey.layers, **named)
-            yield figure(f"trend{end}", draw_trend, *values, **named)
+            drawn = summarise(survey, name), options
+            yield figure(f"overview{end}", draw_overview, *drawn, layers=survey.layers)
+            yield figure(f"trend{end}", draw_trend, *drawn)
     if survey.form.has_matrix:
         if len(survey.sets) == 1 or STATISTICS[survey.statistic].has_mean:
             yield figure("sheet", draw_set, survey, None, target.options)
