@@ -13,8 +13,8 @@ from pathlib import Path, PurePath
 from typing import Literal, NoReturn
 
 from headgrid.capture.formats import SUFFIXES
-from headgrid.errors import CaptureError, OptionError, describe_error, near_miss
-from headgrid.text import clean_name, shorten_list, shorten_text
+from headgrid.errors import CaptureError, describe_error, near_miss
+from headgrid.text import clean_name
 
 
 @dataclass(frozen=True)
@@ -119,16 +119,6 @@ def place_captures(
         above = (name, *folders[:at]) if several or (by == "set" and not at) else folders[:at]
         places.append(Place("/".join(above), "/".join(folders[at:])))
     return places
-
-
-def choose_set(sets: Sequence[str], wanted: str | None, remedy: str) -> str:
-    """Return the one set that is shown; an unknown one is refused, and none of several."""
-    chosen = sets[0] if wanted is None and len(sets) == 1 else wanted
-    if chosen is not None and chosen in sets:
-        return chosen
-    listed = shorten_list([shorten_text(name, 40) or "(none)" for name in sets])
-    found = "not given" if wanted is None else repr(shorten_text(wanted, 40))
-    raise OptionError(f"set is {found}, expected one of {listed}; {remedy}")
 
 
 def _looks_like_run(name: str) -> bool:

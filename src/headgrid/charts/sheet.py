@@ -11,7 +11,6 @@ from typing import Any
 
 import altair as alt
 
-from headgrid.capture.folders import choose_set
 from headgrid.capture.form import AXES, expect_alike, expected_layers
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
@@ -53,6 +52,7 @@ from headgrid.charts.tiles import head_tile
 from headgrid.errors import CaptureError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
+from headgrid.survey.read import choose_set
 from headgrid.tables.stats import each_capture
 from headgrid.tables.tidy import panel_pairs
 from headgrid.text import shorten_text

@@ -33,7 +33,7 @@ from headgrid.survey.calls import submit_in_order
 from headgrid.survey.model import Input, Survey
 from headgrid.survey.moments import CaptureMoments
 from headgrid.tables.measures import MEASURES, measure_heads
-from headgrid.text import clean_text
+from headgrid.text import clean_text, shorten_list, shorten_text
 
 _Path = str | os.PathLike[str]
 Inputs = _Path | Capture | Iterable[_Path] | Iterable[Capture]
@@ -286,6 +286,16 @@ def _expect(kind: Any, inputs: Iterable[Any]) -> Iterator[Any]:
                 f"inputs hold a {type(one).__name__}, expected paths only, or captures only"
             )
         yield one
+
+
+def choose_set(sets: Sequence[str], wanted: str | None, remedy: str) -> str:
+    """Return the one set that is shown; an unknown one is refused, and none of several."""
+    chosen = sets[0] if wanted is None and len(sets) == 1 else wanted
+    if chosen is not None and chosen in sets:
+        return chosen
+    listed = shorten_list([shorten_text(name, 40) or "(none)" for name in sets])
+    found = "not given" if wanted is None else repr(shorten_text(wanted, 40))
+    raise OptionError(f"set is {found}, expected one of {listed}; {remedy}")
 
 
 def split_parts(files: Sequence[File]) -> list[list[File]]:

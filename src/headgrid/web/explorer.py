@@ -11,18 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from headgrid.capture.files import write_bytes
-from headgrid.capture.folders import (
-    CaptureFile,
-    Place,
-    choose_set,
-    find_captures,
-    place_captures,
-)
+from headgrid.capture.folders import CaptureFile, Place, find_captures, place_captures
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError, describe_error, near_miss
 from headgrid.options import PaletteName
 from headgrid.survey.model import Survey
-from headgrid.survey.read import Inputs, Tally, read_files, split_inputs, survey_tally
+from headgrid.survey.read import Inputs, Tally, choose_set, read_files, split_inputs, survey_tally
 from headgrid.text import clean_text, shorten_list, shorten_text
 from headgrid.web.explorer_page import ExplorerOptions, View, write_explorer
 
