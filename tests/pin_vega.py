@@ -12,15 +12,26 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from headgrid.web.assets import BUILDS
-
 TABLE = Path(__file__).resolve().parents[1] / "src" / "headgrid" / "web" / "cdn.json"
 
+#: Where the light page finds Vega: the published build files of the npm registry.
+CDN = "https://cdn.jsdelivr.net/npm/"
+#: Build file of each library, in the order in which a page loads them.
+BUILDS = {
+    "vega": "build/vega.min.js",
+    "vega-lite": "build/vega-lite.min.js",
+    "vega-embed": "build/vega-embed.min.js",
+}
 #: Version of Vega-Lite as a specification's schema names it -> what draws it.
 VERSIONS = {
     "6.1": {"vega": "6.2.0", "vega-lite": "6.1.0", "vega-embed": "7.0.2"},
     "6.4": {"vega": "6.2.0", "vega-lite": "6.4.1", "vega-embed": "7.0.2"},
 }
+
+
+def find_address(name, version):
+    """Return where the light page finds a library."""
+    return f"{CDN}{name}@{version}/{BUILDS[name]}"
 
 
 def hash_build(name, version):
@@ -37,7 +48,7 @@ def hash_build(name, version):
 def make_table():
     """Return the text of the table, from the registry."""
     table = {
-        key: {name: [version, hash_build(name, version)] for name, version in row.items()}
+        key: {find_address(*library): hash_build(*library) for library in row.items()}
         for key, row in VERSIONS.items()
     }
     return json.dumps(table, indent=1) + "\n"

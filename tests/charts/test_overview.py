@@ -12,6 +12,7 @@ from headgrid.charts.overview import draw_overview
 from headgrid.charts.scales import ColorScale, palette_for
 from headgrid.charts.trend import draw_trend
 from headgrid.render.convert import render
+from headgrid.tables.measures import Summary
 from svgreader import parse_color, read_svg
 
 
@@ -34,7 +35,7 @@ def summary(sets=("",), layers=(0, 1, 2), heads=3, runs=4, missing=()):
 def overview_of(table, name="sink", statistic="logit", **options):
     layers = options.pop("layers", None)
     return headgrid.to_spec(
-        draw_overview(table, name, statistic, FigureOptions(**options), layers=layers)
+        draw_overview(Summary(table, name, statistic), FigureOptions(**options), layers=layers)
     )
 
 
@@ -194,10 +195,10 @@ def test_many_layers_and_heads_get_smaller_cells_without_numbers_and_masses_are_
 def test_a_measure_that_nothing_has_and_a_width_for_nothing_are_errors(draw):
     table = summary(sets=("A", "B", "C"))
     with pytest.raises(OptionError, match=r"leaves \d+ pt for each of 3 panels"):
-        draw(table, "sink", "logit", FigureOptions(width="6cm"))
+        draw(Summary(table, "sink", "logit"), FigureOptions(width="6cm"))
     table["mean"] = np.nan
     with pytest.raises(CaptureError, match=r"entropy has no value in any head.*need masses"):
-        draw(table, "entropy", "logit", FigureOptions())
+        draw(Summary(table, "entropy", "logit"), FigureOptions())
 
 
 @pytest.mark.parametrize("draw", [headgrid.overview, headgrid.trend])
@@ -207,7 +208,7 @@ def test_an_unknown_measure_names_the_nearest(draw):
 
 
 def trend_of(table, name="sink", statistic="logit", **options):
-    return headgrid.to_spec(draw_trend(table, name, statistic, FigureOptions(**options)))
+    return headgrid.to_spec(draw_trend(Summary(table, name, statistic), FigureOptions(**options)))
 
 
 def scale_of(drawing):
@@ -316,7 +317,7 @@ def test_sets_share_their_axes_and_hostile_names_of_them_are_text():
 def test_a_figure_has_the_width_asked_for_with_text_of_its_size(draw, sets, theme):
     options = FigureOptions(width="17.8cm", theme=theme)
     table = summary(sets=sets, layers=range(12), heads=8)
-    svg = render(headgrid.to_spec(draw(table, "sink", "logit", options)), "svg").decode()
+    svg = render(headgrid.to_spec(draw(Summary(table, "sink", "logit"), options)), "svg").decode()
     width, drawing = float(svg.split('width="')[1].split("pt")[0]), read_svg(svg)
     assert width == pytest.approx(options.points, abs=1e-3)
     assert 0.85 < width / drawing.width < 1.2

@@ -16,7 +16,7 @@ from browser import open_visits, serve
 from headgrid import Capture, fragment, heatmap, perhead, to_spec
 from headgrid.render.convert import render_svg
 from headgrid.tables.tidy import round_values
-from headgrid.web.assets import CDN
+from pin_vega import CDN
 from synthetic import block_capture, waves
 
 #: Headers of a script that another site may load.

@@ -17,9 +17,9 @@ import headgrid
 from browser import serve
 from headgrid import Capture, heatmap, perhead, to_spec
 from headgrid.render.convert import render_svg
-from headgrid.web.assets import CDN, notebook_code
+from headgrid.web.assets import notebook_code
 from headgrid.web.mimebundle import VEGALITE, bundle_chart
-from pin_vega import BUILDS, VERSIONS
+from pin_vega import BUILDS, CDN, VERSIONS, find_address
 from synthetic import block_capture, waves
 
 BUTTON = "Show values on hover"
@@ -173,7 +173,7 @@ def registry(tmp_path):
             pytest.skip("the npm registry is out of reach")
         with tarfile.open(tmp_path / f"{name}-{version}.tgz") as archive:
             build = archive.extractfile(f"package/{BUILDS[name]}").read()
-        files[f"{CDN}{name}@{version}/{BUILDS[name]}"] = build
+        files[find_address(name, version)] = build
     return files
 
 

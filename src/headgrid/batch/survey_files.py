@@ -20,7 +20,7 @@ from headgrid.capture.store import save_capture
 from headgrid.errors import HeadgridError, RenderError
 from headgrid.options import FigureOptions
 from headgrid.survey.model import Survey
-from headgrid.text import clean_text, shorten_list, shorten_text
+from headgrid.text import clean_text, shorten_list
 
 #: Folders of the maps over runs.
 MAPS = ("mean", "deviation")
@@ -134,7 +134,8 @@ def _products(
     survey: Survey, target: Target, executor: Executor | None
 ) -> Iterator[tuple[str, Callable[[Path], Iterator[Path]]]]:
     """Yield what is made, and what writes its files below a folder, each when it is whole."""
-    from headgrid.charts.overview import draw_overview
+    from headgrid.charts.overview import draw_overview, summarise
+    from headgrid.charts.sheet import draw_set
     from headgrid.charts.trend import draw_trend
 
     def figure(name: str, draw: Callable[..., Any], *given: Any, **named: Any) -> tuple[str, Any]:
@@ -145,18 +146,17 @@ def _products(
         yield "maps", partial(_write_maps, survey)
     # The values of a measure are not those of the sheet.
     options = replace(target.options, color_range="symmetric")
-    named: Any = {"description": survey.description, "key_name": survey.form.key_name}
     for name in target.statistics:
         if _has_values(survey, name):
             end = "" if name == target.statistics[0] else f"_{name}"
-            values = survey.summary(name), name, survey.statistic, options
-            yield figure(f"overview{end}", draw_overview, *values, layers=survey.layers, **named)
-            yield figure(f"trend{end}", draw_trend, *values, **named)
+            drawn = summarise(survey, name), options
+            yield figure(f"overview{end}", draw_overview, *drawn, layers=survey.layers)
+            yield figure(f"trend{end}", draw_trend, *drawn)
     if survey.form.has_matrix:
         if len(survey.sets) == 1 or STATISTICS[survey.statistic].has_mean:
-            yield figure("sheet", _draw_sheet, survey, None, target.options)
+            yield figure("sheet", draw_set, survey, None, target.options)
         for set in survey.sets if len(survey.sets) > 1 else ():
-            yield figure(f"sheet/{set or '-'}", _draw_sheet, survey, set, target.options)
+            yield figure(f"sheet/{set or '-'}", draw_set, survey, set, target.options)
 
 
 def _write_tables(survey: Survey, names: Sequence[str], folder: Path) -> Iterator[Path]:
@@ -196,14 +196,6 @@ def _write_maps(survey: Survey, folder: Path) -> Iterator[Path]:
 def _has_values(survey: Survey, name: str) -> bool:
     """Return whether any head has a value of a measure, so that it can be drawn."""
     return bool(survey.summary(name)["mean"].notna().any())
-
-
-def _draw_sheet(survey: Survey, set: str | None, options: FigureOptions) -> Any:
-    from headgrid.charts.sheet import draw_sheet
-
-    captures = survey.pooled_captures() if set is None else survey.captures_of(set)
-    about = survey.description if set is None else f"set {shorten_text(set)}"
-    return draw_sheet(captures, options, layers=survey.layers, description=about)
 
 
 def write_figure(

@@ -20,6 +20,7 @@ from headgrid.charts.panels import CELLS, ENDS, LINE, TILES, Panels
 from headgrid.charts.spec import finish_chart, write_title
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.tables.budgets import POLICIES, budget_table, drop_table, rank_keys, smallest_budgets
+from headgrid.tables.measures import Summary
 from headgrid.text import count_noun, shorten_float, shorten_text
 
 _MOST = 200  # points of a curve
@@ -107,14 +108,10 @@ def draw_smallest(small: pd.DataFrame, sink: int, key_name: str, options: Figure
     together = heads.groupby(["set", "run", "layer"], as_index=False)["frames"].mean()
     runs = pd.concat([heads, together]).groupby(["set", "layer", "head"], dropna=False)["frames"]
     rows = runs.agg(runs="count", mean="mean", std="std").reset_index()
-    chart = draw_overview(
-        rows,
-        f"cache_{100 * small['share'].max():g}",
-        "mass",
-        replace(options, color_range="symmetric"),  # what is asked for is of masses
-        description=f"{count_noun(sink, 'sink')} and the most recent {Axis(key_name, ()).nouns}",
-        key_name=key_name,
-    )
+    told = f"{count_noun(sink, 'sink')} and the most recent {Axis(key_name, ()).nouns}"
+    summary = Summary(rows, f"cache_{100 * small['share'].max():g}", "mass", key_name, told)
+    # The range that is asked for is of masses.
+    chart = draw_overview(summary, replace(options, color_range="symmetric"))
     numbers: Any = chart.spec.layer[-1]
     if numbers.mark.type == "text":  # whole ones without decimals
         numbers.encoding.text["format"] = ".1~f"

@@ -19,7 +19,7 @@ from headgrid.errors import OptionError, check_choice, show_value
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.pairs import OUTLIER
 from headgrid.survey.roles import expect_roles
-from headgrid.tables.measures import describe_measure, measure_title
+from headgrid.tables.measures import Summary, describe_measure
 from headgrid.tables.tidy import round_values
 from headgrid.text import fit_title, measure_text, shorten_float, shorten_text
 
@@ -94,15 +94,16 @@ def _draw_map(table: pd.DataFrame, names: list[str], options: FigureOptions) -> 
     summary = pd.concat([heads, means]).astype(dict.fromkeys(("layer", "head", "runs"), "Int64"))
     measure, statistic = table[["measure", "statistic"]].iloc[0]
     change = f"{names[1]} \u2212 {names[0]}"
-    about: Any = {"change": f": {change}", "description": f"difference {change}"}
-    about["key_name"] = table.attrs.get("key_name", FRAME)
-    return draw_overview(summary, measure, statistic, options, **about)
+    about = table.attrs.get("key_name", FRAME), f"difference {change}"
+    shown = Summary(summary, measure, statistic, *about)
+    return draw_overview(shown, options, change=f": {change}")
 
 
 def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions) -> _Drawn:
     measure, statistic = table[["measure", "statistic"]].iloc[0]
     key_name, look = table.attrs.get("key_name", FRAME), find_look(options)
-    expect_values(table.assign(mean=table["difference"]), measure, statistic, key_name)
+    summary = Summary(table.assign(mean=table["difference"]), measure, statistic, key_name)
+    expect_values(summary)
     heads = table.dropna(subset="difference").round({"difference": 9})  # one order everywhere
     heads = heads.sort_values(["outlier", "difference"], key=abs)
     places = round_values(heads[["a", "b"]].to_numpy(), 6)
@@ -114,7 +115,7 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     records: Any = shown.to_dict("records")
     dots = (places - low) / (high - low) * size
     _name_outliers(records, dots, size, look.tick_label)
-    title = measure_title(measure, statistic, key_name)
+    title = summary.title
     across, up = (fit_title(f"{title}, {name}", size, look.axis_title) for name in names)
     scale = alt.Scale(domain=[low, high], nice=False, zero=False)
     x, y = alt.X("a:Q", title=across, scale=scale), alt.Y("b:Q", title=up, scale=scale)

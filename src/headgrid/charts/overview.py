@@ -11,7 +11,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from headgrid.capture.axis import FRAME, Axis
+from headgrid.capture.axis import Axis
 from headgrid.capture.form import expected_layers
 from headgrid.capture.quantiles import QuantileSketch
 from headgrid.charts import axes
@@ -23,7 +23,7 @@ from headgrid.errors import CaptureError, check_choice
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey, expect_survey
 from headgrid.survey.roles import role_votes
-from headgrid.tables.measures import MEASURES, describe_measure, measure_diverges, measure_title
+from headgrid.tables.measures import MEASURES, Summary, describe_measure, measure_diverges
 from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
 
@@ -82,53 +82,47 @@ def overview(
     [-4.0, 4.0]
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
-    values = summarise(survey, statistic), statistic, survey.statistic, options
-    about: dict[str, Any] = {"description": survey.description, "key_name": survey.form.key_name}
-    return draw_overview(*values, layers=survey.layers, **about, roles=roles)
+    summary = summarise(survey, statistic)
+    return draw_overview(summary, options, layers=survey.layers, roles=roles)
 
 
 def draw_overview(
-    summary: pd.DataFrame,
-    name: str,
-    statistic: str,
+    summary: Summary,
     options: FigureOptions,
     *,
     layers: Sequence[int] | None = None,
-    description: str = "",
-    key_name: str = FRAME,
     roles: pd.DataFrame | None = None,
     change: str = "",
 ) -> alt.FacetChart:
     """Draw the overview of a summary with options that are built already.
 
-    The summary has ``set``, ``layer``, ``head`` (missing in a layer's mean over heads), ``runs``,
-    ``mean`` and ``std``. ``layers`` are the rows, where not given those of the summary, and
-    ``key_name`` is what a key is called; ``change`` follows titles of differences.
+    ``layers`` are the rows, where not given those of the summary; ``change`` follows titles of
+    differences.
     """
-    expect_values(summary, name, statistic, key_name)
-    values = summary.loc[summary["head"].notna(), "mean"].dropna().to_numpy()
+    expect_values(summary)
+    table, name, names = summary.table, summary.name, list[str]()
+    values = table.loc[table["head"].notna(), "mean"].dropna().to_numpy()
     ends = float(values.min()), float(values.max())
-    like = "logit" if change or measure_diverges(name, statistic) else "mass"
+    like = "logit" if change or measure_diverges(name, summary.statistic) else "mass"
     scale = find_scale([_Values(ends, QuantileSketch.of(values), like)], options)
-    heads = sorted(int(head) for head in summary["head"].dropna().unique())
-    rows = [int(n) for n in (layers if layers is not None else sorted(summary["layer"].unique()))]
-    look, title = find_look(options), measure_title(name, statistic, key_name) + change
-    width, sets = set_width(options, summary), summary["set"].nunique()
-    table, names = _with_margins(summary), list[str]()
+    heads = sorted(int(head) for head in table["head"].dropna().unique())
+    rows = [int(n) for n in (layers if layers is not None else sorted(table["layer"].unique()))]
+    look, title = find_look(options), summary.title + change
+    width, sets = set_width(options, table), table["set"].nunique()
+    table = _with_margins(table)
     if roles is not None:
         table, names = _with_roles(table, role_votes(roles))
     matrix = _Matrix(name, title, rows, heads, scale, look, ends, sets, width, names)
     return finish_summary(
         matrix.draw(),
-        table,
+        summary._replace(table=table),
         options,
-        {"figure": "overview", "measure": name, "statistic": statistic, **scale.meta},
-        key_name=key_name,
+        {"figure": "overview", **scale.meta},
         by=f"Layer and Head{change}",
         layers=rows,
-        caption=f", layer x head{', ' + description if description else ''}. Color range "
-        f"{scale.text}. The last column is the mean over a layer's heads, the last row the mean "
-        "over a head's layers; grey and blank cells have no value."
+        what=", layer x head",
+        caption=f"Color range {scale.text}. The last column is the mean over a layer's heads, the "
+        "last row the mean over a head's layers; grey and blank cells have no value."
         + (" The outline of a cell is the role that most runs give to the head." if names else ""),
     )
 
@@ -277,20 +271,21 @@ def set_width(options: FigureOptions, summary: pd.DataFrame) -> float | None:
     return panel_width(options.points, fixed, sets, 60)
 
 
-def summarise(survey: Survey, measure: str) -> pd.DataFrame:
+def summarise(survey: Survey, measure: str) -> Summary:
     """Return the summary of a measure, after a look at what was given."""
     check_choice("statistic", measure, MEASURES)
     expect_survey(survey)
-    return survey.summary(measure)
+    about = survey.statistic, survey.form.key_name, survey.description
+    return Summary(survey.summary(measure), measure, *about)
 
 
-def expect_values(summary: pd.DataFrame, name: str, statistic: str, key_name: str) -> None:
+def expect_values(summary: Summary) -> None:
     """Refuse a summary in which no head has the measure."""
-    if not summary["mean"].notna().any():
+    if not summary.table["mean"].notna().any():
         raise CaptureError(
-            f"{name} has no value in any head, as the captures hold {statistic}; expected a "
-            "measure that they have (entropy and effective_keys need masses, a sink score key "
-            f"{Axis(key_name, ()).noun} 0 and three visible keys)"
+            f"{summary.name} has no value in any head, as the captures hold {summary.statistic}; "
+            "expected a measure that they have (entropy and effective_keys need masses, a sink "
+            f"score key {Axis(summary.key_name, ()).noun} 0 and three visible keys)"
         )
 
 
@@ -317,18 +312,17 @@ def _with_roles(table: pd.DataFrame, votes: pd.DataFrame) -> tuple[pd.DataFrame,
 
 def finish_summary(
     panel: Any,
-    table: pd.DataFrame,
+    summary: Summary,
     options: FigureOptions,
     meta: dict[str, Any],
     *,
-    key_name: str,
     by: str,
     layers: Sequence[int],
+    what: str,
     caption: str,
 ) -> alt.FacetChart:
-    """Finish a figure of a measure, as far as its panel and the start of its caption differ."""
-    name = meta["measure"]
-    measure = measure_title(name, meta["statistic"], key_name)
+    """Finish a figure of a measure: what it draws of it, by what, and what else there is to say."""
+    table, name, statistic, key_name, description = summary
     least, most = int(table["runs"].min()), int(table["runs"].max())
     runs = f"{most}" if least == most else f"{least} to {most}"
     found = {int(layer) for layer in table.loc[table["runs"].notna(), "layer"].dropna()}
@@ -340,10 +334,11 @@ def finish_summary(
         panel,
         table.filter(["set", "layer", "head", "runs", "role"]).assign(**values),
         options,
-        own=[f"{measure} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])],
+        own=[f"{summary.title} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])],
         layers=layers,
-        caption=f"{measure} ({describe_measure(name, key_name)}){caption}",
-        meta=meta,
+        caption=f"{summary.title} ({describe_measure(name, key_name)}){what}"
+        f"{description and f', {description}'}. {caption}",
+        meta={**meta, "measure": name, "statistic": statistic},
     )
     place = "isValid(datum.{0})?''+datum.{0}:'{1}'".format
     return chart.transform_calculate(column=place("head", _MEAN), row=place("layer", _MEAN))

@@ -49,9 +49,10 @@ from headgrid.charts.scales import (
 )
 from headgrid.charts.spec import Records, finish_chart, write_title
 from headgrid.charts.tiles import head_tile
-from headgrid.errors import CaptureError, OptionError
+from headgrid.errors import CaptureError
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
+from headgrid.survey.read import choose_set
 from headgrid.tables.stats import each_capture
 from headgrid.tables.tidy import panel_pairs
 from headgrid.text import shorten_text
@@ -114,11 +115,8 @@ def sheet(
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
     if isinstance(source, Survey):
-        options = replace(options, color_range=source.color_range(options.color_range))
-        name = _choose_set(source.sets, set)
-        of_set = {layer: c for (owner, layer), c in source.captures.items() if owner == name}
-        where = f"set {shorten_text(name)}" if len(source.sets) > 1 else source.description
-        return draw_sheet(of_set, options, layers=source.layers, description=where)
+        name = choose_set(source.sets, set, "a sheet shows one set")
+        return draw_set(source, name if len(source.sets) > 1 else None, options)
     captures = list(each_capture(source))
     by_layer = {capture.layer_index: capture for capture in captures}
     if len(by_layer) < len(captures):
@@ -127,6 +125,14 @@ def sheet(
             "each layer; give one run, or a survey, which draws the mean over runs"
         )
     return draw_sheet(by_layer, options)
+
+
+def draw_set(survey: Survey, set: str | None, options: FigureOptions) -> alt.FacetChart:
+    """Draw the sheet of one set of a survey, or of all of them together; a rule is of all."""
+    captures = survey.pooled_captures() if set is None else survey.captures_of(set)
+    where = survey.description if set is None else f"set {shorten_text(set)}"
+    options = replace(options, color_range=survey.color_range(options.color_range))
+    return draw_sheet(captures, options, layers=survey.layers, description=where)
 
 
 def draw_sheet(
@@ -378,13 +384,3 @@ def _fit(
     cells = cell_size(count, round(panel)) * count
     look = replace(look.divided(panel / cells), map_panel=float(cells))
     return look, _GAP + (wide - panel) * across / max(1, across - 1), points
-
-
-def _choose_set(sets: Sequence[str], wanted: str | None) -> str:
-    if wanted is None and len(sets) == 1:
-        return sets[0]
-    if wanted is not None and wanted in sets:
-        return wanted
-    listed = ", ".join(repr(shorten_text(name, 40)) for name in sets)
-    found = "not given" if wanted is None else repr(shorten_text(wanted, 40))
-    raise OptionError(f"set is {found}, expected one of {listed}; a sheet shows one set")

@@ -9,7 +9,6 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from headgrid.capture.axis import FRAME
 from headgrid.capture.form import expected_layers
 from headgrid.charts.axes import INK, Look, find_look
 from headgrid.charts.overview import expect_values, finish_summary, set_width, summarise
@@ -18,7 +17,7 @@ from headgrid.charts.profiles import BAR_COLOR
 from headgrid.charts.scales import frame_ticks
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
-from headgrid.tables.measures import measure_diverges, measure_title
+from headgrid.tables.measures import Summary, measure_diverges
 from headgrid.text import fit_title, shorten_float
 
 #: Name of marks that the finishing stage shortens like those of the profiles.
@@ -73,37 +72,27 @@ def trend(
     ['Sink Score (logits) by Layer']
     """
     options = FigureOptions(columns, palette, color_range, title, cells, theme, font, width)
-    values = summarise(survey, statistic), statistic, survey.statistic, options
-    return draw_trend(*values, description=survey.description, key_name=survey.form.key_name)
+    return draw_trend(summarise(survey, statistic), options)
 
 
-def draw_trend(
-    summary: pd.DataFrame,
-    name: str,
-    statistic: str,
-    options: FigureOptions,
-    *,
-    description: str = "",
-    key_name: str = FRAME,
-) -> alt.FacetChart:
-    """Draw the trend of a summary; see `draw_overview` for the parameters."""
-    expect_values(summary, name, statistic, key_name)
-    layers = sorted(int(layer) for layer in summary["layer"].unique())
-    domain = _value_domain(summary, signed=measure_diverges(name, statistic))
-    measure = measure_title(name, statistic, key_name)
-    panel = _trend_panel(summary, layers, name, measure, domain, options)
+def draw_trend(summary: Summary, options: FigureOptions) -> alt.FacetChart:
+    """Draw the trend of a summary with options that are built already."""
+    expect_values(summary)
+    table = summary.table
+    layers = sorted(int(layer) for layer in table["layer"].unique())
+    panel = _trend_panel(summary, layers, options)
     band = "band: one standard deviation over runs of the mean over heads, to both sides"
-    spread = band if summary["std"].notna().any() else "no spread, as there is one run"
+    spread = band if table["std"].notna().any() else "no spread, as there is one run"
     return finish_summary(
         panel,
-        _with_gaps(summary),
+        summary._replace(table=_with_gaps(table)),
         options,
-        {"figure": "trend", "measure": name, "statistic": statistic},
-        key_name=key_name,
+        {"figure": "trend"},
         by="Layer",
         layers=layers,
-        caption=f" by layer{', ' + description if description else ''}. Thick line: mean over "
-        f"heads and runs; {spread}; faint lines: each head's mean over runs.",
+        what=" by layer",
+        caption=f"Thick line: mean over heads and runs; {spread}; faint lines: each head's mean "
+        "over runs.",
     )
 
 
@@ -135,17 +124,13 @@ def _value_domain(summary: pd.DataFrame, *, signed: bool) -> tuple[float, float]
 
 
 def _trend_panel(
-    summary: pd.DataFrame,
-    layers: list[int],
-    name: str,
-    measure: str,
-    domain: tuple[float, float],
-    options: FigureOptions,
+    summary: Summary, layers: list[int], options: FigureOptions
 ) -> alt.LayerChart | alt.FacetChart:
-    look = find_look(options)
-    width = set_width(options, summary) or (180 if look.border_axes else 480)
+    look, table, name = find_look(options), summary.table, summary.name
+    domain = _value_domain(table, signed=measure_diverges(name, summary.statistic))
+    width = set_width(options, table) or (180 if look.border_axes else 480)
     height = min(width * 0.6, 270)
-    apart = _apart(summary)
+    apart = _apart(table)
     alone = len(apart) == len(layers)  # then there is no line to draw
     count = layers[-1] - layers[0] + 1
     ticks = list(range(count)) if count <= 12 else frame_ticks(count)
@@ -155,9 +140,9 @@ def _trend_panel(
         .scale(domain=[layers[0] - (count == 1), layers[-1] + (count == 1)], nice=False, padding=6)
         .axis(grid=False, values=[layers[0] + tick for tick in ticks], format="d")
     )
-    title = fit_title(measure, height, look.axis_title)
+    title = fit_title(summary.title, height, look.axis_title)
     y = alt.Y(f"{name}:Q", title=title, scale=alt.Scale(domain=list(domain), nice=False))
-    spread = ", \u00b1 1 standard deviation over runs" if summary["std"].notna().any() else ""
+    spread = ", \u00b1 1 standard deviation over runs" if table["std"].notna().any() else ""
     names = [f"mean over heads{spread}", "each head"]
     color = _key(names, look, width, dots=alone)
     ground = alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width)

@@ -33,7 +33,7 @@ from headgrid.survey.calls import submit_in_order
 from headgrid.survey.model import Input, Survey
 from headgrid.survey.moments import CaptureMoments
 from headgrid.tables.measures import MEASURES, measure_heads
-from headgrid.text import clean_text
+from headgrid.text import clean_text, shorten_list, shorten_text
 
 _Path = str | os.PathLike[str]
 Inputs = _Path | Capture | Iterable[_Path] | Iterable[Capture]
@@ -174,21 +174,11 @@ def survey(
     """
     if by is not None:
         check_choice("by", by, ["set"])
-    given: Any = [inputs] if isinstance(inputs, (str, os.PathLike, Capture)) else inputs
-    if not isinstance(given, Iterable):
-        raise OptionError(
-            f"inputs is {type(inputs).__name__}, expected paths, or captures; give a folder"
-        )
-    rest = iter(given)
-    first = list(islice(rest, 1))
-    errors: list[CaptureError] = []
-    if first and isinstance(first[0], Capture):
-        tally = Tally()
-        for capture in _expect(Capture, chain(first, rest)):
-            tally.merge(Tally.of(capture, Place("", clean_text(capture.run))))
-    else:
-        files, errors = find_captures([*_expect((str, os.PathLike), chain(first, rest))])
-        tally = read_files(files, place_captures(files, by=by), executor=executor)
+    captures, paths = split_inputs(inputs)
+    files, errors = find_captures(paths)
+    tally = read_files(files, place_captures(files, by=by), executor=executor)
+    for capture in captures:
+        tally.merge(Tally.of(capture, Place("", clean_text(capture.run))))
     found = survey_tally(tally, errors)
     for text in (*map(str, found.failures), *found.warnings, *found.missing):
         warnings.warn(text, HeadgridWarning, stacklevel=2)
@@ -269,6 +259,20 @@ def _warnings_of(inputs: Sequence[Input]) -> tuple[str, ...]:
     )
 
 
+def split_inputs(inputs: Inputs) -> tuple[Iterator[Capture], list[_Path]]:
+    """Return the captures, one by one, or else the paths; refuse what holds both, or neither."""
+    given: Any = [inputs] if isinstance(inputs, (str, os.PathLike, Capture)) else inputs
+    if not isinstance(given, Iterable):
+        raise OptionError(
+            f"inputs is {type(inputs).__name__}, expected paths, or captures; give a folder"
+        )
+    rest = iter(given)
+    first = list(islice(rest, 1))
+    if first and isinstance(first[0], Capture):
+        return _expect(Capture, chain(first, rest)), []
+    return iter(()), [*_expect((str, os.PathLike), chain(first, rest))]
+
+
 def _expect(kind: Any, inputs: Iterable[Any]) -> Iterator[Any]:
     for one in inputs:
         if not isinstance(one, kind):
@@ -276,6 +280,16 @@ def _expect(kind: Any, inputs: Iterable[Any]) -> Iterator[Any]:
                 f"inputs hold a {type(one).__name__}, expected paths only, or captures only"
             )
         yield one
+
+
+def choose_set(sets: Sequence[str], wanted: str | None, remedy: str) -> str:
+    """Return the one set that is shown; an unknown one is refused, and none of several."""
+    chosen = sets[0] if wanted is None and len(sets) == 1 else wanted
+    if chosen is not None and chosen in sets:
+        return chosen
+    listed = shorten_list([shorten_text(name, 40) or "(none)" for name in sets])
+    found = "not given" if wanted is None else repr(shorten_text(wanted, 40))
+    raise OptionError(f"set is {found}, expected one of {listed}; {remedy}")
 
 
 def split_parts(files: Sequence[Placed]) -> list[list[Placed]]:

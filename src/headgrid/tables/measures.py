@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -180,6 +180,25 @@ def measure_title(name: str, statistic: str, key_name: str = FRAME) -> str:
     unit = STATISTICS[statistic].unit if measure.unit == "statistic" else measure.unit
     unit = Axis(key_name, ()).nouns if unit == "frames" else unit
     return f"{measure.title} ({unit})" if unit else measure.title
+
+
+class Summary(NamedTuple):
+    """One measure of all heads over runs, and what it was measured of.
+
+    The table has ``set``, ``layer``, ``head`` (missing in a layer's mean over heads), ``runs``,
+    ``mean`` and ``std``; ``key_name`` is what a key is called.
+    """
+
+    table: pd.DataFrame
+    name: str
+    statistic: str
+    key_name: str = FRAME
+    description: str = ""
+
+    @property
+    def title(self) -> str:
+        """The measure with its unit."""
+        return measure_title(self.name, self.statistic, self.key_name)
 
 
 def describe_measure(name: str, key_name: str = FRAME) -> str:

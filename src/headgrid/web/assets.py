@@ -2,7 +2,7 @@
 
 The one that pages share is at once an ES module and a plain script (a page opened from disk may
 load no module), sets ``vegaEmbed``, and draws every figure it finds. What comes from a CDN instead
-is pinned in ``web/cdn.json``: exact versions, each with the hash of its content.
+is pinned in ``web/cdn.json``: the addresses of exact versions, each with the hash of its content.
 """
 
 from __future__ import annotations
@@ -20,15 +20,6 @@ from headgrid.capture.files import write_bytes
 from headgrid.errors import OptionError, RenderError
 from headgrid.options import FONT_FAMILY
 from headgrid.render import vega as engine
-
-#: Where the light page finds Vega: the published build files of the npm registry.
-CDN = "https://cdn.jsdelivr.net/npm/"
-#: Build file of each library, in the order in which a page loads them.
-BUILDS = {
-    "vega": "build/vega.min.js",
-    "vega-lite": "build/vega-lite.min.js",
-    "vega-embed": "build/vega-embed.min.js",
-}
 
 #: What a specification that names no version is taken for: what headgrid itself makes.
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
@@ -126,17 +117,14 @@ def notebook_code(schema: str = "") -> str:
 
 def pinned_scripts(schema: str = "") -> list[tuple[str, str]]:
     """Return address and integrity hash of each library on the CDN, in loading order."""
-    table: dict[str, dict[str, list[str]]] = json.loads(read_file("cdn.json"))
+    table: dict[str, dict[str, str]] = json.loads(read_file("cdn.json"))
     wanted = engine.find_versions(schema or SCHEMA)["vega-lite"]
     if wanted not in table:
         raise OptionError(
             f"embed is 'cdn' and the specification is for Vega-Lite {wanted}, expected one of "
             f"{', '.join(table)}, whose files are pinned; use embed='inline'"
         )
-    return [
-        (f"{CDN}{name}@{version}/{BUILDS[name]}", integrity)
-        for name, (version, integrity) in table[wanted].items()
-    ]
+    return [*table[wanted].items()]
 
 
 def check_script(text: str) -> str:

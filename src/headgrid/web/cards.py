@@ -236,12 +236,9 @@ def draw_heads(capture: Capture, scale: ColorScale) -> str:
     heads = capture.num_heads
     noun, key = f"{heads} head{'' if heads == 1 else 's'}", capture.key_axis.noun
     if capture.full_frame_attention is None:
-        columns = pool_factor(capture.last_block_rows.shape[1], _WIDTH)
-        rows = pool_factor(heads, max(1, CELL_BUDGET // _WIDTH))
-        lines = _color(pool_extremes(capture.last_block_rows, rows, columns), scale)
-        for axis, room in enumerate((240, _WIDTH)):
-            lines = lines.repeat(max(1, min(room // lines.shape[axis], 12)), axis=axis)
-        return _pack(lines, scale, f"Last-block rows of {noun}, by key {key}")
+        return draw_table(
+            capture.last_block_rows, scale, f"Last-block rows of {noun}, by key {key}"
+        )
     side = min(_LONGEST, max(_SHORTEST, math.isqrt(CELL_BUDGET // heads)))
     large = _ENLARGED if heads <= _MANY else _ENLARGED // 2
     shown = min(heads, CELL_BUDGET // _SHORTEST**2)
@@ -252,7 +249,7 @@ def draw_heads(capture: Capture, scale: ColorScale) -> str:
 
 
 def draw_table(values: Array, scale: ColorScale, alt: str) -> str:
-    """Draw a table [row, column] with a square for each value, grey where there is none."""
+    """Draw a table [row, column] with a cell for each value, grey where there is none."""
     return _pack(_draw(values, scale, 300, 480, 12), scale, alt)
 
 
@@ -264,10 +261,10 @@ def draw_colors(scale: ColorScale) -> str:
 
 
 def _draw(values: Array, scale: ColorScale, most: int, large: int, largest: int) -> _Pixels:
-    """Draw at most so many cells along an axis, of at most so many pixels each."""
+    """Draw at most so many cells along an axis, in a room of pixels, each of at most so many."""
     pooled = pool_extremes(values, *(pool_factor(length, most) for length in values.shape))
-    size = max(1, min(largest, large // max(pooled.shape)))
-    return _color(pooled, scale).repeat(size, axis=0).repeat(size, axis=1)
+    height, width = (max(1, min(largest, large // length)) for length in pooled.shape)
+    return _color(pooled, scale).repeat(height, axis=0).repeat(width, axis=1)
 
 
 def _color(values: Array, scale: ColorScale) -> _Pixels:

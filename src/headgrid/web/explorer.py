@@ -8,24 +8,25 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from headgrid.capture.files import write_bytes
 from headgrid.capture.folders import CaptureFile, Place, find_captures, place_captures
-from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
 from headgrid.errors import CaptureError, HeadgridWarning, OptionError, describe_error, near_miss
 from headgrid.options import PaletteName
 from headgrid.survey.model import Survey
-from headgrid.survey.read import Inputs, Tally, read_files, survey, survey_tally
+from headgrid.survey.read import Inputs, Tally, choose_set, read_files, split_inputs, survey_tally
 from headgrid.text import clean_text, shorten_list, shorten_text
-from headgrid.web.explorer_page import ExplorerOptions, View, choose_set, write_explorer
+from headgrid.web.explorer_page import ExplorerOptions, View, write_explorer
 
 if TYPE_CHECKING:
     import pandas as pd
 
 #: Runs that a page holds beside their mean.
 Runs: TypeAlias = Literal["all"] | Sequence[str]
+
+_ONE_SET = "a page shows one set (set=, --set), or one run of it (run=, --run)"
 
 
 def explore(
@@ -95,6 +96,7 @@ def explore(
     Examples
     --------
     >>> import tempfile
+    >>> from headgrid import Capture
     >>> captures = [Capture.from_array([[[3.0, 0.0], [2.0, 1.0]]], layer=n) for n in (0, 1)]
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     page = explore(captures, f"{folder}/explorer.html")
@@ -126,7 +128,7 @@ def choose_runs(
     if run is not None and runs is not None:
         raise OptionError(f"run is {run!r} and runs is {runs!r}, expected one of the two")
     if runs == "all":
-        chosen = choose_set(list(dict.fromkeys(place.set for place in places)), set)
+        chosen = choose_set(list(dict.fromkeys(place.set for place in places)), set, _ONE_SET)
         wanted = [place.text for place in places if place.set == chosen]
     else:
         asked = [run] if run is not None else [runs] if isinstance(runs, str) else runs
@@ -158,7 +160,7 @@ def view_runs(
     several: bool = False,
 ) -> list[View]:
     """Return what a page shows of a survey: a set, or the mean of several and each of them."""
-    sets = found.sets if several else [choose_set(found.sets, set)]
+    sets = found.sets if several else [choose_set(found.sets, set, _ONE_SET)]
     views = [View(found, name, *pick) for name in sets]
     if len(views) > 1 and STATISTICS[found.statistic].has_mean:
         views.insert(0, View(found.pooled(), "", *pick))
@@ -220,23 +222,19 @@ def _match_run(names: Sequence[str], run: str) -> str:
 def _read_views(
     inputs: Inputs, run: str | None, runs: Runs | None, set: str | None, executor: Executor | None
 ) -> list[View]:
-    single = (str, os.PathLike, Capture)
-    given: list[Any] = [inputs] if isinstance(inputs, single) else list(inputs)
-    captures = [one for one in given if isinstance(one, Capture)]
-    if not all(isinstance(one, single) for one in given) or 0 < len(captures) < len(given):
-        survey(given)  # says what is wrong
+    captures, paths = split_inputs(inputs)
     pick: tuple[str, dict[str, str]] = ("", {})
-    if captures:
-        places = [Place("", clean_text(one.run)) for one in captures]
+    if given := list(captures):
+        places = [Place("", clean_text(one.run)) for one in given]
         chosen = choose_runs(places, run, runs, set)
         tally, errors = Tally(), list[CaptureError]()
         for number, place in chosen.items():
-            tally.merge(Tally.of(captures[number], place))
+            tally.merge(Tally.of(given[number], place))
     else:
-        files, errors = find_captures(given)
+        files, errors = find_captures(paths)
         places = place_captures(files, by="set" if set else None)
         chosen = choose_runs(places, run, runs, set) if files else {}
-        pick = name_heads(files, places, given)
+        pick = name_heads(files, places, paths)
         tally = read_files([files[n] for n in chosen], [*chosen.values()], executor=executor)
     found = survey_tally(tally, errors)
     for text in (*map(str, found.failures), *found.warnings, *found.missing):

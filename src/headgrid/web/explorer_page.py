@@ -23,11 +23,12 @@ import numpy.typing as npt
 from headgrid.capture.folders import name_folder
 from headgrid.capture.model import Capture
 from headgrid.capture.statistic import STATISTICS
+from headgrid.charts.overview import summarise
 from headgrid.charts.scales import ColorScale, frame_places, palette_for
 from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.options import ColorRange, FigureOptions, PaletteName
 from headgrid.survey.model import Input, Survey
-from headgrid.tables.measures import MEASURES, describe_measure, measure_title
+from headgrid.tables.measures import MEASURES, describe_measure
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import DIGITS, round_values
 from headgrid.text import count_noun, shorten_list, shorten_text
@@ -67,20 +68,6 @@ class ExplorerOptions:
         if self.title is not None and not isinstance(self.title, str):
             raise OptionError(f"title is {self.title!r}, expected text")
         FigureOptions(palette=self.palette, color_range=self.color_range)  # type: ignore[arg-type]
-
-
-def choose_set(sets: Sequence[str], wanted: str | None) -> str:
-    """Return the set that a page shows; an unknown one is refused, and none of several."""
-    if wanted is None and len(sets) == 1:
-        return sets[0]
-    if wanted is not None and wanted in sets:
-        return wanted
-    listed = shorten_list([shorten_text(name, 40) or "(none)" for name in sets])
-    given = "not given" if wanted is None else repr(shorten_text(wanted, 40))
-    raise OptionError(
-        f"set is {given}, expected one of {listed}; a page shows one set (set=, --set), or one run "
-        "of it (run=, --run)"
-    )
 
 
 @dataclass(frozen=True)
@@ -291,20 +278,18 @@ def _tell_last_block(capture: Capture) -> str:
 
 def _draw_measures(shown: View, options: ExplorerOptions) -> dict[str, Any]:
     """Return every measure that some head has, each with its overview."""
-    found, key_name = shown.survey, shown.survey.form.key_name
-    look = FigureOptions(palette=options.palette)
+    found, look = shown.survey, FigureOptions(palette=options.palette)
     measures = {}
     for name in MEASURES:
-        summary = found.summary(name)
-        summary = summary[summary["set"] == shown.set]
+        summary = summarise(found, name)
+        table = summary.table[summary.table["set"] == shown.set].assign(set="")
         # One that was asked for is drawn even so, and the figure says why it can not be.
-        if not summary["mean"].notna().any() and name != options.statistic:
+        if not table["mean"].notna().any() and name != options.statistic:
             continue
-        summary = summary.assign(set="")
         measures[name] = {
-            "title": measure_title(name, found.statistic, key_name),
-            "description": describe_measure(name, key_name),
-            "spec": livespecs.draw_live_overview(summary, name, found, look),
+            "title": summary.title,
+            "description": describe_measure(name, summary.key_name),
+            "spec": livespecs.draw_live_overview(summary._replace(table=table), found.layers, look),
         }
     return measures
 

@@ -7,10 +7,8 @@ ends of the colour range, from which colours follow as from a `ColorScale`, and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-
-import pandas as pd
 
 from headgrid.capture.model import Capture
 from headgrid.charts.axes import INK, KEY, UNSEEN_COLOR, Look
@@ -23,8 +21,7 @@ from headgrid.charts.scales import ColorScale, Palette, frame_places
 from headgrid.charts.spec import ChartLike, Spec, configure, finish_chart, to_spec
 from headgrid.options import ColorRange, FigureOptions
 from headgrid.render.convert import check_spec
-from headgrid.survey.model import Survey
-from headgrid.tables.measures import measure_title
+from headgrid.tables.measures import Summary
 
 #: Width of a map in pixels, about; a page takes the widest that it has room for.
 MAP_WIDTHS = (720, 576, 504, 432, 378, 324, 270, 216)
@@ -57,17 +54,13 @@ _TICK = (
 )
 
 
-def draw_live_overview(
-    summary: pd.DataFrame, name: str, found: Survey, options: FigureOptions
-) -> Spec:
-    """Return the overview of a survey's summary of one set, with a ring around the chosen head.
+def draw_live_overview(summary: Summary, layers: Sequence[int], options: FigureOptions) -> Spec:
+    """Return the overview of a summary of one set, with a ring around the chosen head.
 
     Its parameters are ``chosen_column`` and ``chosen_row``.
     """
-    values, key_name = (summary, name, found.statistic, options), found.form.key_name
-    chart = draw_overview(*values, layers=found.layers, key_name=key_name)
-    spec = _finish(to_spec(chart, validate=False))
-    left_out = {"set"} if (summary["runs"] > 1).any() else {"set", "std", "runs"}
+    spec = _finish(to_spec(draw_overview(summary, options, layers=layers), validate=False))
+    left_out = {"set"} if (summary.table["runs"] > 1).any() else {"set", "std", "runs"}
     panel, cells = spec["spec"], _layer(spec, CELLS)
     columns, rows = (len(cells["encoding"][channel]["scale"]["domain"]) for channel in "xy")
     # Cells grow, to hold larger text; few rows grow to a height of 150 of all or 40 of each, as the
@@ -89,7 +82,7 @@ def draw_live_overview(
             shown = [one for one in encoding["tooltip"] if one["field"] not in left_out]
             encoding["tooltip"] = shown
             bar = encoding["color"]["legend"]
-            bar["title"] = measure_title(name, found.statistic, key_name)  # on one line
+            bar["title"] = summary.title  # on one line
             bar["gradientLength"] = panel["height"]
             bar.pop("titlePadding", None)
     panel["layer"] += _rings((columns, rows), "chosen_column", "chosen_row")
@@ -134,7 +127,8 @@ def draw_live_profile(capture: Capture, width: int) -> Spec:
     Its parameters are ``value_low`` and ``value_high``, the ends of the value axis, which a
     row without values has too. Its record has an array of values.
     """
-    look = replace(_LOOK, profile_width=float(map_width(capture, width)), shared_values=True)
+    whole, _ = map_size(capture, replace(_LOOK, map_panel=float(width)))  # of whole cells
+    look = replace(_LOOK, profile_width=float(whole), shared_values=True)
     spec = _complete(draw_profiles(_one_head(capture), look)[0], look)
     for part in spec["spec"]["layer"]:
         part["encoding"].pop("tooltip", None)  # the page tells
@@ -146,11 +140,6 @@ def draw_live_profile(capture: Capture, width: int) -> Spec:
         value["scale"]["domain"] = [{"expr": "value_low"}, {"expr": "value_high"}]
         value["scale"]["padding"] = look.profile_padding
     return check_spec(spec)
-
-
-def map_width(capture: Capture, width: int) -> int:
-    """Return the width of a map of about that width, whose cells are whole pixels."""
-    return map_size(capture, replace(_LOOK, map_panel=float(width)))[0]
 
 
 def word_room(capture: Capture) -> int:

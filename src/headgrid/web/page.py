@@ -211,11 +211,10 @@ def find_caption(spec: Spec) -> str:
 
 
 def _own_caption(spec: Spec) -> str:
-    usermeta = spec.get("usermeta")
-    ours = usermeta.get("headgrid") if isinstance(usermeta, Mapping) else None
-    caption = ours.get("caption") if isinstance(ours, Mapping) else None
-    text = caption if isinstance(caption, str) else spec.get("description")
-    return text if isinstance(text, str) else ""
+    match spec:
+        case {"usermeta": {"headgrid": {"caption": str(text)}}} | {"description": str(text)}:
+            return text
+    return ""
 
 
 def _scripts(embed: str, schema: str, base: str, executor: Executor | None) -> list[Script]:

@@ -88,8 +88,6 @@ def begin_save(
     ``formats``. ``base`` is where a page of ``embed="assets"`` finds the script, relative to
     itself; the rest as in `headgrid.render.convert.begin_render` and `save`.
     """
-    for format in formats:
-        check_choice("format", format, FORMATS)
     check_choice("embed", embed, EMBEDS)
     pictures = [format for format in formats if format != "html"]
     finish = begin_render(spec, pictures, ppi=ppi, executor=executor)
