@@ -110,19 +110,11 @@ def score_rows(
         changed = evaluate(call.score_function, scores, element, rows, first)
         scores = changed.masked_fill(changed - scores <= HIDING_BIAS, -torch.inf)
         call = replace(call, score_function=None)
-    if call.has_mask:
-        low, high = int(rows[0]), int(rows[-1]) + 1
-        visible, bias = mask_rows(call, element, low, high)
+    if call.has_mask or call.band != (None, None):
+        visible, bias = mask_rows(call, element, rows)
         if bias is not None:
-            scores = scores + _heads_of(bias, call, first)[:, rows - low]
-        if visible is not None:
-            scores = scores.masked_fill(~_heads_of(visible, call, first)[:, rows - low], -torch.inf)
-    lower, upper = call.band
-    offset = torch.arange(key.shape[0], device=rows.device)[None, :] - rows[:, None]
-    if upper is not None:
-        scores = scores.masked_fill(offset > upper, -torch.inf)
-    if lower is not None:
-        scores = scores.masked_fill(offset < lower, -torch.inf)
+            scores = scores + _heads_of(bias, call, first)
+        scores = scores.masked_fill(~_heads_of(visible, call, first), -torch.inf)
     return scores
 
 
