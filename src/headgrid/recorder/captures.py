@@ -51,10 +51,9 @@ def build_captures(layers: Sequence[LayerRecord], seen: str) -> list[Capture]:
 
 def _divide(matrix: Matrix, path: str) -> tuple[Array, Array]:
     """Return means (batch, heads, query, key), NaN where nothing was seen, and their errors."""
-    assert matrix.total is not None
-    rows, columns = matrix.used
-    total = matrix.total[:, :, :rows, :columns].cpu().numpy()
-    count = np.broadcast_to(matrix.count[:, :, :rows, :columns], total.shape)
+    sums = matrix.take()
+    total, *variance = sums.totals.numpy()
+    count = np.broadcast_to(sums.count, total.shape)
     errors, seen = np.zeros((len(total), 1, 1, 1)), count > 0
     if not np.isfinite(total[seen]).all():
         query, key = np.argwhere(seen & ~np.isfinite(total))[0, 2:]
@@ -69,9 +68,8 @@ def _divide(matrix: Matrix, path: str) -> tuple[Array, Array]:
         # A key frame that only some of a frame's query tokens attend has mass 0 for the others.
         divisor = np.broadcast_to(count.max(axis=3, keepdims=True), total.shape)
     values = np.divide(total, divisor, out=np.full(total.shape, np.nan), where=seen)
-    if matrix.variance is not None:
-        variance = matrix.variance[:, :, :rows, :columns].cpu().numpy()
-        errors = np.divide(np.sqrt(variance), divisor, out=np.zeros(total.shape), where=seen)
+    if variance:
+        errors = np.divide(np.sqrt(variance[0]), divisor, out=np.zeros(total.shape), where=seen)
     return values, errors
 
 
@@ -212,7 +210,7 @@ def summarize(captures: Sequence[Capture]) -> str:
 def _check_coverage(layer: LayerRecord, seen: str) -> None:
     """Raise where a query frame was never seen, or only in part."""
     path, wanted, segments = layer.path, layer.options.forwards, layer.options.query_segments
-    if all(matrix.total is None for matrix in layer.matrices.values()):
+    if not layer.matrices:
         raise RecordError(
             f"{path}: nothing was recorded in this layer; its queries lie in no frame, or "
             f"the forward asked for never came; {seen}"

@@ -12,7 +12,7 @@ import torch
 
 from headgrid.recorder.place.segments import FrameSlices
 from headgrid.recorder.read.call import AttentionCall
-from headgrid.recorder.sum.masks import Band, PairPlan, plan_call
+from headgrid.recorder.sum.masks import Band, PairPlan
 from headgrid.recorder.sum.matrix import PairSums
 
 #: Elements that are converted to float32 at once: 16 MiB of scratch memory.
@@ -95,17 +95,13 @@ def sum_logits(
     call: AttentionCall,
     queries: FrameSlices,
     keys: FrameSlices,
-    plans: list[PairPlan] | None = None,
-    pooled_keys: torch.Tensor | None = None,
+    plans: list[PairPlan],
+    pooled_keys: torch.Tensor,
     pooled_queries: torch.Tensor | None = None,
 ) -> PairSums:
     """Sum ``q·k * scale`` plus any constant bias over the visible token pairs of frame pairs."""
-    if plans is None:
-        plans = plan_call(call, queries, keys)
     if pooled_queries is None:
         pooled_queries = pool_sums(call.query, queries)
-    if pooled_keys is None:
-        pooled_keys = pool_sums(call.key, keys)
     wide = wide_dtype(pooled_keys.device)
     each = pooled_keys.to(wide)
     if call.group > 1:  # a key head serves a group of heads
@@ -129,4 +125,4 @@ def sum_logits(
         if plan.bias is not None:
             weights = torch.from_numpy(count).to(total.device, total.dtype)
             total[element] += plan.bias.to(total.dtype) * weights
-    return PairSums(queries, keys, total, counts)
+    return PairSums(queries, keys, total[None], counts)

@@ -36,7 +36,7 @@ def sum_softmax(
     batch, heads = call.query.shape[:2]
     wide = wide_dtype(call.query.device)
     shape = (batch, heads, len(queries), len(keys))
-    total, counts, variance = (call.query.new_zeros(shape, dtype=wide) for _ in range(3))
+    total, variance, counts = (call.query.new_zeros(shape, dtype=wide) for _ in range(3))
     chosen = [_choose_rows(queries, index, sample, generator) for index in range(len(queries))]
     pieces = _cover(keys)
     most = max(1, ROW_CHUNK // max(1, call.group * call.key.shape[2]))  # query tokens at once
@@ -55,10 +55,11 @@ def sum_softmax(
                 )
                 stretch = queries.lengths[first] / len(chosen[first])
                 found = _reduce(values, seen, alive, statistic, stretch)
-                for target, summed in zip((total, counts, variance), found, strict=True):
+                for target, summed in zip((total, variance, counts), found, strict=True):
                     target[element, own, first:last] = summed
     count = counts.cpu().numpy().astype(np.float64)
-    return PairSums(queries, keys, total, count, None if sample is None else variance)
+    totals = total[None] if sample is None else torch.stack([total, variance])
+    return PairSums(queries, keys, totals, count)
 
 
 def _choose_rows(
@@ -163,17 +164,17 @@ def _summarise(
 
 def _reduce(
     values: torch.Tensor, seen: torch.Tensor, alive: torch.Tensor, statistic: str, stretch: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float]:
-    """Sum the rows of query slices, [heads, slice, row, key slice]: total, counted, variance."""
+) -> tuple[torch.Tensor, torch.Tensor | float, torch.Tensor]:
+    """Sum the rows of query slices, [heads, slice, row, key slice]: total, variance, counted."""
     visible = (seen > 0).any(dim=2)
     if statistic == "max_logit":
-        return values.amax(dim=2), visible, 0.0
+        return values.amax(dim=2), 0.0, visible
     values = values.to(wide_dtype(values.device))
     if statistic == "logit":
-        return values.sum(dim=2), seen.sum(dim=2), 0.0
+        return values.sum(dim=2), 0.0, seen.sum(dim=2)
     total = values.sum(dim=2) * stretch
     count = visible * alive.sum(dim=2, keepdim=True) * stretch
     drawn = values.shape[2]
     if stretch == 1 or drawn == 1:
-        return total, count, 0.0
-    return total, count, values.var(dim=2) * drawn * stretch * (stretch - 1)
+        return total, 0.0, count
+    return total, values.var(dim=2) * drawn * stretch * (stretch - 1), count
