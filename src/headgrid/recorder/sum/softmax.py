@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 import torch
@@ -82,17 +82,11 @@ def _group(
         yield from ((first, min(first + step, stop)) for first in range(start, stop, step))
 
 
-def _cover(keys: FrameSlices) -> list[tuple[int, int, int]]:
-    """Return (slice or -1, start, stop) for the whole key axis; -1 is in no frame."""
-    pieces, position = list[tuple[int, int, int]](), 0
-    for index, (start, stop) in enumerate(zip(keys.starts, keys.stops, strict=True)):
-        if start > position:
-            pieces.append((-1, position, start))
-        pieces.append((index, start, stop))
-        position = stop
-    if position < keys.tokens:
-        pieces.append((-1, position, keys.tokens))
-    return pieces
+def _cover(keys: FrameSlices) -> list[tuple[int, int, bool]]:
+    """Return (start, stop, whether in a frame) of pieces that make up the whole key axis."""
+    edges = sorted({0, *keys.starts, *keys.stops, keys.tokens})
+    inside = {*keys.starts}
+    return [(start, stop, start in inside) for start, stop in pairwise(edges)]
 
 
 def score_rows(
@@ -125,7 +119,7 @@ def _heads_of(values: torch.Tensor, call: AttentionCall, first: int) -> torch.Te
 
 def _summarise(
     scores: torch.Tensor,
-    pieces: list[tuple[int, int, int]],
+    pieces: list[tuple[int, int, bool]],
     sinks: torch.Tensor | None,
     statistic: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -135,9 +129,9 @@ def _summarise(
     slices); and whether a token attends anything, (heads, rows).
     """
     parts = []
-    for length, alike in groupby(pieces, key=lambda piece: piece[2] - piece[1]):
+    for length, alike in groupby(pieces, key=lambda piece: piece[1] - piece[0]):
         run = list(alike)
-        part = scores[:, :, run[0][1] : run[-1][2]].unflatten(2, (len(run), length))
+        part = scores[:, :, run[0][0] : run[-1][1]].unflatten(2, (len(run), length))
         hidden = part == -torch.inf
         values = part.masked_fill(hidden, 0.0)
         top = part.amax(dim=3)
@@ -158,7 +152,7 @@ def _summarise(
         mass = sums * factor
         values = mass if statistic == "mass" else norm * mass - weighted * factor
         values = values.where(alive[:, :, None], 0.0)
-    kept = [place for place, piece in enumerate(pieces) if piece[0] >= 0]
+    kept = [place for place, (_, _, inside) in enumerate(pieces) if inside]
     return values[:, :, kept], seen[:, :, kept], alive
 
 
