@@ -290,12 +290,11 @@ def _check_output(folder: Path, own: list[str]) -> None:
         )
 
 
-def fill_arguments(arguments: list[str], run: Run, prompt_file: Path | None = None) -> list[str]:
+def fill_arguments(arguments: list[str], run: Run, prompt_file: Path) -> list[str]:
     """Return a script's arguments with what stands in braces filled in."""
+    prompt_file.write_text(f"{run.prompt}\n", encoding="utf-8")
     words = {"{prompt}": run.prompt, "{seed}": str(run.seed), "{run}": run.name}
-    if prompt_file is not None:
-        prompt_file.write_text(f"{run.prompt}\n", encoding="utf-8")
-        words["{prompt_file}"] = str(prompt_file)
+    words["{prompt_file}"] = str(prompt_file)
     pattern = re.compile("|".join(map(re.escape, words)))
     return [pattern.sub(lambda found: words[found[0]], text) for text in arguments]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from headgrid._version import __version__
 from headgrid.capture.model import Capture
-from headgrid.errors import HeadgridWarning, OptionError, RecordError
+from headgrid.errors import HeadgridWarning, RecordError
 from headgrid.recorder.layer import LayerRecord, name_frames
 from headgrid.recorder.place.segments import Segments, fitting_frame_sizes
 from headgrid.recorder.sum.matrix import Matrix
@@ -127,17 +127,17 @@ def _label_axes(
     for side, count in zip(("query", "key"), shape, strict=True):
         segments: Segments = getattr(layer.options, f"{side}_segments")
         words = getattr(layer.options, f"{side}_labels")
-        try:
-            axis = segments.label(count, words)
-        except OptionError as error:
+        tokens = sum(segments.length(frame) == 1 for frame in range(count))
+        if words is not None and len(words) not in (count, tokens):
             warnings.warn(
-                f"{layer.path}: {side}_labels {error}; expected one for each, so they are left out",
+                f"{layer.path}: {side}_labels lists {len(words)} words for {tokens} tokens; "
+                "expected one for each, so they are left out",
                 HeadgridWarning,
                 stacklevel=8,
             )
-            axis = segments.label(count, None)
-        parts[side] = axis.pop("segments")
-        labels |= {f"{side}_{word}": value for word, value in axis.items()}
+            words = None
+        labels[f"{side}_name"], labels[f"{side}_labels"] = segments.label(count, words)
+        parts[side] = {name: (first, min(stop, count)) for name, first, stop in segments.names}
     return labels, parts
 
 
