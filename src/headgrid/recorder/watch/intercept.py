@@ -223,9 +223,7 @@ def _class_of(namespace: dict[Any, Any]) -> type | None:
 
 
 def _owns(owner: Any, namespace: dict[Any, Any]) -> bool:
-    if not isinstance(owner, type) or len(owner.__dict__) != len(namespace):
-        return False
-    return all(owner.__dict__.get(name) is value for name, value in namespace.items())
+    return isinstance(owner, type) and any(one is namespace for one in gc.get_referents(owner))
 
 
 class _Patches:
