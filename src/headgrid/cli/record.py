@@ -281,8 +281,7 @@ def _check_output(folder: Path, own: list[str]) -> None:
         raise OptionError(f"{near} is no folder that can be written, expected one as -o")
     found = sorted(path for up in ("", "*/", "*/*/") for path in folder.glob(f"{up}layer*.pt"))
     if any(own):  # other processes may have written theirs
-        tops = [(path, path.relative_to(folder).parts[0]) for path in found]
-        found = [path for path, top in tops if top in own or top == path.name]
+        found = [p for p in found if p.relative_to(folder).parts[0] in (*own, p.name)]
     if found:
         raise OptionError(
             f"{folder} holds {len(found)} captures of an earlier recording ({found[0].name} ...), "
