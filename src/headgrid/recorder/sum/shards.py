@@ -43,15 +43,6 @@ def name_folder(shard: str | None) -> str:
     return f"rank_{rank()}" if shard is None and world_size() > 1 else ""
 
 
-def check_running(shard: str) -> None:
-    """Raise where a sharded recording is asked for in one process."""
-    if not is_running():
-        raise RecordError(
-            f"shard={shard!r} needs torch.distributed, which is not initialised; call "
-            "torch.distributed.init_process_group first, or leave shard out"
-        )
-
-
 def find_offset(tokens: int, device: torch.device, group: Any) -> tuple[int, int]:
     """Return where this process's tokens begin, and how many all processes have."""
     own = torch.tensor([tokens], device=device)
