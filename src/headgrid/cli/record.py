@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 #: Files whose frames stand between Python and the script.
 _OURS = (__file__, runpy.__file__, "<frozen runpy>")
 
-_SCRIPT_HELP = "SCRIPT [ARGS]..."
 _HELP = """Run a script under the recorder and write layer{L}.pt for every layer.
 
 The script stays as it is: put it, and its own arguments, behind two dashes.
@@ -146,7 +145,7 @@ _with_options = add(
 
 @click.command("record", help=_HELP, options_metavar="[OPTIONS] -o DIR --")
 @_with_options
-@click.argument("script", nargs=-1, type=click.UNPROCESSED, metavar=_SCRIPT_HELP)
+@click.argument("script", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]...")
 def record(script: tuple[str, ...], **options: Any) -> None:
     """Run a script under the recorder."""
     shown = warnings.showwarning

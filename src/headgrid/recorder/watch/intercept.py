@@ -30,7 +30,6 @@ from headgrid.recorder.watch.targets import Target, find_targets, touches_target
 
 Commit = Callable[[], None]
 
-
 #: Looks at a call before it runs; returns what to do when it has run.
 Observer = Callable[[Callable[[], AttentionCall]], Commit | None]
 
