@@ -11,6 +11,9 @@ import torch
 from headgrid.errors import RecordError
 from headgrid.recorder.place.segments import FrameSlices, Segments
 
+#: Frames that there is room for from the start.
+_ROOM = 32
+
 
 @dataclass
 class PairSums:
@@ -76,7 +79,7 @@ class Matrix:
             )
         counts = np.broadcast_shapes(self.count.shape[:2], sums.count.shape[:2])
         sizes = [
-            size if enough <= size else max(enough, size + size // 2)
+            size if enough <= size else max(enough, size + size // 2, _ROOM)
             for size, enough in zip((rows, columns), needed, strict=True)
         ]
         if sizes == [rows, columns] and counts == self.count.shape[:2]:
