@@ -21,7 +21,8 @@ from torch import nn
 from headgrid.recorder import RecordError, record
 from headgrid.recorder.place.segments import Segments
 from headgrid.recorder.read.call import AttentionCall
-from headgrid.recorder.sum.logits import sum_logits
+from headgrid.recorder.sum.logits import pool_sums, sum_logits
+from headgrid.recorder.sum.masks import plan_call
 
 TOKENS, QUERY_FRAMES, KEY_FRAMES, HEADS, DIM = 390, 3, 21, 12, 128
 SCALE = DIM**-0.5
@@ -42,7 +43,9 @@ def pool(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
     frames = Segments.equal(TOKENS)
     queries = frames.slice_frames((((KEY_FRAMES - QUERY_FRAMES) * TOKENS, KEY_FRAMES * TOKENS),))
     keys = frames.slice_frames(((0, KEY_FRAMES * TOKENS),))
-    return sum_logits(AttentionCall(q, k, scale=SCALE), queries, keys).total / TOKENS**2
+    call = AttentionCall(q, k, scale=SCALE)
+    plans = plan_call(call, queries, keys)
+    return sum_logits(call, queries, keys, plans, pool_sums(k, keys)).totals[0] / TOKENS**2
 
 
 def multiply_in_chunks(q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:

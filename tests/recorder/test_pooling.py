@@ -12,6 +12,7 @@ from recorder_brute import all_logits, equal_frames, largest_difference, mean_by
 from headgrid.recorder.place.segments import Segments
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum.logits import pool_sums, sum_band, sum_logits
+from headgrid.recorder.sum.masks import plan_call
 
 TOKENS, QUERY_FRAMES, KEY_FRAMES, HEADS, DIM = 390, 2, 9, 2, 64
 
@@ -34,12 +35,10 @@ def large_logits(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor, np.nda
 
 
 def pooled_logits(q: torch.Tensor, k: torch.Tensor, rows: Segments, columns: Segments) -> Any:
-    sums = sum_logits(
-        AttentionCall(q, k, scale=q.shape[-1] ** -0.5),
-        rows.slice_frames(((0, q.shape[2]),)),
-        columns.slice_frames(((0, k.shape[2]),)),
-    )
-    return sums.total[0].numpy() / sums.count[0]
+    call = AttentionCall(q, k, scale=q.shape[-1] ** -0.5)
+    queries, keys = rows.slice_frames(((0, q.shape[2]),)), columns.slice_frames(((0, k.shape[2]),))
+    sums = sum_logits(call, queries, keys, plan_call(call, queries, keys), pool_sums(k, keys))
+    return sums.totals[0, 0].numpy() / sums.count[0]
 
 
 def accumulated_in_bfloat16(q: torch.Tensor, k: torch.Tensor) -> np.ndarray:

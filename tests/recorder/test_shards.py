@@ -199,7 +199,8 @@ def test_runs_need_prompts_and_as_many_seeds() -> None:
         plan_runs(["a", "b", "c"], [1, 2])
 
 
-def test_placeholders_are_filled_in_and_other_braces_are_left() -> None:
+def test_placeholders_are_filled_in_and_other_braces_are_left(tmp_path: Path) -> None:
     run = Run(index=2, prompt="a {seed}", seed=5)
     given = ["--p={prompt}", "{seed}", "{run}", "{other}"]
-    assert fill_arguments(given, run) == ["--p=a {seed}", "5", "run_002", "{other}"]
+    filled = fill_arguments(given, run, tmp_path / "prompt.txt")
+    assert filled == ["--p=a {seed}", "5", "run_002", "{other}"]

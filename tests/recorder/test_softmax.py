@@ -97,7 +97,7 @@ def test_a_learned_sink_takes_its_share_of_the_mass() -> None:
     logits = all_logits(q, k)[0]
     wide = torch.cat([logits, sinks.double()[:, None, None].expand(-1, LENGTH, 1)], dim=2)
     share = 1 - wide.softmax(dim=2)[:, :, -1].unflatten(1, (FRAMES, TOKENS)).mean(2)
-    found = (sums.total[0].numpy() / sums.count[0]).sum(axis=2)
+    found = (sums.totals[0, 0].numpy() / sums.count[0]).sum(axis=2)
     np.testing.assert_allclose(found, share.numpy(), rtol=0, atol=1e-6)
 
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 #: Files whose frames stand between Python and the script.
 _OURS = (__file__, runpy.__file__, "<frozen runpy>")
 
-_SCRIPT_HELP = "SCRIPT [ARGS]..."
 _HELP = """Run a script under the recorder and write layer{L}.pt for every layer.
 
 The script stays as it is: put it, and its own arguments, behind two dashes.
@@ -146,7 +145,7 @@ _with_options = add(
 
 @click.command("record", help=_HELP, options_metavar="[OPTIONS] -o DIR --")
 @_with_options
-@click.argument("script", nargs=-1, type=click.UNPROCESSED, metavar=_SCRIPT_HELP)
+@click.argument("script", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]...")
 def record(script: tuple[str, ...], **options: Any) -> None:
     """Run a script under the recorder."""
     shown = warnings.showwarning
@@ -281,8 +280,7 @@ def _check_output(folder: Path, own: list[str]) -> None:
         raise OptionError(f"{near} is no folder that can be written, expected one as -o")
     found = sorted(path for up in ("", "*/", "*/*/") for path in folder.glob(f"{up}layer*.pt"))
     if any(own):  # other processes may have written theirs
-        tops = [(path, path.relative_to(folder).parts[0]) for path in found]
-        found = [path for path, top in tops if top in own or top == path.name]
+        found = [p for p in found if p.relative_to(folder).parts[0] in (*own, p.name)]
     if found:
         raise OptionError(
             f"{folder} holds {len(found)} captures of an earlier recording ({found[0].name} ...), "
@@ -290,12 +288,11 @@ def _check_output(folder: Path, own: list[str]) -> None:
         )
 
 
-def fill_arguments(arguments: list[str], run: Run, prompt_file: Path | None = None) -> list[str]:
+def fill_arguments(arguments: list[str], run: Run, prompt_file: Path) -> list[str]:
     """Return a script's arguments with what stands in braces filled in."""
+    prompt_file.write_text(f"{run.prompt}\n", encoding="utf-8")
     words = {"{prompt}": run.prompt, "{seed}": str(run.seed), "{run}": run.name}
-    if prompt_file is not None:
-        prompt_file.write_text(f"{run.prompt}\n", encoding="utf-8")
-        words["{prompt_file}"] = str(prompt_file)
+    words["{prompt_file}"] = str(prompt_file)
     pattern = re.compile("|".join(map(re.escape, words)))
     return [pattern.sub(lambda found: words[found[0]], text) for text in arguments]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from headgrid._version import __version__
 from headgrid.capture.model import Capture
-from headgrid.errors import HeadgridWarning, OptionError, RecordError
+from headgrid.errors import HeadgridWarning, RecordError
 from headgrid.recorder.layer import LayerRecord, name_frames
 from headgrid.recorder.place.segments import Segments, fitting_frame_sizes
 from headgrid.recorder.sum.matrix import Matrix
@@ -51,10 +51,9 @@ def build_captures(layers: Sequence[LayerRecord], seen: str) -> list[Capture]:
 
 def _divide(matrix: Matrix, path: str) -> tuple[Array, Array]:
     """Return means (batch, heads, query, key), NaN where nothing was seen, and their errors."""
-    assert matrix.total is not None
-    rows, columns = matrix.used
-    total = matrix.total[:, :, :rows, :columns].cpu().numpy()
-    count = np.broadcast_to(matrix.count[:, :, :rows, :columns], total.shape)
+    sums = matrix.take()
+    total, *variance = sums.totals.numpy()
+    count = np.broadcast_to(sums.count, total.shape)
     errors, seen = np.zeros((len(total), 1, 1, 1)), count > 0
     if not np.isfinite(total[seen]).all():
         query, key = np.argwhere(seen & ~np.isfinite(total))[0, 2:]
@@ -69,9 +68,8 @@ def _divide(matrix: Matrix, path: str) -> tuple[Array, Array]:
         # A key frame that only some of a frame's query tokens attend has mass 0 for the others.
         divisor = np.broadcast_to(count.max(axis=3, keepdims=True), total.shape)
     values = np.divide(total, divisor, out=np.full(total.shape, np.nan), where=seen)
-    if matrix.variance is not None:
-        variance = matrix.variance[:, :, :rows, :columns].cpu().numpy()
-        errors = np.divide(np.sqrt(variance), divisor, out=np.zeros(total.shape), where=seen)
+    if variance:
+        errors = np.divide(np.sqrt(variance[0]), divisor, out=np.zeros(total.shape), where=seen)
     return values, errors
 
 
@@ -129,17 +127,17 @@ def _label_axes(
     for side, count in zip(("query", "key"), shape, strict=True):
         segments: Segments = getattr(layer.options, f"{side}_segments")
         words = getattr(layer.options, f"{side}_labels")
-        try:
-            axis = segments.label(count, words)
-        except OptionError as error:
+        tokens = sum(segments.length(frame) == 1 for frame in range(count))
+        if words is not None and len(words) not in (count, tokens):
             warnings.warn(
-                f"{layer.path}: {side}_labels {error}; expected one for each, so they are left out",
+                f"{layer.path}: {side}_labels lists {len(words)} words for {tokens} tokens; "
+                "expected one for each, so they are left out",
                 HeadgridWarning,
                 stacklevel=8,
             )
-            axis = segments.label(count, None)
-        parts[side] = axis.pop("segments")
-        labels |= {f"{side}_{word}": value for word, value in axis.items()}
+            words = None
+        labels[f"{side}_name"], labels[f"{side}_labels"] = segments.label(count, words)
+        parts[side] = {name: (first, min(stop, count)) for name, first, stop in segments.names}
     return labels, parts
 
 
@@ -212,7 +210,7 @@ def summarize(captures: Sequence[Capture]) -> str:
 def _check_coverage(layer: LayerRecord, seen: str) -> None:
     """Raise where a query frame was never seen, or only in part."""
     path, wanted, segments = layer.path, layer.options.forwards, layer.options.query_segments
-    if all(matrix.total is None for matrix in layer.matrices.values()):
+    if not layer.matrices:
         raise RecordError(
             f"{path}: nothing was recorded in this layer; its queries lie in no frame, or "
             f"the forward asked for never came; {seen}"

@@ -353,7 +353,7 @@ class LayerRecord:
         return sum_logits(call, queries, keys, plans, pooled_keys, pooled_queries)
 
     def _add(self, number: int, sums: PairSums) -> None:
-        self.matrices.setdefault(number, Matrix(self.options.statistic)).add(sums)
+        self.matrices.setdefault(number, Matrix(self.options.statistic, sums)).add(sums)
 
     def finish(self, alone: bool) -> None:
         """Complete the matrices, by forward (all under 0 unless ``forwards`` is "all")."""

@@ -282,8 +282,7 @@ class ModelRecord:
 
     def _check_streams(self) -> None:
         """Raise where forwards do not come in pairs, one of each stream."""
-        times = [None if time is None else float(time) for time, _ in self._forwards]
-        calls = [(time, *call) for time, (_, call) in zip(times, self._forwards, strict=True)]
+        calls = [(None if t is None else float(t), call) for t, call in self._forwards]
         if calls[::2] != calls[1::2]:
             raise RecordError(
                 f"stream is {self.options.stream!r}, but the {len(calls)} forwards of {self.name} "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -169,7 +169,7 @@ def read_options(
 
 
 def _check_forwards(forwards: str | int | None, statistic: str) -> None:
-    number = _is_whole(forwards) and int(forwards or 0) >= 0
+    number = _is_whole(forwards) and forwards >= 0
     if forwards is not None and not number and forwards not in _FORWARDS:
         raise OptionError(
             f"forwards is {forwards!r}, expected one of {', '.join(_FORWARDS)}, or the number of a "
@@ -182,12 +182,12 @@ def _check_forwards(forwards: str | int | None, statistic: str) -> None:
         )
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_sample(sample: int | None, statistic: str) -> None:
-    fits = _is_whole(sample) and int(sample or 0) >= 2 and statistic in ("mass", "entropy")
+    fits = _is_whole(sample) and sample >= 2 and statistic in ("mass", "entropy")
     if sample is not None and not fits:
         raise OptionError(
             f"sample is {sample!r} and statistic is {statistic!r}, expected a number of query "

@@ -174,9 +174,9 @@ class Recording(Card):
             inside = bool(running) and any(part is running[0] for part in wanted.modules())
             return unwrap(running[0]) if inside else None
         fits = [p for p in running if wanted is None or match_path(type(p).__name__, wanted)]
-        if wanted is not None and not fits:
-            return None
-        return unwrap(fits[0]) if fits else _NO_MODEL
+        if fits:
+            return unwrap(fits[0])
+        return _NO_MODEL if wanted is None else None
 
     def finish(self, *, ended: bool = True) -> None:
         """Turn what was recorded into captures; called when the block ends.

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from headgrid.errors import OptionError
+from headgrid.errors import OptionError, RecordError
 from headgrid.recorder.model import explain_unknown
 from headgrid.recorder.options import Position, RecordOptions, read_options
 from headgrid.recorder.place.segments import Boundaries
@@ -148,8 +148,11 @@ def record(
 
 def _check_model(model: object, options: RecordOptions) -> None:
     """Refuse what can be seen to be wrong before the model runs."""
-    if options.shard is not None:
-        shards.check_running(options.shard)
+    if options.shard is not None and not shards.is_running():
+        raise RecordError(
+            f"shard={options.shard!r} needs torch.distributed, which is not initialised; call "
+            "torch.distributed.init_process_group first, or leave shard out"
+        )
     if model is not None and not isinstance(model, (torch.nn.Module, str)):
         names = ("transformer", "unet", "model")
         parts = [n for n in names if isinstance(getattr(model, n, None), torch.nn.Module)]

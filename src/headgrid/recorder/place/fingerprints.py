@@ -73,7 +73,20 @@ class Fingerprints:
     def check_deferred(self, path: str) -> None:
         """Raise what a device that runs ahead has found by now."""
         for (frames, window), (off, back) in self._suspects.items():
-            _raise_changed(path, frames, off, window, bool(back))
+            wrong = [frame for frame, bad in zip(frames, off.tolist(), strict=True) if bad]
+            if wrong and back:
+                raise RecordError(
+                    f"{path}: two caches alternate (conditional and unconditional?): the keys of "
+                    f"frames {shorten_list(frames)} are those seen two calls before; pass stream=0 "
+                    "or stream=1 for one of them, or stream='both'"
+                )
+            if wrong:
+                raise RecordError(
+                    f"{path}: the keys of frames {shorten_list(wrong)} are not those seen before: "
+                    "the cache has rolled, or its frames were encoded again; "
+                    f"{how_to_declare(window, frames.index(wrong[0]))}, or "
+                    "check_keys=False if the model encodes its cache again on purpose"
+                )
         self._suspects.clear()
 
 
@@ -86,25 +99,6 @@ def _differ(
     norm = torch.linalg.vector_norm
     moved, size = (norm(part, dim=3).amax(dim=(1, 2)) for part in (new - old, old))
     return moved > tolerance * size + 1e-12
-
-
-def _raise_changed(
-    path: str, frames: tuple[int, ...], off: torch.Tensor, window: int, back: bool
-) -> None:
-    wrong = [frame for frame, bad in zip(frames, off.tolist(), strict=True) if bad]
-    if wrong and back:
-        raise RecordError(
-            f"{path}: two caches alternate (conditional and unconditional?): the keys of frames "
-            f"{shorten_list(frames)} are those seen two calls before; pass stream=0 or stream=1 "
-            "for one of them, or stream='both'"
-        )
-    if wrong:
-        raise RecordError(
-            f"{path}: the keys of frames {shorten_list(wrong)} are not those seen before: the "
-            "cache has rolled, or its frames were encoded again; "
-            f"{how_to_declare(window, frames.index(wrong[0]))}, or "
-            "check_keys=False if the model encodes its cache again on purpose"
-        )
 
 
 def runs_ahead(device: torch.device) -> bool:

@@ -148,11 +148,10 @@ class Segments:
             is_pooled=False,
         )
 
-    def label(self, count: int, words: Sequence[str] | None) -> dict[str, Any]:
-        """Return name, labels and segments of an axis with so many places.
+    def label(self, count: int, words: Sequence[str] | None) -> tuple[str | None, list[str] | None]:
+        """Return name and labels of an axis with so many places.
 
-        ``words`` are those of all places, or of those that are one token. `OptionError` where
-        they are others.
+        ``words`` are those of all places, or of those that are one token.
         """
         single = [frame for frame in range(count) if self.length(frame) == 1]
         labels: list[str] | None = None
@@ -164,8 +163,6 @@ class Segments:
                     labels[frame] = f"{name} {frame - first}" if several else name
         if words is not None:
             places = range(count) if len(words) == count else single
-            if len(words) != len(places):
-                raise OptionError(f"lists {len(words)} words for {len(places)} tokens")
             labels = labels or [str(frame) for frame in range(count)]
             for place, word in zip(places, words, strict=True):
                 labels[place] = word
@@ -174,8 +171,7 @@ class Segments:
             called = "Segment"
         elif len(single) < count and labels is not None:
             called = "Place"
-        segments = {name: (first, min(stop, count)) for name, first, stop in self.names}
-        return {"name": called, "labels": labels, "segments": segments}
+        return called, labels
 
     def length(self, frame: int) -> int:
         """Return the number of tokens of a frame."""

@@ -18,6 +18,7 @@ from headgrid.recorder.read.readers import (
     join_masks,
     scale_or_default,
     split_mask,
+    with_four_axes,
 )
 
 _CHANGES_LOGITS = re.compile(r"scal|bias|softcap|logit_cap|sink|slope|window|seq_?len")
@@ -67,7 +68,7 @@ def read_transformers(
         key = key[:, :, : mask.shape[1]]  # a static cache is longer than what it holds
         mask = mask.bool()[:, None, None, -key.shape[2] :]
     elif mask is not None:
-        mask = as_mask(mask)[..., : key.shape[2]]  # type: ignore[index]
+        mask = with_four_axes(mask)[..., : key.shape[2]]
     window = sliding_window if flash and sliding_window and key.shape[2] > sliding_window else None
     reach = None if window is None else _find_reach(window)
     return AttentionCall(

@@ -54,13 +54,14 @@ def scale_or_default(scale: float | None, query: torch.Tensor) -> float:
     return 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
 
 
+def with_four_axes(tensor: torch.Tensor) -> torch.Tensor:
+    """Return tokens or a mask with one axis for the batch, one for heads, and the last two."""
+    return tensor[(None,) * (4 - tensor.ndim)] if tensor.ndim < 4 else tensor.flatten(0, -4)
+
+
 def as_mask(mask: torch.Tensor | None) -> torch.Tensor | None:
     """Return a mask with the four axes batch, heads, query and key."""
-    if mask is None or mask.ndim == 4:
-        return mask
-    if mask.ndim > 4:
-        return mask.flatten(0, -4)
-    return mask.reshape((1,) * (4 - mask.ndim) + tuple(mask.shape))
+    return None if mask is None else with_four_axes(mask)
 
 
 def join_masks(*masks: torch.Tensor | None) -> torch.Tensor | None:
@@ -89,10 +90,7 @@ def _read_heads_first(
         attn_mask = attn_mask._materialize()
     if attn_mask is not None and query.ndim > 4 and attn_mask.ndim > 3:
         attn_mask = attn_mask.expand(*query.shape[:-3], *attn_mask.shape[-3:])
-    query, key = (
-        part[(None,) * (4 - part.ndim)] if part.ndim < 4 else part.flatten(0, -4)
-        for part in (query, key)
-    )
+    query, key = with_four_axes(query), with_four_axes(key)
     batch = max(query.shape[0], key.shape[0])
     return AttentionCall(
         query.expand(batch, -1, -1, -1) if query.shape[0] == 1 else query,

@@ -12,7 +12,7 @@ import torch
 
 from headgrid.recorder.place.segments import FrameSlices
 from headgrid.recorder.read.call import AttentionCall
-from headgrid.recorder.sum.masks import CUT, WHOLE, Band, PairPlan, plan_call
+from headgrid.recorder.sum.masks import Band, PairPlan
 from headgrid.recorder.sum.matrix import PairSums
 
 #: Elements that are converted to float32 at once: 16 MiB of scratch memory.
@@ -95,38 +95,34 @@ def sum_logits(
     call: AttentionCall,
     queries: FrameSlices,
     keys: FrameSlices,
-    plans: list[PairPlan] | None = None,
-    pooled_keys: torch.Tensor | None = None,
+    plans: list[PairPlan],
+    pooled_keys: torch.Tensor,
     pooled_queries: torch.Tensor | None = None,
 ) -> PairSums:
     """Sum ``q·k * scale`` plus any constant bias over the visible token pairs of frame pairs."""
-    if plans is None:
-        plans = plan_call(call, queries, keys)
     if pooled_queries is None:
         pooled_queries = pool_sums(call.query, queries)
-    if pooled_keys is None:
-        pooled_keys = pool_sums(call.key, keys)
     wide = wide_dtype(pooled_keys.device)
     each = pooled_keys.to(wide)
     if call.group > 1:  # a key head serves a group of heads
         each = each.repeat_interleave(call.group, dim=1)
     total = _multiply(pooled_queries.to(wide), each.transpose(2, 3)) * call.scale
     pairs = np.outer(queries.lengths, keys.lengths).astype(np.float64)
-    counts = np.stack([pairs * (plan.state == WHOLE) for plan in plans])[:, None]
+    counts = np.stack([pairs * plan.whole for plan in plans])[:, None]
     for element in range(total.shape[0]):
         place = element if len(plans) > 1 else 0
         plan, count = plans[place], counts[place, 0]
-        if (plan.state != WHOLE).any():
-            total[element] *= torch.from_numpy(plan.state == WHOLE).to(total.device)
+        if not plan.whole.all():
+            total[element] *= torch.from_numpy(plan.whole).to(total.device)
         own = slice(element, element + 1)
-        for row, column in np.argwhere(plan.state == CUT):
+        for (row, column), band in plan.bands.items():
             summed, count[row, column] = sum_band(
                 call.query[own, :, queries.starts[row] : queries.stops[row]],
                 call.key[own, :, keys.starts[column] : keys.stops[column]],
-                plan.bands[row, column],
+                band,
             )
             total[element, :, row, column] = summed[0] * call.scale
         if plan.bias is not None:
             weights = torch.from_numpy(count).to(total.device, total.dtype)
             total[element] += plan.bias.to(total.dtype) * weights
-    return PairSums(queries, keys, total, counts)
+    return PairSums(queries, keys, total[None], counts)

@@ -20,8 +20,6 @@ from headgrid.errors import RecordError
 from headgrid.recorder.place.segments import FrameSlices
 from headgrid.recorder.read.call import HIDING_BIAS, AttentionCall
 
-HIDDEN, WHOLE, CUT = 0, 1, 2
-
 #: Mask elements that are looked at together.
 MASK_CHUNK = 2**21
 
@@ -35,18 +33,37 @@ Band = tuple[int | None, int | None]
 class PairPlan:
     """What a mask leaves of every frame pair, for one batch element or for all of them.
 
-    ``state``, (query slices, key slices), is `HIDDEN`, `WHOLE` or `CUT`; ``bands`` has the bounds
-    on ``j - i`` inside every cut pair; ``bias``, (heads or 1, query slices, key slices) in float32,
-    is what is added to every logit of a pair.
+    ``whole``, (query slices, key slices), is where every token pair is visible; ``bands`` has the
+    bounds on ``j - i`` inside every pair of which only a part is; ``bias``, (heads or 1, query
+    slices, key slices) in float32, is what is added to every logit of a pair.
     """
 
-    state: npt.NDArray[np.int8]
+    whole: npt.NDArray[np.bool_]
     bands: dict[tuple[int, int], Band] = field(default_factory=dict)
     bias: torch.Tensor | None = None
 
 
+def _plan_band(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> PairPlan:
+    """Read what the call's own bounds on ``j - i`` leave."""
+    lower, upper = call.band
+    q0, q1 = np.array(queries.starts), np.array(queries.stops)
+    k0, k1 = np.array(keys.starts), np.array(keys.stops)
+    least = k0[None, :] - (q1[:, None] - 1)
+    most = (k1[None, :] - 1) - q0[:, None]
+    low = np.iinfo(np.int64).min if lower is None else lower
+    high = np.iinfo(np.int64).max if upper is None else upper
+    plan = PairPlan((least >= low) & (most <= high))
+    for row, column in np.argwhere(~plan.whole & (most >= low) & (least <= high)):
+        shift = int(k0[column] - q0[row])
+        plan.bands[row, column] = (
+            None if lower is None else lower - shift,
+            None if upper is None else upper - shift,
+        )
+    return plan
+
+
 class _Planner:
-    """Reads what a call hides and adds, for one batch element."""
+    """Reads what masks hide and add, for one batch element."""
 
     def __init__(
         self, call: AttentionCall, queries: FrameSlices, keys: FrameSlices, element: int
@@ -54,39 +71,17 @@ class _Planner:
         self.call, self.queries, self.keys, self.element = call, queries, keys, element
 
     def plan(self) -> PairPlan:
-        plan = self._plan_band()
-        if self.call.softcap is not None:
-            raise _irregular(self.call, f"logits are capped at {self.call.softcap:g}")
-        if not self.call.has_mask:
-            return plan
+        plan = PairPlan(np.zeros((len(self.queries), len(self.keys)), dtype=np.bool_))
         biases = []
-        for index in range(len(self.queries)):
-            seen, added = self._pool_rows(index)
-            self._merge_row(plan, index, seen)
+        for row, length in enumerate(self.queries.lengths):
+            seen, added = self._pool_rows(row)
+            plan.whole[row] = (seen == length * np.array(self.keys.lengths)).all(axis=0)
+            for column in np.flatnonzero(~plan.whole[row] & seen.any(axis=0)).tolist():
+                plan.bands[row, column] = self._find_band(row, column)
             if added is not None:
                 biases.append(added)
         if any(bool(bias.any()) for bias in biases):
             plan.bias = torch.stack(biases, dim=1)
-        return plan
-
-    def _plan_band(self) -> PairPlan:
-        """Read what the call's own bounds on ``j - i`` leave."""
-        lower, upper = self.call.band
-        plan = PairPlan(np.full((len(self.queries), len(self.keys)), WHOLE, dtype=np.int8))
-        q0, q1 = np.array(self.queries.starts), np.array(self.queries.stops)
-        k0, k1 = np.array(self.keys.starts), np.array(self.keys.stops)
-        least = k0[None, :] - (q1[:, None] - 1)
-        most = (k1[None, :] - 1) - q0[:, None]
-        low = np.iinfo(np.int64).min if lower is None else lower
-        high = np.iinfo(np.int64).max if upper is None else upper
-        plan.state[(least < low) | (most > high)] = CUT
-        plan.state[(most < low) | (least > high)] = HIDDEN
-        for row, column in np.argwhere(plan.state == CUT):
-            shift = int(k0[column] - q0[row])
-            plan.bands[row, column] = (
-                None if lower is None else lower - shift,
-                None if upper is None else upper - shift,
-            )
         return plan
 
     def _pool_rows(self, index: int) -> tuple[npt.NDArray[np.int64], torch.Tensor | None]:
@@ -98,8 +93,7 @@ class _Planner:
         counts, low, high = [], [], []
         last = self.queries.stops[index]
         for start in range(self.queries.starts[index], last, size):
-            visible, bias = mask_rows(call, self.element, start, min(start + size, last))
-            assert visible is not None
+            visible, bias = self._mask_rows(start, min(start + size, last))
             counts.append(_pool(visible.int(), keys, "sum").sum(dim=1))
             if bias is not None:
                 low.append(_pool(bias.masked_fill(~visible, torch.inf), keys, "amin").amin(1))
@@ -120,24 +114,9 @@ class _Planner:
             )
         return seen, added
 
-    def _merge_row(self, plan: PairPlan, index: int, seen: npt.NDArray[np.int64]) -> None:
-        """Combine the counts of visible pairs of one query slice with the call's own band."""
-        whole = self.queries.lengths[index] * np.array(self.keys.lengths)
-        empty, full = (seen == 0).all(axis=0), (seen == whole).all(axis=0)
-        plan.state[index, empty] = HIDDEN
-        for column in np.flatnonzero(~full & (plan.state[index] != HIDDEN)):
-            pair = (index, int(column))
-            plan.bands[pair] = _intersect(
-                plan.bands.get(pair, (None, None)), self._find_band(*pair)
-            )
-            plan.state[pair] = CUT
-
     def _find_band(self, row: int, column: int) -> Band:
         """Return the diagonal along which a mask cuts a frame pair."""
-        visible, _ = mask_rows(
-            self.call, self.element, self.queries.starts[row], self.queries.stops[row]
-        )
-        assert visible is not None
+        visible, _ = self._mask_rows(self.queries.starts[row], self.queries.stops[row])
         part = visible[:, :, self.keys.starts[column] : self.keys.stops[column]].cpu().numpy()
         band = None if (part != part[:1]).any() else _fit_band(part[0])
         if band is None:
@@ -149,36 +128,48 @@ class _Planner:
             )
         return band
 
+    def _mask_rows(self, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        rows = torch.arange(start, stop, device=self.call.query.device)
+        return mask_rows(self.call, self.element, rows)
+
 
 def mask_rows(
-    call: AttentionCall, element: int, start: int, stop: int
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """Evaluate masks for some query tokens of one batch element, without the call's own band."""
-    visible: torch.Tensor | None = None
-    bias: torch.Tensor | None = None
+    call: AttentionCall, element: int, rows: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return what query tokens of one batch element see, and any bias: (heads or 1, rows, keys)."""
     columns = int(call.key.shape[2])
+    visible = see_band(rows, columns, call.band)[None]
+    bias: torch.Tensor | None = None
     if call.mask is not None:
-        mask = call.mask[element if call.mask.shape[0] > 1 else 0]
-        rows = mask[:, start:stop] if mask.shape[1] > 1 else mask.expand(-1, stop - start, -1)
-        rows = rows.expand(-1, -1, columns) if rows.shape[2] == 1 else rows[:, :, :columns]
-        if rows.dtype == torch.bool:
-            visible = rows
+        mask = call.mask[element if call.mask.shape[0] > 1 else 0, :, :, :columns]
+        mask = mask[:, rows] if mask.shape[1] > 1 else mask
+        if mask.dtype == torch.bool:
+            visible = visible & mask
         else:
-            bias = rows.float()
-    none = torch.zeros((), device=call.query.device).expand(call.heads, stop - start, columns)
+            bias = mask.float()
+    none = torch.zeros((), device=call.query.device).expand(call.heads, len(rows), columns)
     if (sees := call.mask_function) is not None:
-        tokens = torch.arange(start, stop, device=none.device)
-        allowed = evaluate(lambda score, *place: sees(*place), none, element, tokens).bool()
-        allowed = allowed if allowed.stride(0) else allowed[:1]  # most do not ask for the head
-        visible = allowed if visible is None else visible & allowed
+        allowed = evaluate(lambda score, *place: sees(*place), none, element, rows).bool()
+        visible = visible & (allowed if allowed.stride(0) else allowed[:1])  # few ask for the head
     if call.score_function is not None:
-        added = _score_bias(call, none, element, start)
+        added = _score_bias(call, none, element, rows)
         bias = added if bias is None else bias + added
     if bias is not None:
-        kept = bias > HIDING_BIAS
-        visible = kept if visible is None else visible & kept
+        visible = visible & (bias > HIDING_BIAS)
         bias = torch.where(visible, bias, 0.0)
     return visible, bias
+
+
+def see_band(rows: torch.Tensor, columns: int, band: Band) -> torch.Tensor:
+    """Return which of so many key tokens ``j`` query tokens ``i`` see, by bounds on ``j - i``."""
+    lower, upper = band
+    keys = torch.arange(columns, device=rows.device)
+    seen = torch.ones((len(rows), columns), dtype=torch.bool, device=rows.device)
+    if lower is not None:
+        seen &= keys >= rows[:, None] + lower
+    if upper is not None:
+        seen &= keys <= rows[:, None] + upper
+    return seen
 
 
 def evaluate(
@@ -199,10 +190,11 @@ def evaluate(
     return found
 
 
-def _score_bias(call: AttentionCall, none: torch.Tensor, element: int, start: int) -> torch.Tensor:
+def _score_bias(
+    call: AttentionCall, none: torch.Tensor, element: int, rows: torch.Tensor
+) -> torch.Tensor:
     """Return what a score function adds to scores of 0; refuse one that does more than add."""
     assert call.score_function is not None
-    rows = torch.arange(start, start + none.shape[1], device=none.device)
     bias = evaluate(call.score_function, none, element, rows).float()
     for probe in (1.0, -3.0):
         moved = evaluate(call.score_function, none + probe, element, rows).float()
@@ -232,19 +224,8 @@ def _fit_band(block: npt.NDArray[np.bool_]) -> Band | None:
     first = int(block[bottom].argmax())
     upper = last - top if top > 0 or last < columns - 1 else None
     lower = first - bottom if bottom < rows - 1 or first > 0 else None
-    offset = np.arange(columns)[None, :] - np.arange(rows)[:, None]
-    fitted = np.ones_like(block)
-    if upper is not None:
-        fitted &= offset <= upper
-    if lower is not None:
-        fitted &= offset >= lower
+    fitted = see_band(torch.arange(rows), columns, (lower, upper)).numpy()
     return (lower, upper) if (fitted == block).all() else None
-
-
-def _intersect(one: Band, other: Band) -> Band:
-    lowers = [bound for bound in (one[0], other[0]) if bound is not None]
-    uppers = [bound for bound in (one[1], other[1]) if bound is not None]
-    return (max(lowers) if lowers else None, min(uppers) if uppers else None)
 
 
 def _irregular(call: AttentionCall, what: str) -> RecordError:
@@ -288,7 +269,11 @@ class PlanCache:
 
 def plan_call(call: AttentionCall, queries: FrameSlices, keys: FrameSlices) -> list[PairPlan]:
     """Return one plan for the whole batch, or one an element where their masks can differ."""
-    differs = call.mask is not None and call.mask.shape[0] > 1
+    if call.softcap is not None:
+        raise _irregular(call, f"logits are capped at {call.softcap:g}")
+    if not call.has_mask:
+        return [_plan_band(call, queries, keys)]
+    alike = call.mask is not None and call.mask.shape[0] == 1
     by_function = call.mask_function is not None or call.score_function is not None
-    elements = call.query.shape[0] if differs or by_function else 1
+    elements = 1 if alike and not by_function else call.query.shape[0]
     return [_Planner(call, queries, keys, element).plan() for element in range(elements)]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from headgrid.errors import RecordError
-from headgrid.recorder.place.segments import FrameSlices
+from headgrid.recorder.place.segments import FrameSlices, Segments
 
 #: Frames that there is room for from the start.
 _ROOM = 32
@@ -19,63 +19,65 @@ _ROOM = 32
 class PairSums:
     """What one call adds to the matrix of frame pairs.
 
-    ``total``, (batch, heads, query slices, key slices), is a sum over what ``count`` counts (the
-    maximum, for max_logit): token pairs (logit) or query tokens (after the softmax), 0 where
-    hidden. ``count`` has 1 for a batch or heads that do not differ. ``variance`` is that of
-    ``total`` where query tokens were sampled.
+    ``totals``, (1 or 2, batch, heads, query slices, key slices), has a sum over what ``count``
+    counts (the maximum, for max_logit): token pairs (logit) or query tokens (after the softmax), 0
+    where hidden; and the variance of that sum where query tokens were sampled. ``count`` has 1 for
+    a batch or heads that do not differ.
     """
 
     queries: FrameSlices
     keys: FrameSlices
-    total: torch.Tensor
+    totals: torch.Tensor
     count: npt.NDArray[np.float64]
-    variance: torch.Tensor | None = None
 
 
 class Matrix:
-    """Sums and counts over frame pairs that grow with the frames that are seen."""
+    """Sums and counts over frame pairs, of the shape of the first, that grow with the frames."""
 
-    def __init__(self, statistic: str) -> None:
+    def __init__(self, statistic: str, first: PairSums) -> None:
         self.statistic = statistic
-        self.total: torch.Tensor | None = None
+        self.totals = first.totals[..., :0, :0]
         self.count: npt.NDArray[np.float64] = np.zeros((1, 1, 0, 0))
-        self.variance: torch.Tensor | None = None
         self.used = (0, 0)
 
     def add(self, sums: PairSums) -> None:
         """Add what one call saw."""
         self._grow(sums)
-        assert self.total is not None
         for q0, q1 in sums.queries.frame_runs:
             rows = slice(sums.queries.frames[q0], sums.queries.frames[q1 - 1] + 1)
             for k0, k1 in sums.keys.frame_runs:
                 columns = slice(sums.keys.frames[k0], sums.keys.frames[k1 - 1] + 1)
-                part = sums.total[:, :, q0:q1, k0:k1]
-                target = self.total[:, :, rows, columns]
+                target = self.totals[..., rows, columns]
+                part = sums.totals[..., q0:q1, k0:k1]
                 if self.statistic == "max_logit":
                     torch.maximum(target, part, out=target)
                 else:
                     target += part
-                self.count[:, :, rows, columns] += sums.count[:, :, q0:q1, k0:k1]
-                if sums.variance is not None and self.variance is not None:
-                    self.variance[:, :, rows, columns] += sums.variance[:, :, q0:q1, k0:k1]
+                self.count[..., rows, columns] += sums.count[..., q0:q1, k0:k1]
+
+    def take(self) -> PairSums:
+        """Return all that was added as what one call would add, on the host."""
+        rows, columns = self.used
+        places = Segments.equal(1)
+        return PairSums(
+            places.slice_frames(((0, rows),)),
+            places.slice_frames(((0, columns),)),
+            self.totals[..., :rows, :columns].cpu(),
+            self.count[..., :rows, :columns],
+        )
 
     def _grow(self, sums: PairSums) -> None:
         """Make room, more than needed, so that growing is seldom."""
         needed = (max(sums.queries.frames) + 1, max(sums.keys.frames) + 1)
         self.used = (max(self.used[0], needed[0]), max(self.used[1], needed[1]))
-        batch, heads = sums.total.shape[:2]
-        if self.total is None:
-            self.total = sums.total.new_zeros((batch, heads, 0, 0))
-            self.variance = None if sums.variance is None else self.total.clone()
-        if self.total.shape[:2] != (batch, heads):
+        _, batch, heads, rows, columns = self.totals.shape
+        if sums.totals.shape[1:3] != (batch, heads):
             raise RecordError(
-                f"this call has {batch} batch elements and {heads} heads, the calls before had "
-                f"{self.total.shape[0]} and {self.total.shape[1]}; pass batch=0 or 'mean', or "
+                f"this call has {sums.totals.shape[1]} batch elements and {sums.totals.shape[2]} "
+                f"heads, the calls before had {batch} and {heads}; pass batch=0 or 'mean', or "
                 "record one model at a time (model=)"
             )
         counts = np.broadcast_shapes(self.count.shape[:2], sums.count.shape[:2])
-        rows, columns = self.total.shape[2:]
         sizes = [
             size if enough <= size else max(enough, size + size // 2, _ROOM)
             for size, enough in zip((rows, columns), needed, strict=True)
@@ -84,8 +86,6 @@ class Matrix:
             return
         more = (0, sizes[1] - columns, 0, sizes[0] - rows)
         empty = -torch.inf if self.statistic == "max_logit" else 0.0
-        self.total = torch.nn.functional.pad(self.total, more, value=empty)
-        if self.variance is not None:
-            self.variance = torch.nn.functional.pad(self.variance, more)
+        self.totals = torch.nn.functional.pad(self.totals, more, value=empty)
         wide = np.broadcast_to(self.count, (*counts, rows, columns))
         self.count = np.pad(wide, ((0, 0), (0, 0), (0, more[3]), (0, more[1])))

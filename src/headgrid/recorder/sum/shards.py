@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from headgrid.errors import RecordError
-from headgrid.recorder.place.segments import FrameSlices, Segments, Spans, join_spans
+from headgrid.recorder.place.segments import FrameSlices, Spans, join_spans
 from headgrid.recorder.read.call import AttentionCall
 from headgrid.recorder.sum.logits import pool_sums
 from headgrid.recorder.sum.matrix import Matrix, PairSums
@@ -41,15 +41,6 @@ def world_size(group: Any = None) -> int:
 def name_folder(shard: str | None) -> str:
     """Return the folder of a process that does not share its model with the others, or ""."""
     return f"rank_{rank()}" if shard is None and world_size() > 1 else ""
-
-
-def check_running(shard: str) -> None:
-    """Raise where a sharded recording is asked for in one process."""
-    if not is_running():
-        raise RecordError(
-            f"shard={shard!r} needs torch.distributed, which is not initialised; call "
-            "torch.distributed.init_process_group first, or leave shard out"
-        )
 
 
 def find_offset(tokens: int, device: torch.device, group: Any) -> tuple[int, int]:
@@ -102,7 +93,7 @@ def merge_matrices(
     matrices: dict[int, Matrix], covered: Spans, path: str, shard: str, statistic: str, group: Any
 ) -> Spans:
     """Make every process hold one layer's whole matrices; return the tokens they cover."""
-    own = {number: _take_sums(matrix) for number, matrix in matrices.items()}
+    own = {number: matrix.take() for number, matrix in matrices.items()}
     states: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(states, (own, covered, path), group=group)
     if len({path for _, _, path in states}) > 1:
@@ -110,33 +101,15 @@ def merge_matrices(
         raise RecordError(f"the processes recorded different layers: {paths}; record one model")
     for number in sorted({number for found, _, _ in states for number in found}):
         parts = [found[number] for found, _, _ in states if number in found]
-        matrices[number] = Matrix(statistic)
-        for part in [_join_heads(parts)] if shard == "heads" else parts:
+        parts = [_join_heads(parts)] if shard == "heads" else parts
+        matrices[number] = Matrix(statistic, parts[0])
+        for part in parts:
             matrices[number].add(part)
     return join_spans(sorted({span for _, covered, _ in states for span in covered}))
 
 
-def _take_sums(matrix: Matrix) -> PairSums:
-    """Return a matrix as what one call would add to it, on the host."""
-    (rows, columns), total, variance = matrix.used, matrix.total, matrix.variance
-    assert total is not None
-    places = Segments.equal(1)
-    return PairSums(
-        places.slice_frames(((0, rows),)),
-        places.slice_frames(((0, columns),)),
-        total[:, :, :rows, :columns].cpu(),
-        matrix.count[:, :, :rows, :columns],
-        None if variance is None else variance[:, :, :rows, :columns].cpu(),
-    )
-
-
 def _join_heads(parts: Sequence[PairSums]) -> PairSums:
     """Put the heads of all processes side by side."""
-    counts = [np.broadcast_to(part.count, part.total.shape) for part in parts]
-    variances = [part.variance for part in parts if part.variance is not None]
-    return replace(
-        parts[0],
-        total=torch.cat([part.total for part in parts], dim=1),
-        count=np.concatenate(counts, axis=1),
-        variance=torch.cat(variances, dim=1) if variances else None,
-    )
+    counts = [np.broadcast_to(part.count, part.totals.shape[1:]) for part in parts]
+    totals = torch.cat([part.totals for part in parts], dim=2)
+    return replace(parts[0], totals=totals, count=np.concatenate(counts, axis=1))

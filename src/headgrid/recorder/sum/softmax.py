@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ def sum_softmax(
     batch, heads = call.query.shape[:2]
     wide = wide_dtype(call.query.device)
     shape = (batch, heads, len(queries), len(keys))
-    total, counts, variance = (call.query.new_zeros(shape, dtype=wide) for _ in range(3))
+    total, variance, counts = (call.query.new_zeros(shape, dtype=wide) for _ in range(3))
     chosen = [_choose_rows(queries, index, sample, generator) for index in range(len(queries))]
     pieces = _cover(keys)
     most = max(1, ROW_CHUNK // max(1, call.group * call.key.shape[2]))  # query tokens at once
@@ -55,10 +55,11 @@ def sum_softmax(
                 )
                 stretch = queries.lengths[first] / len(chosen[first])
                 found = _reduce(values, seen, alive, statistic, stretch)
-                for target, summed in zip((total, counts, variance), found, strict=True):
+                for target, summed in zip((total, variance, counts), found, strict=True):
                     target[element, own, first:last] = summed
     count = counts.cpu().numpy().astype(np.float64)
-    return PairSums(queries, keys, total, count, None if sample is None else variance)
+    totals = total[None] if sample is None else torch.stack([total, variance])
+    return PairSums(queries, keys, totals, count)
 
 
 def _choose_rows(
@@ -81,17 +82,11 @@ def _group(
         yield from ((first, min(first + step, stop)) for first in range(start, stop, step))
 
 
-def _cover(keys: FrameSlices) -> list[tuple[int, int, int]]:
-    """Return (slice or -1, start, stop) for the whole key axis; -1 is in no frame."""
-    pieces, position = list[tuple[int, int, int]](), 0
-    for index, (start, stop) in enumerate(zip(keys.starts, keys.stops, strict=True)):
-        if start > position:
-            pieces.append((-1, position, start))
-        pieces.append((index, start, stop))
-        position = stop
-    if position < keys.tokens:
-        pieces.append((-1, position, keys.tokens))
-    return pieces
+def _cover(keys: FrameSlices) -> list[tuple[int, int, bool]]:
+    """Return (start, stop, whether in a frame) of pieces that make up the whole key axis."""
+    edges = sorted({0, *keys.starts, *keys.stops, keys.tokens})
+    inside = {*keys.starts}
+    return [(start, stop, start in inside) for start, stop in pairwise(edges)]
 
 
 def score_rows(
@@ -110,19 +105,11 @@ def score_rows(
         changed = evaluate(call.score_function, scores, element, rows, first)
         scores = changed.masked_fill(changed - scores <= HIDING_BIAS, -torch.inf)
         call = replace(call, score_function=None)
-    if call.has_mask:
-        low, high = int(rows[0]), int(rows[-1]) + 1
-        visible, bias = mask_rows(call, element, low, high)
+    if call.has_mask or call.band != (None, None):
+        visible, bias = mask_rows(call, element, rows)
         if bias is not None:
-            scores = scores + _heads_of(bias, call, first)[:, rows - low]
-        if visible is not None:
-            scores = scores.masked_fill(~_heads_of(visible, call, first)[:, rows - low], -torch.inf)
-    lower, upper = call.band
-    offset = torch.arange(key.shape[0], device=rows.device)[None, :] - rows[:, None]
-    if upper is not None:
-        scores = scores.masked_fill(offset > upper, -torch.inf)
-    if lower is not None:
-        scores = scores.masked_fill(offset < lower, -torch.inf)
+            scores = scores + _heads_of(bias, call, first)
+        scores = scores.masked_fill(~_heads_of(visible, call, first), -torch.inf)
     return scores
 
 
@@ -132,7 +119,7 @@ def _heads_of(values: torch.Tensor, call: AttentionCall, first: int) -> torch.Te
 
 def _summarise(
     scores: torch.Tensor,
-    pieces: list[tuple[int, int, int]],
+    pieces: list[tuple[int, int, bool]],
     sinks: torch.Tensor | None,
     statistic: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -142,9 +129,9 @@ def _summarise(
     slices); and whether a token attends anything, (heads, rows).
     """
     parts = []
-    for length, alike in groupby(pieces, key=lambda piece: piece[2] - piece[1]):
+    for length, alike in groupby(pieces, key=lambda piece: piece[1] - piece[0]):
         run = list(alike)
-        part = scores[:, :, run[0][1] : run[-1][2]].unflatten(2, (len(run), length))
+        part = scores[:, :, run[0][0] : run[-1][1]].unflatten(2, (len(run), length))
         hidden = part == -torch.inf
         values = part.masked_fill(hidden, 0.0)
         top = part.amax(dim=3)
@@ -165,23 +152,23 @@ def _summarise(
         mass = sums * factor
         values = mass if statistic == "mass" else norm * mass - weighted * factor
         values = values.where(alive[:, :, None], 0.0)
-    kept = [place for place, piece in enumerate(pieces) if piece[0] >= 0]
+    kept = [place for place, (_, _, inside) in enumerate(pieces) if inside]
     return values[:, :, kept], seen[:, :, kept], alive
 
 
 def _reduce(
     values: torch.Tensor, seen: torch.Tensor, alive: torch.Tensor, statistic: str, stretch: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | float]:
-    """Sum the rows of query slices, [heads, slice, row, key slice]: total, counted, variance."""
+) -> tuple[torch.Tensor, torch.Tensor | float, torch.Tensor]:
+    """Sum the rows of query slices, [heads, slice, row, key slice]: total, variance, counted."""
     visible = (seen > 0).any(dim=2)
     if statistic == "max_logit":
-        return values.amax(dim=2), visible, 0.0
+        return values.amax(dim=2), 0.0, visible
     values = values.to(wide_dtype(values.device))
     if statistic == "logit":
-        return values.sum(dim=2), seen.sum(dim=2), 0.0
+        return values.sum(dim=2), 0.0, seen.sum(dim=2)
     total = values.sum(dim=2) * stretch
     count = visible * alive.sum(dim=2, keepdim=True) * stretch
     drawn = values.shape[2]
     if stretch == 1 or drawn == 1:
-        return total, count, 0.0
-    return total, count, values.var(dim=2) * drawn * stretch * (stretch - 1)
+        return total, 0.0, count
+    return total, values.var(dim=2) * drawn * stretch * (stretch - 1), count

@@ -30,7 +30,6 @@ from headgrid.recorder.watch.targets import Target, find_targets, touches_target
 
 Commit = Callable[[], None]
 
-
 #: Looks at a call before it runs; returns what to do when it has run.
 Observer = Callable[[Callable[[], AttentionCall]], Commit | None]
 
@@ -223,9 +222,7 @@ def _class_of(namespace: dict[Any, Any]) -> type | None:
 
 
 def _owns(owner: Any, namespace: dict[Any, Any]) -> bool:
-    if not isinstance(owner, type) or len(owner.__dict__) != len(namespace):
-        return False
-    return all(owner.__dict__.get(name) is value for name, value in namespace.items())
+    return isinstance(owner, type) and any(one is namespace for one in gc.get_referents(owner))
 
 
 class _Patches:
