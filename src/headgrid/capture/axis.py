@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.errors import CaptureError
-from headgrid.text import clean_name, shorten_list, shorten_text
+from headgrid.text import clean_name, shorten_float, shorten_list, shorten_text
 
 #: What an axis is called where nothing says otherwise, without and with labels.
 FRAME, TOKEN = "Frame", "Token"
@@ -147,7 +147,7 @@ def _read_labels(given: Mapping[str, Any], field: str, length: int) -> Labels | 
     if value is None:
         return None
     if isinstance(value, np.ndarray) and value.ndim == 1:
-        value = value.tolist()
+        value = [*value] if value.dtype.kind == "f" else value.tolist()
     expected = f"expected a list of {length:,} texts or numbers, one for each place of that axis"
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise CaptureError(
@@ -163,4 +163,11 @@ def _read_labels(given: Mapping[str, Any], field: str, length: int) -> Labels | 
     if odd:
         found = shorten_text(repr(odd[0]), 60)
         raise CaptureError(f"{given['source']}: {field} holds {found}, {expected}")
-    return tuple(clean_name(str(label)) for label in value)  # no table holds a lone surrogate
+    return tuple(map(_write_label, value))
+
+
+def _write_label(label: object) -> str:
+    """Return a label as text: 0.3 for 0.30000000000000004; no table holds a lone surrogate."""
+    if isinstance(label, (float, np.floating)):
+        return str(shorten_float(float(str(label)), 12))
+    return clean_name(str(label))
