@@ -1,5 +1,6 @@
 """Words on axes, segments beside them, and sums of rows: what stands in the finished figure."""
 
+import itertools
 import json
 import re
 
@@ -189,6 +190,39 @@ def test_sums_of_rows_stand_at_their_rows(joint):
     assert [content for _, content in drawn] == [f"{value:.2f}" for value in sums]
     with pytest.raises(OptionError, match="expected mass"):
         headgrid.heatmap(Capture.from_array(np.eye(3)), sums=True)
+
+
+def test_a_row_without_a_value_has_no_sum():
+    shown = np.full((2, 3, 3), 1 / 3)
+    shown[0, 1], shown[1, :, 0] = np.nan, np.nan
+    capture = Capture.from_array(shown, statistic="mass")
+    for head, wanted in ((0, ["1.00", "1.00"]), (1, ["0.67"] * 3)):
+        svg = read_svg(
+            render(spec_of(headgrid.heatmap(capture, sums=True, heads=[head])), "svg").decode()
+        )
+        starts = [text.x for text in svg.texts if text.anchor == "start"]
+        found = [t for t in svg.texts if t.anchor == "start" and t.x == min(starts)]
+        assert [text.content for text in found] == wanted
+
+
+def test_words_of_no_width_are_shown_by_number():
+    capture = masses(3, words=["\u200b", "\ufeff\u00ad", "a\u200db"])
+    shown = texts(render(spec_of(headgrid.heatmap(capture, columns=1)), "svg").decode())
+    assert {"U+200B", "U+FEFF U+00AD", "a\u200db"} <= {*shown}
+    assert headgrid.profile_table(capture)["key_label"][0] == "\u200b"
+
+
+@pytest.mark.parametrize("draw", [headgrid.heatmap, headgrid.perhead])
+@pytest.mark.parametrize("theme", ["default", "paper"])
+def test_long_names_of_axes_do_not_reach_those_beside_them(draw, theme):
+    for name in ("Spectrogram frame after two convolutions", "W" * 40, "Frame"):
+        chart = draw(masses(5, heads=4, key_name=name), theme=theme)
+        drawing = read_svg(render(spec_of(chart), "svg").decode())
+        boxes = sorted(text.box() for text in drawing.texts if text.content.startswith("Key "))
+        assert len(boxes) == 4
+        assert all(a[2] < b[0] for a, b in itertools.pairwise(boxes))
+        whole = any(text.content == f"Key {name}" for text in drawing.texts)
+        assert whole == (name == "Frame" or (theme == "default" and name[0] == "S"))
 
 
 def test_masses_that_hide_each_other_propose_a_scale_by_magnitude():
