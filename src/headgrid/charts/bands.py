@@ -90,13 +90,12 @@ def _spread(texts: str, places: Sequence[float], by: str) -> alt.Chart:
 def draw_sums(axis: FrameAxis, heads: Sequence[tuple[Capture, int]], width: float, by: str) -> Any:
     """Return the sum over the keys that a map shows, at the right of each row with a tick."""
     rows = np.searchsorted(axis.axis.numbers, axis.ticks)
-    shown = [capture.head_matrix(head)[rows] for capture, head in heads]
-    seen = [~np.isnan(part).all(axis=1) for part in shown]  # rows without a value have no sum
-    sums = [np.nansum(part, axis=1).tolist() for part in shown]
-    texts = [
-        [f"{value:.2f}" if is_seen else "" for value, is_seen in zip(*row, strict=True)]
-        for row in zip(sums, seen, strict=True)
-    ]
+    texts = []
+    for capture, head in heads:
+        shown = capture.head_matrix(head)[rows]
+        unseen = np.isnan(shown).all(axis=1)  # such a row has no sum
+        sums = np.nansum(shown, axis=1)
+        texts.append(["" if unseen[n] else f"{value:.2f}" for n, value in enumerate(sums)])
     middles = [shorten_float(sum(axis.span(tick, tick + 1)) / 2, 6) for tick in axis.ticks]
     place = {"x": alt.XValue(width + shorten_float(_BRACKET * axis.look.tick_label, 4))}
     mark: dict[str, Any] = {"align": "left", "fontSize": axis.look.tick_label, "fill": INK}
