@@ -93,9 +93,8 @@ def draw_sums(axis: FrameAxis, heads: Sequence[tuple[Capture, int]], width: floa
     texts = []
     for capture, head in heads:
         shown = capture.head_matrix(head)[rows]
-        unseen = np.isnan(shown).all(axis=1)  # such a row has no sum
-        sums = np.nansum(shown, axis=1)
-        texts.append(["" if unseen[n] else f"{value:.2f}" for n, value in enumerate(sums)])
+        rows_of = zip(shown, np.nansum(shown, axis=1), strict=True)
+        texts.append(["" if np.isnan(row).all() else f"{total:.2f}" for row, total in rows_of])
     middles = [shorten_float(sum(axis.span(tick, tick + 1)) / 2, 6) for tick in axis.ticks]
     place = {"x": alt.XValue(width + shorten_float(_BRACKET * axis.look.tick_label, 4))}
     mark: dict[str, Any] = {"align": "left", "fontSize": axis.look.tick_label, "fill": INK}
