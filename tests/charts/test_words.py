@@ -205,6 +205,23 @@ def test_a_row_without_a_value_has_no_sum():
         assert [text.content for text in found] == wanted
 
 
+def test_sums_of_differences_have_no_minus_zero_and_deviations_no_sum():
+    left = np.array([[0.1, 0.9], [0.3, 0.2]])
+    captures = [Capture.from_array(mass, statistic="mass") for mass in (left[:, ::-1], left / 2)]
+    chart = headgrid.heatmap(headgrid.subtract(*captures), sums=True)
+    shown = texts(render(spec_of(chart), "svg").decode())
+    assert [text for text in shown if re.fullmatch(r".?0\.(50|25|00)", text)][-2:] == [
+        "\u22120.50",
+        "\u22120.25",
+    ]
+    chart = headgrid.heatmap(headgrid.subtract(captures[0], captures[0]), sums=True)
+    assert "\u22120.00" not in texts(render(spec_of(chart), "svg").decode())
+    deviation = Capture.from_array(left, statistic="mass_std").with_segments({"all": (0, 2)})
+    with pytest.raises(OptionError, match="expected mass"):
+        headgrid.heatmap(deviation, sums=True)
+    assert headgrid.segment_table(deviation)["mass_std"].tolist() == [pytest.approx(0.375)]
+
+
 def test_words_of_no_width_are_shown_by_number():
     capture = masses(3, words=["\u200b", "\ufeff\u00ad", "a\u200db"])
     shown = texts(render(spec_of(headgrid.heatmap(capture, columns=1)), "svg").decode())
