@@ -89,15 +89,12 @@ def name_queries(query: Axis, key: Axis) -> str:
 
 
 def _pool_axis(axis: Axis, size: int) -> Axis:
-    """Return the axis of pools, each with its first number, and its first and last label.
-
-    A segment has the pools that start in it.
-    """
-    numbers, parts = axis.numbers[::size], list[Segment]()
-    for name, start, stop in axis.parts:
-        if within := [number for number in numbers if start <= number < stop]:
-            parts.append(Segment(name, within[0], within[-1] + 1))
-    pooled = replace(axis, numbers=numbers, parts=tuple(parts))
+    """Return the axis of pools, each with its first number, and its first and last label."""
+    numbers = axis.numbers[::size]
+    # A segment has the pools that start in it.
+    within = [(s.name, [n for n in numbers if s.start <= n < s.stop]) for s in axis.parts]
+    parts = tuple(Segment(name, at[0], at[-1] + 1) for name, at in within if at)
+    pooled = replace(axis, numbers=numbers, parts=parts)
     if axis.labels is None:
         return pooled
     shown = [

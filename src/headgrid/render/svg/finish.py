@@ -33,11 +33,9 @@ PICTURE_FONTS = {
 }
 
 # Of a text with a character that the layout font lacks (of tokens: "▁", "␣") the renderer draws
-# all in the first font of the machine that has it: with serifs, or bold. This one is as wide.
-_FOREIGN = re.compile(
-    r"<text\b(?![^<>]* font-family=)(?=[^<>]*>[^<>]*[\u0600-\u1dff\u2400-\u25ff])"
-)
-_AS_WIDE = f"DejaVu Sans, {LAYOUT_FONT}"
+# all in the first font of the machine that has it: with serifs, or bold. Another one is as wide.
+_FOREIGN = re.compile("<text(?![^<>]* font-family=)(?=[^>]*>[^<]*[\u0600-\u1dff\u2400-\u25ff])")
+_AS_WIDE = f'<text font-family="DejaVu Sans, {LAYOUT_FONT}" font-stretch="condensed"'
 
 _MARKS = re.compile(
     r'<g class="mark-\w+ role-mark (?:\w+_)?headgrid_'
@@ -124,7 +122,7 @@ def for_layout(drawing: str) -> str:
             drawing,
         )
     if f' font-family="{LAYOUT_FONT}"' in drawing[: drawing.index(">")]:
-        drawing = _FOREIGN.sub(f'<text font-family="{_AS_WIDE}" font-stretch="condensed"', drawing)
+        drawing = _FOREIGN.sub(_AS_WIDE, drawing)
     # A joined character that its font lacks would stop the search for fonts for the rest of
     # the line; two people beside each other are better than a line of boxes.
     drawing = drawing.replace("\u200d", "").replace("\ufe0f", "")
