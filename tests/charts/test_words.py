@@ -242,6 +242,16 @@ def test_long_names_of_axes_do_not_reach_those_beside_them(draw, theme):
         assert whole == (name == "Frame" or (theme == "default" and name[0] == "S"))
 
 
+@pytest.mark.parametrize("word", ["\u0120\u0120\u0120", "a@b@c@d@e@", "some words"])
+def test_words_do_not_reach_the_title_of_their_axis_over_profiles(word):
+    capture = Capture.from_array(5 * np.eye(3), labels=[word, word, "b"])  # ticks of one digit
+    chart = headgrid.pick([capture], "0:0", figure="both", theme="paper")
+    drawing = read_svg(render(spec_of(chart), "svg").decode())
+    (title,) = (text.box() for text in drawing.texts if text.content == "Query Token")
+    labels = [text.box()[0] for text in drawing.texts if text.content == word and not text.rotated]
+    assert min(labels) > title[2]
+
+
 def test_masses_that_hide_each_other_propose_a_scale_by_magnitude():
     weights = np.full((1, 30, 30), 1e-4)
     weights[:, :, 0] = 1

@@ -47,7 +47,7 @@ def _measure(text: str) -> float:
     if len(text) != 1:
         return sum(map(_measure, text))
     if text < "\u0530" or unicodedata.category(text)[0] == "M":
-        return measure_text(text)
+        return measure_text(unicodedata.normalize("NFD", text)[0])  # "Ġ" is as wide as "G"
     return max(measure_text(text), 0.75 if text < "\u2000" else 1.0)
 
 
