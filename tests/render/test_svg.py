@@ -401,6 +401,11 @@ def test_joined_characters_are_parted_for_png_and_pdf_only():
     assert "\U0001f469\U0001f467 a" in svg.for_layout(drawing)
 
 
+def test_pictures_among_words_do_not_keep_a_pdf_from_being_made():
+    capture = Capture.from_array(np.ones((1, 2, 2)), labels=["\U0001f389", "\u2705 \u231a"])
+    assert convert.render(to_spec(heatmap(capture)), "pdf").startswith(b"%PDF")
+
+
 def test_words_with_signs_of_tokenizers_are_drawn_in_a_font_as_wide_for_png_and_pdf_only():
     capture = Capture.from_array(np.ones((1, 3, 3)), labels=["\u2581quick", " fox", "plain"])
     drawing = render_svg(to_spec(heatmap(capture)))
