@@ -168,6 +168,5 @@ def _read_labels(given: Mapping[str, Any], field: str, length: int) -> Labels | 
 
 def _write_label(label: object) -> str:
     """Return a label as text: 0.3 for 0.30000000000000004; no table holds a lone surrogate."""
-    if isinstance(label, (float, np.floating)):
-        return str(shorten_float(float(str(label)), 12))
-    return clean_name(str(label))
+    is_float = isinstance(label, (float, np.floating))
+    return clean_name(str(shorten_float(float(str(label)), 12) if is_float else label))

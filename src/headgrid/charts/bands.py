@@ -91,8 +91,7 @@ def _spread(texts: str, places: Sequence[float], by: str) -> alt.Chart:
 def draw_sums(axis: FrameAxis, heads: Sequence[tuple[Capture, int]], width: float, by: str) -> Any:
     """Return the sum over the keys that a map shows, at the right of each row with a tick."""
     rows = np.searchsorted(axis.axis.numbers, axis.ticks)
-    shown = [capture.head_matrix(head)[rows] for capture, head in heads]
-    texts = [[_write_sum(row) for row in part] for part in shown]
+    texts = [[_write_sum(row) for row in of.head_matrix(head)[rows]] for of, head in heads]
     middles = [shorten_float(sum(axis.span(tick, tick + 1)) / 2, 6) for tick in axis.ticks]
     place = {"x": alt.XValue(width + shorten_float(_BRACKET * axis.look.tick_label, 4))}
     mark: dict[str, Any] = {"align": "left", "fontSize": axis.look.tick_label, "fill": INK}
@@ -103,9 +102,8 @@ def draw_sums(axis: FrameAxis, heads: Sequence[tuple[Capture, int]], width: floa
 
 def _write_sum(row: Array) -> str:
     """Return the sum of a row, nothing of one without a value."""
-    if np.isnan(row).all():
-        return ""
-    return write_number(round(float(np.nansum(row, dtype=np.float64)), 2) + 0.0, ".2f")  # no -0.00
+    total = round(float(np.nansum(row, dtype=np.float64)), 2) + 0.0  # no -0.00
+    return "" if np.isnan(row).all() else write_number(total, ".2f")
 
 
 def tell_segments(capture: Capture) -> str:

@@ -110,8 +110,7 @@ def value_extent(panels: Panels, look: Look) -> float:
     labels = [f"{tick:g}" for tick in _ticks(panels, look)]
     query = panels.first.query_axis
     labels += map(str, query.numbers) if query.labels is None else ["000"]  # words go beyond these
-    room = _label_room(labels, look) + room_beside(query, look.tick_label)
-    return shorten_float(room, 4)
+    return shorten_float(_label_room(labels, look) + room_beside(query, look.tick_label), 4)
 
 
 def _label_room(labels: Iterable[str], look: Look) -> float:

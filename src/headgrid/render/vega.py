@@ -23,7 +23,6 @@ _FONTCONFIG = "FONTCONFIG_FILE"
 #: A folder that is not there: without any, the usual ones would be searched.
 _NO_FONTS = '<?xml version="1.0"?><fontconfig><dir>/nonexistent</dir></fontconfig>'
 _FOLDER = re.compile(r"<dir\b[^<>]*>([^<>]+)</dir>")
-#: What a font of pictures draws, where other characters have outlines.
 _EMOJI = re.compile("[\u231a-\u23ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")
 #: Address space that V8 reserves, 64 GiB, and some for all else; it uses little of it.
 _ADDRESSES = 68 << 30
@@ -64,7 +63,7 @@ def draw_pdf(drawing: str) -> bytes:
     engine = _load_engine(system_fonts=True)
     try:
         return bytes(engine.svg_to_pdf(drawing))
-    except RuntimeError:  # no PDF can hold a font of pictures
+    except RuntimeError:  # no PDF holds a font of pictures
         return bytes(engine.svg_to_pdf(_EMOJI.sub("\ufffd", drawing)))
 
 

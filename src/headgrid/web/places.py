@@ -89,9 +89,8 @@ def name_queries(query: Axis, key: Axis) -> str:
 
 
 def _pool_axis(axis: Axis, size: int) -> Axis:
-    """Return the axis of pools, each with its first number, and its first and last label."""
+    """Return the axis of pools: first numbers, first and last labels, segments they start in."""
     numbers = axis.numbers[::size]
-    # A segment has the pools that start in it.
     within = [(s.name, [n for n in numbers if s.start <= n < s.stop]) for s in axis.parts]
     parts = tuple(Segment(name, at[0], at[-1] + 1) for name, at in within if at)
     pooled = replace(axis, numbers=numbers, parts=parts)

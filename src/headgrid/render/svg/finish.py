@@ -32,8 +32,7 @@ PICTURE_FONTS = {
     SERIF_FAMILY: f"Liberation Serif, Times New Roman, DejaVu Serif, {LAYOUT_FONT}",
 }
 
-# Of a text with a character that the layout font lacks (of tokens: "▁", "␣") the renderer draws
-# all in the first font of the machine that has it: with serifs, or bold. Another one is as wide.
+# One character that the layout font lacks ("▁", "␣") gives all of a text any font that has it.
 _FOREIGN = re.compile("<text(?![^<>]* font-family=)(?=[^>]*>[^<]*[\u0600-\u1dff\u2400-\u25ff])")
 _AS_WIDE = f'<text font-family="DejaVu Sans, {LAYOUT_FONT}" font-stretch="condensed"'
 
