@@ -17,7 +17,7 @@ _WIDTHS = {
     letter: width
     for letters, width in {
         "ijl": 0.222, " ftI.,:;/": 0.278, "()-r": 0.333, "cksvxyzJ": 0.5, "ABEKPSVXY": 0.667,
-        "CDHNRUw": 0.722, "GOQ": 0.778, "mM%": 0.85, "W": 0.944,
+        "CDHNRUw": 0.722, "GOQ": 0.778, "mM%": 0.85, "W": 0.944, "@": 1.015,
     }.items()
     for letter in letters
 }  # fmt: skip

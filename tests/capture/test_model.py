@@ -338,6 +338,21 @@ def test_arrays_as_people_hold_them():
     np.testing.assert_array_equal(Capture.from_array(values).full_frame_attention, values[None])
 
 
+def test_labels_of_a_row_alone_name_its_query_a_token_as_well():
+    row = Capture.from_array(last_block=[[0.5, 0.5]], labels=["a", "b"])
+    assert (row.query_name, row.key_name, row.query_labels) == ("Token", "Token", None)
+    row = Capture.from_array(last_block=[[0.5, 0.5]], labels=["a", "b"], query_name="Step")
+    assert row.query_name == "Step"
+
+
+def test_numbers_are_labels_without_the_noise_of_their_last_digits():
+    for numbers in (np.arange(4) * 0.1, np.array([0, 0.1, 0.2, 0.3], dtype=np.float32)):
+        for labels in (numbers, [*numbers]):
+            found = Capture.from_array(np.eye(4), labels=labels).key_labels
+            assert found == ("0.0", "0.1", "0.2", "0.3")
+    assert Capture.from_array(np.eye(2), labels=[1, 1e300]).key_labels == ("1", "1e+300")
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

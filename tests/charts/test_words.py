@@ -1,5 +1,6 @@
 """Words on axes, segments beside them, and sums of rows: what stands in the finished figure."""
 
+import itertools
 import json
 import re
 
@@ -189,6 +190,66 @@ def test_sums_of_rows_stand_at_their_rows(joint):
     assert [content for _, content in drawn] == [f"{value:.2f}" for value in sums]
     with pytest.raises(OptionError, match="expected mass"):
         headgrid.heatmap(Capture.from_array(np.eye(3)), sums=True)
+
+
+def test_a_row_without_a_value_has_no_sum():
+    shown = np.full((2, 3, 3), 1 / 3)
+    shown[0, 1], shown[1, :, 0] = np.nan, np.nan
+    capture = Capture.from_array(shown, statistic="mass")
+    for head, wanted in ((0, ["1.00", "1.00"]), (1, ["0.67"] * 3)):
+        svg = read_svg(
+            render(spec_of(headgrid.heatmap(capture, sums=True, heads=[head])), "svg").decode()
+        )
+        starts = [text.x for text in svg.texts if text.anchor == "start"]
+        found = [t for t in svg.texts if t.anchor == "start" and t.x == min(starts)]
+        assert [text.content for text in found] == wanted
+
+
+def test_sums_of_differences_have_no_minus_zero_and_deviations_no_sum():
+    left = np.array([[0.1, 0.9], [0.3, 0.2]])
+    captures = [Capture.from_array(mass, statistic="mass") for mass in (left[:, ::-1], left / 2)]
+    chart = headgrid.heatmap(headgrid.subtract(*captures), sums=True)
+    shown = texts(render(spec_of(chart), "svg").decode())
+    assert [text for text in shown if re.fullmatch(r".?0\.(50|25|00)", text)][-2:] == [
+        "\u22120.50",
+        "\u22120.25",
+    ]
+    chart = headgrid.heatmap(headgrid.subtract(captures[0], captures[0]), sums=True)
+    assert "\u22120.00" not in texts(render(spec_of(chart), "svg").decode())
+    deviation = Capture.from_array(left, statistic="mass_std").with_segments({"all": (0, 2)})
+    with pytest.raises(OptionError, match="expected mass"):
+        headgrid.heatmap(deviation, sums=True)
+    assert headgrid.segment_table(deviation)["mass_std"].tolist() == [pytest.approx(0.375)]
+
+
+def test_words_of_no_width_are_shown_by_number():
+    capture = masses(3, words=["\u200b", "\ufeff\u00ad", "a\u200db"])
+    shown = texts(render(spec_of(headgrid.heatmap(capture, columns=1)), "svg").decode())
+    assert {"U+200B", "U+FEFF U+00AD", "a\u200db"} <= {*shown}
+    assert headgrid.profile_table(capture)["key_label"][0] == "\u200b"
+
+
+@pytest.mark.parametrize("draw", [headgrid.heatmap, headgrid.perhead])
+@pytest.mark.parametrize("theme", ["default", "paper"])
+def test_long_names_of_axes_do_not_reach_those_beside_them(draw, theme):
+    for name in ("Spectrogram frame after two convolutions", "W" * 40, "Frame"):
+        chart = draw(masses(5, heads=4, key_name=name), theme=theme)
+        drawing = read_svg(render(spec_of(chart), "svg").decode())
+        boxes = sorted(text.box() for text in drawing.texts if text.content.startswith("Key "))
+        assert len(boxes) == 4
+        assert all(a[2] < b[0] for a, b in itertools.pairwise(boxes))
+        whole = any(text.content == f"Key {name}" for text in drawing.texts)
+        assert whole == (name == "Frame" or (theme == "default" and name[0] == "S"))
+
+
+@pytest.mark.parametrize("word", ["\u0120\u0120\u0120", "a@b@c@d@e@", "some words"])
+def test_words_do_not_reach_the_title_of_their_axis_over_profiles(word):
+    capture = Capture.from_array(5 * np.eye(3), labels=[word, word, "b"])  # ticks of one digit
+    chart = headgrid.pick([capture], "0:0", figure="both", theme="paper")
+    drawing = read_svg(render(spec_of(chart), "svg").decode())
+    (title,) = (text.box() for text in drawing.texts if text.content == "Query Token")
+    labels = [text.box()[0] for text in drawing.texts if text.content == word and not text.rotated]
+    assert min(labels) > title[2]
 
 
 def test_masses_that_hide_each_other_propose_a_scale_by_magnitude():

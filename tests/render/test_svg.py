@@ -365,7 +365,7 @@ def test_any_text_survives(title):
     assert title[:1000] in shown
     again = read_svg(svg.for_layout(drawing)).texts
     assert [t.content for t in again] == shown
-    assert {t.family for t in again} == {LAYOUT_FONT}
+    assert {t.family.rpartition(", ")[2] for t in again} == {LAYOUT_FONT}
     assert 'pt"' not in svg.for_layout(drawing)[: drawing.index(">")]
 
 
@@ -398,6 +398,25 @@ def test_joined_characters_are_parted_for_png_and_pdf_only():
     drawing = render_svg(to_spec(heatmap(capture, title="\U0001f469\u200d\U0001f467 a")))
     assert "\u200d" in drawing
     assert "\U0001f469\U0001f467 a" in svg.for_layout(drawing)
+
+
+def test_pictures_among_words_do_not_keep_a_pdf_from_being_made():
+    capture = Capture.from_array(np.ones((1, 2, 2)), labels=["\U0001f389", "\u2705 \u231a"])
+    assert convert.render(to_spec(heatmap(capture)), "pdf").startswith(b"%PDF")
+
+
+def test_words_with_signs_of_tokenizers_are_drawn_in_a_font_as_wide_for_png_and_pdf_only():
+    capture = Capture.from_array(np.ones((1, 3, 3)), labels=["\u2581quick", " fox", "plain"])
+    drawing = render_svg(to_spec(heatmap(capture)))
+    assert "DejaVu Sans, Liberation Sans" not in drawing
+    own = '<text font-family="DejaVu Sans, Liberation Sans" font-stretch="condensed"'
+    texts = re.findall(r"<text[^<>]*>[^<>]+", svg.for_layout(drawing))
+    others = {text.rpartition(">")[2] for text in texts if text.startswith(own)}
+    assert others == {"\u2581quick", "\u2423fox"}
+    assert svg.for_layout(drawing).count(own) == 4
+    ElementTree.fromstring(svg.for_layout(drawing))
+    serif = render_svg(to_spec(heatmap(capture, font="serif")))
+    assert "DejaVu Sans, Liberation Sans" not in svg.for_layout(serif)
 
 
 def test_a_place_that_is_no_number_stays_as_it_is():

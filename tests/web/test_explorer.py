@@ -25,6 +25,7 @@ from headgrid.tables.measures import MEASURES, measure_table
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import round_values
 from headgrid.web.explorer_page import pack_capture, pack_numbers
+from headgrid.web.places import pool_capture
 from synthetic import block_capture, waves
 
 HOSTILE = (
@@ -799,6 +800,14 @@ def test_named_parts_stand_beside_the_map_and_over_the_profile(visit, tmp_path):
         texts = seen.page.locator(f"#{chart} .mark-text text").all_text_contents()
         assert sorted(text for text in texts if text in names) == names
     seen.assert_harmless()
+
+
+def test_named_parts_have_the_places_that_start_in_them():
+    parts = {"text": (0, 100), "two": (100, 102), "video": (102, None)}
+    capture = Capture.from_array(waves(1, 6, 600)).with_segments(query={"all": (0, 6)}, key=parts)
+    pooled = pool_capture(capture)  # three tokens a place
+    assert pooled.key_parts == (("text", 0, 100), ("video", 102, 598))
+    assert pooled.query_parts == capture.query_parts
 
 
 def test_of_many_tokens_some_share_a_place_and_the_page_says_so(visit, tmp_path):

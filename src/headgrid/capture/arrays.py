@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from headgrid.capture.axis import TOKEN
 from headgrid.capture.schema import FULL, LAST, read_array, read_frames, try_array
 from headgrid.errors import CaptureError
 
@@ -78,7 +79,7 @@ def _spread_labels(
         )
     full = fields[FULL]
     if full is None:
-        return {"key_labels": labels}
+        return {"key_labels": labels, "query_name": fields["query_name"] or TOKEN}
     queries, keys = full.shape[1:]
     if queries == keys:
         return {"query_labels": labels, "key_labels": labels}

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headgrid.errors import CaptureError, show_value
-from headgrid.text import clean_name, shorten_list, shorten_text
+from headgrid.text import clean_name, shorten_float, shorten_list, shorten_text
 
 #: What an axis is called where nothing says otherwise, without and with labels.
 FRAME, TOKEN = "Frame", "Token"
@@ -145,7 +145,7 @@ def _read_labels(given: Mapping[str, Any], field: str, length: int) -> Labels | 
     if value is None:
         return None
     if isinstance(value, np.ndarray) and value.ndim == 1:
-        value = value.tolist()
+        value = [*value] if value.dtype.kind == "f" else value.tolist()
     expected = f"expected a list of {length:,} texts or numbers, one for each place of that axis"
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise CaptureError(f"{given['source']}: {field} is {show_value(value)}, {expected}")
@@ -158,4 +158,10 @@ def _read_labels(given: Mapping[str, Any], field: str, length: int) -> Labels | 
     odd = [label for label in value if not isinstance(label, (str, int, float, np.number))]
     if odd:
         raise CaptureError(f"{given['source']}: {field} holds {show_value(odd[0])}, {expected}")
-    return tuple(clean_name(str(label)) for label in value)  # no table holds a lone surrogate
+    return tuple(map(_write_label, value))
+
+
+def _write_label(label: object) -> str:
+    """Return a label as text: 0.3 for 0.30000000000000004; no table holds a lone surrogate."""
+    is_float = isinstance(label, (float, np.floating))
+    return clean_name(str(shorten_float(float(str(label)), 12) if is_float else label))

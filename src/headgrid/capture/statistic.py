@@ -30,6 +30,11 @@ class Statistic:
         """Whether values of several runs can be averaged: no deviations, no differences."""
         return self.derived in ("", "mean")
 
+    @property
+    def adds_up(self) -> bool:
+        """Whether values of a row have a sum that means something: masses, but no deviations."""
+        return self.base == "mass" and self.derived != "std"
+
     def derive(self, how: str) -> Statistic:
         """Return the statistic that is the mean, std or difference of this one."""
         title, unit, meaning = _DERIVED[how]

@@ -10,10 +10,11 @@ import altair as alt
 import numpy as np
 
 from headgrid.capture.model import Capture
+from headgrid.capture.schema import Array
 from headgrid.charts.axes import INK
 from headgrid.charts.frames import FrameAxis, draw_path
 from headgrid.charts.labels import shorten_label
-from headgrid.text import shorten_float, shorten_text
+from headgrid.text import shorten_float, shorten_text, write_number
 
 #: Names of the marks: lines between segments, brackets beside a panel, and names on them.
 BORDERS, BRACKETS = "headgrid_borders", "headgrid_brackets"
@@ -90,14 +91,19 @@ def _spread(texts: str, places: Sequence[float], by: str) -> alt.Chart:
 def draw_sums(axis: FrameAxis, heads: Sequence[tuple[Capture, int]], width: float, by: str) -> Any:
     """Return the sum over the keys that a map shows, at the right of each row with a tick."""
     rows = np.searchsorted(axis.axis.numbers, axis.ticks)
-    sums = [np.nansum(capture.head_matrix(head)[rows], axis=1) for capture, head in heads]
-    texts = [[f"{value:.2f}" for value in row.tolist()] for row in sums]
+    texts = [[_write_sum(row) for row in of.head_matrix(head)[rows]] for of, head in heads]
     middles = [shorten_float(sum(axis.span(tick, tick + 1)) / 2, 6) for tick in axis.ticks]
     place = {"x": alt.XValue(width + shorten_float(_BRACKET * axis.look.tick_label, 4))}
     mark: dict[str, Any] = {"align": "left", "fontSize": axis.look.tick_label, "fill": INK}
     texts_of = f"{json.dumps(texts)}[datum.{by}]"
     base = _spread(texts_of, middles, by).mark_text(**mark, baseline="middle", aria=False)
     return base.encode(text=alt.Text("name:N"), y=alt.Y("at:Q", scale=None, axis=None), **place)
+
+
+def _write_sum(row: Array) -> str:
+    """Return the sum of a row, nothing of one without a value."""
+    total = round(float(np.nansum(row, dtype=np.float64)), 2) + 0.0  # no -0.00
+    return "" if np.isnan(row).all() else write_number(total, ".2f")
 
 
 def tell_segments(capture: Capture) -> str:

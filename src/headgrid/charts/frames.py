@@ -14,7 +14,7 @@ import numpy as np
 from headgrid.capture.axis import Axis
 from headgrid.capture.model import Capture
 from headgrid.charts.axes import INK, NOWHERE, Look, show_where
-from headgrid.charts.labels import label_expression, lies_flat
+from headgrid.charts.labels import label_expression, lies_flat, shorten_label
 from headgrid.charts.scales import MAX_PIXELS, frame_places, frame_runs, frame_ticks, pool_factor
 from headgrid.errors import OptionError
 from headgrid.options import BLOCKS
@@ -137,6 +137,9 @@ def frame_axis(
     if not field:
         ticks = {places.index(frame): frame for frame in ticks}
     title = None if shown == NOWHERE else title
+    if isinstance(title, str) and not axis.upwards:  # shorter than to reach that of the next panel
+        gap = axis.look.profile_column_gap if axis.bars else axis.look.map_column_gap
+        title = shorten_label(title, (axis.length + 0.9 * gap) / axis.look.axis_title)
     own = field and axis.axis.labels is None
     label = "datum.label" if own else label_expression(axis.axis, ticks)
     settings: dict[str, Any] = {"grid": axis.bars, "values": [*ticks], "labelAngle": 0}

@@ -152,7 +152,7 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     visible = sum(map(capture.head_visible, heads))
     vectors = as_vectors(f"{capture.source}: the heatmap", capture, visible, options.cells)
     columns = min(options.columns, len(heads))
-    if options.sums and STATISTICS[capture.statistic].base != "mass":
+    if options.sums and not STATISTICS[capture.statistic].adds_up:
         raise OptionError(
             f"{capture.source}: sums of rows are asked for, and the values are "
             f"{capture.statistic}, expected mass; leave sums out (--sums)"

@@ -47,7 +47,7 @@ def _measure(text: str) -> float:
     if len(text) != 1:
         return sum(map(_measure, text))
     if text < "\u0530" or unicodedata.category(text)[0] == "M":
-        return measure_text(text)
+        return measure_text(unicodedata.normalize("NFD", text)[0])  # "Ġ" is as wide as "G"
     return max(measure_text(text), 0.75 if text < "\u2000" else 1.0)
 
 
@@ -57,6 +57,8 @@ def _show(label: str) -> str:
     words = " ".join(flat.split())
     if not words:
         return "␣" * min(len(flat), 3) or '""'
+    if {unicodedata.category(letter) for letter in words} == {"Cf"}:  # of no width, none is drawn
+        return " ".join(f"U+{ord(letter):04X}" for letter in words)
     return "␣" * flat[0].isspace() + words + "␣" * flat[-1].isspace()
 
 

@@ -108,9 +108,9 @@ def profile_gap(panels: Panels, look: Look) -> float:
 def value_extent(panels: Panels, look: Look) -> float:
     """Return the room that ticks and labels of value and frame axes take at most."""
     labels = [f"{tick:g}" for tick in _ticks(panels, look)]
-    labels += map(str, panels.first.query_frames)
-    room = _label_room(labels, look) + room_beside(panels.first.query_axis, look.tick_label)
-    return shorten_float(room, 4)
+    query = panels.first.query_axis
+    labels += map(str, query.numbers) if query.labels is None else ["000"]  # words go beyond these
+    return shorten_float(_label_room(labels, look) + room_beside(query, look.tick_label), 4)
 
 
 def _label_room(labels: Iterable[str], look: Look) -> float:

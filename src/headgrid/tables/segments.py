@@ -75,7 +75,7 @@ def _sum_parts(capture: Capture, head: int) -> Iterable[tuple[str, str, float]]:
     else:
         matrix = capture.head_matrix(head).astype(np.float64)
         of_queries = _masks(capture.query_axis)
-    sums = STATISTICS[capture.statistic].base == "mass"
+    sums = STATISTICS[capture.statistic].adds_up
     asked = ~np.isnan(matrix).all(axis=1)
     for query, rows in of_queries:
         for key, columns in _masks(capture.key_axis):

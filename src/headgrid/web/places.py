@@ -8,7 +8,7 @@ from unicodedata import bidirectional
 
 import numpy as np
 
-from headgrid.capture.axis import FRAME, Axis
+from headgrid.capture.axis import FRAME, Axis, Segment
 from headgrid.capture.model import Capture
 from headgrid.charts.labels import short_labels
 from headgrid.charts.scales import pool_factor
@@ -47,7 +47,7 @@ def pool_capture(capture: Capture) -> Capture:
     heads = range(capture.num_heads if matrices else 0)
     maps = [pool_extremes(capture.head_matrix(head), rows, columns) for head in heads]
     queries, keys = _pool_axis(queries, rows), _pool_axis(keys, columns)
-    return Capture.from_array(
+    pooled = Capture.from_array(
         np.stack(maps) if maps else None,
         last_block=pool_extremes(capture.last_block_rows, 1, columns),
         layer=capture.layer_index,
@@ -60,6 +60,8 @@ def pool_capture(capture: Capture) -> Capture:
         key_name=keys.name,
         statistic=capture.statistic,
     )
+    query, key = ({name: (a, b) for name, a, b in axis.parts} for axis in (queries, keys))
+    return pooled.with_segments(query=query, key=key)
 
 
 def name_places(axis: Axis, size: int = 1) -> dict[int, dict[str, str]]:
@@ -87,14 +89,18 @@ def name_queries(query: Axis, key: Axis) -> str:
 
 
 def _pool_axis(axis: Axis, size: int) -> Axis:
-    """Return the axis of pools, each with its first number, and its first and last label."""
+    """Return the axis of pools: first numbers, first and last labels, segments they start in."""
+    numbers = axis.numbers[::size]
+    within = [(s.name, [n for n in numbers if s.start <= n < s.stop]) for s in axis.parts]
+    parts = tuple(Segment(name, at[0], at[-1] + 1) for name, at in within if at)
+    pooled = replace(axis, numbers=numbers, parts=parts)
     if axis.labels is None:
-        return replace(axis, numbers=axis.numbers[::size])
+        return pooled
     shown = [
         shorten_text(label, _LABEL) if short.endswith("…") else short
         for label, short in zip(axis.labels, short_labels(axis), strict=True)
     ]
-    return replace(axis, numbers=axis.numbers[::size], labels=tuple(_spans(shown, size, " … ")))
+    return replace(pooled, labels=tuple(_spans(shown, size, " … ")))
 
 
 def _spans(items: Sequence[object], size: int, mark: str) -> list[str]:

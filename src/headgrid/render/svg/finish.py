@@ -32,6 +32,10 @@ PICTURE_FONTS = {
     SERIF_FAMILY: f"Liberation Serif, Times New Roman, DejaVu Serif, {LAYOUT_FONT}",
 }
 
+# One character that the layout font lacks ("▁", "␣") gives all of a text any font that has it.
+_FOREIGN = re.compile("<text(?![^<>]* font-family=)(?=[^>]*>[^<]*[\u0600-\u1dff\u2400-\u25ff])")
+_AS_WIDE = f'<text font-family="DejaVu Sans, {LAYOUT_FONT}" font-stretch="condensed"'
+
 _MARKS = re.compile(
     r'<g class="mark-\w+ role-mark (?:\w+_)?headgrid_'
     r'(?:cells|tiles|frame|bars|line|points|faint)_marks"'
@@ -116,6 +120,8 @@ def for_layout(drawing: str) -> str:
             rf'\1"{escape(fonts)}"',
             drawing,
         )
+    if f' font-family="{LAYOUT_FONT}"' in drawing[: drawing.index(">")]:
+        drawing = _FOREIGN.sub(_AS_WIDE, drawing)
     # A joined character that its font lacks would stop the search for fonts for the rest of
     # the line; two people beside each other are better than a line of boxes.
     drawing = drawing.replace("\u200d", "").replace("\ufe0f", "")
