@@ -34,6 +34,8 @@ def test_the_page_works_on_a_strict_site(visit, tmp_path, monkeypatch):
 
 
 def test_the_snapshot_suite_refreshes_compares_and_explains(pytester):
+    import pandas  # noqa: F401  # runs forget what they load, and it can not be loaded twice
+
     suite = pytester.path / "test_figures.py"
     shutil.copy(EXAMPLES / "snapshot_suite/test_figures.py", suite)
     # Plugins that the suite does not need take seconds to load anew.
