@@ -19,6 +19,8 @@ from headgrid.recorder import RecordError, SinkWindow, record
 from headgrid.recorder.place import fingerprints
 from places import EXAMPLES
 
+pytestmark = pytest.mark.usefixtures("watched")
+
 toy = types.SimpleNamespace(**runpy.run_path(str(EXAMPLES / "record_toy_model.py")))
 TOKENS, FORWARDS, BLOCK = toy.TOKENS, toy.FORWARDS, toy.FRAMES_PER_BLOCK
 

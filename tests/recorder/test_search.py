@@ -19,7 +19,8 @@ from torch import nn
 from headgrid.errors import HeadgridError, HeadgridWarning
 from headgrid.recorder import record
 from headgrid.recorder.place import fingerprints
-from headgrid.recorder.watch.intercept import observe
+
+pytestmark = pytest.mark.usefixtures("watched")
 
 TOKENS, DIM = 2, 4
 
@@ -240,12 +241,6 @@ def check(case: Case) -> None:
             np.testing.assert_allclose(capture.full_frame_attention, matrix, atol=5e-5)
             if case.named:
                 assert capture.prompt == f"prompt {prompt}"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def watched() -> Any:
-    with observe(lambda read: None, {}):  # while somebody looks, opening a recorder is cheap
-        yield
 
 
 FOUND = settings(

@@ -16,6 +16,8 @@ from headgrid.recorder.sum import softmax
 FRAMES, TOKENS, HEADS = 5, 30, 4
 LENGTH = FRAMES * TOKENS
 
+pytestmark = pytest.mark.usefixtures("watched")
+
 
 @pytest.fixture(autouse=True)
 def few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from headgrid import (
     segment_table,
 )
 
+pytestmark = pytest.mark.usefixtures("watched")
+
 TEXT, FRAMES, SIZE = 5, 4, 3
 TOKENS = TEXT + FRAMES * SIZE
 PARTS = {"text": (0, TEXT), "video": (TEXT, TOKENS, SIZE)}

@@ -279,14 +279,14 @@ PROFILE_CHANGES = {
         lambda spec: add_layer(
             spec,
             mark={"type": "rule"},
-            transform=[{"calculate": f"{[*range(62)]}[datum.head]", "as": "low"}],
+            transform=[{"calculate": f"{[*range(50)]}[datum.head]", "as": "low"}],
             encoding={"y": {"field": "low", "type": "quantitative"}},
         ),
     ),
     "ends of other panels": (
         False,
         lambda spec: spec["spec"]["layer"][1]["transform"].insert(
-            1, {"calculate": f"{[*range(40), 41, 40, *range(42, 62)]}[datum.head]", "as": "head"}
+            1, {"calculate": f"{[*range(40), 41, 40, *range(42, 50)]}[datum.head]", "as": "head"}
         ),
     ),
     "only positive values": (
@@ -315,19 +315,19 @@ def test_a_changed_chart_is_as_vega_draws_it(change):
 
 @pytest.mark.parametrize(("ours", "change"), PROFILE_CHANGES.values(), ids=PROFILE_CHANGES)
 def test_a_changed_chart_of_profiles_is_as_vega_draws_it(ours, change):
-    capture = headgrid.Capture.from_array(np.random.default_rng(3).normal(size=(62, 4, 4)))
+    capture = headgrid.Capture.from_array(np.random.default_rng(3).normal(size=(50, 4, 4)))
     plain = headgrid.to_spec(headgrid.perhead(capture))
     spec = json.loads(json.dumps(plain))
     change(spec)
     assert spec != plain
     svg, drawn = render_rows(spec)
     assert svg == by_vega(spec)
-    assert (drawn < 62) == ours
+    assert (drawn < 50) == ours
 
 
 @pytest.mark.parametrize("name", ["value_ticks", "round_number", "write_number"])
 def test_where_a_profile_is_not_as_vega_draws_it_vega_draws_all(name, monkeypatch):
-    spec = headgrid.to_spec(headgrid.perhead(random_capture(4, 62)))
+    spec = headgrid.to_spec(headgrid.perhead(random_capture(4, 50)))
     whole, right = by_vega(spec), getattr(profiles, name)
     calls = iter(range(10_000))
 
@@ -336,4 +336,4 @@ def test_where_a_profile_is_not_as_vega_draws_it_vega_draws_all(name, monkeypatc
         return found if next(calls) != 6 else found[:-1] if name == "value_ticks" else found + "1"
 
     monkeypatch.setattr(profiles, name, write)
-    assert render_rows(spec) == (whole, 62)
+    assert render_rows(spec) == (whole, 50)
