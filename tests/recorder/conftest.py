@@ -14,9 +14,6 @@ collect_ignore = ["self_forcing"]
 
 @pytest.fixture(scope="module")
 def watched():
-    """Watch attention functions all the while: opening a recorder is cheap then.
-
-    Not for tests that bring a reader of their own: whoever watches a function first reads it.
-    """
+    """Watch attention functions all the while: opening a recorder is cheap then."""
     with observe(lambda read: None, {}):
         yield

@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention as imported_before
 from torch.utils.checkpoint import checkpoint
 
 from headgrid.errors import HeadgridWarning
-from headgrid.recorder import RecordError, record
+from headgrid.recorder import AttentionCall, RecordError, record
 from headgrid.recorder.watch.intercept import _observers, _patches
 
 SDPA = [F.scaled_dot_product_attention]  # a list is not searched for references
@@ -65,6 +65,25 @@ def assert_nothing_is_left() -> None:
     hooks = torch.nn.modules.module
     assert not hooks._global_forward_hooks
     assert not hooks._global_forward_pre_hooks
+
+
+def test_each_of_two_recordings_reads_a_function_as_it_has_named_it() -> None:
+    def twice(query: Any, key: Any, value: Any) -> AttentionCall:
+        return AttentionCall(query, key, scale=1.0)
+
+    named = {"torch.nn.functional.scaled_dot_product_attention": twice}
+    recordings = []
+    for outer, inner in ((None, named), (named, None)):
+        with (
+            record(tokens_per_frame=4, functions=outer) as one,
+            record(tokens_per_frame=4, functions=inner) as other,
+        ):
+            F.scaled_dot_product_attention(X, X, X)
+        recordings += [one, other] if outer is None else [other, one]
+    maps = [recording.captures[0].full_frame_attention for recording in recordings]
+    for usual, own in (maps[:2], maps[2:]):
+        np.testing.assert_allclose(own, 2 * usual, rtol=1e-6)  # the usual scale is a half
+    assert_nothing_is_left()
 
 
 def fail_after_attention() -> None:

@@ -16,7 +16,10 @@ FRAMES, TOKENS = 4, 6
 LENGTH = FRAMES * TOKENS
 SPANS = equal_frames(FRAMES, TOKENS)
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile")
+pytestmark = [
+    pytest.mark.usefixtures("watched"),
+    pytest.mark.filterwarnings("ignore:.*flex_attention called without torch.compile"),
+]
 
 
 def block_causal() -> torch.Tensor:

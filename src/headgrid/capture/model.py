@@ -209,7 +209,8 @@ class Capture(Card):
         if not isinstance(data, Mapping):
             raise CaptureError(
                 f"{source}: found {schema.describe_value(data)}, expected a dictionary with "
-                f"{FULL} (heads, query, key) or {LAST} (heads, key)"
+                f"{FULL} (heads, query, key) or {LAST} (heads, key); of what a model of "
+                "transformers returned headgrid.from_attentions makes captures"
             )
         fields: dict[str, Any] = {name: data.get(name) for name in schema.KEYS - {"is_logits"}}
         if fields["layer_index"] is None:

@@ -26,15 +26,15 @@ from headgrid.errors import RecordError
 from headgrid.recorder.read.call import AttentionCall, check_call
 from headgrid.recorder.read.readers import Reader
 from headgrid.recorder.watch.sites import PATHS
-from headgrid.recorder.watch.targets import Target, find_targets, touches_target
+from headgrid.recorder.watch.targets import Target, find_named, find_targets, touches_target
 
 Commit = Callable[[], None]
 
 #: Looks at a call before it runs; returns what to do when it has run.
 Observer = Callable[[Callable[[], AttentionCall]], Commit | None]
 
-#: With the functions that each has named.
-_observers: list[tuple[Observer, Mapping[str, Reader]]] = []
+#: With the functions that each has named, and by the id of those that are there, how it reads them.
+_observers: list[tuple[Observer, Mapping[str, Reader], dict[int, Reader]]] = []
 _lock = threading.RLock()
 _local = threading.local()
 
@@ -45,10 +45,11 @@ def _run(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return target.original(*args, **kwargs)
     _local.inside = True
     try:
-        read = functools.cache(lambda: _read(target, args, kwargs))
         with _undisturbed():
-            prepared = [observe(read) for observe, _ in tuple(_observers)]
-        del read  # and what it has read, so that no tensor outlives the call
+            prepared = []
+            for observe, _, own in tuple(_observers):
+                reader = own.get(id(target.original), target.reader)
+                prepared.append(observe(functools.partial(_read, target, reader, args, kwargs)))
         result = target.original(*args, **kwargs)
         with _undisturbed():
             for commit in prepared:
@@ -74,10 +75,12 @@ def _undisturbed() -> Iterator[None]:
         yield
 
 
-def _read(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AttentionCall:
+def _read(
+    target: Target, reader: Reader, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> AttentionCall:
     """Read the arguments of a call."""
     try:
-        call = target.reader(*args, **kwargs)
+        call = reader(*args, **kwargs)
     except (TypeError, AttributeError, IndexError) as error:
         raise RecordError(
             f"{target.name}: its arguments do not fit the reader "
@@ -237,7 +240,7 @@ class _Patches:
     def install(self) -> None:
         """Watch every attention function that is loaded and not watched yet."""
         known = {id(item) for target, new in self.pairs for item in (target.original, new)}
-        readers = {path: reader for _, extra in _observers for path, reader in extra.items()}
+        readers = {path: reader for _, extra, _ in _observers for path, reader in extra.items()}
         fresh = [target for target in find_targets(readers) if id(target.original) not in known]
         pairs = [(target, _watch(target)) for target in fresh]
         self.pairs += pairs
@@ -247,6 +250,10 @@ class _Patches:
             name = target.name.rpartition(".")[2]
             if target.owner is not None and getattr(target.owner, name) is not stand_in:
                 setattr(target.owner, name, stand_in)
+        originals = {id(stand_in): target.original for target, stand_in in self.pairs}
+        for _, extra, own in _observers:
+            for found in find_named(extra):
+                own[id(originals.get(id(found.original), found.original))] = found.reader
         loaded = sys.modules.get("torch._dynamo")
         set_stance = getattr(torch.compiler, "set_stance", None)
         if self.stance is None and set_stance is not None and hasattr(loaded, "eval_frame"):
@@ -273,7 +280,7 @@ class _Patches:
         """Watch the attention functions of a module that was just imported."""
         with _lock:
             name = module.__name__
-            asked = [path for _, extra in _observers for path in extra]
+            asked = [path for _, extra, _ in _observers for path in extra]
             if _observers and (name == "torch._dynamo" or touches_target(name, module, asked)):
                 self.install()
 
@@ -284,7 +291,7 @@ _patches, _watcher = _Patches(), ImportWatcher()
 @contextlib.contextmanager
 def observe(observer: Observer, extra: Mapping[str, Reader]) -> Iterator[None]:
     """Show every attention call to an observer while the block runs."""
-    opened = (observer, extra)
+    opened = (observer, extra, dict[int, Reader]())
     with _lock:
         PATHS.clear()  # models may have changed since the last recording
         _observers.append(opened)

@@ -104,9 +104,13 @@ def find_targets(extra: Mapping[str, Reader]) -> list[Target]:
     return list(found.values())
 
 
-def _iterate(extra: Mapping[str, Reader]) -> Iterator[Target]:
+def find_named(extra: Mapping[str, Reader]) -> Iterator[Target]:
+    """Yield the functions of loaded modules that paths lead to."""
     for path, reader in extra.items():
         yield from _resolve(*split_path(path), reader)
+
+
+def _iterate(extra: Mapping[str, Reader]) -> Iterator[Target]:
     for module, functions in KNOWN.items():
         for attribute, reader in functions.items():
             for target in _resolve(module, attribute, reader):
@@ -121,6 +125,7 @@ def _iterate(extra: Mapping[str, Reader]) -> Iterator[Target]:
         if callable(function):
             reader = partial(modules.read_transformers, name)
             yield Target(title, function, _by_name(function, reader))
+    yield from find_named(extra)  # whoever has named a function that is known reads it as it says
 
 
 def _by_name(function: Callable[..., Any], reader: Reader) -> Reader:
