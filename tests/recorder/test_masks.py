@@ -73,6 +73,19 @@ def test_a_bias_that_is_constant_over_frame_pairs_is_added() -> None:
     assert largest_difference(recorded(q, k, attn_mask=tokens[None]), expected) < 1e-6
 
 
+def test_a_bias_counts_only_where_the_bounds_of_a_call_let_pairs_be_seen() -> None:
+    q, k = tensors()
+    noise = torch.randn(LENGTH, LENGTH, generator=torch.Generator().manual_seed(8))
+    bias = torch.where(SEEN, 0.25, noise)
+
+    def causally(query: Any, key: Any, value: Any, **mask: Any) -> AttentionCall:
+        return AttentionCall(query, key, scale=8**-0.5, upper=0, mask=bias[None, None])
+
+    reader = {"torch.nn.functional.scaled_dot_product_attention": causally}
+    expected = mean_by_frame(all_logits(q, k)[0] + 0.25, SPANS, SPANS, SEEN)
+    assert largest_difference(recorded(q, k, {"functions": reader}), expected) < 1e-6
+
+
 def test_masks_may_differ_between_batch_elements() -> None:
     q, k = tensors(batch=2)
     seen = torch.ones(2, 1, 1, LENGTH, dtype=torch.bool)
