@@ -74,7 +74,7 @@ def assert_matches_golden(
     else:
         found = "" if isinstance(old, Mapping) else f"holds a {type(old).__name__}"
     if found:
-        raise GoldenMismatchError(f"{path}: {found}, expected a specification in JSON; {remedy}")
+        raise GoldenMismatchError(f"{path}: {found}, expected a golden specification; {remedy}")
     differences = compare_specs(old, chart, tolerance=tolerance)
     if differences:
         raise GoldenMismatchError(

@@ -48,7 +48,7 @@ def test_a_missing_golden_says_how_to_make_it(tmp_path):
 def test_a_broken_golden_is_named(golden):
     golden.write_text("{")
     with pytest.raises(
-        GoldenMismatchError, match=r"map\.vl\.json: .*, expected a specification in JSON"
+        GoldenMismatchError, match=r"map\.vl\.json: .*, expected a golden specification; refresh"
     ):
         assert_matches_golden(changed({}), golden)
 
