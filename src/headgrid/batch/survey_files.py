@@ -138,14 +138,13 @@ def _products(
     from headgrid.charts.sheet import draw_set
     from headgrid.charts.trend import draw_trend
 
-    folder, how = target.folder, (target.formats, target.ppi, executor)
-
     def figure(name: str, draw: Callable[..., Any], *given: Any, **named: Any) -> tuple[str, Any]:
-        return name, write_figure(folder, name, partial(draw, *given, **named), *how)
+        made = partial(draw, *given, **named)
+        return name, write_figure(target.folder, name, made, target.formats, target.ppi, executor)
 
-    yield "statistics", _write_tables(survey, target.statistics, folder)
+    yield "statistics", _write_tables(survey, target.statistics, target.folder)
     if any(size > 1 for size in survey.num_runs_of.values()):
-        yield "maps", _write_maps(survey, folder)
+        yield "maps", _write_maps(survey, target.folder)
     # The values of a measure are not those of the sheet.
     options = replace(target.options, color_range="symmetric")
     for name in target.statistics:
