@@ -90,14 +90,12 @@ def budget(
     with TemporaryDirectory() as scratch:  # where a capture is refused, none leaves a figure
         write = partial(write_figure, Path(scratch), formats=formats, ppi=ppi)
         for capture in _read_each(files, tally, errors):
+            stem = str(Path(capture.run, f"layer{capture.layer_index}"))
             budgets.append(budget_table(capture, sink=sink))
-            figures: dict[str, Any] = {"budget": partial(budget_curves, sink=sink, **style)}
+            drawn += write(f"{stem}_budget", partial(budget_curves, capture, sink=sink, **style))
             if cache is not None:
                 drops.append(drop_table(capture, cache))
-                figures["dropped"] = partial(draw_dropped, cache=cache, options=options)
-            for name, draw in figures.items():
-                name = str(Path(capture.run, f"layer{capture.layer_index}_{name}"))
-                drawn += write(name, partial(draw, capture))
+                drawn += write(f"{stem}_dropped", partial(draw_dropped, capture, cache, options))
         found = survey_tally(tally, errors)
         for text in (*found.warnings, *found.missing):
             shared.warn(text)

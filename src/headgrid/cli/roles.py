@@ -85,8 +85,7 @@ def roles(
                 shared.show_path(write_bytes(folder / str(name) / file, text.encode()))
     for name, rows in {"roles": table, "votes": votes, "agreement": agreement}.items():
         shared.show_path(write_csv(rows, folder / f"{name}.csv"))
-    draw = partial(role_map, votes, **style)
-    for path in write_figure(folder, "roles", draw, formats, ppi):
+    for path in write_figure(folder, "roles", partial(role_map, votes, **style), formats, ppi):
         shared.show_path(path)
     counts = votes.groupby("set")["role"].value_counts(sort=False).unstack()
     summary = agreement.join(counts, on="set")
