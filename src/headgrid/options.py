@@ -8,6 +8,7 @@ import string
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from headgrid.errors import OptionError, check_choice, check_whole, near_miss, show_value
@@ -46,6 +47,11 @@ _SHORTEST, _LONGEST = 36.0, 14_400.0
 
 #: Below this, steps of a scale are no longer numbers.
 SMALLEST_SPAN = 1e-290
+
+
+def read_format(file: Path) -> str:
+    """Return the format that a file's suffix names; an unknown one is refused."""
+    return check_choice(f"the suffix of {file.name}", file.suffix.lower()[1:], FORMATS)
 
 
 @dataclass(frozen=True)

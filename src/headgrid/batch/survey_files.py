@@ -87,12 +87,12 @@ def write_survey(
         names = name_inputs([Path(one.source) for one in captures], inputs)
         for name, one in zip(names, captures, strict=True):
             manifest.add(name, one.digest, {})
-        for name, write in _products(survey, drawn, executor):
+        for name, writing in _products(survey, drawn, executor):
             written = manifest.find_done(name, whole)
             if written is None:
                 written = {}
                 try:
-                    for path in write(folder):
+                    for path in writing:
                         written[path] = hash_output(path)
                         yield [path]
                 except HeadgridError as error:
@@ -132,18 +132,19 @@ def _digest(lines: list[list[str]]) -> str:
 
 def _products(
     survey: Survey, target: Target, executor: Executor | None
-) -> Iterator[tuple[str, Callable[[Path], Iterator[Path]]]]:
-    """Yield what is made, and what writes its files below a folder, each when it is whole."""
+) -> Iterator[tuple[str, Iterator[Path]]]:
+    """Yield what is made, and what writes its files when asked for them, each when it is whole."""
     from headgrid.charts.overview import draw_overview, summarise
     from headgrid.charts.sheet import draw_set
     from headgrid.charts.trend import draw_trend
 
     def figure(name: str, draw: Callable[..., Any], *given: Any, **named: Any) -> tuple[str, Any]:
-        return name, partial(write_figure, name, partial(draw, *given, **named), target, executor)
+        made = partial(draw, *given, **named)
+        return name, write_figure(target.folder, name, made, target.formats, target.ppi, executor)
 
-    yield "statistics", partial(_write_tables, survey, target.statistics)
+    yield "statistics", _write_tables(survey, target.statistics, target.folder)
     if any(size > 1 for size in survey.num_runs_of.values()):
-        yield "maps", partial(_write_maps, survey)
+        yield "maps", _write_maps(survey, target.folder)
     # The values of a measure are not those of the sheet.
     options = replace(target.options, color_range="symmetric")
     for name in target.statistics:
@@ -199,7 +200,12 @@ def _has_values(survey: Survey, name: str) -> bool:
 
 
 def write_figure(
-    name: str, draw: Callable[[], Any], target: Target, executor: Executor | None, folder: Path
+    folder: Path,
+    name: str,
+    draw: Callable[[], Any],
+    formats: Sequence[str],
+    ppi: float,
+    executor: Executor | None = None,
 ) -> Iterator[Path]:
     """Draw a figure, write it in all formats, and yield each file; errors name the figure."""
     from headgrid.charts.spec import to_spec
@@ -207,9 +213,9 @@ def write_figure(
 
     try:
         spec = to_spec(draw(), validate=False)
-        contents = begin_save(spec, target.formats, ppi=target.ppi, executor=executor)()
+        contents = begin_save(spec, formats, ppi=ppi, executor=executor)()
     except (BrokenExecutor, HeadgridError) as error:
         kind = type(error) if isinstance(error, HeadgridError) else RenderError
         raise kind(f"{name}: {error}") from None
-    for format, content in zip(target.formats, contents, strict=True):
+    for format, content in zip(formats, contents, strict=True):
         yield write_bytes(folder / f"{name}.{format}", content)

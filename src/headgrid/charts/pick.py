@@ -67,6 +67,10 @@ class HeadName:
             )
         return cls(int(found["layer"]), int(found["head"]), found["run"] or "")
 
+    def is_in(self, place: str) -> bool:
+        """Return whether its run, a name or the end of a path, means a place; without one, any."""
+        return not self.run or place == self.run or place.endswith(f"/{self.run}")
+
     def __str__(self) -> str:
         run = f"{self.run}/" if self.run else ""
         return f"{run}{self.layer}:{self.head}"
@@ -79,10 +83,6 @@ class Source:
     place: str  # the run, or the path that ends with it (SET/run_002)
     layer: int
     load: Callable[[], Capture]
-
-    def is_of(self, run: str) -> bool:
-        """Return whether a run's name, or the end of its path, means this one."""
-        return not run or self.place == run or self.place.endswith(f"/{run}")
 
 
 def pick(
@@ -167,7 +167,7 @@ def select_heads(sources: Sequence[Source], names: Sequence[HeadName]) -> list[t
 
 
 def _find_source(sources: Sequence[Source], name: HeadName) -> Source:
-    of_run = [source for source in sources if source.is_of(name.run)]
+    of_run = [source for source in sources if name.is_in(source.place)]
     if not of_run:
         places = list(dict.fromkeys(source.place for source in sources))
         known = places if "/" in name.run else [place.rpartition("/")[2] for place in places]

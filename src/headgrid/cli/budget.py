@@ -78,25 +78,24 @@ def budget(
     """
     import pandas as pd
 
-    from headgrid.batch.survey_files import Target, write_csv, write_figure
+    from headgrid.batch.survey_files import write_csv, write_figure
     from headgrid.capture.files import write_bytes
     from headgrid.charts.budgets import budget_curves, draw_dropped, draw_smallest
     from headgrid.survey.read import Tally, survey_tally
     from headgrid.tables.budgets import SHARES, budget_table, drop_table, smallest_budgets
 
-    target = Target(folder, (), formats, FigureOptions(**style), ppi)
+    options = FigureOptions(**style)
     files, errors = shared.find_files(inputs)
     tally, budgets, drops, drawn = Tally(), list[Any](), list[Any](), list[Path]()
     with TemporaryDirectory() as scratch:  # where a capture is refused, none leaves a figure
+        write = partial(write_figure, Path(scratch), formats=formats, ppi=ppi)
         for capture in _read_each(files, tally, errors):
+            stem = str(Path(capture.run, f"layer{capture.layer_index}"))
             budgets.append(budget_table(capture, sink=sink))
-            figures: dict[str, Any] = {"budget": partial(budget_curves, sink=sink, **style)}
+            drawn += write(f"{stem}_budget", partial(budget_curves, capture, sink=sink, **style))
             if cache is not None:
                 drops.append(drop_table(capture, cache))
-                figures["dropped"] = partial(draw_dropped, cache=cache, options=target.options)
-            for name, draw in figures.items():
-                name = str(Path(capture.run, f"layer{capture.layer_index}_{name}"))
-                drawn += write_figure(name, partial(draw, capture), target, None, Path(scratch))
+                drawn += write(f"{stem}_dropped", partial(draw_dropped, capture, cache, options))
         found = survey_tally(tally, errors)
         for text in (*found.warnings, *found.missing):
             shared.warn(text)
@@ -111,9 +110,8 @@ def budget(
             worst = dropped.nlargest(10, "dropped").to_string(index=False)
             told.append(f"dropped most by sink:{cache[0]},recent:{cache[1]}\n{worst}")
         for share in SHARES:
-            chosen = small[small["share"] == share], sink, found.form.key_name, target.options
-            draw = partial(draw_smallest, *chosen)
-            drawn += write_figure(f"cache_{100 * share:g}", draw, target, None, Path(scratch))
+            chosen = small[small["share"] == share], sink, found.form.key_name, options
+            drawn += write(f"cache_{100 * share:g}", partial(draw_smallest, *chosen))
         for name, rows in tables.items():
             shared.show_path(write_csv(rows.round(6), folder / f"{name}.csv"))
         for path in drawn:

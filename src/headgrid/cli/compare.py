@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from headgrid.cli import shared
-from headgrid.cli.pick import check_files, write_figure
+from headgrid.cli.pick import write_figure
 from headgrid.cli.shared import PathType, option, path_option, read_file, show_path
-from headgrid.errors import OptionError, check_whole
-from headgrid.options import FORMATS, FigureOptions
+from headgrid.errors import OptionError, check_choice, check_whole
+from headgrid.options import FORMATS, FigureOptions, read_format
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,8 +56,8 @@ def compare(
     """
     options = FigureOptions(**style)
     check_whole("top", top)
-    if table is not None and table.suffix.lower() != ".csv":
-        raise OptionError(f"{table.name}: suffix is {table.suffix!r}, expected .csv")
+    if table is not None:
+        check_choice(f"the suffix of {table.name}", table.suffix.lower(), [".csv"])
     folders = [Path(path) for path in (a, b) if os.path.isdir(path)]  # noqa: PTH112 - of any name
     if folders:
         alone = len(folders) == 1 or len(files) > 1 or files[0].suffix[1:].lower() in FORMATS
@@ -70,7 +70,7 @@ def compare(
         return
     if statistic or rule or formats != ("svg",):
         raise OptionError("A and B are files, expected folders with --statistic, --rule, --format")
-    outputs = check_files(files)
+    outputs = {file: read_format(file) for file in files}
     captures = tell_apart(_load(a), _load(b))
     from headgrid.batch.survey_files import write_csv
     from headgrid.charts.compare import draw_comparison

@@ -87,13 +87,12 @@ def _explain(error: Exception) -> str:
     )
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Group,
+    commands=[assets, budget, compare, demo, explore, pick, record, render, roles, stats, survey],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="headgrid")
 def main() -> None:
     """Draw transformer attention as vector figures, facetted by head."""
     warnings.showwarning = show_warning  # type: ignore[assignment]
-
-
-COMMANDS = assets, budget, compare, demo, explore, pick, record, render, roles, stats, survey
-for command in COMMANDS:
-    main.add_command(command)

@@ -13,20 +13,12 @@ import click
 from headgrid.cli import shared
 from headgrid.cli.shared import option
 from headgrid.errors import CaptureError, check_choice
-from headgrid.options import FORMATS, FigureOptions
+from headgrid.options import FigureOptions, read_format
 
 if TYPE_CHECKING:
     from headgrid.capture.folders import CaptureFile
     from headgrid.capture.model import Capture
     from headgrid.charts.pick import HeadName, Source
-
-
-def check_files(files: Sequence[Path]) -> dict[Path, str]:
-    """Return each file's format, by its suffix."""
-    formats = {file: file.suffix.lower().removeprefix(".") for file in files}
-    for file, format in formats.items():
-        check_choice(f"the suffix of {file.name}", format, FORMATS)
-    return formats
 
 
 @click.command()
@@ -42,7 +34,7 @@ def check_files(files: Sequence[Path]) -> dict[Path, str]:
     "The figure; its suffix says the format. Give it again for another format.",
     required=True,
     multiple=True,
-    check=check_files,
+    check=lambda files: {file: read_format(file) for file in files},
 )
 @option("--figure heatmap|perhead|both", "Maps, profiles, or both in paired rows.", "heatmap")
 @shared.style_options
@@ -100,7 +92,7 @@ def _find_sources(files: Sequence[CaptureFile], names: Sequence[HeadName]) -> li
         if named:
             layer = int(named[1])
             sources.append(Source(place.text, layer, partial(_load, file, run, layer)))
-        elif any(Source(place.text, 0, partial(_load, file, run)).is_of(n.run) for n in names):
+        elif any(name.is_in(place.text) for name in names):
             capture = shared.read_file(file)
             sources.append(
                 Source(place.text, capture.layer_index, partial(capture.replace, run=run))
@@ -108,9 +100,9 @@ def _find_sources(files: Sequence[CaptureFile], names: Sequence[HeadName]) -> li
     return sources
 
 
-def _load(file: CaptureFile, run: str, layer: int | None = None) -> Capture:
+def _load(file: CaptureFile, run: str, layer: int) -> Capture:
     capture = shared.read_file(file)
-    if layer is not None and capture.layer_index != layer:
+    if capture.layer_index != layer:
         raise CaptureError(
             f"{file.path}: holds layer {capture.layer_index}, expected layer {layer}, as its name "
             "says; rename the file"

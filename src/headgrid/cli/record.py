@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from headgrid.cli.shared import add, option, path_option
+from headgrid.cli.shared import option, path_option
 from headgrid.errors import HeadgridError, HeadgridWarning, OptionError, RecordError
 
 if TYPE_CHECKING:
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
 
 #: Files whose frames stand between Python and the script.
 _OURS = (__file__, runpy.__file__, "<frozen runpy>")
-
-_HELP = """Run a script under the recorder and write layer{L}.pt for every layer.
-
-The script stays as it is: put it, and its own arguments, behind two dashes.
-
-\b
-    headgrid record --tokens-per-frame 1560 --forwards last -o captures -- \\
-        inference.py --prompt "an eagle"
-"""
 
 
 def _numbers(value: str) -> Any:
@@ -86,68 +77,68 @@ def _functions(values: tuple[str, ...]) -> dict[str, str]:
     return dict(value.split("=", 1) for value in values)
 
 
-_with_options = add(
-    path_option("-o --output DIR", "", required=True),
-    option("-m --module NAME", "Run a module instead of a script."),
-    option("--model CLASS", "Class of the model; else the one of most layers."),
-    option("--tokens-per-frame N", "Tokens of a frame, if the model does not say.", type=int),
-    option(
-        "--segments 0,12,30",
-        "Frame boundaries, or parts by name: text=0-226,video=226-17776/1350.",
-        check=_numbers,
-    ),
-    option("--query-segments 0,12,30", "", check=_numbers),
-    option("--key-segments 0,12,30", "", check=_numbers),
-    option("--key-tokens-per-frame N", "For cross-attention.", type=int),
-    option("--pool both|queries|keys|none", "Axes that are pooled; others keep tokens.", "both"),
-    option("--memory GIB", "What all matrices may take.", 4.0, type=float),
-    option("--key-labels FILE", "Words of the key tokens, one a line.", check=_lines),
-    option(
-        "--layers N|N-N|GLOB", "By number or module path; else all.", multiple=True, check=_layers
-    ),
-    option("--attention self|cross", "", "self"),
-    option(
-        "--forwards first|last|mean|all|N",
-        "Which of repeated forwards of a block count.",
-        check=_number_or_word,
-    ),
-    option("--batch N|mean|all", "Which batch element counts.", check=_number_or_word),
-    option(
-        "--query-position POLICY",
-        "growing, whole, counted:5, argument:current_start, or call:package.function.",
-    ),
-    option(
-        "--key-position POLICY",
-        "growing, whole, window:6, sink:1,window:6, or call:package.function.",
-    ),
-    option("--statistic logit|mass|entropy|max_logit", "", "logit"),
-    option("--sample N", "Query tokens a frame to estimate from.", type=int),
-    option("--irregular-mask error|mean|ignore", "", "error"),
-    option("--gaps error|keep", "", "error"),
-    option("--stream 0|1|both", "Which of two alternating forwards.", check=_number_or_word),
-    click.option("--check-keys/--no-check-keys", default=True, help="Stop if a cache rolled."),
-    option(
-        "--function functions PATH=READER",
-        "One more attention function, and the reader of its arguments.",
-        multiple=True,
-        check=_functions,
-    ),
-    option("--shard queries|sequence|heads", "What torchrun has cut."),
-    click.option("--prompt", default="", help="Written into the captures; fills {prompt}."),
-    option(
-        "--prompts FILE",
-        "Run once a line; {prompt}, {prompt_file}, {seed}, {run} in ARGS are filled in.",
-        check=_lines,
-    ),
-    option("--seed seeds N", "Fills {seed}; one, or one each.", multiple=True, type=int),
+@click.command(options_metavar="[OPTIONS] -o DIR --")
+@path_option("-o --output DIR", "", required=True)
+@option("-m --module NAME", "Run a module instead of a script.")
+@option("--model CLASS", "Class of the model; else the one of most layers.")
+@option("--tokens-per-frame N", "Tokens of a frame, if the model does not say.", type=int)
+@option(
+    "--segments 0,12,30",
+    "Frame boundaries, or parts by name: text=0-226,video=226-17776/1350.",
+    check=_numbers,
 )
-
-
-@click.command("record", help=_HELP, options_metavar="[OPTIONS] -o DIR --")
-@_with_options
+@option("--query-segments 0,12,30", "", check=_numbers)
+@option("--key-segments 0,12,30", "", check=_numbers)
+@option("--key-tokens-per-frame N", "For cross-attention.", type=int)
+@option("--pool both|queries|keys|none", "Axes that are pooled; others keep tokens.", "both")
+@option("--memory GIB", "What all matrices may take.", 4.0, type=float)
+@option("--key-labels FILE", "Words of the key tokens, one a line.", check=_lines)
+@option("--layers N|N-N|GLOB", "By number or module path; else all.", multiple=True, check=_layers)
+@option("--attention self|cross", "", "self")
+@option(
+    "--forwards first|last|mean|all|N",
+    "Which of repeated forwards of a block count.",
+    check=_number_or_word,
+)
+@option("--batch N|mean|all", "Which batch element counts.", check=_number_or_word)
+@option(
+    "--query-position POLICY",
+    "growing, whole, counted:5, argument:current_start, or call:package.function.",
+)
+@option(
+    "--key-position POLICY",
+    "growing, whole, window:6, sink:1,window:6, or call:package.function.",
+)
+@option("--statistic logit|mass|entropy|max_logit", "", "logit")
+@option("--sample N", "Query tokens a frame to estimate from.", type=int)
+@option("--irregular-mask error|mean|ignore", "", "error")
+@option("--gaps error|keep", "", "error")
+@option("--stream 0|1|both", "Which of two alternating forwards.", check=_number_or_word)
+@click.option("--check-keys/--no-check-keys", default=True, help="Stop if a cache rolled.")
+@option(
+    "--function functions PATH=READER",
+    "One more attention function, and the reader of its arguments.",
+    multiple=True,
+    check=_functions,
+)
+@option("--shard queries|sequence|heads", "What torchrun has cut.")
+@click.option("--prompt", default="", help="Written into the captures; fills {prompt}.")
+@option(
+    "--prompts FILE",
+    "Run once a line; {prompt}, {prompt_file}, {seed}, {run} in ARGS are filled in.",
+    check=_lines,
+)
+@option("--seed seeds N", "Fills {seed}; one, or one each.", multiple=True, type=int)
 @click.argument("script", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]...")
 def record(script: tuple[str, ...], **options: Any) -> None:
-    """Run a script under the recorder."""
+    """Run a script under the recorder and write layer{L}.pt for every layer.
+
+    The script stays as it is: put it, and its own arguments, behind two dashes.
+
+    \b
+        headgrid record --tokens-per-frame 1560 --forwards last -o captures -- \\
+            inference.py --prompt "an eagle"
+    """  # noqa: D301 - click reads \b
     shown = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *where: Any) -> None:

@@ -64,7 +64,7 @@ def roles(
 
     Writes roles.csv (each run), votes.csv, agreement.csv (of pairs of runs) and roles.svg.
     """
-    from headgrid.batch.survey_files import Target, write_csv, write_figure
+    from headgrid.batch.survey_files import write_csv, write_figure
     from headgrid.capture.files import write_bytes
     from headgrid.charts.roles import role_map
     from headgrid.options import FigureOptions
@@ -75,7 +75,7 @@ def roles(
     for export in exports:
         choices = _EXPORTS[check_choice("export", export, _EXPORTS)]
         check_choice(f"rule of export {export}", rule, choices)
-    target = Target(folder, (), formats, FigureOptions(**style), ppi)
+    FigureOptions(**style)  # refused before anything is read
     found = shared.read_survey(*shared.find_files(inputs))
     table = head_roles(found, rule, **dict(parameters))
     votes, agreement = role_votes(table), role_agreement(table)
@@ -85,7 +85,7 @@ def roles(
                 shared.show_path(write_bytes(folder / str(name) / file, text.encode()))
     for name, rows in {"roles": table, "votes": votes, "agreement": agreement}.items():
         shared.show_path(write_csv(rows, folder / f"{name}.csv"))
-    for path in write_figure("roles", partial(role_map, votes, **style), target, None, folder):
+    for path in write_figure(folder, "roles", partial(role_map, votes, **style), formats, ppi):
         shared.show_path(path)
     counts = votes.groupby("set")["role"].value_counts(sort=False).unstack()
     summary = agreement.join(counts, on="set")

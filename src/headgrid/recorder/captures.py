@@ -146,8 +146,8 @@ def _describe(layer: LayerRecord, values: Array, blocks: tuple[int, ...] | None)
     options, size = layer.options, layer.options.query_segments.tokens_per_frame
     loaded = {name: getattr(sys.modules.get(name), "__version__", None) for name in PACKAGES}
     versions = {name: str(version) for name, version in loaded.items() if version is not None}
-    data: dict[str, Any] = dict(options.metadata)
-    data |= {
+    data: dict[str, Any] = {
+        **options.metadata,
         "num_frames": int(values.shape[2]),
         "num_heads": int(values.shape[0]),
         "extraction_method": "headgrid.record",

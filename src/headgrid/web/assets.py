@@ -58,22 +58,20 @@ def write_assets(folder: str | Path, *, schema: str = "", executor: Executor | N
     ...     write_assets(folder).name.startswith("headgrid-")
     True
     """
-    script = shared_script(schema, executor).encode("utf-8")
-    path = Path(folder) / script_name(schema, executor)
+    name, script = shared_script(schema, executor)
+    path = Path(folder) / name
     if not (path.is_file() and path.read_bytes() == script):
         write_bytes(path, script)
     return path
 
 
-def script_name(schema: str = "", executor: Executor | None = None) -> str:
-    """Return the name of the shared script: versioned, with a hash of its content."""
-    digest = hashlib.sha256(shared_script(schema, executor).encode("utf-8")).hexdigest()
-    return f"headgrid-{__version__}-{digest[:12]}.js"
+def shared_script(schema: str, executor: Executor | None) -> tuple[str, bytes]:
+    """Return the shared script: Vega, Vega-Lite, vega-embed and the start code.
 
-
-def shared_script(schema: str = "", executor: Executor | None = None) -> str:
-    """Return the text of the shared script: Vega, Vega-Lite, vega-embed and the start code."""
-    return f"{load_bundle(schema, executor)}\n{start_code()}"
+    Its name, which comes first, has the version and a hash of its content.
+    """
+    script = f"{load_bundle(schema, executor)}\n{start_code()}".encode()
+    return f"headgrid-{__version__}-{hashlib.sha256(script).hexdigest()[:12]}.js", script
 
 
 def load_bundle(schema: str = "", executor: Executor | None = None) -> str:

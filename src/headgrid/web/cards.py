@@ -73,8 +73,7 @@ def show_card(recording: Any) -> str:
         none = "none: its block has not ended, or ended with an exception"
         return _card("Recording", [*rows, ("captures", none)])
     rows.append(("captures", _lines(map(repr, captures))))
-    layers = [capture.layer_index for capture in captures]
-    return _show_sinks("Recording", rows, _score(captures), layers)
+    return _show_sinks("Recording", rows, *_score(captures))
 
 
 @show_card.register
@@ -118,7 +117,7 @@ def _show_layers(layers: Layers) -> str:
     ]
     whose = shorten_text(shorten_list(runs), 80) or "Captures"
     title = f"{whose}: {count_noun(len(layers), 'layer')}"
-    return _show_sinks(title, rows, _score(layers), [capture.layer_index for capture in layers])
+    return _show_sinks(title, rows, *_score(layers))
 
 
 @show_card.register
@@ -151,12 +150,12 @@ def _show_range(color_range: ColorRange) -> str:
     return _card(f"Color range {_span(color_range.low, color_range.high)}", rows)
 
 
-def _score(captures: Sequence[Capture]) -> Array:
-    """Return the sink scores [capture, head], NaN beyond the heads of a capture."""
+def _score(captures: Sequence[Capture]) -> tuple[Array, list[int]]:
+    """Return the sink scores [capture, head], NaN beyond the heads of one, and their layers."""
     scores = np.full((len(captures), max(capture.num_heads for capture in captures)), np.nan)
     for row, capture in enumerate(captures):
         scores[row, : capture.num_heads] = sink_scores(capture)
-    return scores
+    return scores, [capture.layer_index for capture in captures]
 
 
 def _show_sinks(

@@ -331,8 +331,7 @@ class Explorer {
 
   step(name, step) {
     const places = this.run[`${name}s`];
-    const at = places.indexOf(this.state[name]) + step;
-    return this.change({ [name]: places[Math.min(places.length - 1, Math.max(0, at))] });
+    return this.change({ [name]: places[clamp(places.indexOf(this.state[name]) + step, 0, places.length - 1)] });
   }
 
   // Query, key and value at the mouse on the map or on the profile, if there is a value.
@@ -366,9 +365,8 @@ class Explorer {
   point(up, right) {
     const { keys, queries } = this.model;
     const start = [this.state.query === null ? queries.length - 1 : queries.indexOf(this.state.query), 0];
-    const within = (at, count) => Math.min(count - 1, Math.max(0, at));
     const [query, key] = this.pointed ? [this.pointed[0] + up, this.pointed[1] + right] : start;
-    this.pointed = [within(query, queries.length), within(key, keys.length)];
+    this.pointed = [clamp(query, 0, queries.length - 1), clamp(key, 0, keys.length - 1)];
     return this.draw();
   }
 
@@ -421,15 +419,9 @@ class Explorer {
     return save(`${this.stem}_${what}.csv`, "text/csv", writeTable(records));
   }
 
-  takeMap() {
-    const { keys, queries } = this.model;
-    const rows = queries.map((query, at) => this.values.row(this.state.head, at).map((value, key) => [query, keys[key], value]));
-    return this.takeTable("map", rows.flat().filter(([, , value]) => value !== null));
-  }
-
-  takeProfile() {
-    const { query } = this.state;
-    return this.takeTable("profile", this.rowOf().map((value, at) => [query, this.model.keys[at], value]));
+  // Query, key and value of each place of a row.
+  pairsOf(query) {
+    return this.rowOf(query).map((value, at) => [query, this.model.keys[at], value]);
   }
 
   // The values of the profile: of the last block, or of the query that was chosen, or another.
@@ -490,8 +482,11 @@ class Explorer {
     });
     const taken = {
       figure: () => this.takeFigure(),
-      map: () => this.takeMap(),
-      profile: () => this.takeProfile(),
+      map: () => {
+        const pairs = this.model.queries.flatMap((query) => this.pairsOf(query));
+        return this.takeTable("map", pairs.filter(([, , value]) => value !== null));
+      },
+      profile: () => this.takeTable("profile", this.pairsOf(this.state.query)),
       link: () => this.copy("address", location.href.split("#")[0] + writeAddress(this.state, this.page.runs)),
       command: () => this.copy("command", this.command),
     };

@@ -35,6 +35,8 @@ class Chart {
   }
 }
 
+const clamp = (number, least, most) => Math.min(most, Math.max(least, number));
+
 // Fits the overview's cells to the room there is; where they become narrow, the numbers
 // in them go.
 function fitOverview(spec, room, beside) {
@@ -94,7 +96,6 @@ function valueParameters(row) {
 // The colours of values in a range, those that `ColorScale` gives them, and the values at all stops
 // of the palette; the stops that a range does not use lie at its end.
 function colorScale([low, high], { colors, diverging, stops }) {
-  const clamp = (number, least, most) => Math.min(most, Math.max(least, number));
   const [start, end] = [diverging && low >= 0 ? 0.5 : 0, diverging && high <= 0 ? 0.5 : 1];
   const bent = diverging && low < 0 && high > 0 && Math.abs(low + high) > 1e-9 * high;
   // Straight pieces: from a value to a value, at places of the palette.

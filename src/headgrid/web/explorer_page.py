@@ -34,7 +34,7 @@ from headgrid.tables.tidy import DIGITS, round_values
 from headgrid.text import count_noun, shorten_list, shorten_text
 from headgrid.web import assets, livespecs
 from headgrid.web.page import write_document, write_script
-from headgrid.web.places import name_places, name_queries, pool_capture, pool_size
+from headgrid.web.places import name_places, name_queries, pool_capture, pool_sizes
 
 #: Pairs of a map up to which each is a cell of its own. Of more it is an image, as a redraw would
 #: take longer than a tenth of a second.
@@ -95,12 +95,6 @@ class View:
         return next(iter(self.survey.captures_of(self.set).values()))
 
     @property
-    def pools(self) -> tuple[int, int]:
-        """How many queries and keys share a place."""
-        queries = pool_size(self.first.query_axis) if self.has_maps else 1
-        return queries, pool_size(self.first.key_axis)
-
-    @property
     def has_maps(self) -> bool:
         """Whether there is a full matrix."""
         return self.first.full_frame_attention is not None
@@ -133,10 +127,11 @@ class View:
         queries = f"{len(query.numbers):,} {name_queries(query, key)} x " if self.has_maps else ""
         number = len(key.numbers)
         yield f"{queries}{number:,} key {key.noun if number == 1 else key.nouns}"
-        if self.pools != (1, 1):
+        rows, columns = pool_sizes(self.first)
+        if rows > 1 or columns > 1:
             noun = "" if query.name == key.name else f" {query.nouns}"
-            what = f"cell pools {self.pools[0]}{noun} x" if self.has_maps else "bar pools"
-            yield f"a {what} {self.pools[1]} {key.nouns} and shows the value of largest magnitude"
+            what = f"cell pools {rows}{noun} x" if self.has_maps else "bar pools"
+            yield f"a {what} {columns} {key.nouns} and shows the value of largest magnitude"
         if self.first.block_sizes:
             yield f"blocks [{shorten_list(self.first.block_sizes)}]"
         yield STATISTICS[self.first.statistic].title.lower()
@@ -225,7 +220,8 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
     fixed = quantile if isinstance(asked, str) else resolve_color_range(asked, [])
     measures = _draw_measures(shown, options)
     vectors = len(first.query_frames) * len(first.key_frames) <= MAX_CELLS
-    pools, preferred = shown.pools, options.statistic or "sink"
+    preferred = options.statistic or "sink"
+    rows, columns = pool_sizes(whole)
     return {
         "statistic": first.statistic,
         "title": STATISTICS[first.statistic].title,
@@ -234,8 +230,8 @@ def _describe_model(shown: View, options: ExplorerOptions) -> dict[str, Any]:
         "queries": list(first.query_frames) if shown.has_maps else [],
         "keys": list(first.key_frames),
         "places": {
-            "query": name_places(whole.query_axis, pools[0]),
-            "key": name_places(whole.key_axis, pools[1]),
+            "query": name_places(whole.query_axis, rows),
+            "key": name_places(whole.key_axis, columns),
         },
         "lastBlock": _tell_last_block(whole),
         "measures": measures,

@@ -27,8 +27,7 @@ from headgrid.tables.measures import Summary
 MAP_WIDTHS = (720, 576, 504, 432, 378, 324, 270, 216)
 
 # Text for a screen: a pixel is less than a point.
-_LOOK = replace(
-    Look(),
+_LOOK = Look(
     axis_title=12,
     tick_label=11,
     bar_label=11,

@@ -219,7 +219,7 @@ def _own_caption(spec: Spec) -> str:
 
 def _scripts(embed: str, schema: str, base: str, executor: Executor | None) -> list[Script]:
     if embed == "assets":
-        source = quote(base, safe="/:.") + assets.script_name(schema, executor)
+        source = quote(base, safe="/:.") + assets.shared_script(schema, executor)[0]
         return [(f'<script src="{source}"></script>', "'self'")]
     if embed == "cdn":
         tag = '<script src="{}" integrity="{}" crossorigin="anonymous"></script>'

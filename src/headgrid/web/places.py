@@ -23,9 +23,10 @@ _LABEL, _QUOTED = 500, 40  # letters of a label in a tooltip, and within a sente
 _DIRECTIONS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
 
-def pool_size(axis: Axis) -> int:
-    """Return how many neighbours share a place."""
-    return pool_factor(len(axis.numbers), MAX_PLACES)
+def pool_sizes(capture: Capture) -> tuple[int, int]:
+    """Return how many queries, and how many keys, share a place."""
+    queries = 1 if capture.full_frame_attention is None else len(capture.query_frames)
+    return pool_factor(queries, MAX_PLACES), pool_factor(len(capture.key_frames), MAX_PLACES)
 
 
 def pool_capture(capture: Capture) -> Capture:
@@ -41,7 +42,7 @@ def pool_capture(capture: Capture) -> Capture:
     """
     queries, keys = capture.query_axis, capture.key_axis
     matrices = capture.full_frame_attention is not None
-    rows, columns = pool_size(queries) if matrices else 1, pool_size(keys)
+    rows, columns = pool_sizes(capture)
     if rows == columns == 1:
         return capture
     heads = range(capture.num_heads if matrices else 0)

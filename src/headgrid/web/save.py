@@ -11,7 +11,7 @@ from typing import Any
 from headgrid.capture.files import write_bytes
 from headgrid.charts.spec import ChartLike, Spec, to_spec
 from headgrid.errors import check_choice
-from headgrid.options import EMBEDS, FORMATS, EmbedName
+from headgrid.options import EMBEDS, EmbedName, read_format
 from headgrid.render.convert import begin_render, check_marks
 from headgrid.web.assets import write_assets
 from headgrid.web.page import write_page
@@ -64,8 +64,7 @@ def save(
     '<svg xmlns="http:/'
     """
     target = Path(path)
-    format = target.suffix.lower().removeprefix(".")
-    check_choice(f"the suffix of {target.name}", format, FORMATS)
+    format = read_format(target)
     spec = to_spec(chart)
     (content,) = begin_save(spec, [format], ppi=ppi, embed=embed)()
     if format == "html" and embed == "assets":

@@ -30,12 +30,6 @@
   const style = new CSSStyleSheet();
   style.replaceSync("__STYLE__");
 
-  function addStyle(root) {
-    if (!root.adoptedStyleSheets.includes(style)) {
-      root.adoptedStyleSheets = [...root.adoptedStyleSheets, style];
-    }
-  }
-
   // Draws a figure with as many columns as fit. Widths are known once they were drawn.
   async function drawFigure(figure) {
     const view = figure.querySelector(".headgrid-view");
@@ -95,7 +89,8 @@
 
   // Draws every figure below a node that is not drawn yet; for pages that grow.
   function start(root = document) {
-    addStyle(root.getRootNode());
+    const { adoptedStyleSheets } = root.getRootNode();
+    if (!adoptedStyleSheets.includes(style)) adoptedStyleSheets.push(style);
     const figures = [...root.querySelectorAll("figure.headgrid:not([data-state])")];
     for (const figure of figures) figure.dataset.state = "drawing";
     return Promise.all(figures.map(drawFigure));
