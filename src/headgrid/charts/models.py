@@ -19,7 +19,7 @@ from headgrid.errors import OptionError, check_choice, show_value
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.pairs import OUTLIER
 from headgrid.survey.roles import expect_roles
-from headgrid.tables.measures import Summary, describe_measure
+from headgrid.tables.measures import Summary
 from headgrid.tables.tidy import round_values
 from headgrid.text import fit_title, measure_text, shorten_float, shorten_text
 
@@ -133,7 +133,7 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
         view=alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width),
     )
     caption = (
-        f"{title} ({describe_measure(measure, key_name)}) of {len(heads)} heads, {names[0]} across "
+        f"{title} ({summary.meaning}) of {len(heads)} heads, {names[0]} across "
         f"and {names[1]} up, equal on the grey line; {heads['outlier'].sum()} outliers in orange, "
         f"the largest with names: modified z-scores of differences beyond \u00b1{OUTLIER}."
     )

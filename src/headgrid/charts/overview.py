@@ -23,7 +23,7 @@ from headgrid.errors import CaptureError, check_choice
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey, expect_survey
 from headgrid.survey.roles import role_votes
-from headgrid.tables.measures import MEASURES, Summary, describe_measure, measure_diverges
+from headgrid.tables.measures import MEASURES, Summary
 from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
 
@@ -103,7 +103,7 @@ def draw_overview(
     table, name, names = summary.table, summary.name, list[str]()
     values = table.loc[table["head"].notna(), "mean"].dropna().to_numpy()
     ends = float(values.min()), float(values.max())
-    like = "logit" if change or measure_diverges(name, summary.statistic) else "mass"
+    like = "logit" if change or summary.diverges else "mass"
     scale = find_scale([_Values(ends, QuantileSketch.of(values), like)], options)
     heads = sorted(int(head) for head in table["head"].dropna().unique())
     rows = [int(n) for n in (layers if layers is not None else sorted(table["layer"].unique()))]
@@ -322,7 +322,7 @@ def finish_summary(
     caption: str,
 ) -> alt.FacetChart:
     """Finish a figure of a measure: what it draws of it, by what, and what else there is to say."""
-    table, name, statistic, key_name, description = summary
+    table, name, description = summary.table, summary.name, summary.description
     least, most = int(table["runs"].min()), int(table["runs"].max())
     runs = f"{most}" if least == most else f"{least} to {most}"
     found = {int(layer) for layer in table.loc[table["runs"].notna(), "layer"].dropna()}
@@ -336,9 +336,9 @@ def finish_summary(
         options,
         own=[f"{summary.title} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])],
         layers=layers,
-        caption=f"{summary.title} ({describe_measure(name, key_name)}){what}"
+        caption=f"{summary.title} ({summary.meaning}){what}"
         f"{description and f', {description}'}. {caption}",
-        meta={**meta, "measure": name, "statistic": statistic},
+        meta={**meta, "measure": name, "statistic": summary.statistic},
     )
     place = "isValid(datum.{0})?''+datum.{0}:'{1}'".format
     return chart.transform_calculate(column=place("head", _MEAN), row=place("layer", _MEAN))
