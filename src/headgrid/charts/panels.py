@@ -50,7 +50,6 @@ class Panels:
     columns: int
     field: str = "panel"  # numbers the panels from 0; "head" for all heads of one capture
     label: str = ""  # expression of a panel's name over `datum.value`, in place of the names
-    has_keys: bool = True  # the lowest panels have a key axis, where axes stand at the border
     below: int = 0  # so many of the first panels have others below them, in another grid
     extent: float | None = None  # room of the axes at the left, for grids over each other
     value_domain: tuple[float, float] | None = None  # of profiles in several grids on one scale
@@ -106,10 +105,10 @@ class Panels:
         """Return the expression of the panels that have an axis; all of them where it is empty."""
         if not look.border_axes:
             return ""
-        if side == "bottom" and not self.has_keys:
-            return NOWHERE
         if side == "left":
             return f"(parent.{self.field}%{self.columns}==0)"
+        if self.below >= len(self.heads):
+            return NOWHERE
         lowest = max(len(self.heads) - self.columns, self.below)
         return f"(parent.{self.field}>={lowest})"
 

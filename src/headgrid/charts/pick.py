@@ -266,10 +266,9 @@ def _draw_pairs(
     for start in range(0, len(panels.heads), columns):
         row = panels.part(start, start + columns)
         below = len(panels.part(start + columns, start + 2 * columns).heads)
-        upper = replace(row, has_keys=not look.border_axes)
+        upper = replace(row, below=len(row.heads))
         names = [f"sink={sink_texts(capture)[head]}" for capture, head in row.heads]
-        has_keys = not look.border_axes or below < len(row.heads)
-        lower = replace(row, names=names, below=below, has_keys=has_keys)
+        lower = replace(row, names=names, below=below)
         own = scale.part(start, start + columns)
         maps, records = draw_maps(upper, own, look, vectors=vectors, legend=start == 0)
         profiles, values = draw_profiles(lower, look)
