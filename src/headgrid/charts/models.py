@@ -110,7 +110,7 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     low, high = float(places.min()), float(places.max())
     room = 0.05 * (high - low or 1.0)
     low, high = shorten_float(low - room, 6), shorten_float(high + room, 6)
-    size = set_width(options, table.assign(set="")) or (180 if look.border_axes else 400)
+    size = set_width(options) or (180 if look.border_axes else 400)
     shown = heads[[*_HEAD, "outlier"]].assign(panel=0, a=places[:, 0], b=places[:, 1])
     records: Any = shown.to_dict("records")
     dots = (places - low) / (high - low) * size
@@ -163,7 +163,7 @@ def _draw_roles(table: pd.DataFrame, names: list[str], options: FigureOptions) -
     both = expect_roles(pd.concat(parts)).set_index([*_HEAD, "set"])["role"].unstack()
     roles, counts = [*both["to"].cat.categories], both.groupby([*models], observed=False).size()
     records: Any = counts.reset_index(name="heads").assign(panel=0).to_dict("records")
-    size = set_width(options, table.assign(set="")) or 54 * len(roles)
+    size = set_width(options) or 54 * len(roles)
     up, across = (fit_title(f"Role in {name}", size, look.axis_title) for name in names)
     axis = alt.Axis(ticks=False, labelAngle=0, labelOverlap=False, labelLimit=size / len(roles))
     more: dict[str, Any] = {"axis": axis, "scale": alt.Scale(domain=roles, padding=0)}

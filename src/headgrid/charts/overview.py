@@ -108,7 +108,8 @@ def draw_overview(
     heads = sorted(int(head) for head in table["head"].dropna().unique())
     rows = [int(n) for n in (layers if layers is not None else sorted(table["layer"].unique()))]
     look, title = find_look(options), summary.title + change
-    width, sets = set_width(options, table), table["set"].nunique()
+    sets = table["set"].nunique()
+    width = set_width(options, sets)
     table = _with_margins(table)
     if roles is not None:
         table, names = _with_roles(table, role_votes(roles))
@@ -262,11 +263,11 @@ def _letters(number: str) -> float:
     return 0.556 * len(number) - 0.278 * number.count(".") + 0.028 * number.count("-")
 
 
-def set_width(options: FigureOptions, summary: pd.DataFrame) -> float | None:
+def set_width(options: FigureOptions, sets: int = 1) -> float | None:
     """Return what a wanted width leaves for the panel of each set; None without one."""
     if options.points is None:
         return None
-    look, sets = find_look(options), summary["set"].nunique()
+    look = find_look(options)
     fixed = sets * look.left_room + (sets - 1) * SET_GAP + 2 * look.padding
     return panel_width(options.points, fixed, sets, 60)
 

@@ -128,7 +128,7 @@ def _trend_panel(
 ) -> alt.LayerChart | alt.FacetChart:
     look, table, name = find_look(options), summary.table, summary.name
     domain = _value_domain(table, signed=summary.diverges)
-    width = set_width(options, table) or (180 if look.border_axes else 480)
+    width = set_width(options, table["set"].nunique()) or (180 if look.border_axes else 480)
     height = min(width * 0.6, 270)
     apart = _apart(table)
     alone = len(apart) == len(layers)  # then there is no line to draw
