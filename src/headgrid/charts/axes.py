@@ -56,6 +56,7 @@ class Look:
     own_title: bool = True
     vectors: bool = False  # maps have a whole point for every cell, however many
     unit: float = 1.0  # points that a unit of the chart stands for
+    width: float | None = None  # of the whole figure in points, where one is wanted
     figure_title: float = 14
     title_offset: float = 16
     map_title: float = 11
@@ -94,7 +95,7 @@ class Look:
         changes: dict[str, Any] = {
             name: shorten_float(value / unit, 6)
             for name, value in vars(self).items()
-            if type(value) in (int, float) and name not in ("unit", "map_panel")
+            if type(value) in (int, float) and name not in ("unit", "width", "map_panel")
         }
         changes["point_size"] = shorten_float(self.point_size / unit**2, 6)
         return replace(self, **changes, unit=unit)
@@ -142,8 +143,8 @@ FAMILIES = {"sans": FONT_FAMILY, "serif": SERIF_FAMILY}
 
 
 def find_look(options: FigureOptions) -> Look:
-    """Return the look that is asked for, without regard to the width."""
-    return replace(_LOOKS[options.theme], font=options.font)
+    """Return the look that is asked for, its sizes without regard to the width."""
+    return replace(_LOOKS[options.theme], font=options.font, width=options.points)
 
 
 def restore_look(stored: Mapping[str, Any]) -> Look:
@@ -156,7 +157,7 @@ def restore_look(stored: Mapping[str, Any]) -> Look:
 
 def store_look(look: Look) -> dict[str, Any]:
     """Return what ``usermeta`` says of a look: nothing of the usual one."""
-    stored = {name: getattr(look, name) for name in ("theme", "font", "unit")}
+    stored = {name: getattr(look, name) for name in ("theme", "font", "unit", "width")}
     return {name: value for name, value in stored.items() if value != getattr(Look, name)}
 
 

@@ -74,7 +74,6 @@ def budget_curves(
         "of largest mass. In parentheses the smallest of sink+recent for 90, 95 and 99 %.",
         spacing={"row": look.profile_row_gap, "column": look.profile_column_gap},
         meta={"figure": "budget", "statistic": "mass", "layer": layer, "sink": sink},
-        width=options.points,
     )
 
 

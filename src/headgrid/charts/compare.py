@@ -102,6 +102,7 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         wider = options.points + (look.bar_offset + look.bar_thickness + look.bar_room) * look.unit
         wide = replace(options, width=wider)
         look = fit_maps(wide, panels.columns, a, vectors=vectors, share=0.5)
+        look = replace(look, width=options.points)
     if options.title is not None or not look.own_title:
         panels = _name_runs(panels, a, b, look)  # which the figure's own title would tell
     chart, records = _draw(panels, change, scales, look, vectors, below=below)
@@ -121,7 +122,6 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         "seen in both.",
         spacing={"row": look.map_row_gap, "column": look.map_column_gap},
         meta={**meta, **scales[0].meta, **of_change},
-        width=options.points,
     )
 
 

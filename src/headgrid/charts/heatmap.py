@@ -292,7 +292,6 @@ def _finish(
         f"{heads}, {sentences}",
         spacing={"row": gaps[0], "column": gaps[1]},
         meta={**own, "run": run, "prompt": prompt, **meta},
-        width=options.points,
     )
 
 

@@ -84,7 +84,7 @@ def compare_heads(
     look, draw = find_look(options), _draw_roles if roles else _draw_scatter
     panel, records, own, caption = draw(table, labels, options)
     text: Any = {"title": write_title(options, look, [own], [], 70), "caption": caption}
-    return finish_chart(facet_sets(panel, [""], look), records, look, width=options.points, **text)
+    return finish_chart(facet_sets(panel, [""], look), records, look, **text)
 
 
 def _draw_map(table: pd.DataFrame, names: list[str], options: FigureOptions) -> alt.FacetChart:

@@ -374,7 +374,6 @@ def finish_sets(
         caption=caption,
         spacing=SET_GAP + look.left_room,
         meta=meta,
-        width=options.points,
     )
 
 

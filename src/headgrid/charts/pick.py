@@ -246,9 +246,9 @@ def draw_pick(
         caption += f" Profiles: mean over the last block's queries, by key {axis}."
     broken = tell_gaps(query=first.query_axis, key=first.key_axis)
     caption = " ".join(filter(None, (caption, broken, tell_segments(first))))
-    title, width = write_title(options, look, [], captures, 90), options.points
+    title = write_title(options, look, [], captures, 90)
     return finish_chart(
-        chart, records, look, title=title, caption=caption, spacing=spacing, meta=meta, width=width
+        chart, records, look, title=title, caption=caption, spacing=spacing, meta=meta
     )
 
 

@@ -88,15 +88,12 @@ def finish_chart(
     caption: str = "",
     spacing: Mapping[str, float] | float = 0,
     meta: Mapping[str, Any] | None = None,
-    width: float | None = None,
 ) -> Drawn:
     """Add data (None where the parts have their own), title, caption and look to a composed chart.
 
-    ``width`` in points is found by `headgrid.render.convert` in ``usermeta``.
+    Its width in points is found by `headgrid.render.convert` in ``usermeta``.
     """
     stored = {**(meta or {}), **store_look(look), "caption": caption}
-    if width is not None:
-        stored["width"] = width
     composed: Any = chart
     text = alt.TitleParams(text=list(title), anchor="middle", offset=look.title_offset)
     finished: Drawn = composed.properties(
