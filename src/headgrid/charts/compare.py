@@ -120,7 +120,6 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         f"difference B \u2212 A, {tell_pairs(a)}, head by head. Color range of A and B "
         f"{scales[0].text}, of the difference {scales[1].text}. {change.num_visible:,} pairs are "
         "seen in both.",
-        spacing={"row": look.map_row_gap, "column": look.map_column_gap},
         meta={**meta, **scales[0].meta, **of_change},
     )
 

@@ -367,21 +367,20 @@ def finish_sets(
         for row in shown.to_dict("records")
     ]
     return finish_chart(
-        facet_sets(panel, list(names), look),
+        facet_sets(panel, list(names), look, SET_GAP + look.left_room),
         records,
         look,
         title=write_title(options, look, own, [], 70, layers),
         caption=caption,
-        spacing=SET_GAP + look.left_room,
         meta=meta,
     )
 
 
-def facet_sets(panel: Any, sets: Sequence[str], look: Look) -> alt.FacetChart:
+def facet_sets(panel: Any, sets: Sequence[str], look: Look, gap: float = 0) -> alt.FacetChart:
     """Put a panel for each set side by side, each under its name, by the field ``panel``."""
     names = [shorten_text(name, 60) for name in sets]
     label = f"{json.dumps(names)}[datum.value]"
     bare: dict[str, Any] = {} if any(names) else {"labelPadding": 0}
     size = look.map_title if any(names) else 0
     header = alt.Header(title=None, labelExpr=label, labelFontSize=size, **bare)
-    return facet_panels(panel, "panel", header, len(sets))
+    return facet_panels(panel, "panel", header, len(sets), gap)

@@ -221,12 +221,10 @@ def draw_pick(
     caption = f"{STATISTICS[statistic].title}: {'; '.join(listed)}."
     chart: alt.TopLevelMixin
     records: Records | None
-    spacing: Any
     if figure == "perhead":
         look = fit_grid(options, panels, shared=True)
         panels = _name_panels(panels, letters, look)
         chart, records = draw_profiles(panels, look)
-        spacing = {"row": look.profile_row_gap, "column": look.profile_column_gap}
     else:
         count = sum(capture.head_visible(head) for capture, head in heads)
         vectors = as_vectors(f"{first.source}: the figure", first, count, options.cells)
@@ -239,17 +237,13 @@ def draw_pick(
         caption += f" {of} {scale.text}."
         draw = draw_maps if figure == "heatmap" else _draw_pairs
         chart, records = draw(panels, scale, look, vectors=vectors)
-        gaps = {"row": look.map_row_gap, "column": look.map_column_gap}
-        spacing = gaps if figure == "heatmap" else look.stack_gap
     if figure != "heatmap":
         axis = first.key_axis.noun + (", on one axis" if look.shared_values else "")
         caption += f" Profiles: mean over the last block's queries, by key {axis}."
     broken = tell_gaps(query=first.query_axis, key=first.key_axis)
     caption = " ".join(filter(None, (caption, broken, tell_segments(first))))
     title = write_title(options, look, [], captures, 90)
-    return finish_chart(
-        chart, records, look, title=title, caption=caption, spacing=spacing, meta=meta
-    )
+    return finish_chart(chart, records, look, title=title, caption=caption, meta=meta)
 
 
 def _draw_pairs(
@@ -274,7 +268,7 @@ def _draw_pairs(
         profiles, values = draw_profiles(lower, look)
         for grid, data in ((maps, records), (profiles, values)):
             rows.append(fill(grid.properties(spacing=gap, bounds="flush"), data))
-    return Stack(vconcat=rows), None
+    return Stack(vconcat=rows, spacing=look.stack_gap), None
 
 
 def _name_panels(

@@ -66,7 +66,8 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
         *panels.words(size, "top", look.profile_title, look),
     )
     scales = {} if look.shared_values else {"y": "independent"}
-    chart = panels.facet(panel, look, look.profile_title, **scales)
+    gaps = look.profile_row_gap, look.profile_column_gap
+    chart = panels.facet(panel, look, look.profile_title, gaps, **scales)
     table, expected = panel_profiles(panels.heads, panels.field), range(len(panels.heads))
     records = nest(table, panels.statistic, keys, [panels.field], expected)
     return panels.unfold(chart, []), mark_absent(records, panels)

@@ -165,7 +165,6 @@ def draw_sheet(
         maps.look,
         title=write_title(options, maps.look, maps.title(), shown, 100),
         caption=maps.caption(vectors, description),
-        spacing={"row": maps.whole(_GAP), "column": maps.whole(gap)},
         meta={**meta, **maps.scale.meta},
     )
 
@@ -319,7 +318,8 @@ class _Sheet:
         header = alt.Header(title=None, labelExpr=label, labelFontSize=size)
         down, across = alt.Row("layer:O").header(row), alt.Column("head:O").header(header)
         facet = alt.FacetMapping(row=down, column=across)
-        return Grid(spec=panel, facet=facet, data=alt.InlineData(values=[]))
+        gaps = {"row": self.whole(_GAP), "column": self.whole(self.column_gap)}
+        return Grid(spec=panel, facet=facet, data=alt.InlineData(values=[]), spacing=gaps)
 
     def title(self) -> list[str]:
         several = len(self.layers) > 1

@@ -86,7 +86,6 @@ def finish_chart(
     *,
     title: Sequence[str] = (),
     caption: str = "",
-    spacing: Mapping[str, float] | float = 0,
     meta: Mapping[str, Any] | None = None,
 ) -> Drawn:
     """Add data (None where the parts have their own), title, caption and look to a composed chart.
@@ -100,7 +99,6 @@ def finish_chart(
         **({"title": text} if title else {}),
         description=caption,
         usermeta={"headgrid": stored},
-        spacing=spacing,
         # A grid has no size of its own in the layout of what stands over it.
         bounds="full" if isinstance(chart, alt.VConcatChart) else "flush",
     )
