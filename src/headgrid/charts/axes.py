@@ -144,7 +144,9 @@ FAMILIES = {"sans": FONT_FAMILY, "serif": SERIF_FAMILY}
 
 def find_look(options: FigureOptions) -> Look:
     """Return the look that is asked for, its sizes without regard to the width."""
-    return replace(_LOOKS[options.theme], font=options.font, width=options.points)
+    look = replace(_LOOKS[options.theme], font=options.font, width=options.points)
+    asked = options.value_axis
+    return replace(look, shared_values=asked == "shared") if asked else look
 
 
 def restore_look(stored: Mapping[str, Any]) -> Look:

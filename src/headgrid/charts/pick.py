@@ -210,6 +210,7 @@ def draw_pick(
     expect_alike(captures, purpose, ["statistic", *AXES])
     first, statistic = captures[0], captures[0].statistic
     columns = min(options.columns, len(heads))
+    options = replace(options, value_axis=options.value_axis or "shared")
     panels = Panels(tuple(heads), [], columns, marks=options.marks)
     letters = [f"({_letter(n)}) " for n in range(len(heads))] if len(heads) > 1 else [""]
     listed = [
@@ -222,14 +223,13 @@ def draw_pick(
     chart: alt.TopLevelMixin
     records: Records | None
     if figure == "perhead":
-        look = fit_grid(options, panels, shared=True)
+        look = fit_grid(options, panels)
         panels = _name_panels(panels, letters, look)
         chart, records = draw_profiles(panels, look)
     else:
         count = sum(capture.head_visible(head) for capture, head in heads)
         vectors = as_vectors(f"{first.source}: the figure", first, count, options.cells)
         look = fit_maps(options, columns, first, vectors=vectors)
-        look = replace(look, shared_values=options.value_axis != "independent")
         scale = find_scale([panels], options, heads, "panel")
         panels = _name_panels(panels, letters, look, scale)
         meta |= scale.meta
