@@ -32,6 +32,9 @@ NOWHERE = "false"
 KEY = "headgrid_hidden_key"
 
 _COLORBAR_TICKS, _SMALLEST_PANEL = 7, 36
+# Labels of values, as Vega writes them, and as 2e-5.
+_DECIMALS = "datum.label"
+_EXPONENTS = "datum.value ? replace(format(datum.value,'~e'),'e-','e\u2212') : '0'"
 # Those of seaborn's "colorblind" palette, in an order that parts the first ones most.
 _ROLE_COLORS = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#56b4e9", "#cc78bc", "#ca9161"]
 #: What brackets and names of segments take beside a panel, as a share of a label's size.
@@ -344,11 +347,11 @@ def _value_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> 
     ticks = value_ticks(low, high, count)
     signs = zip((low, high), saturates(values, scale.range), "\u2264\u2265", strict=True)
     ends = {end: sign for end, beyond, sign in signs if beyond}
+    label = plain_label(ticks)
     if not ends:
-        return {"labelExpr": short_label(ticks)}
+        return {} if label == _DECIMALS else {"labelExpr": _EXPONENTS}
     step = ticks[1] - ticks[0] if len(ticks) > 1 else high - low
     kept = [tick for tick in ticks if all(abs(tick - end) > 0.6 * step for end in ends)]
-    label = plain_label(ticks)
     for end, sign in ends.items():
         shown = json.dumps(f"{sign}\u2009{write_number(end, '.3g')}", ensure_ascii=False)
         label = f"datum.value{'<=' if end == low else '>='}{end!r}?{shown}:{label}"
@@ -356,18 +359,11 @@ def _value_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> 
     return {"values": sorted([*kept, *ends]), "labelExpr": label, "labelOverlap": False}
 
 
-def short_label(ticks: Collection[float]) -> Any:
-    """Return the label expression that writes 2e-5 where plain decimals would be long."""
-    texts = [f"{tick:g}" for tick in ticks]
-    if any("e" in text or len(text) > 7 for text in texts):
-        return "datum.value ? replace(format(datum.value,'~e'),'e-','e\u2212') : '0'"
-    return alt.Undefined
-
-
 def plain_label(ticks: Collection[float]) -> str:
-    """Return the label expression of `short_label` as a part of another."""
-    label = short_label(ticks)
-    return "datum.label" if label is alt.Undefined else f"({label})"
+    """Return the expression of a label, as a part of others: 2e-5 where decimals would be long."""
+    texts = [f"{tick:g}" for tick in ticks]
+    is_long = any("e" in text or len(text) > 7 for text in texts)
+    return f"({_EXPONENTS})" if is_long else _DECIMALS
 
 
 def unseen_key(by: str, look: Look) -> Any:
