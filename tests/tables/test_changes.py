@@ -135,6 +135,9 @@ def test_a_comparison_needs_full_matrices(pair):
     row = Capture.from_array(last_block=np.ones((3, 5)), query_frames=range(5), block_sizes=[2, 3])
     with pytest.raises(CaptureError, match="full_frame_attention is absent"):
         compare(row, pair[0])
+    for a, b, found in ((row, pair[0], "absent and present"), (pair[0], row, "present and absent")):
+        with pytest.raises(CaptureError, match=f"differ in full_frame_attention: {found}"):
+            subtract(a, b)
 
 
 @pytest.mark.parametrize("top", [0, -1, 1.5, True])

@@ -6,6 +6,7 @@ import sys
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,11 +15,10 @@ from headgrid import Capture, OptionError, head_statistics, layer_statistics, lo
 from headgrid.capture.statistic import STATISTICS
 from headgrid.tables.measures import (
     MEASURES,
+    Summary,
     dominant_periods,
-    measure_diverges,
     measure_heads,
     measure_table,
-    measure_title,
 )
 from synthetic import block_capture, waves
 
@@ -279,30 +279,38 @@ def test_the_table_has_one_row_per_run_layer_and_head_unrounded():
     assert list(measure_table([]).columns) == list(table.columns)
 
 
+def summary(name, statistic, key_name="Frame"):
+    return Summary(pd.DataFrame(), name, statistic, key_name)
+
+
 def test_titles_name_the_unit_and_tell_measures_apart():
-    assert measure_title("sink", "logit") == "Sink Score (logits)"
-    assert measure_title("entropy", "mass") == "Entropy of the Row (nats)"
-    assert measure_title("positive_share", "logit") == "Share of Positive Keys"
+    assert summary("sink", "logit").title == "Sink Score (logits)"
+    assert summary("entropy", "mass").title == "Entropy of the Row (nats)"
+    assert summary("positive_share", "logit").title == "Share of Positive Keys"
     for statistic in STATISTICS:
-        assert len({measure_title(name, statistic) for name in MEASURES}) == len(MEASURES)
+        assert len({summary(name, statistic).title for name in MEASURES}) == len(MEASURES)
+
+
+def test_meanings_name_what_a_key_is():
+    assert summary("sink_band", "logit", "Token").meaning.endswith("last-block row at key token 0")
 
 
 def test_differences_diverge_always_and_values_where_the_statistic_does():
     for name in ("first", "mid", "last", "middle_band", "head_diagonal_mean"):
-        assert measure_diverges(name, "logit")
-        assert not measure_diverges(name, "mass")
-        assert measure_diverges(name, "mass_difference")
-        assert not measure_diverges(name, "logit_std")
+        assert summary(name, "logit").diverges
+        assert not summary(name, "mass").diverges
+        assert summary(name, "mass_difference").diverges
+        assert not summary(name, "logit_std").diverges
     for statistic in STATISTICS:
-        assert measure_diverges("sink", statistic)
-        assert not measure_diverges("entropy", statistic)
+        assert summary("sink", statistic).diverges
+        assert not summary("entropy", statistic).diverges
 
 
 def test_an_unknown_measure_is_refused_with_the_near_miss():
     with pytest.raises(OptionError, match=r"measure is 'sinks', expected .*did you mean 'sink'"):
-        measure_title("sinks", "logit")
+        assert summary("sinks", "logit").title
     with pytest.raises(OptionError, match="expected one of first, mid"):
-        measure_diverges("", "logit")
+        assert summary("", "logit").diverges
 
 
 _DIGEST = """

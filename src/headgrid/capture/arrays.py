@@ -12,20 +12,14 @@ from headgrid.capture.schema import FULL, LAST, read_array, read_frames, try_arr
 from headgrid.errors import CaptureError
 
 
-def fit_arrays(
-    full: Any,
-    last: Any,
-    given: Mapping[str, Any],
-    *,
-    causal: bool = False,
-    labels: Sequence[object] | None = None,
-) -> dict[str, Any]:
+def fit_arrays(given: Mapping[str, Any], labels: Any, *, causal: bool) -> dict[str, Any]:
     """Return the fields with the two arrays, a batch of one taken off, a lone head's axis put on.
 
     With the blocks of ``causal``, and ``labels`` on the axes whose places they name.
     """
-    fields = {**given, FULL: fit_array(full, FULL, 3), LAST: fit_array(last, LAST, 2)}
-    fields |= {name: read_array(fields, name) for name in (FULL, LAST)}
+    fitted = {name: fit_array(given[name], name, axes) for name, axes in ((FULL, 3), (LAST, 2))}
+    fields = {**given, **fitted}
+    fields |= {name: read_array(fields, name) for name in fitted}
     if causal and (fields[FULL] is not None or fields[LAST] is not None):
         fields |= _make_causal(fields)
     if labels is not None:

@@ -7,8 +7,7 @@ recorded from a model. A second folder holds one layer of all-MiniLM-L6-v2 (Apac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -18,8 +17,6 @@ TITLE = "Layer {layer} of a synthetic demonstration (not recorded from a model)"
 REAL_TITLE = "Layer {layer} of all-MiniLM-L6-v2 (sentences as frames)"
 
 
-@contextmanager
-def demo_folder(*, real: bool = False) -> Iterator[Path]:
+def demo_folder(*, real: bool = False) -> AbstractContextManager[Path]:
     """Give the folder that holds the bundled captures, the synthetic or the recorded ones."""
-    with as_file(files("headgrid.capture") / ("demo_real" if real else "demo_captures")) as folder:
-        yield folder
+    return as_file(files("headgrid.capture") / ("demo_real" if real else "demo_captures"))

@@ -169,12 +169,13 @@ class Capture(Card):
         >>> Capture.from_array([[1.0, 9.0], [0.5, 0.5]], causal=True, labels=["The", "cat"])
         <Capture layer 0: logit, 1 head, 2 query x 2 key tokens, blocks [1, 1]>
         """
-        fields: dict[str, Any] = {"block_sizes": block_sizes, "query_frames": query_frames}
+        fields: dict[str, Any] = {FULL: array, LAST: last_block, "layer_index": layer}
+        fields |= {"block_sizes": block_sizes, "query_frames": query_frames}
         fields |= {"key_frames": key_frames, "last_block_query_frames": last_block_query_frames}
-        fields |= {"query_labels": query_labels, "key_labels": key_labels, "layer_index": layer}
+        fields |= {"query_labels": query_labels, "key_labels": key_labels}
         fields |= {"query_name": query_name, "key_name": key_name, "statistic": statistic}
         fields |= {"run": run, "prompt": prompt, "metadata": metadata or {}, "source": "array"}
-        return cls(**fit_arrays(array, last_block, fields, causal=causal, labels=labels))
+        return cls(**fit_arrays(fields, labels, causal=causal))
 
     @classmethod
     def from_dict(

@@ -164,14 +164,10 @@ def check_num_heads(metadata: Mapping[str, Any], heads: int, source: str) -> Non
 
 def _read_int(value: Any, kinds: str = "iuf") -> int | None:
     """Return an int from an int, a numpy or torch scalar, or a whole float; None from others."""
-    try:
-        number = as_array(value)
-        if number.size != 1 or number.dtype.kind not in kinds:
-            return None
-        whole = int(number.item())
-    except _NO_NUMBER:
+    number = try_array(value)
+    if number.size != 1 or number.dtype.kind not in kinds:
         return None
-    return whole if whole == number.item() else None
+    return int(number.item()) if float(number.item()).is_integer() else None
 
 
 def _read_whole(value: Any, name: str, source: str, least: int) -> int:

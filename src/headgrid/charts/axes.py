@@ -32,6 +32,9 @@ NOWHERE = "false"
 KEY = "headgrid_hidden_key"
 
 _COLORBAR_TICKS, _SMALLEST_PANEL = 7, 36
+# Labels of values, as Vega writes them, and as 2e-5.
+_DECIMALS = "datum.label"
+_EXPONENTS = "datum.value ? replace(format(datum.value,'~e'),'e-','e\u2212') : '0'"
 # Those of seaborn's "colorblind" palette, in an order that parts the first ones most.
 _ROLE_COLORS = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#56b4e9", "#cc78bc", "#ca9161"]
 #: What brackets and names of segments take beside a panel, as a share of a label's size.
@@ -56,6 +59,7 @@ class Look:
     own_title: bool = True
     vectors: bool = False  # maps have a whole point for every cell, however many
     unit: float = 1.0  # points that a unit of the chart stands for
+    width: float | None = None  # of the whole figure in points, where one is wanted
     figure_title: float = 14
     title_offset: float = 16
     map_title: float = 11
@@ -94,7 +98,7 @@ class Look:
         changes: dict[str, Any] = {
             name: shorten_float(value / unit, 6)
             for name, value in vars(self).items()
-            if type(value) in (int, float) and name not in ("unit", "map_panel")
+            if type(value) in (int, float) and name not in ("unit", "width", "map_panel")
         }
         changes["point_size"] = shorten_float(self.point_size / unit**2, 6)
         return replace(self, **changes, unit=unit)
@@ -142,8 +146,10 @@ FAMILIES = {"sans": FONT_FAMILY, "serif": SERIF_FAMILY}
 
 
 def find_look(options: FigureOptions) -> Look:
-    """Return the look that is asked for, without regard to the width."""
-    return replace(_LOOKS[options.theme], font=options.font)
+    """Return the look that is asked for, its sizes without regard to the width."""
+    look = replace(_LOOKS[options.theme], font=options.font, width=options.points)
+    asked = options.value_axis
+    return replace(look, shared_values=asked == "shared") if asked else look
 
 
 def restore_look(stored: Mapping[str, Any]) -> Look:
@@ -156,7 +162,7 @@ def restore_look(stored: Mapping[str, Any]) -> Look:
 
 def store_look(look: Look) -> dict[str, Any]:
     """Return what ``usermeta`` says of a look: nothing of the usual one."""
-    stored = {name: getattr(look, name) for name in ("theme", "font", "unit")}
+    stored = {name: getattr(look, name) for name in ("theme", "font", "unit", "width")}
     return {name: value for name, value in stored.items() if value != getattr(Look, name)}
 
 
@@ -341,11 +347,11 @@ def _value_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> 
     ticks = value_ticks(low, high, count)
     signs = zip((low, high), saturates(values, scale.range), "\u2264\u2265", strict=True)
     ends = {end: sign for end, beyond, sign in signs if beyond}
+    label = plain_label(ticks)
     if not ends:
-        return {"labelExpr": short_label(ticks)}
+        return {} if label == _DECIMALS else {"labelExpr": _EXPONENTS}
     step = ticks[1] - ticks[0] if len(ticks) > 1 else high - low
     kept = [tick for tick in ticks if all(abs(tick - end) > 0.6 * step for end in ends)]
-    label = plain_label(ticks)
     for end, sign in ends.items():
         shown = json.dumps(f"{sign}\u2009{write_number(end, '.3g')}", ensure_ascii=False)
         label = f"datum.value{'<=' if end == low else '>='}{end!r}?{shown}:{label}"
@@ -353,18 +359,11 @@ def _value_ticks(scale: ColorScale, count: int, values: tuple[float, float]) -> 
     return {"values": sorted([*kept, *ends]), "labelExpr": label, "labelOverlap": False}
 
 
-def short_label(ticks: Collection[float]) -> Any:
-    """Return the label expression that writes 2e-5 where plain decimals would be long."""
-    texts = [f"{tick:g}" for tick in ticks]
-    if any("e" in text or len(text) > 7 for text in texts):
-        return "datum.value ? replace(format(datum.value,'~e'),'e-','e\u2212') : '0'"
-    return alt.Undefined
-
-
 def plain_label(ticks: Collection[float]) -> str:
-    """Return the label expression of `short_label` as a part of another."""
-    label = short_label(ticks)
-    return "datum.label" if label is alt.Undefined else f"({label})"
+    """Return the expression of a label, as a part of others: 2e-5 where decimals would be long."""
+    texts = [f"{tick:g}" for tick in ticks]
+    is_long = any("e" in text or len(text) > 7 for text in texts)
+    return f"({_EXPONENTS})" if is_long else _DECIMALS
 
 
 def unseen_key(by: str, look: Look) -> Any:

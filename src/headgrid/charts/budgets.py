@@ -63,8 +63,9 @@ def budget_curves(
     layer, blocks = capture.layer_index, count_noun(int(table["blocks"].max()), "Block")
     own = [f"Layer {layer}: Mass Kept by Caches with {count_noun(sink, 'Sink')}"]
     own += [f"Mean over {blocks}; in Parentheses the Smallest for 90, 95, 99 %"]
+    gaps = look.profile_row_gap, look.profile_column_gap
     return finish_chart(
-        panels.facet(_draw_panel(panels, look), look, look.profile_title),
+        panels.facet(_draw_panel(panels, look), look, look.profile_title, gaps),
         json.loads(records.to_json(orient="records", double_precision=4)),
         look,
         title=write_title(options, look, own, [capture], 70),
@@ -72,9 +73,7 @@ def budget_curves(
         f"the visible mass that caches keep, mean over {blocks.lower()} and one standard deviation."
         f" sink+recent: the first {sink} and the most recent {capture.key_axis.nouns}; best: those "
         "of largest mass. In parentheses the smallest of sink+recent for 90, 95 and 99 %.",
-        spacing={"row": look.profile_row_gap, "column": look.profile_column_gap},
         meta={"figure": "budget", "statistic": "mass", "layer": layer, "sink": sink},
-        width=options.points,
     )
 
 

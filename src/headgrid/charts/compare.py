@@ -102,6 +102,7 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         wider = options.points + (look.bar_offset + look.bar_thickness + look.bar_room) * look.unit
         wide = replace(options, width=wider)
         look = fit_maps(wide, panels.columns, a, vectors=vectors, share=0.5)
+        look = replace(look, width=options.points)
     if options.title is not None or not look.own_title:
         panels = _name_runs(panels, a, b, look)  # which the figure's own title would tell
     chart, records = _draw(panels, change, scales, look, vectors, below=below)
@@ -119,9 +120,7 @@ def draw_comparison(a: Capture, b: Capture, options: FigureOptions) -> alt.Facet
         f"difference B \u2212 A, {tell_pairs(a)}, head by head. Color range of A and B "
         f"{scales[0].text}, of the difference {scales[1].text}. {change.num_visible:,} pairs are "
         "seen in both.",
-        spacing={"row": look.map_row_gap, "column": look.map_column_gap},
         meta={**meta, **scales[0].meta, **of_change},
-        width=options.points,
     )
 
 

@@ -174,8 +174,8 @@ def draw_heatmap(capture: Capture, options: FigureOptions) -> alt.FacetChart:
         ranges or (_count_zeros(capture, heads) if scale.is_log else ""),
         "" if vectors else _describe_tiles(capture),
     )
-    meta, gaps = {"figure": "heatmap", **scale.meta}, (look.map_row_gap, look.map_column_gap)
-    return _finish(chart, records, look, capture, options, (own, frames), width, told, meta, gaps)
+    meta = {"figure": "heatmap", **scale.meta}
+    return _finish(chart, records, look, capture, options, (own, frames), width, told, meta)
 
 
 def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
@@ -205,8 +205,8 @@ def draw_perhead(capture: Capture, options: FigureOptions) -> alt.FacetChart:
     )
     title, told = (own, f"Query: {frames}{span}"), (caption, broken, scores, tell_segments(capture))
     width = min(options.columns, len(heads)) * (look.profile_width + 46) + 10
-    meta, gaps = {"figure": "perhead"}, (look.profile_row_gap, look.profile_column_gap)
-    return _finish(chart, records, look, capture, options, title, width, told, meta, gaps)
+    meta = {"figure": "perhead"}
+    return _finish(chart, records, look, capture, options, title, width, told, meta)
 
 
 def as_vectors(
@@ -270,7 +270,6 @@ def _finish(
     width: float,
     told: Sequence[str],
     meta: dict[str, Any],
-    gaps: tuple[float, float],
 ) -> alt.FacetChart:
     """Finish a figure of one capture, so many points wide: ``title`` is its own and the frames."""
     # Bold Arial of 14 points: 8.1 points a column on average, measured on prose.
@@ -290,9 +289,7 @@ def _finish(
         title=[*lines, title[1]] if lines else [],
         caption=f"{run}{run and ', '}layer {capture.layer_index}: {statistic.title}{meaning}, "
         f"{heads}, {sentences}",
-        spacing={"row": gaps[0], "column": gaps[1]},
         meta={**own, "run": run, "prompt": prompt, **meta},
-        width=options.points,
     )
 
 

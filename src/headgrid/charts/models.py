@@ -19,7 +19,7 @@ from headgrid.errors import OptionError, check_choice, show_value
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.pairs import OUTLIER
 from headgrid.survey.roles import expect_roles
-from headgrid.tables.measures import Summary, describe_measure
+from headgrid.tables.measures import Summary
 from headgrid.tables.tidy import round_values
 from headgrid.text import fit_title, measure_text, shorten_float, shorten_text
 
@@ -84,7 +84,7 @@ def compare_heads(
     look, draw = find_look(options), _draw_roles if roles else _draw_scatter
     panel, records, own, caption = draw(table, labels, options)
     text: Any = {"title": write_title(options, look, [own], [], 70), "caption": caption}
-    return finish_chart(facet_sets(panel, [""], look), records, look, width=options.points, **text)
+    return finish_chart(facet_sets(panel, [""], look), records, look, **text)
 
 
 def _draw_map(table: pd.DataFrame, names: list[str], options: FigureOptions) -> alt.FacetChart:
@@ -110,7 +110,7 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
     low, high = float(places.min()), float(places.max())
     room = 0.05 * (high - low or 1.0)
     low, high = shorten_float(low - room, 6), shorten_float(high + room, 6)
-    size = set_width(options, table.assign(set="")) or (180 if look.border_axes else 400)
+    size = set_width(options) or (180 if look.border_axes else 400)
     shown = heads[[*_HEAD, "outlier"]].assign(panel=0, a=places[:, 0], b=places[:, 1])
     records: Any = shown.to_dict("records")
     dots = (places - low) / (high - low) * size
@@ -133,7 +133,7 @@ def _draw_scatter(table: pd.DataFrame, names: list[str], options: FigureOptions)
         view=alt.ViewBackground(stroke=INK, strokeWidth=look.frame_width),
     )
     caption = (
-        f"{title} ({describe_measure(measure, key_name)}) of {len(heads)} heads, {names[0]} across "
+        f"{title} ({summary.meaning}) of {len(heads)} heads, {names[0]} across "
         f"and {names[1]} up, equal on the grey line; {heads['outlier'].sum()} outliers in orange, "
         f"the largest with names: modified z-scores of differences beyond \u00b1{OUTLIER}."
     )
@@ -163,7 +163,7 @@ def _draw_roles(table: pd.DataFrame, names: list[str], options: FigureOptions) -
     both = expect_roles(pd.concat(parts)).set_index([*_HEAD, "set"])["role"].unstack()
     roles, counts = [*both["to"].cat.categories], both.groupby([*models], observed=False).size()
     records: Any = counts.reset_index(name="heads").assign(panel=0).to_dict("records")
-    size = set_width(options, table.assign(set="")) or 54 * len(roles)
+    size = set_width(options) or 54 * len(roles)
     up, across = (fit_title(f"Role in {name}", size, look.axis_title) for name in names)
     axis = alt.Axis(ticks=False, labelAngle=0, labelOverlap=False, labelLimit=size / len(roles))
     more: dict[str, Any] = {"axis": axis, "scale": alt.Scale(domain=roles, padding=0)}

@@ -23,7 +23,7 @@ from headgrid.errors import CaptureError, check_choice
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey, expect_survey
 from headgrid.survey.roles import role_votes
-from headgrid.tables.measures import MEASURES, Summary, describe_measure, measure_diverges
+from headgrid.tables.measures import MEASURES, Summary
 from headgrid.tables.tidy import round_values
 from headgrid.text import shorten_text
 
@@ -103,12 +103,13 @@ def draw_overview(
     table, name, names = summary.table, summary.name, list[str]()
     values = table.loc[table["head"].notna(), "mean"].dropna().to_numpy()
     ends = float(values.min()), float(values.max())
-    like = "logit" if change or measure_diverges(name, summary.statistic) else "mass"
+    like = "logit" if change or summary.diverges else "mass"
     scale = find_scale([_Values(ends, QuantileSketch.of(values), like)], options)
     heads = sorted(int(head) for head in table["head"].dropna().unique())
     rows = [int(n) for n in (layers if layers is not None else sorted(table["layer"].unique()))]
     look, title = find_look(options), summary.title + change
-    width, sets = set_width(options, table), table["set"].nunique()
+    sets = table["set"].nunique()
+    width = set_width(options, sets)
     table = _with_margins(table)
     if roles is not None:
         table, names = _with_roles(table, role_votes(roles))
@@ -262,11 +263,11 @@ def _letters(number: str) -> float:
     return 0.556 * len(number) - 0.278 * number.count(".") + 0.028 * number.count("-")
 
 
-def set_width(options: FigureOptions, summary: pd.DataFrame) -> float | None:
+def set_width(options: FigureOptions, sets: int = 1) -> float | None:
     """Return what a wanted width leaves for the panel of each set; None without one."""
     if options.points is None:
         return None
-    look, sets = find_look(options), summary["set"].nunique()
+    look = find_look(options)
     fixed = sets * look.left_room + (sets - 1) * SET_GAP + 2 * look.padding
     return panel_width(options.points, fixed, sets, 60)
 
@@ -322,7 +323,7 @@ def finish_summary(
     caption: str,
 ) -> alt.FacetChart:
     """Finish a figure of a measure: what it draws of it, by what, and what else there is to say."""
-    table, name, statistic, key_name, description = summary
+    table, name, description = summary.table, summary.name, summary.description
     least, most = int(table["runs"].min()), int(table["runs"].max())
     runs = f"{most}" if least == most else f"{least} to {most}"
     found = {int(layer) for layer in table.loc[table["runs"].notna(), "layer"].dropna()}
@@ -336,9 +337,9 @@ def finish_summary(
         options,
         own=[f"{summary.title} by {by}", *([f"Mean over {runs} Runs"] if most > 1 else [])],
         layers=layers,
-        caption=f"{summary.title} ({describe_measure(name, key_name)}){what}"
+        caption=f"{summary.title} ({summary.meaning}){what}"
         f"{description and f', {description}'}. {caption}",
-        meta={**meta, "measure": name, "statistic": statistic},
+        meta={**meta, "measure": name, "statistic": summary.statistic},
     )
     place = "isValid(datum.{0})?''+datum.{0}:'{1}'".format
     return chart.transform_calculate(column=place("head", _MEAN), row=place("layer", _MEAN))
@@ -366,22 +367,20 @@ def finish_sets(
         for row in shown.to_dict("records")
     ]
     return finish_chart(
-        facet_sets(panel, list(names), look),
+        facet_sets(panel, list(names), look, SET_GAP + look.left_room),
         records,
         look,
         title=write_title(options, look, own, [], 70, layers),
         caption=caption,
-        spacing=SET_GAP + look.left_room,
         meta=meta,
-        width=options.points,
     )
 
 
-def facet_sets(panel: Any, sets: Sequence[str], look: Look) -> alt.FacetChart:
+def facet_sets(panel: Any, sets: Sequence[str], look: Look, gap: float = 0) -> alt.FacetChart:
     """Put a panel for each set side by side, each under its name, by the field ``panel``."""
     names = [shorten_text(name, 60) for name in sets]
     label = f"{json.dumps(names)}[datum.value]"
     bare: dict[str, Any] = {} if any(names) else {"labelPadding": 0}
     size = look.map_title if any(names) else 0
     header = alt.Header(title=None, labelExpr=label, labelFontSize=size, **bare)
-    return facet_panels(panel, "panel", header, len(sets))
+    return facet_panels(panel, "panel", header, len(sets), gap)

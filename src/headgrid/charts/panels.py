@@ -50,7 +50,6 @@ class Panels:
     columns: int
     field: str = "panel"  # numbers the panels from 0; "head" for all heads of one capture
     label: str = ""  # expression of a panel's name over `datum.value`, in place of the names
-    has_keys: bool = True  # the lowest panels have a key axis, where axes stand at the border
     below: int = 0  # so many of the first panels have others below them, in another grid
     extent: float | None = None  # room of the axes at the left, for grids over each other
     value_domain: tuple[float, float] | None = None  # of profiles in several grids on one scale
@@ -106,10 +105,10 @@ class Panels:
         """Return the expression of the panels that have an axis; all of them where it is empty."""
         if not look.border_axes:
             return ""
-        if side == "bottom" and not self.has_keys:
-            return NOWHERE
         if side == "left":
             return f"(parent.{self.field}%{self.columns}==0)"
+        if self.below >= len(self.heads):
+            return NOWHERE
         lowest = max(len(self.heads) - self.columns, self.below)
         return f"(parent.{self.field}>={lowest})"
 
@@ -132,13 +131,16 @@ class Panels:
         names = [*(self.lookups() or ["head:O"]), *shown, f"{self.statistic}:Q"]
         return [alt.Tooltip(name) for name in names]  # altair takes milliseconds for text
 
-    def facet(self, panel: Any, look: Look, size: float, **scales: Any) -> alt.FacetChart:
-        """Facet a panel, each with its own axes and with its name, of that size, over it."""
+    def facet(
+        self, panel: Any, look: Look, size: float, gaps: tuple[float, float], **scales: Any
+    ) -> alt.FacetChart:
+        """Facet a panel, under its name of that size, with gaps between rows and columns."""
         label = self.label or f"{json.dumps(list(self.names))}[datum.value]"
         header = alt.Header(title=None, labelExpr=label, labelFontSize=size)
         if look.inside_labels:  # Vega-Lite ignores `labels: false` for facets that wrap
             header = alt.Header(title=None, labelExpr="''", labelFontSize=0, labelPadding=0)
-        return facet_panels(panel, self.field, header, self.columns, **scales)
+        spacing = {"row": gaps[0], "column": gaps[1]}
+        return facet_panels(panel, self.field, header, self.columns, spacing, **scales)
 
     def unfold(
         self, chart: alt.FacetChart, index: Sequence[str], scale: ColorScale | None = None
@@ -177,7 +179,8 @@ class Panels:
         over += [draw_sums(axes[1], self.heads, width, self.field)] if self.sums else []
         key = [unseen_key(self.field, look)] if has_key and self.unseen else []
         panel = alt.layer(frame, *layers, *over, *words, *key, width=width, height=height)
-        return self.facet(panel, look, letters or look.map_title)
+        gaps = look.map_row_gap, look.map_column_gap
+        return self.facet(panel, look, letters or look.map_title, gaps)
 
     def words(
         self, size: tuple[float, float], baseline: str, letters: float, look: Look, lift: float = 0
@@ -199,7 +202,7 @@ class Panels:
 
 
 def facet_panels(
-    panel: Any, field: str, header: alt.Header, columns: int, **scales: Any
+    panel: Any, field: str, header: alt.Header, columns: int, spacing: Any, **scales: Any
 ) -> alt.FacetChart:
     """Facet a panel by a field, each panel with its own axes, and scales where that is said."""
     facet = alt.Facet(f"{field}:O", header=header)
@@ -208,7 +211,8 @@ def facet_panels(
     if scales:
         resolve.scale = alt.ScaleResolveMap(**scales)
     # Not the chart's own methods: each of them copies the whole chart.
-    return Grid(spec=panel, facet=facet, data=data, columns=columns, resolve=resolve)
+    layout: dict[str, Any] = {"columns": columns, "spacing": spacing, "resolve": resolve}
+    return Grid(spec=panel, facet=facet, data=data, **layout)
 
 
 def draw_maps(

@@ -210,6 +210,7 @@ def draw_pick(
     expect_alike(captures, purpose, ["statistic", *AXES])
     first, statistic = captures[0], captures[0].statistic
     columns = min(options.columns, len(heads))
+    options = replace(options, value_axis=options.value_axis or "shared")
     panels = Panels(tuple(heads), [], columns, marks=options.marks)
     letters = [f"({_letter(n)}) " for n in range(len(heads))] if len(heads) > 1 else [""]
     listed = [
@@ -221,17 +222,14 @@ def draw_pick(
     caption = f"{STATISTICS[statistic].title}: {'; '.join(listed)}."
     chart: alt.TopLevelMixin
     records: Records | None
-    spacing: Any
     if figure == "perhead":
-        look = fit_grid(options, panels, shared=True)
+        look = fit_grid(options, panels)
         panels = _name_panels(panels, letters, look)
         chart, records = draw_profiles(panels, look)
-        spacing = {"row": look.profile_row_gap, "column": look.profile_column_gap}
     else:
         count = sum(capture.head_visible(head) for capture, head in heads)
         vectors = as_vectors(f"{first.source}: the figure", first, count, options.cells)
         look = fit_maps(options, columns, first, vectors=vectors)
-        look = replace(look, shared_values=options.value_axis != "independent")
         scale = find_scale([panels], options, heads, "panel")
         panels = _name_panels(panels, letters, look, scale)
         meta |= scale.meta
@@ -239,17 +237,13 @@ def draw_pick(
         caption += f" {of} {scale.text}."
         draw = draw_maps if figure == "heatmap" else _draw_pairs
         chart, records = draw(panels, scale, look, vectors=vectors)
-        gaps = {"row": look.map_row_gap, "column": look.map_column_gap}
-        spacing = gaps if figure == "heatmap" else look.stack_gap
     if figure != "heatmap":
         axis = first.key_axis.noun + (", on one axis" if look.shared_values else "")
         caption += f" Profiles: mean over the last block's queries, by key {axis}."
     broken = tell_gaps(query=first.query_axis, key=first.key_axis)
     caption = " ".join(filter(None, (caption, broken, tell_segments(first))))
-    title, width = write_title(options, look, [], captures, 90), options.points
-    return finish_chart(
-        chart, records, look, title=title, caption=caption, spacing=spacing, meta=meta, width=width
-    )
+    title = write_title(options, look, [], captures, 90)
+    return finish_chart(chart, records, look, title=title, caption=caption, meta=meta)
 
 
 def _draw_pairs(
@@ -266,16 +260,15 @@ def _draw_pairs(
     for start in range(0, len(panels.heads), columns):
         row = panels.part(start, start + columns)
         below = len(panels.part(start + columns, start + 2 * columns).heads)
-        upper = replace(row, has_keys=not look.border_axes)
+        upper = replace(row, below=len(row.heads))
         names = [f"sink={sink_texts(capture)[head]}" for capture, head in row.heads]
-        has_keys = not look.border_axes or below < len(row.heads)
-        lower = replace(row, names=names, below=below, has_keys=has_keys)
+        lower = replace(row, names=names, below=below)
         own = scale.part(start, start + columns)
         maps, records = draw_maps(upper, own, look, vectors=vectors, legend=start == 0)
         profiles, values = draw_profiles(lower, look)
         for grid, data in ((maps, records), (profiles, values)):
             rows.append(fill(grid.properties(spacing=gap, bounds="flush"), data))
-    return Stack(vconcat=rows), None
+    return Stack(vconcat=rows, spacing=look.stack_gap), None
 
 
 def _name_panels(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import altair as alt
@@ -66,7 +65,8 @@ def draw_profiles(panels: Panels, look: Look) -> tuple[alt.FacetChart, Records]:
         *panels.words(size, "top", look.profile_title, look),
     )
     scales = {} if look.shared_values else {"y": "independent"}
-    chart = panels.facet(panel, look, look.profile_title, **scales)
+    gaps = look.profile_row_gap, look.profile_column_gap
+    chart = panels.facet(panel, look, look.profile_title, gaps, **scales)
     table, expected = panel_profiles(panels.heads, panels.field), range(len(panels.heads))
     records = nest(table, panels.statistic, keys, [panels.field], expected)
     return panels.unfold(chart, []), mark_absent(records, panels)
@@ -81,15 +81,11 @@ def _steps(area: alt.Chart, place: float) -> Any:
     return corners.encode(x=alt.X("x:Q", scale=None, axis=None), y2=alt.Y2Datum(0))
 
 
-def fit_grid(options: FigureOptions, panels: Panels, *, shared: bool = False) -> Look:
+def fit_grid(options: FigureOptions, panels: Panels) -> Look:
     """Return the look of a grid of profiles, its columns apart by what stands between them."""
-    columns = min(panels.columns, len(panels.heads))
-    look = fit_profiles(options, columns, panels.first.key_axis)
-    shared = shared or look.shared_values
-    shared = shared if options.value_axis is None else options.value_axis == "shared"
-    gap = profile_gap(panels, replace(look, shared_values=shared))
-    look = fit_profiles(options, columns, panels.first.key_axis, gap)
-    return replace(look, shared_values=shared)
+    columns, axis = min(panels.columns, len(panels.heads)), panels.first.key_axis
+    gap = profile_gap(panels, fit_profiles(options, columns, axis))
+    return fit_profiles(options, columns, axis, gap)
 
 
 def profile_gap(panels: Panels, look: Look) -> float:

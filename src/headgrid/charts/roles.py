@@ -59,7 +59,7 @@ def role_map(
     places = {"row": votes["layer"].astype(str), "column": votes["head"].astype(str)}
     shown = votes[["set", "layer", "head", "role", "runs"]]
     return finish_sets(
-        _draw_panel(votes, layers, look, set_width(options, votes)),
+        _draw_panel(votes, layers, look, set_width(options, votes["set"].nunique())),
         shown.assign(share=votes["share"].round(6), **places),
         options,
         own=own,

@@ -170,12 +170,13 @@ class ColorScale:
         return [name + text for name, text in zip(panels, told, strict=True)]
 
     @property
-    def _pieces(self) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-        """The values and the positions, 0 to 1, at the ends of each straight piece of the scale."""
-        low, high = self.ends
+    def _pieces(self) -> list[tuple[float, float, int, int]]:
+        """The values at the ends of each straight piece of the scale, its first step and stop."""
+        (low, high), middle = self.ends, STEPS // 2
         if self._two_sided and not math.isclose(-low, high):
-            return [((low, 0.0), (0.0, 0.5)), ((0.0, high), (0.5, 1.0))]
-        return [((low, high), self._span())]
+            return [(low, 0.0, 0, middle), (0.0, high, middle, STEPS)]
+        start, end = self._span()
+        return [(low, high, int(start * STEPS), int(end * STEPS))]
 
     @property
     def _two_sided(self) -> bool:
@@ -321,27 +322,21 @@ def count_pixels(count: int, pixels: int = MAX_PIXELS) -> int:
 
 
 def _find_steps(
-    numbers: npt.NDArray[np.float64], values: tuple[float, float], positions: tuple[float, float]
+    numbers: npt.NDArray[np.float64], low: float, high: float, first: int, stop: int
 ) -> npt.NDArray[np.int64]:
     """Return the palette step of each value on a straight piece, bit for bit as Vega finds it."""
-    (low, high), (start, end) = values, positions
-    first, last = int(start * STEPS), int(end * STEPS) - 1
-    index = np.floor((numbers - low) * (STEPS * (end - start) / (high - low)) + first)
-    return np.clip(index, first, last).astype(np.int64)
+    index = np.floor((numbers - low) * ((stop - first) / (high - low)) + first)
+    return np.clip(index, first, stop - 1).astype(np.int64)
 
 
-def _step_expression(
-    number: str, values: tuple[float, float], positions: tuple[float, float]
-) -> str:
+def _step_expression(number: str, low: float, high: float, first: int, stop: int) -> str:
     """Return the expression for one straight piece of the scale."""
-    (low, high), (start, end) = values, positions
-    first, last = int(start * STEPS), int(end * STEPS) - 1
     offset = f"+{first}" if first else ""
-    scale = _number(STEPS * (end - start) / (high - low))
+    scale = _number((stop - first) / (high - low))
     above = f"({number}{_minus(low)})" if low else number
-    index = f"clamp(floor({above}*{scale}{offset}),{first},{last})"
-    index = f"({index}{_minus(start * (STEPS - 1))})" if start else index
-    width = _number((high - low) / (end - start) / (STEPS - 1))
+    index = f"clamp(floor({above}*{scale}{offset}),{first},{stop - 1})"
+    index = f"({index}{_minus(first / STEPS * (STEPS - 1))})" if first else index
+    width = _number((high - low) / (stop - first) * STEPS / (STEPS - 1))
     return f"{index}*{width}{_minus(-low)}"
 
 

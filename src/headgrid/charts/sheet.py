@@ -154,7 +154,7 @@ def draw_sheet(
     purpose = "captures of one sheet to share it; draw them separately"
     expect_alike(shown, purpose, ["statistic", "num_heads", *AXES])
     rows = tuple(layers) if layers is not None else expected_layers(captures)
-    look, gap, points = _fit(options, shown[0], rows)
+    look, gap = _fit(options, shown[0], rows)
     maps = _Sheet(shown, rows, find_scale(shown, options), look, gap)
     vectors = as_vectors("the sheet", shown[0], maps.visible, options.cells, MAX_PIXELS)
     chart, records = maps.draw(vectors=vectors)
@@ -165,9 +165,7 @@ def draw_sheet(
         maps.look,
         title=write_title(options, maps.look, maps.title(), shown, 100),
         caption=maps.caption(vectors, description),
-        spacing={"row": maps.whole(_GAP), "column": maps.whole(gap)},
         meta={**meta, **maps.scale.meta},
-        width=points,
     )
 
 
@@ -320,7 +318,8 @@ class _Sheet:
         header = alt.Header(title=None, labelExpr=label, labelFontSize=size)
         down, across = alt.Row("layer:O").header(row), alt.Column("head:O").header(header)
         facet = alt.FacetMapping(row=down, column=across)
-        return Grid(spec=panel, facet=facet, data=alt.InlineData(values=[]))
+        gaps = {"row": self.whole(_GAP), "column": self.whole(self.column_gap)}
+        return Grid(spec=panel, facet=facet, data=alt.InlineData(values=[]), spacing=gaps)
 
     def title(self) -> list[str]:
         several = len(self.layers) > 1
@@ -356,10 +355,8 @@ class _Sheet:
         return f"{caption} {told}".rstrip() + (f" Missing layers: {missing}." if missing else "")
 
 
-def _fit(
-    options: FigureOptions, capture: Capture, layers: Sequence[int]
-) -> tuple[Look, float, float | None]:
-    """Return the look of small maps, the gap between columns, and the width, in points.
+def _fit(options: FigureOptions, capture: Capture, layers: Sequence[int]) -> tuple[Look, float]:
+    """Return the look of small maps, and the gap between columns in points.
 
     A sheet for a paper is no higher than a page; what a wanted width leaves is then in the gaps.
     """
@@ -373,7 +370,7 @@ def _fit(
     around = 7 * look.bar_label + 3 * look.figure_title * (options.title is not None)
     tall = ((_PAGE - around) / len(layers) - _GAP) * count / high if paper else math.inf
     if options.points is None and tall >= cell_size(count, _PANEL) * count:
-        return look, _GAP, None
+        return look, _GAP
     across, tall = capture.num_heads, max(_SMALLEST, tall)
     names = 0.6 * look.bar_label * len(f"Layer {layers[-1]}") + 0.556 * 6 * len(f"{high}")
     beside = look.bar_offset + look.bar_thickness + look.bar_room + 2 * look.padding
@@ -382,5 +379,5 @@ def _fit(
     wide = panel_width(points, fixed + (across - 1) * _GAP, across, _SMALLEST)
     panel = min(wide, tall)
     cells = cell_size(count, round(panel)) * count
-    look = replace(look.divided(panel / cells), map_panel=float(cells))
-    return look, _GAP + (wide - panel) * across / max(1, across - 1), points
+    look = replace(look.divided(panel / cells), map_panel=float(cells), width=points)
+    return look, _GAP + (wide - panel) * across / max(1, across - 1)

@@ -86,24 +86,19 @@ def finish_chart(
     *,
     title: Sequence[str] = (),
     caption: str = "",
-    spacing: Mapping[str, float] | float = 0,
     meta: Mapping[str, Any] | None = None,
-    width: float | None = None,
 ) -> Drawn:
     """Add data (None where the parts have their own), title, caption and look to a composed chart.
 
-    ``width`` in points is found by `headgrid.render.convert` in ``usermeta``.
+    Its width in points is found by `headgrid.render.convert` in ``usermeta``.
     """
     stored = {**(meta or {}), **store_look(look), "caption": caption}
-    if width is not None:
-        stored["width"] = width
     composed: Any = chart
     text = alt.TitleParams(text=list(title), anchor="middle", offset=look.title_offset)
     finished: Drawn = composed.properties(
         **({"title": text} if title else {}),
         description=caption,
         usermeta={"headgrid": stored},
-        spacing=spacing,
         # A grid has no size of its own in the layout of what stands over it.
         bounds="full" if isinstance(chart, alt.VConcatChart) else "flush",
     )

@@ -17,7 +17,7 @@ from headgrid.charts.profiles import BAR_COLOR
 from headgrid.charts.scales import frame_ticks
 from headgrid.options import CellsName, ColorChoice, FigureOptions, FontName, PaletteName, ThemeName
 from headgrid.survey.model import Survey
-from headgrid.tables.measures import Summary, measure_diverges
+from headgrid.tables.measures import Summary
 from headgrid.text import fit_title, shorten_float
 
 #: Name of marks that the finishing stage shortens like those of the profiles.
@@ -127,8 +127,8 @@ def _trend_panel(
     summary: Summary, layers: list[int], options: FigureOptions
 ) -> alt.LayerChart | alt.FacetChart:
     look, table, name = find_look(options), summary.table, summary.name
-    domain = _value_domain(table, signed=measure_diverges(name, summary.statistic))
-    width = set_width(options, table) or (180 if look.border_axes else 480)
+    domain = _value_domain(table, signed=summary.diverges)
+    width = set_width(options, table["set"].nunique()) or (180 if look.border_axes else 480)
     height = min(width * 0.6, 270)
     apart = _apart(table)
     alone = len(apart) == len(layers)  # then there is no line to draw

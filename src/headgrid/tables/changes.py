@@ -116,8 +116,5 @@ def change_table(a: Capture, b: Capture, *, top: int | None = 20) -> pd.DataFram
 
 def expect_comparable(a: Capture, b: Capture) -> None:
     """Refuse captures that can not be subtracted; the text says in what they differ."""
-    among = ("statistic", "num_heads", *AXES)
+    among = ("statistic", "num_heads", "has_matrix", *AXES)
     expect_alike((a, b), "the same in both; record both alike", among)
-    for one, two in ((a, b), (b, a)):
-        if one.full_frame_attention is None and two.full_frame_attention is not None:
-            one.head_matrix(0)  # says what is missing

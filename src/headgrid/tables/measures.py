@@ -162,31 +162,16 @@ def dominant_periods(rows: npt.ArrayLike, key_frames: Iterable[int]) -> npt.NDAr
     return periods
 
 
-def _find(name: str) -> Measure:
-    """Return a measure, or one that no survey has: ``cache_95``, the smallest cache for 95 %."""
-    if name in ("cache_90", "cache_95", "cache_99"):
-        told = f"fewest key frames that keep {name[-2:]} % of the mass, on average over blocks"
-        return Measure(f"Smallest Cache for {name[-2:]}\u00a0%", told, "frames", "one")
-    return MEASURES[check_choice("measure", name, MEASURES)]
-
-
-def measure_title(name: str, statistic: str, key_name: str = FRAME) -> str:
-    """Return the title of a measure of a statistic along keys that are called ``key_name``.
-
-    >>> measure_title("sink", "logit"), measure_title("period", "logit", "Patch")
-    ('Sink Score (logits)', 'Dominant Period (patches)')
-    """
-    measure = _find(name)
-    unit = STATISTICS[statistic].unit if measure.unit == "statistic" else measure.unit
-    unit = Axis(key_name, ()).nouns if unit == "frames" else unit
-    return f"{measure.title} ({unit})" if unit else measure.title
-
-
 class Summary(NamedTuple):
     """One measure of all heads over runs, and what it was measured of.
 
     The table has ``set``, ``layer``, ``head`` (missing in a layer's mean over heads), ``runs``,
     ``mean`` and ``std``; ``key_name`` is what a key is called.
+
+    >>> import pandas as pd
+    >>> period = Summary(pd.DataFrame(), "period", "logit", "Patch")
+    >>> period.title, period.diverges
+    ('Dominant Period (patches)', False)
     """
 
     table: pd.DataFrame
@@ -196,28 +181,34 @@ class Summary(NamedTuple):
     description: str = ""
 
     @property
+    def measure(self) -> Measure:
+        """The measure, or one that no survey has: ``cache_95``, the smallest cache for 95 %."""
+        if self.name in ("cache_90", "cache_95", "cache_99"):
+            share = self.name[-2:]
+            told = f"fewest key frames that keep {share} % of the mass, on average over blocks"
+            return Measure(f"Smallest Cache for {share}\u00a0%", told, "frames", "one")
+        return MEASURES[check_choice("measure", self.name, MEASURES)]
+
+    @property
     def title(self) -> str:
         """The measure with its unit."""
-        return measure_title(self.name, self.statistic, self.key_name)
+        unit = self.measure.unit
+        if unit == "statistic":
+            unit = STATISTICS[self.statistic].unit
+        elif unit == "frames":
+            unit = Axis(self.key_name, ()).nouns
+        return f"{self.measure.title} ({unit})" if unit else self.measure.title
 
+    @property
+    def meaning(self) -> str:
+        """The sentence about the measure, with what a key is called."""
+        return self.measure.description.replace("frame", Axis(self.key_name, ()).noun)
 
-def describe_measure(name: str, key_name: str = FRAME) -> str:
-    """Return the sentence about a measure, with what a key is called.
-
-    >>> describe_measure("sink_band", "Token")
-    'value of the last-block row at key token 0'
-    """
-    return _find(name).description.replace("frame", Axis(key_name, ()).noun)
-
-
-def measure_diverges(name: str, statistic: str) -> bool:
-    """Return whether a measure has two signs, with zero in the middle.
-
-    >>> [measure_diverges(name, "mass") for name in ("sink", "first", "period")]
-    [True, False, False]
-    """
-    sign = _find(name).sign
-    return STATISTICS[statistic].signed if sign == "statistic" else sign == "two"
+    @property
+    def diverges(self) -> bool:
+        """Whether the measure has two signs, with zero in the middle."""
+        sign = self.measure.sign
+        return STATISTICS[self.statistic].signed if sign == "statistic" else sign == "two"
 
 
 def measure_table(

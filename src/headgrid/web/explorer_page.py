@@ -28,7 +28,7 @@ from headgrid.charts.scales import ColorScale, frame_places, palette_for
 from headgrid.errors import CaptureError, OptionError, check_choice
 from headgrid.options import ColorRange, FigureOptions, PaletteName
 from headgrid.survey.model import Input, Survey
-from headgrid.tables.measures import MEASURES, describe_measure
+from headgrid.tables.measures import MEASURES
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.tidy import DIGITS, round_values
 from headgrid.text import count_noun, shorten_list, shorten_text
@@ -284,7 +284,7 @@ def _draw_measures(shown: View, options: ExplorerOptions) -> dict[str, Any]:
             continue
         measures[name] = {
             "title": summary.title,
-            "description": describe_measure(name, summary.key_name),
+            "description": summary.meaning,
             "spec": livespecs.draw_live_overview(summary._replace(table=table), found.layers, look),
         }
     return measures

@@ -154,7 +154,7 @@ def _one_head(capture: Capture) -> Panels:
 
 
 def _complete(chart: ChartLike, look: Look) -> Spec:
-    return _finish(to_spec(finish_chart(chart, [], look), validate=False))
+    return _finish(to_spec(finish_chart(chart, [], look), validate=False)) | {"spacing": 0}
 
 
 def _finish(spec: Spec) -> Spec:
