@@ -130,11 +130,13 @@ def shorten_float(value: float, digits: int = 9) -> float:
 
 
 def write_number(value: float, style: str = ".4g") -> str:
-    """Return a number as people read it, with a minus sign.
+    """Return a number as people read it, with a minus sign, or that there is none.
 
-    >>> write_number(-10.12719)
-    '−10.13'
+    >>> write_number(-10.12719), write_number(float("nan"))
+    ('−10.13', 'n/a')
     """
+    if value != value:
+        return "n/a"
     # One digit of an exponent where one is enough, as Vega writes it.
     return re.sub(r"(e[-+])0", r"\1", format(value, style)).replace("-", "\u2212")
 

@@ -204,5 +204,4 @@ def sink_texts(capture: Capture) -> list[str]:
     plain = 10.0**-decimals * 5 <= largest < 1e7 or largest == 0
     style = f".{decimals}f" if plain else ".1e"
     rounded = (float(format(score, style)) + 0.0 for score in sink_scores(capture))  # no -0.00
-    texts = (write_number(score, style) for score in rounded)
-    return ["n/a" if text == "nan" else text for text in texts]
+    return [write_number(score, style) for score in rounded]

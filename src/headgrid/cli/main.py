@@ -22,7 +22,7 @@ from headgrid.cli.roles import roles
 from headgrid.cli.shared import complain, show_warning
 from headgrid.cli.stats import stats
 from headgrid.cli.survey import survey
-from headgrid.errors import HeadgridError, OptionError
+from headgrid.errors import HeadgridError, OptionError, explain
 from headgrid.text import shorten_text
 
 
@@ -81,10 +81,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         _close_output()
         return f"standard output can not be written ({reason}), expected a place that has room"
-    return (
-        f"internal error ({type(error).__name__}: {error}); please report it, with the output of "
-        "the same command under HEADGRID_DEBUG=1"
-    )
+    return str(explain("this command", error))
 
 
 @click.group(

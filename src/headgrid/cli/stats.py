@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,15 +40,16 @@ def _write_text(captures: Sequence[Capture]) -> str:
         run = f"{' '.join(clean_text(capture.run).split())}, layer" if capture.run else "Layer"
         lines = [
             f"{run} {capture.layer_index} ({capture.statistic})",
-            f"diagonal mean={_number(told['diagonal_mean'])}, "
-            f"first-key mean={_number(told['first_key_mean'])}",
+            f"diagonal mean={write_number(told['diagonal_mean'], '.3f')}, "
+            f"first-key mean={write_number(told['first_key_mean'], '.3f')}",
             *_name_ends(capture),
         ]
-        lines += [
-            f"H{head['head']:2d}: first={_number(head['first'])}, mid={_number(head['mid'])}, "
-            f"last={_number(head['last'])}, sink={_number(head['sink'], '+.3f')}"
-            for head in told["heads"]
-        ]
+        for head in told["heads"]:
+            values = [
+                f"{name}={write_number(head[name], '.3f')}" for name in ("first", "mid", "last")
+            ]
+            sink = write_number(head["sink"], "+.3f")
+            lines.append(f"H{head['head']:2d}: {', '.join(values)}, sink={sink}")
         paragraphs.append("\n".join(lines) + "\n")
     return "\n".join(paragraphs)
 
@@ -88,10 +88,6 @@ def _write_json(captures: Sequence[Capture]) -> str:
 
 
 _REPORTS = {"text": _write_text, "csv": _write_csv, "json": _write_json}
-
-
-def _number(value: Any, spec: str = ".3f") -> str:
-    return "n/a" if math.isnan(value) else write_number(value, spec)
 
 
 @click.command()

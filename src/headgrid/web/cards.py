@@ -29,7 +29,7 @@ from headgrid.options import ColorRange
 from headgrid.survey.model import Survey
 from headgrid.tables.ranges import resolve_color_range
 from headgrid.tables.stats import sink_scores
-from headgrid.text import count_noun, shorten_list, shorten_text
+from headgrid.text import count_noun, shorten_list, shorten_text, write_number
 from headgrid.web.places import name_queries
 
 #: Cells of all panels together, beyond which they are pooled: at one byte a pixel and
@@ -96,7 +96,7 @@ def _show_capture(capture: Capture) -> str:
         ("last block", escape(f"query {tell_places(query, last)}")),
         ("sink scores", _scores(sink_scores(capture))),
         ("notes", _lines(text.removeprefix(f"{capture.source}: ") for text in capture.warnings)),
-        ("colors", _colors(scale)),
+        ("colors", draw_colors(scale)),
     ]
     run = f"{shorten_text(capture.run, 80)}, " if capture.run else ""
     title = f"{run}layer {capture.layer_index}: {STATISTICS[capture.statistic].title}"
@@ -146,7 +146,7 @@ def _show_survey(survey: Survey) -> str:
 def _show_range(color_range: ColorRange) -> str:
     rows = [("rule", escape(shorten_text(color_range.rule)))]
     if color_range.low < 0 < color_range.high:  # otherwise the palette is not known
-        rows.append(("colors", _colors(ColorScale(color_range, palette_for("logit", "rdbu")))))
+        rows.append(("colors", draw_colors(ColorScale(color_range, palette_for("logit", "rdbu")))))
     return _card(f"Color range {_span(color_range.low, color_range.high)}", rows)
 
 
@@ -166,12 +166,12 @@ def _show_sinks(
     scale = ColorScale(ColorRange(-largest, largest, "symmetric"), palette_for("logit", "rdbu"))
     width = scores.shape[1]
     named = [
-        f"{layers[at // width]}:{at % width} {_number(scores.flat[at])}"
+        f"{layers[at // width]}:{at % width} {write_number(scores.flat[at], '.3g')}"
         for at in _largest(scores)
         if not np.isnan(scores.flat[at])
     ]
     largest_sinks = "largest sinks (layer:head)", ", ".join(named) or "n/a"
-    rows = [*rows, largest_sinks, ("colors", _colors(scale))]
+    rows = [*rows, largest_sinks, ("colors", draw_colors(scale))]
     alt = "Sink scores; a row for each layer, a column for each head"
     return _card(title, rows, draw_table(scores, scale, alt))
 
@@ -186,10 +186,6 @@ def _card(title: str, rows: Iterable[tuple[str, str]], picture: str = "") -> str
     return _CARD.format(title=escape(title), picture=shown, rows="\n".join(lines))
 
 
-def _colors(scale: ColorScale) -> str:
-    return f"{_number(scale.range.low)} {draw_colors(scale)} {_number(scale.range.high)}"
-
-
 def _prompt(prompt: str) -> str:
     # Its own direction: a right-to-left prompt turns nothing around it.
     text = shorten_text(prompt)
@@ -198,7 +194,7 @@ def _prompt(prompt: str) -> str:
 
 def _scores(scores: Array) -> str:
     """Return each head's score, or of many heads those with the largest."""
-    texts = [f"H{head} {_number(score)}" for head, score in enumerate(scores)]
+    texts = [f"H{head} {write_number(score, '.3g')}" for head, score in enumerate(scores)]
     if len(texts) <= _ALL_SCORES:
         return ", ".join(texts)
     return f"{', '.join(texts[at] for at in _largest(scores))}, ... (largest first)"
@@ -220,11 +216,7 @@ def _lines(texts: Iterable[str]) -> str:
 
 
 def _span(low: float, high: float) -> str:
-    return f"{_number(low)} to {_number(high)}"
-
-
-def _number(value: float) -> str:
-    return "n/a" if np.isnan(value) else f"{value:.3g}".replace("-", "\u2212")
+    return f"{write_number(low, '.3g')} to {write_number(high, '.3g')}"
 
 
 def draw_heads(capture: Capture, scale: ColorScale) -> str:
@@ -253,10 +245,11 @@ def draw_table(values: Array, scale: ColorScale, alt: str) -> str:
 
 
 def draw_colors(scale: ColorScale) -> str:
-    """Draw the colours of a scale from its low to its high end."""
+    """Draw the colours of a scale between the numbers at its low and its high end."""
     low, high = scale.range.low, scale.range.high
     line = _color(np.linspace(low, high, 128)[None], scale).repeat(12, axis=0)
-    return _pack(line, scale, f"Colors from {low:g} to {high:g}")
+    picture = _pack(line, scale, f"Colors from {low:g} to {high:g}")
+    return f"{write_number(low, '.3g')} {picture} {write_number(high, '.3g')}"
 
 
 def _draw(values: Array, scale: ColorScale, most: int, large: int, largest: int) -> _Pixels:
