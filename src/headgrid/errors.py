@@ -68,7 +68,8 @@ def check_choice(name: str, found: object, choices: Iterable[str]) -> str:
     if isinstance(found, str) and found in listed:
         return found
     hint = near_miss(found[:80], listed) if isinstance(found, str) else ""
-    raise OptionError(f"{name} is {show_value(found)}, expected one of {', '.join(listed)}{hint}")
+    expected = f"{'one of ' * (len(listed) > 1)}{', '.join(listed)}"
+    raise OptionError(f"{name} is {show_value(found)}, expected {expected}{hint}")
 
 
 def check_whole(name: str, found: object, least: int = 1) -> int:

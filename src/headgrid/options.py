@@ -51,7 +51,8 @@ SMALLEST_SPAN = 1e-290
 
 def read_format(file: Path) -> str:
     """Return the format that a file's suffix names; an unknown one is refused."""
-    return check_choice(f"the suffix of {file.name}", file.suffix.lower()[1:], FORMATS)
+    suffixes = [f".{name}" for name in FORMATS]
+    return check_choice(f"the suffix of {file.name}", file.suffix.lower(), suffixes)[1:]
 
 
 @dataclass(frozen=True)

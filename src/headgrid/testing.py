@@ -69,8 +69,10 @@ def assert_matches_golden(
         return
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         found = describe_error(error)
+    except ValueError as error:
+        found = f"is not JSON ({describe_error(error)})"
     else:
         found = "" if isinstance(old, Mapping) else f"holds a {type(old).__name__}"
     if found:

@@ -185,7 +185,7 @@ def test_the_command_writes_every_format_asked_for_and_prints_the_caption(tree, 
         (["--head", "3"], 2, "expected LAYER:HEAD"),
         (["--head", "run_002/3:1", "--figure", "bot"], 2, "did you mean 'both'?"),
         (["--head", "run_002/3:1", "--width", "1px"], 2, "pt, in, cm, mm"),
-        (["--head", "run_002/3:1", "-o", "f.jpg"], 2, "the suffix of f.jpg is 'jpg'"),
+        (["--head", "run_002/3:1", "-o", "f.jpg"], 2, "the suffix of f.jpg is '.jpg'"),
     ],
 )
 def test_mistakes_are_one_sentence_and_an_exit_code(

@@ -6,6 +6,8 @@ import os
 import pickle
 import re
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from xml.etree import ElementTree
@@ -431,6 +433,15 @@ def test_a_command_that_is_told_to_end_does_without_a_word(capture_file, tmp_pat
     process.terminate()
     _, stderr = process.communicate(timeout=60)  # of all its processes
     assert (process.returncode, stderr) == (128 + signal.SIGTERM, "")
+
+
+def test_a_command_that_is_told_to_end_during_an_import_ends_after_it(tmp_path):
+    told = "import os, signal; os.kill(os.getpid(), signal.SIGTERM); print('imported', flush=True)"
+    (tmp_path / "told.py").write_text(told)
+    run = "import headgrid.cli.main as cli, headgrid.__main__ as command, time\n"
+    run += "def main():\n    import told\n    time.sleep(60)\ncli.main = main\ncommand.main()"
+    done = subprocess.run([sys.executable, "-c", run], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (128 + signal.SIGTERM, "imported\n", "")
 
 
 def test_text_that_the_terminal_can_not_show_is_no_traceback(tmp_path):

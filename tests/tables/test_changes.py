@@ -166,12 +166,12 @@ def test_the_command_draws_prints_and_writes_the_table(cli, pair, tmp_path):
     ("arguments", "code", "message"),
     [
         (["a.npz", "b.npz"], 1, "there is no such file"),
-        (["-o", "x.bmp", "a.npz", "b.npz"], 2, "the suffix of x.bmp is 'bmp'"),
+        (["-o", "x.bmp", "a.npz", "b.npz"], 2, "the suffix of x.bmp is '.bmp'"),
         (["--top", "0", "a.npz", "b.npz"], 2, "top is 0"),
         (
             ["--table", "x.txt", "a.npz", "b.npz"],
             2,
-            "the suffix of x.txt is '.txt', expected one of .csv",
+            "the suffix of x.txt is '.txt', expected .csv",
         ),
     ],
 )

@@ -48,7 +48,8 @@ def test_a_missing_golden_says_how_to_make_it(tmp_path):
 def test_a_broken_golden_is_named(golden):
     golden.write_text("{")
     with pytest.raises(
-        GoldenMismatchError, match=r"map\.vl\.json: .*, expected a golden specification; refresh"
+        GoldenMismatchError,
+        match=r"map\.vl\.json: is not JSON .*, expected a golden spec.*; refresh",
     ):
         assert_matches_golden(changed({}), golden)
 

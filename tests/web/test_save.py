@@ -45,9 +45,13 @@ def test_a_png_has_the_pixels_and_the_resolution_asked_for(spec, tmp_path):
         (
             "a.svgg",
             {},
-            r"the suffix of a\.svgg is 'svgg', expected one of svg, .*did you mean 'svg'",
+            r"suffix of a\.svgg is '\.svgg', expected one of \.svg, .*did you mean '\.svg'",
         ),
-        ("a.gif", {}, r"suffix of a\.gif is 'gif', expected one of svg, png, pdf, html, json"),
+        (
+            "a.gif",
+            {},
+            r"suffix of a\.gif is '\.gif', expected one of \.svg, \.png, \.pdf, \.html, \.json",
+        ),
         ("a", {}, "the suffix of a is '', expected one of"),
         *(("a.png", {"ppi": n}, "expected 1 to 2400 ppi") for n in (0, -5, 1e9, float("nan"))),
     ],

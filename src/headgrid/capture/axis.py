@@ -164,4 +164,4 @@ def _read_labels(given: Mapping[str, Any], field: str, length: int) -> Labels | 
 def _write_label(label: object) -> str:
     """Return a label as text: 0.3 for 0.30000000000000004; no table holds a lone surrogate."""
     is_float = isinstance(label, (float, np.floating))
-    return clean_name(str(shorten_float(float(str(label)), 12) if is_float else label))
+    return clean_name(str(shorten_float(float(str(label)), 15) if is_float else label))

@@ -57,8 +57,9 @@ def _show(label: str) -> str:
     words = " ".join(flat.split())
     if not words:
         return "␣" * min(len(flat), 3) or '""'
-    if {unicodedata.category(letter) for letter in words} == {"Cf"}:  # of no width, none is drawn
-        return " ".join(f"U+{ord(letter):04X}" for letter in words)
+    letters = words.replace(" ", "")
+    if {unicodedata.category(letter) for letter in letters} == {"Cf"}:  # of no width, none is drawn
+        return " ".join(f"U+{ord(letter):04X}" for letter in letters)
     return "␣" * flat[0].isspace() + words + "␣" * flat[-1].isspace()
 
 

@@ -23,7 +23,8 @@ _FONTCONFIG = "FONTCONFIG_FILE"
 #: A folder that is not there: without any, the usual ones would be searched.
 _NO_FONTS = '<?xml version="1.0"?><fontconfig><dir>/nonexistent</dir></fontconfig>'
 _FOLDER = re.compile(r"<dir\b[^<>]*>([^<>]+)</dir>")
-_EMOJI = re.compile("[\u231a-\u23ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]")
+#: What may have a font of pictures alone: surely, and perhaps.
+_EMOJI = "[\U0001f000-\U0001faff]", "[\u231a-\u23ff\u2600-\u27bf\u2b00-\u2bff]"
 #: Address space that V8 reserves, 64 GiB, and some for all else; it uses little of it.
 _ADDRESSES = 68 << 30
 #: Megabytes; a chart that needs more is an error, and does not end the process.
@@ -61,10 +62,12 @@ def draw_png(drawing: str, scale: float) -> bytes:
 def draw_pdf(drawing: str) -> bytes:
     """Return an SVG as a PDF with live text; the engine orders its objects anew every time."""
     engine = _load_engine(system_fonts=True)
-    try:
-        return bytes(engine.svg_to_pdf(drawing))
-    except RuntimeError:  # no PDF holds a font of pictures
-        return bytes(engine.svg_to_pdf(_EMOJI.sub("\ufffd", drawing)))
+    for signs in _EMOJI:
+        try:
+            return bytes(engine.svg_to_pdf(drawing))
+        except RuntimeError:  # no PDF holds a font of pictures
+            drawing = re.sub(signs, "\ufffd", drawing)
+    return bytes(engine.svg_to_pdf(drawing))
 
 
 def bundle_javascript(schema: str = "") -> str:

@@ -277,7 +277,7 @@ def _expect(kind: Any, inputs: Iterable[Any]) -> Iterator[Any]:
     for one in inputs:
         if not isinstance(one, kind):
             raise OptionError(
-                f"inputs hold a {type(one).__name__}, expected paths only, or captures only"
+                f"inputs hold {type(one).__name__}, expected paths only, or captures only"
             )
         yield one
 
