@@ -279,7 +279,7 @@ def test_an_output_that_is_a_file_or_below_one_is_an_error(cli, two_sets, tmp_pa
     ("arguments", "text"),
     [
         (["--statistic", "sinks"], "statistic is 'sinks', expected one of first, mid"),
-        (["--by", "run"], "by is 'run', expected one of set"),
+        (["--by", "run"], "by is 'run', expected set"),
         (["--color-range", "quantil"], "did you mean 'quantile'?"),
         (["--theme", "dark"], "theme is 'dark'"),
     ],
